@@ -1,0 +1,53 @@
+"""Everything edgewise raises on purpose: what is wrong, where in the user's model, what to do."""
+
+
+class EdgewiseError(Exception):
+    """The base of every error that edgewise raises on purpose."""
+
+
+class EdgewiseWarning(UserWarning):
+    """Something a user should know, although the work goes on."""
+
+
+class TraceError(EdgewiseError):
+    """The model could not be turned into a graph."""
+
+
+class UnknownOperatorError(TraceError):
+    """The model uses an operator for which no rule says what an absent input means."""
+
+
+class NoUnitsError(TraceError):
+    """The model was traced, but nothing in it can be removed."""
+
+
+class MaskError(EdgewiseError):
+    """A mask does not belong to the graph, or has the wrong length."""
+
+
+class DisconnectedError(MaskError):
+    """The mask cuts every path to a model output."""
+
+
+class BudgetError(EdgewiseError):
+    """No mask can meet the budget, or the budget makes no sense."""
+
+
+class ObjectiveError(EdgewiseError):
+    """The data, the loss or a metric cannot be used."""
+
+
+class StorageError(EdgewiseError):
+    """A study file belongs to something else, is newer than this program, or cannot be used."""
+
+
+class PlanError(EdgewiseError):
+    """A plan cannot be read, or belongs to another model."""
+
+
+class VerificationError(EdgewiseError):
+    """A pruned or exported model differs from its reference; nothing is returned."""
+
+
+class ConfigError(EdgewiseError):
+    """A configuration file, or a value in it, cannot be used."""

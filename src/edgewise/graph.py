@@ -1,0 +1,297 @@
+"""The network as plain data: vertices, edges, the units that a mask removes, and the mask."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from .errors import MaskError
+
+Shape = tuple[int, ...]
+Follow = tuple[Literal["in", "out"], int] | None
+UnitKind = Literal["edge", "layer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter (or buffer) that a vertex reads, by the first name the model gives it.
+
+    `follows` says, for every dimension of the parameter, which axis of the vertex's first input
+    ("in") or of its output ("out") it is tied to, or None where its size is independent of both:
+    the first dimension of a convolution's weight follows ("out", 1), the second ("in", 1).
+    """
+
+    name: str
+    shape: Shape
+    follows: tuple[Follow, ...]
+    buffer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Vertex:
+    """One operator of the network, with the shape it gives for a single example.
+
+    `shape` is None where the output is not one tensor (a tuple, a dict); `batched` lists the
+    dimensions of `shape` that grow with the batch; `attrs` is what the operator's rule needs to
+    know of the call, as plain data.
+    """
+
+    name: str
+    op: str
+    target: str
+    shape: Shape | None
+    itemsize: int
+    batched: tuple[int, ...]
+    attrs: Mapping[str, Any]
+    params: tuple[Parameter, ...]
+    node: str
+    module: str | None
+    source: str
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """The flow of one tensor from `source` into input number `slot` of `target` (indices)."""
+
+    source: int
+    target: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a network takes for one example.
+
+    Args:
+        units: removable units that are alive.
+        params: parameter elements.
+        macs: multiply-accumulates of convolutions, linear maps, matrix products and attention.
+        activation_bytes: bytes of all the tensors that operators give, views not counted.
+    """
+
+    units: int
+    params: int
+    macs: int
+    activation_bytes: int
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The smallest thing a mask removes.
+
+    `members` are indices of edges for kind "edge" and of vertices for kind "layer" (bypassed by
+    identity). `cost` is what removing this unit alone saves.
+    """
+
+    name: str
+    kind: UnitKind
+    members: tuple[int, ...]
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Which units are removed: one bit a unit, 1 = removed; bound to a graph by its fingerprint."""
+
+    bits: tuple[bool, ...]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.bits)
+
+    def __iter__(self) -> Iterator[bool]:
+        return iter(self.bits)
+
+    def __str__(self) -> str:
+        return "".join("1" if bit else "0" for bit in self.bits)
+
+    @property
+    def removed(self) -> tuple[int, ...]:
+        """Indices of the removed units."""
+        return tuple(i for i, bit in enumerate(self.bits) if bit)
+
+    def with_removed(self, *units: int) -> Mask:
+        """The mask that removes these units too."""
+        extra = set(units)
+        return replace(self, bits=tuple(bit or i in extra for i, bit in enumerate(self.bits)))
+
+    def with_kept(self, *units: int) -> Mask:
+        """The mask that keeps these units."""
+        extra = set(units)
+        return replace(self, bits=tuple(bit and i not in extra for i, bit in enumerate(self.bits)))
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """The dataflow graph of a network, with the units that a mask can remove.
+
+    Everything but `program` (what the front end keeps to run and rewrite the network) is plain
+    data, and `fingerprint` identifies it. Vertices are in topological order, edges sorted by
+    (target, slot). Two graphs are equal when their fingerprints are.
+    """
+
+    vertices: tuple[Vertex, ...]
+    edges: tuple[Edge, ...]
+    units: tuple[Unit, ...]
+    granularity: tuple[str, ...]
+    frontend: str
+    program: Any = field(default=None, repr=False)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Graph) and other.fingerprint == self.fingerprint
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Graph:
+        return self  # a value: nothing changes it, so a copy would only cost memory
+
+    def __repr__(self) -> str:
+        return (
+            f"Graph({len(self.vertices)} vertices, {len(self.edges)} edges, "
+            f"{len(self.units)} units, {self.fingerprint[:12]})"
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of vertices, edges and units: the same for the same architecture and units.
+
+        The weights, the batch size of the traced example and the place of the source code do
+        not enter.
+        """
+        blob = json.dumps(self.to_dict(), sort_keys=True, default=list)
+        return hashlib.sha256(blob.encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The graph as JSON-ready data (what the fingerprint is computed of)."""
+        skip = {"source", "node"}
+        return {
+            "vertices": [
+                {k: v for k, v in asdict(vertex).items() if k not in skip}
+                for vertex in self.vertices
+            ],
+            "edges": [[e.source, e.target, e.slot] for e in self.edges],
+            "units": [[u.name, u.kind, list(u.members)] for u in self.units],
+        }
+
+    @cached_property
+    def inputs(self) -> tuple[tuple[int, ...], ...]:
+        """For every vertex, the indices of its incoming edges in slot order."""
+        return self._adjacent(lambda edge: edge.target)
+
+    @cached_property
+    def consumers(self) -> tuple[tuple[int, ...], ...]:
+        """For every vertex, the indices of its outgoing edges."""
+        return self._adjacent(lambda edge: edge.source)
+
+    def _adjacent(self, end: Callable[[Edge], int]) -> tuple[tuple[int, ...], ...]:
+        lists: list[list[int]] = [[] for _ in self.vertices]
+        for index, edge in enumerate(self.edges):
+            lists[end(edge)].append(index)
+        return tuple(map(tuple, lists))
+
+    @cached_property
+    def unit_index(self) -> dict[str, int]:
+        """Unit name → index."""
+        return {unit.name: i for i, unit in enumerate(self.units)}
+
+    @property
+    def empty(self) -> Mask:
+        """The mask that removes nothing."""
+        return Mask((False,) * len(self.units), self.fingerprint)
+
+    def mask(self, removed: Iterable[int | str] = (), bits: Iterable[Any] | None = None) -> Mask:
+        """A mask of this graph.
+
+        Args:
+            removed: indices or names of the units to remove.
+            bits: alternatively one value a unit (numbers, bools or a string of 0 and 1).
+
+        Raises:
+            MaskError: unknown unit, or the wrong number of bits.
+        """
+        if bits is not None:
+            return self._mask_of_bits(bits)
+        indices = {self._index_of(unit) for unit in removed}
+        return self.empty.with_removed(*indices)
+
+    def _mask_of_bits(self, bits: Iterable[Any]) -> Mask:
+        values = tuple(bool(int(bit)) for bit in bits)
+        if len(values) != len(self.units):
+            raise MaskError(
+                f"A mask of this graph has one bit a unit, {len(self.units)} in all; got "
+                f"{len(values)}. `graph.units` lists them in order."
+            )
+        return Mask(values, self.fingerprint)
+
+    def _index_of(self, unit: int | str) -> int:
+        if isinstance(unit, str):
+            if unit not in self.unit_index:
+                near = _nearest(unit, self.unit_index)
+                raise MaskError(f"No unit is called {unit!r}.{near} `graph.units` lists them all.")
+            return self.unit_index[unit]
+        if not 0 <= int(unit) < len(self.units):
+            raise MaskError(f"Unit {unit} does not exist: there are {len(self.units)} units.")
+        return int(unit)
+
+    def check(self, mask: Mask) -> None:
+        """Raise MaskError unless the mask belongs to this graph."""
+        if len(mask.bits) != len(self.units):
+            raise MaskError(
+                f"The mask has {len(mask.bits)} bits, the graph {len(self.units)} units."
+            )
+        if mask.fingerprint != self.fingerprint:
+            raise MaskError(
+                f"The mask belongs to graph {mask.fingerprint[:12]}, not to this one "
+                f"({self.fingerprint[:12]}). Build it with graph.mask(...) of the same model, "
+                "granularity and unit selection."
+            )
+
+    def select(self, keep: Callable[[Unit], bool]) -> Graph:
+        """The same graph offering fewer units: those for which `keep(unit)` is true.
+
+        Example:
+            >>> graph.select(lambda unit: unit.kind == "edge")  # doctest: +SKIP
+        """
+        return replace(self, units=tuple(unit for unit in self.units if keep(unit)))
+
+    def matrix(self, masks: Iterable[Mask]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Masks as an array [len(masks), len(units)] of 0.0 and 1.0 (1 = removed)."""
+        rows = [mask.bits for mask in masks]
+        return np.array(rows, dtype=np.float64).reshape(len(rows), len(self.units))
+
+    def summary(self, width: int = 80) -> str:
+        """The graph's size and units as text that fits `width` columns."""
+        kinds = sorted({unit.kind for unit in self.units})
+        counts = ", ".join(f"{sum(u.kind == k for u in self.units)} {k}" for k in kinds)
+        lines = [
+            f"{len(self.vertices)} vertices, {len(self.edges)} edges, {len(self.units)} units "
+            f"({counts or 'none'}); front end: {self.frontend}",
+            f"fingerprint {self.fingerprint[:16]}",
+            "",
+        ]
+        room = max(width - 40, 16)
+        lines.append(f"{'unit':<{room}}  {'kind':<6} {'params':>10} {'MACs':>14}")
+        for unit in self.units:
+            name = unit.name if len(unit.name) <= room else unit.name[: room - 1] + "…"
+            lines.append(
+                f"{name:<{room}}  {unit.kind:<6} {unit.cost.params:>10,} {unit.cost.macs:>14,}"
+            )
+        return "\n".join(lines)
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

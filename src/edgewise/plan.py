@@ -1,0 +1,152 @@
+"""The chosen mask with everything needed to trust, apply and reproduce it; a JSON file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from .errors import PlanError
+from .files import write_atomically
+from .graph import Cost
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A loss and metrics measured on one split, beside those of the unpruned network there.
+
+    `interval` is a 95 % bootstrap interval of the mean loss when per-sample losses are known.
+    """
+
+    loss: float
+    metrics: Mapping[str, float]
+    samples: int
+    unpruned_loss: float
+    unpruned_metrics: Mapping[str, float]
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A mask chosen for a budget.
+
+    Args:
+        bits: the mask as text, "1" = removed.
+        fingerprint: of the graph the mask belongs to.
+        removed: names of the removed units.
+        protected: names of the units whose single removal is fatal.
+        budget: the limits it was chosen for.
+        before: cost of the unpruned network.
+        after: cost of the pruned network.
+        predicted: the surrogate's loss and its standard deviation on the search split.
+        measured: by split ("search", "verify", "report") what was measured.
+        surrogate: name of the surrogate that chose.
+        recovery: "none" or "batchnorm"; the recovered tensors are in `tensors`.
+        trace: what `ew.load` needs to trace the model again: granularity, unit names and the
+            shapes and dtypes of the example inputs.
+        provenance: study, seed, counts of evaluations, versions.
+        tensors: recovered tensors by name, stored beside the JSON as safetensors.
+    """
+
+    bits: str
+    fingerprint: str
+    removed: tuple[str, ...]
+    protected: tuple[str, ...]
+    budget: Mapping[str, float]
+    before: Cost
+    after: Cost
+    predicted: Mapping[str, float | None]
+    measured: Mapping[str, Measured]
+    surrogate: str
+    recovery: str
+    trace: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON-ready data, without the tensors."""
+        from dataclasses import asdict
+
+        data = asdict(replace(self, tensors={}))
+        del data["tensors"]
+        return {"schema": SCHEMA, **data}
+
+    def save(self, path: str | Path) -> Path:
+        """Write PATH, and the recovered tensors beside it as PATH with suffix .safetensors.
+
+        Raises:
+            PlanError: the place cannot be written to.
+        """
+        path = Path(path)
+        data = self.to_dict()
+        try:
+            if self.tensors:
+                weights = path.with_suffix(".tensors.safetensors")
+                tensors = {k: v.detach().cpu().contiguous() for k, v in self.tensors.items()}
+                write_atomically(weights, lambda to: save_file(tensors, to))
+                digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+                data["tensors"] = {"file": weights.name, "sha256": digest}
+            text = json.dumps(data, indent=2, sort_keys=True) + "\n"
+            write_atomically(path, lambda to: to.write_text(text))
+        except OSError as error:
+            raise PlanError(f"The plan cannot be written to {path}: {error}") from error
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read a plan and its tensors.
+
+        Raises:
+            PlanError: the file is missing, damaged, or newer than this program.
+        """
+        path = Path(path)
+        try:
+            data = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise PlanError(f"{path} is not a readable plan: {error}") from error
+        if not isinstance(data, dict) or "schema" not in data:
+            raise PlanError(f"{path} is not a plan: it has no schema version.")
+        if data["schema"] > SCHEMA:
+            raise PlanError(
+                f"{path} has schema {data['schema']}, this edgewise reads up to {SCHEMA}. "
+                "Upgrade edgewise."
+            )
+        try:
+            return cls._from_dict(data, path.parent)
+        except (KeyError, TypeError, ValueError) as error:
+            raise PlanError(f"{path} is damaged: {type(error).__name__} {error}") from error
+
+    @classmethod
+    def _from_dict(cls, data: dict[str, Any], folder: Path) -> Plan:
+        values = {f.name: data[f.name] for f in fields(cls) if f.name != "tensors"}
+        for name in ("removed", "protected"):
+            values[name] = tuple(values[name])
+        for name in ("before", "after"):
+            values[name] = Cost(**values[name])
+        values["measured"] = {k: _measured(v) for k, v in values["measured"].items()}
+        return cls(**values, tensors=_tensors(data.get("tensors"), folder))
+
+
+def _measured(data: dict[str, Any]) -> Measured:
+    interval = data.get("interval")
+    return Measured(**{**data, "interval": tuple(interval) if interval else None})
+
+
+def _tensors(entry: Mapping[str, str] | None, folder: Path) -> dict[str, torch.Tensor]:
+    if not entry:
+        return {}
+    path = folder / entry["file"]
+    if not path.exists():
+        raise PlanError(f"The plan's recovered tensors are missing: {path} belongs beside it.")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+        raise PlanError(f"{path} is not the file that belongs to the plan (its SHA-256 differs).")
+    tensors: dict[str, torch.Tensor] = load_file(path)
+    return tensors

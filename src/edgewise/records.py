@@ -1,0 +1,133 @@
+"""The records that a study leaves: evaluations, budgets and the state of a run. Plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+from .errors import BudgetError
+from .graph import Cost
+
+Status = Literal["ok", "failed", "nan", "out of memory"]
+Split = Literal["search", "verify", "report"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One mask measured.
+
+    Args:
+        mask: the mask's bits as text, "1" = removed.
+        split: which data: "search", "verify" or "report".
+        loss: mean loss over the samples; None unless status is "ok".
+        metrics: further means by name.
+        samples: examples seen.
+        seconds: wall time it took.
+        status: "ok", or why it is none: "failed" (an exception), "nan", "out of memory".
+        error: what went wrong.
+        origin: why this mask was evaluated: "unpruned", "leave-one-out", "sampled", "proposed",
+            "single pick" (the cheapest units by leave-one-out) or "finalist".
+        predicted: the surrogate's prediction before the evaluation, if there was one.
+        deviation: its standard deviation.
+        number: position in the study, from 0.
+    """
+
+    mask: str
+    split: Split
+    loss: float | None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    samples: int = 0
+    seconds: float = 0.0
+    status: Status = "ok"
+    error: str | None = None
+    origin: str = ""
+    predicted: float | None = None
+    deviation: float | None = None
+    number: int = -1
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "ok" and self.loss is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Limits on what remains; several hold at once.
+
+    A float up to 1.0 is a fraction of the unpruned network; an int, or a number above 1, is an
+    absolute limit. `Budget(macs=0.7)` leaves at most 70 % of the MACs; `Budget(units=46)` at most
+    46 live units.
+
+    Args:
+        units: live units.
+        params: parameter elements.
+        macs: multiply-accumulates for one example.
+        activation_bytes: bytes of activations for one example.
+
+    Raises:
+        BudgetError: no limit is given, or one is not positive.
+    """
+
+    units: float | None = None
+    params: float | None = None
+    macs: float | None = None
+    activation_bytes: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.limits:
+            raise BudgetError("A budget needs at least one limit, for example Budget(macs=0.7).")
+        for name, value in self.limits.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                raise BudgetError(f"Budget limit {name} must be a positive number, got {value!r}.")
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The limits that are given, by name."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def absolute(self, unpruned: Cost) -> dict[str, float]:
+        """The limits as absolute numbers for a network that costs `unpruned`."""
+        return {
+            name: value if isinstance(value, int) or value > 1 else value * getattr(unpruned, name)
+            for name, value in self.limits.items()
+        }
+
+    def allows(self, cost: Cost, unpruned: Cost) -> bool:
+        """Whether a cost is within every limit."""
+        return all(getattr(cost, name) <= limit + 1e-9 for name, limit in self.absolute(unpruned).items())
+
+    def excess(self, cost: Cost, unpruned: Cost) -> float:
+        """How far a cost is above the limits, as the sum of relative excesses (0 = allowed)."""
+        limits = self.absolute(unpruned)
+        return sum(max(getattr(cost, n) - limit, 0.0) / max(limit, 1e-9) for n, limit in limits.items())
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}={value:g}" for name, value in self.limits.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands, told to a callback after every evaluation.
+
+    Args:
+        phase: "leave-one-out", "sampling", "proposals", "verifying" or "reporting".
+        done: evaluations there are.
+        total: evaluations asked for.
+        best: lowest loss so far among masks within the budget, None if there is none.
+        failures: evaluations that failed.
+        seconds: spent in this run so far.
+    """
+
+    phase: str
+    done: int
+    total: int
+    best: float | None
+    failures: int
+    seconds: float
+
+
+def as_json(record: Any) -> dict[str, Any]:
+    """A record as JSON-ready data."""
+    return asdict(record)

@@ -1,0 +1,252 @@
+"""A Graph reduced to the few weighted ways that masks can tell apart, as plain arrays.
+
+A *way* is an edge of the reduced DAG with the units that cut it; it is kept when none of them is
+removed. Where a layer can be bypassed, its vertex is two parallel ways: one through the layer,
+which the unit cuts, and one around it, which is always there. Nodes fed by one way only are
+contracted, ways between the same nodes that the same units cut are merged, and what lies on no
+path from an input to an output is dropped: the path sum is the same function of the mask, with
+fewer terms.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..graph import Graph
+from .observations import Array
+
+Indices = NDArray[np.intp]
+SOURCE = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """A way of the unreduced DAG: `edge` is the graph's edge, -1 inside a layer's vertex."""
+
+    tail: int
+    head: int
+    units: frozenset[int]
+    edge: int
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A DAG of ways with its weights' structure.
+
+    Node 0 is the source (all model inputs), node `nodes - 1` the sink (all outputs); ways are
+    sorted by head, so that the ways into a node are contiguous, and every head has a greater
+    index than its tail.
+
+    Args:
+        nodes: how many nodes.
+        tails, heads: [n_ways] node indices.
+        cuts: [n_ways, n_units]; 1 where removing the unit cuts the way.
+        origin: for each way of the unreduced DAG, its reduced way (-1: fixed share).
+        share: for each way of the unreduced DAG, its part of that way's weight.
+        ways: the ways of the unreduced DAG.
+    """
+
+    nodes: int
+    tails: Indices
+    heads: Indices
+    cuts: Array
+    origin: Indices
+    share: Array
+    ways: tuple[_Way, ...]
+
+    @cached_property
+    def into(self) -> tuple[slice, ...]:
+        """For every node, its incoming ways."""
+        bounds = np.searchsorted(self.heads, np.arange(self.nodes + 1))
+        return tuple(slice(int(a), int(b)) for a, b in zip(bounds, bounds[1:], strict=False))
+
+    @cached_property
+    def out_of(self) -> tuple[Indices, ...]:
+        """For every node, the indices of its outgoing ways."""
+        return tuple(np.flatnonzero(self.tails == node) for node in range(self.nodes))
+
+    @cached_property
+    def starts(self) -> Indices:
+        """Where each node's incoming ways start, for `np.add.reduceat` (nodes with any)."""
+        return np.unique(self.heads, return_index=True)[1].astype(np.intp)
+
+    @cached_property
+    def indegree(self) -> Array:
+        """[n_ways] how many ways enter the way's head."""
+        return np.bincount(self.heads, minlength=self.nodes)[self.heads].astype(np.float64)
+
+    def keep(self, X: Array) -> Array:
+        """[n_ways, n_masks]: 1.0 where a mask leaves the way."""
+        return np.ascontiguousarray((self.cuts @ X.T < 0.5).astype(np.float64))
+
+    def sums_into(self, values: Array) -> Array:
+        """[n_ways, ...] values summed over the ways into the same head, for each way."""
+        if not len(values):
+            return values
+        sums = np.add.reduceat(values, self.starts, axis=0)
+        counts = np.diff(np.append(self.starts, len(values)))
+        return np.repeat(sums, counts, axis=0)
+
+    def softmax(self, theta: Array) -> Array:
+        """Weights [n_ways] that are positive and sum to 1 over the ways into each node."""
+        raised = np.exp(theta - theta.max(initial=0.0))
+        return raised / np.maximum(self.sums_into(raised), 1e-300)
+
+    def forward(self, weights: Array, keep: Array) -> Array:
+        """z [n_nodes, n_masks]: z_source = 1, z_v = Σ over ways into v of a · keep · z_tail."""
+        z = np.ones((self.nodes, keep.shape[1]))
+        passed = weights[:, None] * keep
+        for node in range(1, self.nodes):
+            ways = self.into[node]
+            z[node] = np.einsum("en,en->n", passed[ways], z[self.tails[ways]])
+        return z
+
+    def backward(self, weights: Array, keep: Array) -> Array:
+        """b [n_nodes, n_masks]: the derivative of z_sink with respect to z_node."""
+        b = np.ones((self.nodes, keep.shape[1]))
+        passed = weights[:, None] * keep
+        for node in range(self.nodes - 2, -1, -1):
+            ways = self.out_of[node]
+            b[node] = np.einsum("en,en->n", passed[ways], b[self.heads[ways]])
+        return b
+
+    def slopes(self, weights: Array, keep: Array) -> tuple[Array, Array]:
+        """z_sink [n_masks] and its derivative [n_ways, n_masks] by the softmax parameters."""
+        z, b = self.forward(weights, keep), self.backward(weights, keep)
+        by_weight = keep * z[self.tails] * b[self.heads] * weights[:, None]
+        return z[-1], by_weight - weights[:, None] * self.sums_into(by_weight)
+
+    def unit_flow(self, weights: Array) -> Array:
+        """f [n_nodes]: how much of the output flows through each node with nothing removed."""
+        return self.backward(weights, np.ones((len(self.tails), 1)))[:, 0]
+
+
+def reduce_graph(graph: Graph) -> Flow:
+    """The Flow of a graph's units (see the module docstring)."""
+    count, ways = _expand(graph)
+    ways = _on_a_path(count, ways)
+    return _contract(count, ways, len(graph.units))
+
+
+def _expand(graph: Graph) -> tuple[int, list[_Way]]:
+    """Nodes in topological order: the source, each vertex (twice if it is a layer unit), the sink."""
+    cut_edge: dict[int, set[int]] = defaultdict(set)
+    cut_layer: dict[int, set[int]] = defaultdict(set)
+    for index, unit in enumerate(graph.units):
+        for member in unit.members:
+            (cut_edge if unit.kind == "edge" else cut_layer)[member].add(index)
+    entry, leave, count = [0] * len(graph.vertices), [0] * len(graph.vertices), 1
+    ways: list[_Way] = []
+    for index, vertex in enumerate(graph.vertices):
+        if vertex.op == "input" or not graph.inputs[index]:
+            continue  # stays at the source, where z = 1
+        entry[index] = leave[index] = count
+        count += 1
+        for e in graph.inputs[index]:
+            tail = leave[graph.edges[e].source]
+            ways.append(_Way(tail, entry[index], frozenset(cut_edge[e]), e))
+        if index in cut_layer:
+            leave[index] = count
+            count += 1
+            ways.append(_Way(entry[index], leave[index], frozenset(cut_layer[index]), -1))
+            ways.append(_Way(entry[index], leave[index], frozenset(), -1))
+    sink = count
+    ways += [
+        _Way(leave[i], sink, frozenset(), -1)
+        for i, vertex in enumerate(graph.vertices)
+        if vertex.op == "output"
+    ]
+    return sink + 1, ways
+
+
+def _on_a_path(count: int, ways: list[_Way]) -> list[_Way]:
+    """The ways that lie on a path from the source to the sink."""
+    reached, needed = {SOURCE}, {count - 1}
+    for way in sorted(ways, key=lambda way: way.head):
+        if way.tail in reached:
+            reached.add(way.head)
+    for way in sorted(ways, key=lambda way: -way.tail):
+        if way.head in needed:
+            needed.add(way.tail)
+    return [way for way in ways if way.tail in reached and way.head in needed]
+
+
+def _contract(count: int, ways: list[_Way], units: int) -> Flow:
+    """Merge parallel ways and contract nodes with one way in, in one topological pass.
+
+    A node's incoming ways are final once all its predecessors are done, so each node is looked at
+    once: ways are re-rooted at what their tail contracted to, with the units passed on the way.
+    """
+    rooted: dict[int, tuple[int, frozenset[int]]] = {SOURCE: (SOURCE, frozenset())}
+    incoming: dict[int, list[int]] = defaultdict(list)
+    for index, way in enumerate(ways):
+        incoming[way.head].append(index)
+    origin = np.full(len(ways), -1, dtype=np.intp)
+    share = np.ones(len(ways))
+    reduced: list[tuple[int, int, frozenset[int]]] = []
+    for node in sorted(incoming):
+        merged: dict[tuple[int, frozenset[int]], list[int]] = defaultdict(list)
+        for index in incoming[node]:
+            root, passed = rooted[ways[index].tail]
+            merged[root, passed | ways[index].units].append(index)
+        alone = len(merged) == 1
+        for (root, cut), members in merged.items():
+            share[members] = 1.0 / len(members)
+            if alone and (node != count - 1 or not cut):
+                rooted[node] = (root, cut)
+            else:
+                origin[members] = len(reduced)
+                reduced.append((root, node, cut))
+                rooted[node] = (node, frozenset())
+    return _arrays(reduced, units, origin, share, ways)
+
+
+def _arrays(
+    reduced: list[tuple[int, int, frozenset[int]]],
+    units: int,
+    origin: Indices,
+    share: Array,
+    ways: list[_Way],
+) -> Flow:
+    """Number the nodes that are left and write the ways as arrays."""
+    nodes = sorted({SOURCE} | {head for _, head, _ in reduced})
+    number = {node: i for i, node in enumerate(nodes)}
+    cuts = np.zeros((len(reduced), units))
+    for row, (_, _, cut) in enumerate(reduced):
+        cuts[row, sorted(cut)] = 1.0
+    return Flow(
+        nodes=len(nodes),
+        tails=np.array([number[tail] for tail, _, _ in reduced], dtype=np.intp),
+        heads=np.array([number[head] for _, head, _ in reduced], dtype=np.intp),
+        cuts=cuts,
+        origin=origin,
+        share=share,
+        ways=tuple(ways),
+    )
+
+
+def push_weights(flow: Flow, weights: Array, graph: Graph) -> Array:
+    """γ [n_edges] of the graph's edges, normalised over *outgoing* edges by weight pushing.
+
+    f_out = 1, f_uv = a_uv · f_v, f_u = Σ_v f_uv and γ_uv = f_uv / f_u: on every path from input
+    to output the product of γ equals that of a, so both describe one model (Takimoto & Warmuth,
+    "Path kernels and multiplicative updates", 2003). Edges on no such path have γ = 0.
+    """
+    lifted = np.where(flow.origin >= 0, np.append(weights, 1.0)[flow.origin], 1.0) * flow.share
+    through: dict[int, float] = defaultdict(float)
+    through[max((way.head for way in flow.ways), default=SOURCE)] = 1.0
+    edge_flow = np.zeros(len(graph.edges))
+    for i in sorted(range(len(flow.ways)), key=lambda i: -flow.ways[i].tail):
+        way = flow.ways[i]  # every way out of its head is done
+        passed = lifted[i] * through[way.head]
+        through[way.tail] += passed
+        if way.edge >= 0:
+            edge_flow[way.edge] = passed
+    sources = np.array([edge.source for edge in graph.edges], dtype=np.intp)
+    vertex_flow = np.bincount(sources, edge_flow, minlength=len(graph.vertices))
+    return edge_flow / np.maximum(vertex_flow[sources], 1e-300)
