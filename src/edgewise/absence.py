@@ -1,40 +1,46 @@
 """How absence passes through one operator: what it gives, given what remains of its inputs.
 
 Every function here takes a vertex, the shapes of its inputs and what remains of each (None =
-absent) and returns a `Flow`. They are pure and know nothing of tensors.
+absent) and returns a `Flow`. They are pure and know nothing of tensors. They are also monotone:
+less in never gives more out, which is why removing more never raises a cost.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from .graph import Shape, Vertex
 
+Keep = tuple[bool, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """What remains of one tensor: all of it, or the channels `keep` along `axis`."""
+    """What remains of one tensor: along each axis in `keeps`, the channels marked True.
 
-    axis: int | None = None
-    keep: tuple[bool, ...] | None = None
+    An axis that is not listed is there in full; none listed: the whole tensor.
+    """
+
+    keeps: tuple[tuple[int, Keep], ...] = ()
 
     @property
     def full(self) -> bool:
-        return self.keep is None
+        return not self.keeps
 
-    def size(self, shape: Shape, axis: int) -> int:
-        """The size along `axis` of what remains of a tensor of this (full) shape."""
-        if self.keep is not None and self.axis == axis % len(shape):
-            return sum(self.keep)
-        return shape[axis]
+    def keep(self, axis: int) -> Keep | None:
+        """The channels that remain along an axis, None if all do."""
+        return next((keep for a, keep in self.keeps if a == axis), None)
 
     def shape(self, shape: Shape) -> Shape:
         """The shape of what remains of a tensor of this (full) shape."""
-        return tuple(self.size(shape, axis) for axis in range(len(shape)))
+        sizes = list(shape)
+        for axis, keep in self.keeps:
+            sizes[axis] = sum(keep)
+        return tuple(sizes)
 
 
 FULL = Live()
@@ -51,6 +57,7 @@ class Flow:
         out: what remains of the output; None = absent.
         wants: for each input, the channels that the operator reads (None = not read); a wanted
             channel that the input lacks is filled with `fill`.
+        fill: see `wants`.
         forward: the output is the one remaining input itself, so that no operator is left.
     """
 
@@ -63,11 +70,15 @@ class Flow:
 FlowFunction = Callable[[Vertex, Shapes, States], Flow]
 
 
-def live(axis: int, keep: Sequence[bool]) -> State:
-    """What remains when `keep` of the channels along `axis` do (all → full, none → absent)."""
-    if all(keep):
+def live(keeps: Mapping[int, Sequence[bool]] | Iterable[tuple[int, Sequence[bool]]]) -> State:
+    """What remains when only these channels do: nothing if an axis keeps none."""
+    items = dict(keeps)
+    if any(not any(keep) for keep in items.values()):
+        return None
+    partial = {axis: keep for axis, keep in items.items() if not all(keep)}
+    if not partial:
         return FULL
-    return Live(axis, tuple(bool(k) for k in keep)) if any(keep) else None
+    return Live(tuple((axis, tuple(map(bool, partial[axis]))) for axis in sorted(partial)))
 
 
 def _gone(ins: States) -> Flow:
@@ -89,127 +100,161 @@ def start(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
     return Flow(FULL, ())
 
 
+def _only(state: Live, axes: Iterable[int]) -> Live:
+    """The state along these axes; the others in full."""
+    wanted = set(axes)
+    kept = tuple(item for item in state.keeps if item[0] in wanted)
+    return Live(kept) if kept else FULL
+
+
 def by_axes(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
     """An operator that treats the channels of an axis apart, where attrs["axes"] says so.
 
     `axes[i]` is the output axis on which the channels of input axis i arrive, None if they mix.
     """
-    if len(ins) != 1 or ins[0] is None:
+    if len(ins) != 1 or ins[0] is None or vertex.shared:
         return join(vertex, shapes, ins)
-    state = ins[0]
     axes = vertex.attrs["axes"]
-    if state.keep is None or state.axis is None or vertex.shared:
-        return _dense(ins)
-    target = axes[state.axis]
-    if target is None:
-        return _dense(ins)
-    return Flow(Live(target, state.keep), (state,))
+    passing = _only(ins[0], (a for a, target in enumerate(axes) if target is not None))
+    return Flow(live((axes[a], keep) for a, keep in passing.keeps), (passing,))
 
 
 def reshape(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
-    """A view of the same elements under another shape (flatten, view, unflatten, squeeze)."""
-    if len(ins) != 1 or ins[0] is None:
+    """A view of the same elements under another shape (flatten, view, unflatten, squeeze).
+
+    What remains is widened, where it must be, to whole channels of the new axes.
+    """
+    before, after = (shapes[0] if shapes else None), vertex.shape
+    if len(ins) != 1 or ins[0] is None or before is None or after is None:
         return join(vertex, shapes, ins)
-    before, after = shapes[0], vertex.shape
-    if ins[0].full or before is None or after is None:
-        return _dense(ins)
-    out = _through_view(before, after, ins[0])
-    return _dense(ins) if out is None else Flow(out, (ins[0],))
+    out: dict[int, Keep] = {}
+    back: dict[int, Keep] = {}
+    for group_in, group_out in _matching_dims(before, after):
+        here = [(a, keep) for a, keep in ins[0].keeps if a in group_in]
+        if here:
+            found = _through_view(before, after, group_in, group_out, dict(here))
+            out |= found
+            back |= _through_view(after, before, group_out, group_in, found)
+    state, want = live(out), live(back)
+    return Flow(state, (want,)) if state is not None else _gone(ins)
 
 
-def _through_view(before: Shape, after: Shape, state: Live) -> Live | None:
-    """Where a pattern along one axis lies after a reshape; None if it is not along one axis."""
-    assert state.axis is not None
-    group_in, group_out = _matching_dims(before, after, state.axis)
-    sizes_in = [before[i] for i in group_in]
-    local = np.broadcast_to(
-        np.array(state.keep).reshape([-1 if i == state.axis else 1 for i in group_in]), sizes_in
-    ).reshape([after[i] for i in group_out])
+def _through_view(
+    before: Shape, after: Shape, group_in: list[int], group_out: list[int], keeps: dict[int, Keep]
+) -> dict[int, Keep]:
+    """The channels of the new axes that hold anything of what remains along the old ones."""
+    pattern = np.ones([before[a] for a in group_in], dtype=bool)
+    for position, axis in enumerate(group_in):
+        if axis in keeps:
+            line = np.array(keeps[axis])
+            pattern &= line.reshape([-1 if i == position else 1 for i in range(len(group_in))])
+    pattern = pattern.reshape([after[a] for a in group_out])
+    found: dict[int, Keep] = {}
     for position, axis in enumerate(group_out):
         others = tuple(i for i in range(len(group_out)) if i != position)
-        line = local.any(axis=others)
-        along = line.reshape([-1 if i == position else 1 for i in range(len(group_out))])
-        if np.array_equal(np.broadcast_to(along, local.shape), local):
-            return Live(axis, tuple(bool(k) for k in line))
-    return None
+        keep = tuple(bool(k) for k in pattern.any(axis=others))
+        if not all(keep):
+            found[axis] = keep
+    return found
 
 
-def _matching_dims(before: Shape, after: Shape, axis: int) -> tuple[list[int], list[int]]:
-    """The smallest runs of dimensions with equal products, of which the first contains `axis`."""
+def _matching_dims(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:
+    """The smallest runs of dimensions of two shapes with equal numbers of elements."""
+    groups: list[tuple[list[int], list[int]]] = []
     i = j = 0
-    while i < len(before):
-        run_in, run_out = [i], []
-        size_in, size_out = before[i], 1
-        i += 1
-        while size_in != size_out or (axis in run_in and not run_out):
-            if size_out < size_in or not run_out:
-                if j >= len(after):
-                    break
+    while i < len(before) or j < len(after):
+        run_in, run_out, size_in, size_out = [], [], 1, 1
+        while not (run_in and run_out and size_in == size_out):
+            if i < len(before) and (not run_in or size_in < size_out or j >= len(after)):
+                run_in.append(i)
+                size_in *= before[i]
+                i += 1
+            elif j < len(after):
                 run_out.append(j)
                 size_out *= after[j]
                 j += 1
             else:
-                run_in.append(i)
-                size_in *= before[i]
-                i += 1
-        if axis in run_in:
-            return run_in, run_out
-    return list(range(len(before))), list(range(len(after)))
+                break
+        groups.append((run_in, run_out))
+    return groups
 
 
 def mix(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
     """An operator that mixes the channels of attrs["mixes"]: it drops the absent ones.
 
     Other axes pass as attrs["axes"] says. attrs["depthwise"] = m: nothing mixes, and every input
-    channel gives m output channels.
+    channel gives m output channels; attrs["grouped"]: channels cannot be dropped one by one.
     """
-    if len(ins) != 1 or ins[0] is None:
+    if len(ins) != 1 or ins[0] is None or vertex.shared:
         return join(vertex, shapes, ins)
-    state = ins[0]
-    if state.keep is None or vertex.shared:
-        return _dense(ins)
-    if state.axis != vertex.attrs["mixes"]:
-        return by_axes(vertex, shapes, ins)
-    depthwise = vertex.attrs.get("depthwise", 0)
-    if depthwise:
-        keep = tuple(k for k in state.keep for _ in range(depthwise))
-        return Flow(Live(state.axis, keep), (state,))
-    return _dense(ins) if vertex.attrs.get("grouped") else Flow(FULL, (state,))
+    mixes, axes = vertex.attrs["mixes"], vertex.attrs["axes"]
+    through = [a for a, target in enumerate(axes) if target is not None and a != mixes]
+    grouped, depthwise = vertex.attrs.get("grouped"), vertex.attrs.get("depthwise", 0)
+    want = _only(ins[0], through if grouped else [*through, mixes])
+    keeps: dict[int, Sequence[bool]] = {axes[a]: keep for a, keep in want.keeps if a != mixes}
+    mixed = want.keep(mixes)
+    if depthwise and mixed is not None:
+        keeps[mixes] = [k for k in mixed for _ in range(depthwise)]
+    return Flow(live(keeps), (want,))
 
 
 def norm(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
     """A norm that mixes channels: its statistics are taken over those that remain."""
-    if len(ins) != 1 or ins[0] is None:
+    if len(ins) != 1 or ins[0] is None or vertex.shared:
         return join(vertex, shapes, ins)
-    state = ins[0]
-    if state.full or vertex.shared:
-        return _dense(ins)
-    return Flow(state, (state,))
+    return Flow(ins[0], (ins[0],))
 
 
 def group_norm(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
     """A norm over groups of channels: the statistics of each are taken over those that remain."""
-    if len(ins) != 1 or ins[0] is None:
+    if len(ins) != 1 or ins[0] is None or vertex.shared:
         return join(vertex, shapes, ins)
-    state = ins[0]
-    if state.axis != 1 or vertex.shared:
-        return _dense(ins)
+    state = _only(ins[0], [1])
     return Flow(state, (state,))
 
 
 def _aligned(state: Live, shape: Shape, out: Shape) -> Live:
     """The state in the coordinates of the (broadcast) output."""
-    if state.keep is None or state.axis is None:
-        return FULL
-    return Live(state.axis + len(out) - len(shape), state.keep)
+    shift = len(out) - len(shape)
+    return Live(tuple((a + shift, keep) for a, keep in state.keeps)) if state.keeps else FULL
 
 
-def _read_as(out: State, shape: Shape, full: Shape) -> State:
+def _read_as(out: Live, shape: Shape, full: Shape) -> Live:
     """How an input of this shape is read when `out` remains of the broadcast result."""
-    if out is None or out.keep is None or out.axis is None:
-        return FULL
-    axis = out.axis - (len(full) - len(shape))
-    return FULL if axis < 0 or shape[axis] == 1 else Live(axis, out.keep)
+    shift = len(full) - len(shape)
+    axes = [(a - shift, keep) for a, keep in out.keeps]
+    kept = tuple((a, keep) for a, keep in axes if a >= 0 and shape[a] == len(keep))
+    return Live(kept) if kept else FULL
+
+
+def _present(ins: States, shapes: Shapes) -> dict[int, tuple[Live, Shape]]:
+    """Slot → state and shape of the inputs that are there."""
+    return {
+        slot: (state, shape)
+        for slot, (state, shape) in enumerate(zip(ins, shapes, strict=True))
+        if state is not None and shape is not None
+    }
+
+
+def _union(states: Sequence[Live]) -> Live:
+    """The smallest state that holds all these."""
+    keeps: dict[int, list[bool]] = {}
+    for axis, _ in states[0].keeps:
+        lines = [state.keep(axis) for state in states]
+        known = [line for line in lines if line is not None]
+        if len(known) == len(states):
+            keeps[axis] = [any(here) for here in zip(*known, strict=True)]
+    return live(keeps) or FULL
+
+
+def _intersection(states: Sequence[Live]) -> State:
+    """What all these states hold."""
+    keeps: dict[int, list[bool]] = {}
+    for state in states:
+        for axis, keep in state.keeps:
+            before = keeps.get(axis, [True] * len(keep))
+            keeps[axis] = [a and b for a, b in zip(before, keep, strict=True)]
+    return live(keeps)
 
 
 def add(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
@@ -218,24 +263,18 @@ def add(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
     attrs["signs"][i] is the factor of summand i. A sum of which one summand of factor 1 remains
     is that summand.
     """
-    present = [i for i, state in enumerate(ins) if state is not None]
-    if not present:
-        return _gone(ins)
     full = vertex.shape
     assert full is not None
-    states = {i: _aligned(ins[i], shapes[i], full) for i in present}  # type: ignore[arg-type]
-    axes = {state.axis for state in states.values()}
-    if len(axes) > 1 or None in axes:
-        out: State = FULL
-    else:
-        keeps = [state.keep for state in states.values() if state.keep is not None]
-        out = Live(axes.pop(), tuple(map(any, zip(*keeps, strict=True))))
+    present = _present(ins, shapes)
+    if not present:
+        return _gone(ins)
+    out = _union([_aligned(state, shape, full) for state, shape in present.values()])
     wants = tuple(
-        _read_as(out, shapes[i], full) if i in states else None  # type: ignore[arg-type]
-        for i in range(len(ins))
+        _read_as(out, present[i][1], full) if i in present else None for i in range(len(ins))
     )
-    alone = len(ins) > 1 and len(present) == 1 and vertex.attrs["signs"][present[0]] == 1
-    return Flow(out, wants, forward=alone)
+    alone = len(ins) > 1 and len(present) == 1
+    forward = alone and vertex.attrs["signs"][next(iter(present))] == 1
+    return Flow(out, wants, forward=forward)
 
 
 def multiply(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
@@ -246,81 +285,54 @@ def multiply(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
     """
     full = vertex.shape
     assert full is not None
-    if len(ins) == 1:
-        return _multiply_one(ins, shapes, full)
-    covers = [
-        shape == full and alone for shape, alone in zip(shapes, vertex.attrs["alone"], strict=True)
-    ]
-    if any(state is None for state in ins):
-        kept = [i for i, state in enumerate(ins) if state is not None]
-        if len(kept) != 1 or not covers[kept[0]]:
-            return _gone(ins)
-        wants = tuple(ins[i] if i in kept else None for i in range(len(ins)))
-        return Flow(ins[kept[0]], wants, forward=True)
-    return _multiply_channels(shapes, [s for s in ins if s is not None], covers, full)
-
-
-def _multiply_one(ins: States, shapes: Shapes, full: Shape) -> Flow:
-    if ins[0] is None or shapes[0] is None:
+    present = _present(ins, shapes)
+    states = {i: _aligned(state, shape, full) for i, (state, shape) in present.items()}
+    alone = vertex.attrs["alone"]
+    regions = [states[i] for i, (_, shape) in present.items() if shape == full and alone[i]]
+    together = _intersection(list(states.values())) if len(present) == len(ins) else None
+    regions += [together] if together is not None else []
+    if not regions:
         return _gone(ins)
-    return Flow(_aligned(ins[0], shapes[0], full), (ins[0],))
-
-
-def _multiply_channels(
-    shapes: Shapes, ins: Sequence[Live], covers: Sequence[bool], full: Shape
-) -> Flow:
-    known = [shape for shape in shapes if shape is not None]
-    states = [_aligned(s, shape, full) for s, shape in zip(ins, known, strict=True)]
-    axes = {state.axis for state in states if state.axis is not None}
-    if len(axes) != 1:
-        return _dense(ins)
-    axis = axes.pop()
-    keeps = [state.keep or (True,) * full[axis] for state in states]
-    keep = [
-        all(here) or any(h and c for h, c in zip(here, covers, strict=True))
-        for here in zip(*keeps, strict=True)
-    ]
-    out = live(axis, keep)
-    if out is None:
-        return _gone(ins)
-    return Flow(out, tuple(_read_as(out, shape, full) for shape in known), fill=1.0)
+    out = _union(regions)
+    wants = tuple(
+        _read_as(out, present[i][1], full) if i in present else None for i in range(len(ins))
+    )
+    return Flow(out, wants, fill=1.0, forward=len(ins) > 1 and len(present) == 1)
 
 
 def concat(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
     """A concatenation (or stack) along attrs["dim"]: an absent piece contributes no channels.
 
     attrs["pieces"] lists (slot, size) in order, slot None for a constant piece; attrs["stack"]
-    says that the dimension is new.
+    says that the dimension is new. Channels of other axes that only some pieces lack are filled
+    with zeros.
     """
+    dim, pieces, stack = vertex.attrs["dim"], vertex.attrs["pieces"], vertex.attrs.get("stack")
     present = [state for state in ins if state is not None]
     if not present:
         return _gone(ins)
-    dim, pieces = vertex.attrs["dim"], vertex.attrs["pieces"]
-    shift = 1 if vertex.attrs.get("stack") else 0
-    crossing = {s for s in present if not s.full and (shift or s.axis != dim)}
-    if crossing:
-        return _concat_across(ins, pieces, crossing, dim, shift)
-    keep: list[bool] = []
+
+    def outside(axis: int) -> int:
+        return axis + 1 if stack and axis >= dim else axis
+
+    constant = any(slot is None for slot, _ in pieces)
+    across = [_only(s, (a for a, _ in s.keeps if stack or a != dim)) for s in present]
+    shared = FULL if constant else _union(across)
+    along: list[bool] = []
     for slot, size in pieces:
         state = FULL if slot is None else ins[slot]
-        keep.extend([state is not None] * size if state is None or state.keep is None else state.keep)
-    alone = len(pieces) > 1 and len(present) == 1 and all(slot is not None for slot, _ in pieces)
-    return Flow(live(dim, keep), tuple(ins), forward=alone and not shift)
+        keep = None if state is None or stack else state.keep(dim)
+        along.extend(keep if keep is not None else [state is not None] * size)
+    wants = tuple(None if s is None else _piece_read_as(s, shared, dim, stack) for s in ins)
+    out = live({dim: along} | {outside(a): keep for a, keep in shared.keeps})
+    alone = not stack and len(pieces) > 1 and len(present) == 1 and not constant
+    return Flow(out, wants, forward=alone)
 
 
-def _concat_across(
-    ins: States, pieces: Sequence[tuple[int | None, int]], crossing: set[Live], dim: int, shift: int
-) -> Flow:
-    """Pieces that lack channels of another axis: kept so if all agree, else filled with zeros."""
-    same = len(crossing) == 1 and set(ins) == crossing
-    if same and all(slot is not None for slot, _ in pieces):
-        state = next(iter(crossing))
-        assert state.axis is not None
-        moved = state.axis + (shift if state.axis >= dim else 0)
-        return Flow(Live(moved, state.keep), tuple(ins))
-    keep = [there for slot, size in pieces for there in [slot is None or ins[slot] is not None] * size]
-    wants = tuple(None if state is None else FULL for state in ins)
-    return Flow(live(dim, keep), wants)
+def _piece_read_as(state: Live, shared: Live, dim: int, stack: bool | None) -> Live:
+    own = None if stack else state.keep(dim)
+    keeps = dict(shared.keeps) | ({} if own is None else {dim: own})
+    return live(keeps) or FULL
 
 
 def split(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
@@ -334,11 +346,12 @@ def piece(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
     """Part attrs["start"]:attrs["stop"] of the input of a `split`."""
     if ins[0] is None:
         return _gone(ins)
-    state = ins[0]
-    if state.keep is None or state.axis != vertex.attrs["dim"]:
-        return Flow(state, (state,))
-    out = live(state.axis, state.keep[vertex.attrs["start"] : vertex.attrs["stop"]])
-    return Flow(out, (state if out else None,))
+    keeps = dict(ins[0].keeps)
+    dim = vertex.attrs["dim"]
+    if dim in keeps:
+        keeps[dim] = keeps[dim][vertex.attrs["start"] : vertex.attrs["stop"]]
+    out = live(keeps)
+    return Flow(out, (ins[0] if out else None,))
 
 
 def take(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:

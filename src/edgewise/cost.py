@@ -74,9 +74,7 @@ def _kept(follow: Follow, inner: State, outer: Live) -> tuple[bool, ...] | None:
     if follow is None:
         return None
     state = inner if follow[0] == "in" else outer
-    if state is None or state.axis != follow[1]:
-        return None
-    return state.keep
+    return None if state is None else state.keep(follow[1])
 
 
 def _live_units(graph: Graph, alive: Liveness) -> int:

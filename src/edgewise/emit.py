@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 Segments = Sequence[tuple[int, int]]
 
@@ -23,6 +24,9 @@ def assemble(x: Tensor, axis: int, segments: Segments, fill: float = 0.0) -> Ten
     Returns:
         The runs, joined along the axis.
     """
+    if has_torch_function_unary(x):  # a tracer's proxy: stay one operator
+        traced: Tensor = handle_torch_function(assemble, (x,), x, axis, segments, fill)
+        return traced
     parts = []
     for start, length in segments:
         if start >= 0:
@@ -65,6 +69,10 @@ def ragged_group_norm(
         bias: [sum(sizes)] or None.
         eps: added to the variance.
     """
+    if has_torch_function_unary(x):
+        tail = (sizes, weight, bias, eps)
+        traced: Tensor = handle_torch_function(ragged_group_norm, (x,), x, *tail)
+        return traced
     parts = [F.group_norm(part, 1, eps=eps) for part in x.split(list(sizes), 1)]
     shape = (-1, *[1] * (x.ndim - 2))
     out = torch.cat(parts, 1)

@@ -98,12 +98,13 @@ class _Lowering:
         if have == want or have is None or want is None:
             return value
         shape = self.full.vertices[self.full.edges[edge].source].shape
-        axis = have.axis if have.axis is not None else want.axis
         assert shape is not None
-        assert axis is not None
-        everything = (True,) * shape[axis]
-        runs = segments(have.keep or everything, want.keep or everything)
-        return self._call(assemble, value, axis, runs, self.alive.fills.get(edge, 0.0))
+        for axis, size in enumerate(shape):
+            here, wanted = have.keep(axis), want.keep(axis)
+            if here != wanted:
+                runs = segments(here or (True,) * size, wanted or (True,) * size)
+                value = self._call(assemble, value, axis, runs, self.alive.fills.get(edge, 0.0))
+        return value
 
     def _call(self, function: Any, *args: Any) -> fx.Node:
         return self.out.graph.call_function(function, args)
@@ -180,10 +181,11 @@ class _Lowering:
 
     def _groups(self, vertex: Vertex, outer: Live) -> list[int]:
         """Sizes of the groups of a group norm that lost channels (empty: it lost none)."""
-        if vertex.op != "group_norm" or outer.keep is None:
+        keep = outer.keep(1)
+        if vertex.op != "group_norm" or keep is None:
             return []
-        size = len(outer.keep) // vertex.attrs["groups"]
-        sizes = [sum(outer.keep[i : i + size]) for i in range(0, len(outer.keep), size)]
+        size = len(keep) // vertex.attrs["groups"]
+        sizes = [sum(keep[i : i + size]) for i in range(0, len(keep), size)]
         return [s for s in sizes if s]
 
     def _cut_constants(self, node: fx.Node, new: fx.Node, index: int) -> None:
@@ -191,7 +193,7 @@ class _Lowering:
         vertex = self.full.vertices[index]
         constants = vertex.attrs.get("constants")
         inner, outer = self._inner_outer(index)
-        partial = outer.keep is not None or (inner is not None and inner.keep is not None)
+        partial = not outer.full or (inner is not None and not inner.full)
         if not constants or not partial:
             return
         names = TABLE.rules[vertex.op].signature.split()
@@ -277,7 +279,7 @@ class _Lowering:
     def _lower_reshape(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
         state = self.alive.states[index]
         if state is None or state.full or vertex.shape is None:
-            return None
+            return None  # what it reads is full too, so that its own sizes still hold
         sizes: list[Any] = list(state.shape(vertex.shape))
         for axis in vertex.batched:
             sizes[axis] = -1 if len(vertex.batched) == 1 else self._batch(sizes[axis])
@@ -285,19 +287,17 @@ class _Lowering:
 
     def _lower_split(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
         state = self.alive.states[index]
-        uneven = state is not None and not state.full and state.axis == vertex.attrs["dim"]
+        uneven = state is not None and state.keep(vertex.attrs["dim"]) is not None
         return self._read(*used[0]) if uneven else None
 
     def _lower_piece(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
-        have = self._have(used[0][1])
-        dim = vertex.attrs["dim"]
-        if have is None or have.keep is None or have.axis != dim:
+        have, dim = self._have(used[0][1]), vertex.attrs["dim"]
+        keep = have.keep(dim) if have is not None else None
+        if keep is None:
             return None
-        want = [
-            keep and vertex.attrs["start"] <= i < vertex.attrs["stop"]
-            for i, keep in enumerate(have.keep)
-        ]
-        return self._call(assemble, self.env[used[0][0]], dim, segments(have.keep, want))
+        inside = range(vertex.attrs["start"], vertex.attrs["stop"])
+        want = [here and i in inside for i, here in enumerate(keep)]
+        return self._call(assemble, self.env[used[0][0]], dim, segments(keep, want))
 
     def _lower_sub(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
         return self._lower_add(node, index, vertex, used)
@@ -349,7 +349,7 @@ class _Lowering:
         if shape is None or want is None or want.full:
             return None
         new = self._copy(node, index)
-        groups = want.size(shape, 1)
+        groups = want.shape(shape)[1]
         if len(new.args) > 6:
             new.update_arg(6, groups)
         else:

@@ -67,8 +67,9 @@ def _load(network: nn.Module, graph: Graph, alive: Liveness, tensors: Tensors) -
         at = alive.states[index]
         follow = parameter.follows[0] if parameter.follows else None
         with torch.no_grad():
-            if follow is not None and isinstance(at, Live) and at.axis == follow[1]:
-                state[name][torch.tensor(at.keep)] = tensor
+            keep = at.keep(follow[1]) if follow is not None and at is not None else None
+            if keep is not None:
+                state[name][torch.tensor(keep)] = tensor
             else:
                 state[name].copy_(tensor)
 
@@ -96,11 +97,11 @@ class _Execution(fx.Interpreter):
         special = _OVER_WHAT_REMAINS.get(vertex.op)
         have = self._have(edges[0]) if edges else None
         if special and have is not None and not have.full and self.alive.wants[edges[0]] == have:
-            return special(self.submodules(n), vertex, have, args, kwargs)
+            return special(self._called(n), vertex, have, args, kwargs)
         with self._set_current_node(n):
             return getattr(self, n.op)(n.target, args, kwargs)
 
-    def submodules(self, n: fx.Node) -> nn.Module | None:
+    def _called(self, n: fx.Node) -> nn.Module | None:
         return self.module.get_submodule(str(n.target)) if n.op == "call_module" else None
 
     def _sources(self, n: fx.Node) -> list[fx.Node]:
@@ -126,22 +127,28 @@ class _Execution(fx.Interpreter):
         if want is None:
             fill = 1.0 if vertex.op in ("mul", "div") else 0.0
             return torch.full_like(value, fill)
-        if have is None or have.keep is None or have.axis is None:
+        if have is None or have.full:
             return value
         fill = self.alive.fills.get(edge, 0.0)
-        if want == have and not (vertex.attrs.get("mixes") == have.axis):
+        if want == have and have.keep(vertex.attrs.get("mixes", -1)) is None:
             return value
-        keep = torch.tensor(have.keep, device=value.device)
-        shape = [-1 if i == have.axis else 1 for i in range(value.ndim)]
-        return torch.where(keep.reshape(shape), value, torch.full_like(value, fill))
+        return torch.where(_there(have, value), value, torch.full_like(value, fill))
+
+
+def _there(have: Live, value: torch.Tensor) -> torch.Tensor:
+    """Booleans that broadcast to the value: which of its elements remain."""
+    there = torch.ones([1] * value.ndim, dtype=torch.bool, device=value.device)
+    for axis, keep in have.keeps:
+        line = torch.tensor(keep, device=value.device)
+        there = there & line.reshape([-1 if i == axis else 1 for i in range(value.ndim)])
+    return there
 
 
 def _norm_over(value: torch.Tensor, have: Live, dims: int, centre: bool, eps: float) -> torch.Tensor:
     """Normalise over the last `dims` dimensions, counting only the channels that remain."""
-    assert have.axis is not None and have.keep is not None
     axes = tuple(range(value.ndim - dims, value.ndim))
-    shape = [-1 if i == have.axis else 1 for i in range(value.ndim)]
-    keep = torch.tensor(have.keep, device=value.device).reshape(shape)
+    inside = Live(tuple(item for item in have.keeps if item[0] in axes))
+    keep = _there(inside, value)
     weight = keep.to(value.dtype).expand_as(value)
     value = torch.where(keep, value, torch.zeros_like(value))
     count = weight.sum(axes, keepdim=True)
@@ -169,8 +176,6 @@ def _layer_norm(
     eps = source.eps if source is not None else given.get("eps", 1e-5)
     dims = int(vertex.attrs["dims"])
     value: torch.Tensor = given["input"]
-    if have.axis is not None and have.axis < value.ndim - dims:
-        return _affine(nn.functional.layer_norm(value, value.shape[-dims:], None, None, eps), weight, bias)
     return _affine(_norm_over(value, have, dims, True, eps), weight, bias)
 
 
@@ -183,8 +188,6 @@ def _rms_norm(
     value: torch.Tensor = given["input"]
     dims = int(vertex.attrs["dims"])
     eps = torch.finfo(value.dtype).eps if eps is None else eps
-    if have.axis is not None and have.axis < value.ndim - dims:
-        return _affine(nn.functional.rms_norm(value, value.shape[-dims:], None, eps), weight, None)
     return _affine(_norm_over(value, have, dims, False, eps), weight, None)
 
 
@@ -196,12 +199,12 @@ def _group_norm(
     bias = module.bias if module is not None else given.get("bias")
     eps = module.eps if module is not None else given.get("eps", 1e-5)
     value: torch.Tensor = given["input"]
-    groups, keep = int(vertex.attrs["groups"]), torch.tensor(have.keep)
+    groups, keep = int(vertex.attrs["groups"]), have.keep(1) or ()
     parts, size = [], value.shape[1] // groups
-    for group in range(groups):
-        inside = slice(group * size, (group + 1) * size)
-        part, kept = value[:, inside], tuple(keep[inside].tolist())
-        some = Live(1, kept) if any(kept) else Live(1, (True,) * size)
+    for begin in range(0, groups * size, size):
+        kept = keep[begin : begin + size]
+        some = Live(((1, kept),)) if any(kept) else Live()
+        part = value[:, begin : begin + size]
         parts.append(_norm_over(part, some, value.ndim - 1, True, eps))
     shape = (-1, *[1] * (value.ndim - 2))
     affine = [None if p is None else p.reshape(shape) for p in (weight, bias)]

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from . import absence
 from .absence import FlowFunction, Live, States
+from .emit import RaggedGroupNorm, assemble, ragged_group_norm
 from .errors import EdgewiseError
 from .graph import Follow, Shape, Vertex
 
@@ -365,7 +366,7 @@ def _conv_macs(vertex: Vertex, ins: States, out: Live, shapes: Sequence[Shape | 
     if len(shapes) > 1 or shapes[0] is None or ins[0] is None:
         return 0
     groups = vertex.attrs["groups"]
-    inner = 1 if vertex.attrs.get("depthwise") else ins[0].size(shapes[0], 1) // groups
+    inner = 1 if vertex.attrs.get("depthwise") else ins[0].shape(shapes[0])[1] // groups
     return math.prod(out.shape(vertex.shape)) * inner * int(vertex.attrs["kernel"])
 
 
@@ -375,7 +376,7 @@ def _conv_transpose_macs(
     assert vertex.shape is not None
     if len(shapes) > 1 or shapes[0] is None or ins[0] is None:
         return 0
-    outer = out.size(vertex.shape, 1) // vertex.attrs["groups"]
+    outer = out.shape(vertex.shape)[1] // vertex.attrs["groups"]
     return math.prod(ins[0].shape(shapes[0])) * outer * int(vertex.attrs["kernel"])
 
 
@@ -414,7 +415,7 @@ def _linear_macs(vertex: Vertex, ins: States, out: Live, shapes: Sequence[Shape 
     assert vertex.shape is not None
     if len(shapes) > 1 or shapes[0] is None or ins[0] is None:
         return 0
-    return math.prod(out.shape(vertex.shape)) * ins[0].size(shapes[0], len(shapes[0]) - 1)
+    return math.prod(out.shape(vertex.shape)) * ins[0].shape(shapes[0])[-1]
 
 
 def _linear_resize(module: nn.Module) -> None:
@@ -699,6 +700,7 @@ def _fill_joins() -> None:
         Rule("multihead_attention", absence.join, "query key value", _multihead_read, macs=_multihead_macs),
         nn.MultiheadAttention,
     )  # fmt: skip
+    TABLE.add(Rule("emitted", absence.join), assemble, ragged_group_norm, RaggedGroupNorm)
     TABLE.add(Rule("embedding", absence.join), nn.Embedding, F.embedding)
     TABLE.add(Rule("recurrent", absence.join), nn.LSTM, nn.GRU, nn.RNN)
     TABLE.add(

@@ -1,0 +1,189 @@
+"""Vertices drawn as one box: chains contracted, labelled by their common module path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..absence import FULL
+from ..cost import weight
+from ..graph import Graph, Shape
+from ..liveness import Liveness, input_shapes
+from ..ops import TABLE
+
+Form = Literal["box", "pill", "joint"]
+
+SIGNS = {"add": "+", "sub": "\N{MINUS SIGN}", "mul": "\N{MULTIPLICATION SIGN}", "div": "\N{DIVISION SIGN}"}
+LETTERS = 26
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A chain of vertices drawn as one.
+
+    Args:
+        vertices: their indices, in order.
+        form: "box" where there are parameters or MACs, "joint" for a sum or product, else "pill".
+        label: what stands in the box.
+        shape: of the last vertex.
+        batched: the batch dimensions of `shape`.
+        params: parameter elements.
+        macs: multiply-accumulates for one example, unpruned.
+    """
+
+    vertices: tuple[int, ...]
+    form: Form
+    label: str
+    shape: Shape | None
+    batched: tuple[int, ...]
+    params: int
+    macs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An edge of the graph between two blocks (indices of blocks and of the edge)."""
+
+    source: int
+    target: int
+    edge: int
+
+
+def contract(graph: Graph) -> tuple[tuple[Block, ...], tuple[Link, ...]]:
+    """The graph's blocks in topological order of their first vertex, and the edges between."""
+    chains = _chains(graph)
+    owner = {vertex: i for i, chain in enumerate(chains) for vertex in chain}
+    links = tuple(
+        Link(owner[edge.source], owner[edge.target], index)
+        for index, edge in enumerate(graph.edges)
+        if owner[edge.source] != owner[edge.target]
+    )
+    return tuple(_block(graph, chain) for chain in chains), links
+
+
+def _chains(graph: Graph) -> list[list[int]]:
+    chain_of: dict[int, list[int]] = {}
+    for index in range(len(graph.vertices)):
+        before = _joins(graph, index, chain_of)
+        chain_of[index] = chain_of[before] if before is not None else []
+        chain_of[index].append(index)
+    distinct = {id(chain): chain for chain in chain_of.values()}
+    return sorted(distinct.values(), key=lambda chain: chain[0])
+
+
+def _joins(graph: Graph, index: int, chain_of: dict[int, list[int]]) -> int | None:
+    """The vertex whose chain this one goes on, if there is one."""
+    vertex, inputs = graph.vertices[index], graph.inputs[index]
+    if len(inputs) != 1 or vertex.op == "output":
+        return None
+    source = graph.edges[inputs[0]].source
+    if len(graph.consumers[source]) != 1 or graph.vertices[source].op == "input":
+        return None
+    head = graph.vertices[chain_of[source][0]]
+    if head.op in SIGNS and vertex.op not in ("pointwise", "identity"):
+        return None  # what follows a sum is drawn by itself, so that the sum stays a small joint
+    return source
+
+
+def _block(graph: Graph, chain: Sequence[int]) -> Block:
+    first, last = graph.vertices[chain[0]], graph.vertices[chain[-1]]
+    params = sum(weight(graph.vertices[i]) for i in chain)
+    macs = sum(full_macs(graph, i) for i in chain)
+    form: Form = "box" if params or macs or first.op in ("input", "output") else "pill"
+    label = _label([graph.vertices[i].name for i in chain])
+    if first.op in SIGNS and not params:
+        form, label = "joint", SIGNS[first.op]
+    return Block(tuple(chain), form, label, last.shape, last.batched, params, macs)
+
+
+def full_macs(graph: Graph, index: int) -> int:
+    """Multiply-accumulates of one vertex in the unpruned network."""
+    vertex = graph.vertices[index]
+    ins = [FULL for _ in graph.inputs[index]]
+    return TABLE.rules[vertex.op].macs(vertex, ins, FULL, input_shapes(graph, index))
+
+
+def _label(names: Sequence[str]) -> str:
+    parts = [name.split(".") for name in names]
+    common = os.path.commonprefix(parts) if len(parts) > 1 else parts[0]
+    if common:
+        return shorten(".".join(common))
+    return shorten(f"{names[0]} … {names[-1]}")
+
+
+def shorten(name: str, letters: int = LETTERS) -> str:
+    """A name without its leading path components, or cut, so that it fits."""
+    parts = name.split(".")
+    while len(parts) > 1 and len(".".join(parts)) > letters:
+        parts.pop(0)
+    short = ".".join(parts)
+    return short if len(short) <= letters else f"{short[: letters - 1]}…"
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """Which units are drawn where.
+
+    Args:
+        edges: edge → unit.
+        layers: vertex → the unit that bypasses it.
+    """
+
+    edges: dict[int, int]
+    layers: dict[int, int]
+
+
+def membership(graph: Graph) -> Membership:
+    """The unit of every edge and of every bypassable vertex."""
+    found: dict[str, dict[int, int]] = {"edge": {}, "layer": {}}
+    for index, unit in enumerate(graph.units):
+        for member in unit.members:
+            found[unit.kind].setdefault(member, index)
+    return Membership(found["edge"], found["layer"])
+
+
+def units_of(graph: Graph, block: Block, members: Membership) -> tuple[int, ...]:
+    """The units whose removal takes the block or a part of it away."""
+    inside = set(block.vertices)
+    edges: list[int] = []
+    for index in block.vertices:
+        into, out = graph.inputs[index], graph.consumers[index]
+        edges += [e for e in into if graph.edges[e].source in inside or len(into) == 1]
+        edges += [e for e in out if len(out) == 1 and not _joint(graph, block)]
+    found = [members.edges[e] for e in edges if e in members.edges]
+    found += [members.layers[v] for v in block.vertices if v in members.layers]
+    return tuple(dict.fromkeys(found))
+
+
+def _joint(graph: Graph, block: Block) -> bool:
+    return len(graph.inputs[block.vertices[0]]) > 1
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What a mask does to a block.
+
+    Args:
+        dead: nothing of it is left.
+        bypassed: vertices that pass their input on unchanged.
+        forwarded: it had several inputs, one is left, and passes through.
+    """
+
+    dead: bool
+    bypassed: tuple[int, ...]
+    forwarded: bool
+
+
+def fates(blocks: Sequence[Block], rest: Liveness) -> list[Fate]:
+    """What becomes of each block."""
+    return [
+        Fate(
+            all(rest.states[i] is None for i in block.vertices),
+            tuple(i for i in block.vertices if i in rest.bypassed),
+            block.vertices[0] in rest.forwarded,
+        )
+        for block in blocks
+    ]
+

@@ -1,0 +1,137 @@
+"""What the records say, in the form that the page's sections need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..cost import cost_of
+from ..errors import MaskError, PlanError
+from ..graph import Cost, Graph, Mask
+from ..liveness import Liveness, liveness
+from ..plan import Measured, Plan
+from ..records import Budget, Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of the plan afterwards.
+
+    Args:
+        healed: loss and metrics after fine-tuning, beside those of the unpruned network.
+        latency_ms: milliseconds for one batch before and after pruning.
+    """
+
+    healed: Measured | None = None
+    latency_ms: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The records of one report and what follows from them.
+
+    Args:
+        graph: the traced network.
+        evaluations: what was measured, in order.
+        plan: what was chosen, None if nothing is yet.
+        outcome: healing and latency.
+    """
+
+    graph: Graph
+    evaluations: Sequence[Evaluation]
+    plan: Plan | None
+    outcome: Outcome
+
+    def check(self) -> Facts:
+        """These facts, if the records belong together.
+
+        Raises:
+            PlanError: the plan was made for another graph.
+            MaskError: an evaluation's mask was.
+        """
+        if self.plan is not None and self.plan.fingerprint != self.graph.fingerprint:
+            raise PlanError(
+                f"The plan was made for graph {self.plan.fingerprint[:12]}, the report is asked "
+                f"for {self.graph.fingerprint[:12]}. Pass the graph that the plan was made for."
+            )
+        for evaluation in self.evaluations:
+            if len(evaluation.mask) != len(self.graph.units):
+                raise MaskError(
+                    f"Evaluation {evaluation.number} has a mask of {len(evaluation.mask)} bits, "
+                    f"the graph {len(self.graph.units)} units. Pass the graph of that study."
+                )
+        return self
+
+    @cached_property
+    def mask(self) -> Mask:
+        """The chosen mask; the empty one where there is no plan."""
+        return self.graph.empty if self.plan is None else self.graph.mask(bits=self.plan.bits)
+
+    @cached_property
+    def whole(self) -> Liveness:
+        """The unpruned network's liveness."""
+        return liveness(self.graph, self.graph.empty)
+
+    @cached_property
+    def rest(self) -> Liveness:
+        """What the plan leaves."""
+        return liveness(self.graph, self.mask)
+
+    @cached_property
+    def before(self) -> Cost:
+        return self.plan.before if self.plan else cost_of(self.graph, self.whole)
+
+    @cached_property
+    def search(self) -> list[Evaluation]:
+        """Evaluations on the search split, in order."""
+        found = [e for e in self.evaluations if e.split == "search"]
+        return sorted(found, key=lambda e: e.number)
+
+    @cached_property
+    def failures(self) -> list[Evaluation]:
+        return [e for e in self.evaluations if not e.ok]
+
+    @cached_property
+    def unpruned(self) -> float | None:
+        """The unpruned network's loss on the search split."""
+        if self.plan and "search" in self.plan.measured:
+            return self.plan.measured["search"].unpruned_loss
+        losses = [e.loss for e in self.search if e.ok and "1" not in e.mask]
+        return losses[0] if losses else None
+
+    @cached_property
+    def alone(self) -> dict[int, float]:
+        """Unit → the search loss with only that unit removed."""
+        found: dict[int, float] = {}
+        for e in self.search:
+            if e.ok and e.loss is not None and e.mask.count("1") == 1:
+                found.setdefault(e.mask.index("1"), e.loss)
+        return found
+
+    @cached_property
+    def budget(self) -> Budget | None:
+        return Budget(**self.plan.budget) if self.plan and self.plan.budget else None
+
+    @cached_property
+    def best(self) -> list[tuple[int, float]]:
+        """(Position among the search evaluations, loss) wherever a mask within the budget is the
+        best so far; without a budget, any mask that removes something."""
+        steps: list[tuple[int, float]] = []
+        lowest = float("inf")
+        for position, e in enumerate(self.search):
+            if e.loss is None or not e.ok or e.loss >= lowest or not self._allowed(e.mask):
+                continue
+            lowest = e.loss
+            steps.append((position, lowest))
+        return steps
+
+    def _allowed(self, bits: str) -> bool:
+        if self.budget is None:
+            return "1" in bits
+        rest = liveness(self.graph, self.graph.mask(bits=bits))
+        return rest.connected and self.budget.allows(cost_of(self.graph, rest), self.before)
+
+    @property
+    def protected(self) -> frozenset[str]:
+        return frozenset(self.plan.protected) if self.plan else frozenset()

@@ -1,0 +1,70 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+
+THIN = "\N{NARROW NO-BREAK SPACE}"
+MINUS = "\N{MINUS SIGN}"
+DASH = "\N{EN DASH}"
+
+
+def count(value: float) -> str:
+    """A count in three digits: 4718592 → "4.72 M"; whole below 10 000."""
+    if abs(value) < 10_000:
+        return f"{value:,.0f}".replace(",", THIN)
+    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size * 0.9995:
+            return f"{_three(value / size)}{THIN}{prefix}"
+    return f"{value:,.0f}"
+
+
+def size(value: float) -> str:
+    """Bytes in three digits: 1310720 → "1.31 MB"."""
+    text = count(value)
+    return f"{text}B" if text[-1].isalpha() else f"{text}{THIN}B"
+
+
+def share(fraction: float) -> str:
+    """A fraction in per cent: 0.296 → "29.6 %"."""
+    return f"{100 * fraction:.1f}".removesuffix(".0") + f"{THIN}%"
+
+
+def change(before: float, after: float) -> str:
+    """The relative change with its sign: "−29.6 %"."""
+    if not before:
+        return DASH
+    relative = after / before - 1
+    if abs(relative) < 0.0005:
+        return f"0{THIN}%"
+    return f"{MINUS if relative < 0 else '+'}{share(abs(relative))}"
+
+
+def plain(value: float | None) -> str:
+    """A loss or another real number in four digits."""
+    if value is None:
+        return DASH
+    if not math.isfinite(value):
+        return str(value)
+    text = f"{value:.3e}" if value and not 1e-3 <= abs(value) < 1e5 else f"{value:.4g}"
+    return text.replace("-", MINUS)
+
+
+def metric(name: str, value: float | None) -> str:
+    """A metric: in per cent where its name and value say that it is a rate."""
+    rates = ("acc", "top", "auc", "auroc", "precision", "recall", "f1", "iou", "dice")
+    if value is not None and 0 <= value <= 1 and name.lower().startswith(rates):
+        return share(value)
+    return plain(value)
+
+
+def shape(value: tuple[int, ...] | None, batched: tuple[int, ...] = ()) -> str:
+    """A tensor's shape for one example, the batch dimension left out: "16×32×32"."""
+    if value is None:
+        return "several tensors"
+    sizes = [n for axis, n in enumerate(value) if axis not in batched]
+    return "\N{MULTIPLICATION SIGN}".join(map(str, sizes)) or "one number"
+
+
+def _three(value: float) -> str:
+    return f"{value:.2f}" if abs(value) < 9.995 else f"{value:.1f}" if abs(value) < 99.95 else f"{value:.0f}"

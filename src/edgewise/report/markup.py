@@ -1,0 +1,77 @@
+"""HTML and SVG elements as values: text is escaped unless it is markup already."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+
+Child = object
+Attribute = str | int | float | bool | None
+
+VOID = frozenset({"br", "hr", "meta", "link", "input", "col"})
+
+
+class Markup(str):
+    """Text that is HTML already and must not be escaped again."""
+
+    __slots__ = ()
+
+
+def tag(element: str, *children: Child, **attributes: Attribute) -> Markup:
+    """One element with its children.
+
+    Args:
+        element: its name, for example "td".
+        children: markup (taken as it is), anything else (escaped), None (left out), or an
+            iterable of these.
+        attributes: "_" becomes "-" and a trailing one is dropped (`class_`); None and False leave
+            the attribute out, True writes it bare.
+
+    Example:
+        >>> tag("p", "a < b", class_="note")
+        '<p class="note">a &lt; b</p>'
+    """
+    opening = f"<{element}{''.join(map(_attribute, attributes, attributes.values()))}>"
+    if element in VOID:
+        return Markup(opening)
+    return Markup(f"{opening}{join(children)}</{element}>")
+
+
+def join(children: Iterable[Child]) -> Markup:
+    """Children one after another."""
+    return Markup("".join(map(_text, children)))
+
+
+def escape(value: object) -> Markup:
+    """A value as text that is safe between tags and inside quoted attributes."""
+    text = str(value).encode("utf-8", "replace").decode("utf-8")
+    return Markup(html.escape(text.replace("\0", "�")))
+
+
+def raw(text: str) -> Markup:
+    """Text of our own files (style, script) that stands as it is."""
+    return Markup(text)
+
+
+def number(value: float) -> str:
+    """A coordinate with at most one decimal."""
+    return f"{round(value, 1) + 0.0:.1f}".removesuffix(".0")
+
+
+def _text(child: Child) -> str:
+    if child is None:
+        return ""
+    if isinstance(child, Markup):
+        return child
+    if isinstance(child, Iterable) and not isinstance(child, str | bytes):
+        return join(child)
+    return escape(child)
+
+
+def _attribute(name: str, value: Attribute) -> str:
+    if value is None or value is False:
+        return ""
+    name = name.rstrip("_").replace("_", "-")
+    if value is True:
+        return f" {name}"
+    return f' {name}="{escape(number(value) if isinstance(value, float) else value)}"'

@@ -1,0 +1,75 @@
+"""The linear surrogate: every removed unit adds its own constant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.linear_model import BayesianRidge
+from sklearn.utils.validation import check_is_fitted
+
+from .observations import (
+    Array,
+    Link,
+    check_masks,
+    check_observations,
+    is_constant,
+    original_scale,
+)
+
+
+class Linear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """Bayesian ridge regression of the link-scale loss on the mask.
+
+    The ridge is the ratio of two variances chosen by marginal likelihood (MacKay, "Bayesian
+    interpolation", 1992), so that no cross-validation is needed and the posterior gives a
+    standard deviation.
+
+    Args:
+        link: "log" for losses, "logit" for accuracy or AUC in (0, 1), or "identity".
+
+    Attributes:
+        coef_: [n_units] what removing each unit adds on the link scale.
+        intercept_: the prediction with nothing removed, on the link scale.
+
+    Example:
+        >>> Linear().fit([[0, 0], [1, 0], [0, 1]], [0.4, 0.8, 0.4]).coef_.argmax()
+        np.int64(0)
+    """
+
+    def __init__(self, *, link: Link = "log") -> None:
+        self.link = link
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Linear:
+        """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
+
+        Raises:
+            ValueError: malformed masks or losses; losses outside the domain of the link.
+        """
+        masks, target = check_observations(X, y, self.link)
+        self.n_features_in_ = masks.shape[1]
+        self.model_ = None if is_constant(target) else BayesianRidge().fit(masks, target)
+        self.coef_: Array = np.zeros(masks.shape[1]) if self.model_ is None else self.model_.coef_
+        self.intercept_ = float(target.mean() if self.model_ is None else self.model_.intercept_)
+        return self
+
+    def predict(self, X: ArrayLike, return_std: bool = False) -> Any:
+        """Losses [n_masks] in original units; with `return_std` also their standard deviation.
+
+        The standard deviation is that of a new measurement: posterior and noise.
+        """
+        return original_scale(self.predict_link(X, return_std), self.link)
+
+    def predict_link(self, X: ArrayLike, return_std: bool = False) -> Any:
+        """As `predict`, on the link scale."""
+        check_is_fitted(self)
+        masks = check_masks(X, self.n_features_in_)
+        if not return_std:
+            return masks @ self.coef_ + self.intercept_
+        if self.model_ is None:
+            return np.full(len(masks), self.intercept_), np.full(len(masks), CONSTANT_STD)
+        if not len(masks):
+            return np.zeros(0), np.zeros(0)
+        return self.model_.predict(masks, return_std=True)
