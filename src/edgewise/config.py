@@ -250,6 +250,32 @@ def _check_calibration(config: Config) -> None:
             )
 
 
+def override(
+    config: Config,
+    evaluations: int | None = None,
+    budget: Sequence[str] = (),
+    seed: int | None = None,
+) -> Config:
+    """The config with what a command line says instead; its limits replace the whole budget."""
+    given = {"evaluations": evaluations, "seed": seed}
+    search = replace(config.search, **{k: v for k, v in given.items() if v is not None})
+    limits = parse_budget(budget) if budget else config.budget
+    return replace(config, search=search, budget=limits)
+
+
+def parse_model(table: Mapping[str, Any], folder: Path) -> ModelSection:
+    """A [model] section from a table.
+
+    Raises:
+        ConfigError: a key or a value is wrong.
+    """
+    try:
+        section: ModelSection = read_section(ModelSection, "model", table, folder)
+    except ValueError as error:
+        raise ConfigError(_sentence(str(error))) from error
+    return section
+
+
 def parse_budget(limits: Iterable[str]) -> Budget:
     """A budget from texts such as "macs=0.7" (a fraction) or "params=100000" (absolute).
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .layout import Box, Layout, Point
 
-STUB = 12.0  # how far lines go on at both ends of a cut
+STUB = 12.0  # how far a line is drawn beyond a cut
 MARGIN = 14.0
 BETWEEN = 44.0  # between columns
-CROSSING = 0.12  # of a column's height that avoiding one more cut line is worth
+CROSSING = 0.12  # of a column's height: what one more line across a cut costs
+MOST = 8
+
+Piece = tuple[int, tuple[Point, ...]]  # column, corners
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +22,9 @@ class Folded:
     """A layout in columns.
 
     Args:
-        boxes: moved.
-        lines: for each link its pieces, one a column that it runs through.
-        crossings: (x, y) where a line goes on in the next column.
+        boxes: by item.
+        lines: for each link its pieces, one for each column that it runs through.
+        crossings: ends of lines that go on in the next column.
         width: of the whole drawing.
         height: of the whole drawing.
     """
@@ -33,41 +37,85 @@ class Folded:
 
 
 def fold(layout: Layout, width: float) -> Folded:
-    """The layout in as many columns of equal height as give the best use of `width`."""
-    choices = [_folded(layout, columns) for columns in range(1, 9)]
+    """The layout in as many columns of about equal height as fit `width` (at least one)."""
+    choices = [_folded(layout, _chosen(layout, n)) for n in range(1, MOST + 1)]
     fitting = [choice for choice in choices if choice.width <= width] or choices[:1]
     return min(fitting, key=lambda choice: choice.height)
 
 
-def _folded(layout: Layout, columns: int) -> Folded:
-    cuts = _chosen(layout, columns)
-    edges = [float("-inf"), *cuts, float("inf")]
-    pieces = [_pieces(line, cuts) for line in layout.lines]
+def _chosen(layout: Layout, columns: int) -> list[float]:
+    """Heights to cut at: near equal parts, where few lines cross."""
+    height = max((box.bottom for box in layout.boxes), default=0.0)
+    part = height / columns
+    crossed = {cut: len(_across(layout, cut)) for cut in layout.cuts}
+
+    def badness(cut: float, target: float) -> float:
+        return abs(cut - target) / part + CROSSING * crossed[cut]
+
+    best = {min(crossed, key=lambda c: badness(c, part * n)) for n in range(1, columns) if crossed}
+    return sorted(best)
+
+
+def _across(layout: Layout, cut: float) -> set[float]:
+    """Where lines cross a height."""
+    return {
+        a[0]
+        for line in layout.lines
+        for a, b in zip(line, line[1:], strict=False)
+        if a[1] < cut < b[1]
+    }
+
+
+def _folded(layout: Layout, cuts: Sequence[float]) -> Folded:
+    columns = [bisect(cuts, box.y) for box in layout.boxes]
+    lines = [_pieces(line, cuts) for line in layout.lines]
+    moves, width, height = _moves(layout, columns, lines, len(cuts) + 1)
+
+    def moved(column: int, point: Point) -> Point:
+        return point[0] + moves[column][0], point[1] + moves[column][1]
+
+    ends = {moved(c, corners[-1]) for line in lines for c, corners in line[:-1]}
+    return Folded(
+        tuple(
+            replace(box, x=box.x + moves[c][0], y=box.y + moves[c][1])
+            for box, c in zip(layout.boxes, columns, strict=True)
+        ),
+        tuple(tuple(tuple(moved(c, p) for p in corners) for c, corners in line) for line in lines),
+        tuple(sorted(ends)),
+        width,
+        height,
+    )
+
+
+def _pieces(line: Sequence[Point], cuts: Sequence[float]) -> list[Piece]:
+    """A line cut at the given heights, each piece a little longer than its column."""
+    column = bisect(cuts, line[0][1])
+    pieces: list[Piece] = []
+    corners = [line[0]]
+    for x, y in line[1:]:
+        while column < len(cuts) and y > cuts[column]:
+            pieces.append((column, (*corners, (x, cuts[column] + STUB))))
+            corners = [(x, cuts[column] - STUB)]
+            column += 1
+        corners.append((x, y))
+    return [*pieces, (column, tuple(corners))]
+
+
+def _moves(
+    layout: Layout, columns: Sequence[int], lines: Sequence[Sequence[Piece]], count: int
+) -> tuple[list[Point], float, float]:
+    """How far each column moves, and the size of the whole."""
+    points: list[list[Point]] = [[] for _ in range(count)]
+    for box, column in zip(layout.boxes, columns, strict=True):
+        points[column] += [(box.left, box.top), (box.right, box.bottom)]
+    for line in lines:
+        for column, corners in line:
+            points[column] += corners
     moves: list[Point] = []
     left, height = MARGIN, 0.0
-    for low, high in zip(edges, edges[1:], strict=False):
-        boxes = [box for box in layout.boxes if low < box.y < high]
-        corners = [p for line in pieces for piece in line for p in piece.get(low, ())]
-        x = min([box.left for box in boxes] + [p[0] for p in corners], default=0.0)
-        right = max([box.right for box in boxes] + [p[0] for p in corners], default=0.0)
-        y = min([box.top for box in boxes] + [p[1] for p in corners], default=0.0)
-        bottom = max([box.bottom for box in boxes] + [p[1] for p in corners], default=0.0)
-        moves.append((left - x, MARGIN - y))
-        left += right - x + BETWEEN
-        height = max(height, bottom - y)
-    return _moved(layout, pieces, edges, moves, (left - BETWEEN + MARGIN, height + 2 * MARGIN))
-
-
-def _pieces(line: Sequence[Point], cuts: Sequence[float]) -> list[dict[float, list[Point]]]:
-    raise NotImplementedError
-
-
-def _chosen(layout: Layout, columns: int) -> list[float]:
-    raise NotImplementedError
-
-
-def _moved(*args: object) -> Folded:
-    raise NotImplementedError
-
-
-_ = replace
+    for column in points:
+        xs, ys = [p[0] for p in column] or [0.0], [p[1] for p in column] or [0.0]
+        moves.append((left - min(xs), MARGIN - min(ys)))
+        left += max(xs) - min(xs) + BETWEEN
+        height = max(height, max(ys) - min(ys))
+    return moves, left - BETWEEN + MARGIN, height + 2 * MARGIN

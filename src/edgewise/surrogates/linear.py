@@ -15,6 +15,7 @@ from .observations import (
     Link,
     check_masks,
     check_observations,
+    constant_std,
     is_constant,
     original_scale,
 )
@@ -35,8 +36,9 @@ class Linear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         intercept_: the prediction with nothing removed, on the link scale.
 
     Example:
-        >>> Linear().fit([[0, 0], [1, 0], [0, 1]], [0.4, 0.8, 0.4]).coef_.argmax()
-        np.int64(0)
+        >>> model = Linear().fit([[0, 0], [1, 0], [0, 1]], [0.4, 0.8, 0.4])
+        >>> int(model.coef_.argmax())
+        0
     """
 
     def __init__(self, *, link: Link = "log") -> None:
@@ -50,9 +52,16 @@ class Linear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """
         masks, target = check_observations(X, y, self.link)
         self.n_features_in_ = masks.shape[1]
-        self.model_ = None if is_constant(target) else BayesianRidge().fit(masks, target)
-        self.coef_: Array = np.zeros(masks.shape[1]) if self.model_ is None else self.model_.coef_
-        self.intercept_ = float(target.mean() if self.model_ is None else self.model_.intercept_)
+        self.coef_: Array = np.zeros(masks.shape[1])
+        self.intercept_ = float(target.mean())
+        self.model_ = None
+        self.constant_std_ = constant_std(len(target))
+        if not is_constant(target):
+            # scikit-learn's defaults suit a target of unit variance
+            self.scale_ = float(target.std())
+            self.model_ = BayesianRidge().fit(masks, (target - self.intercept_) / self.scale_)
+            self.coef_ = self.model_.coef_ * self.scale_
+            self.intercept_ += float(self.model_.intercept_) * self.scale_
         return self
 
     def predict(self, X: ArrayLike, return_std: bool = False) -> Any:
@@ -66,10 +75,9 @@ class Linear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """As `predict`, on the link scale."""
         check_is_fitted(self)
         masks = check_masks(X, self.n_features_in_)
+        mean = masks @ self.coef_ + self.intercept_
         if not return_std:
-            return masks @ self.coef_ + self.intercept_
-        if self.model_ is None:
-            return np.full(len(masks), self.intercept_), np.full(len(masks), CONSTANT_STD)
-        if not len(masks):
-            return np.zeros(0), np.zeros(0)
-        return self.model_.predict(masks, return_std=True)
+            return mean
+        if self.model_ is None or not len(masks):
+            return mean, np.full(len(masks), self.constant_std_)
+        return mean, self.model_.predict(masks, return_std=True)[1] * self.scale_

@@ -61,9 +61,12 @@ class Posterior:
     alpha: Array
 
     def covariance(self, X: Array, Z: Array, kernels: list[Array]) -> Array:
-        """[n_X, n_Z] covariance of the latent function, given the kernels between X and Z."""
+        """[n_X, n_Z] covariance of the latent function, given the kernels between X and Z.
+
+        Kernels may be left out at the end of the list, where their variance is negligible.
+        """
         total = np.zeros((len(X), len(Z)))
-        for scale, kernel in zip(self.scales, kernels, strict=True):
+        for scale, kernel in zip(self.scales, kernels, strict=False):
             total += scale * kernel
         if self.hamming:
             total += self.hamming * np.exp(-weighted_hamming(X, Z, self.relevance))
@@ -132,7 +135,12 @@ class _Evidence:
         values = np.exp(phi[: k + 1])
         if not self.prior.hamming:
             return values[:k], float(values[k]), 0.0, np.zeros(self.X.shape[1])
-        return values[:k], float(values[k]), float(np.exp(phi[k + 1])), np.exp(phi[k + 2] + phi[k + 3 :])
+        return (
+            values[:k],
+            float(values[k]),
+            float(np.exp(phi[k + 1])),
+            np.exp(phi[k + 2] + phi[k + 3 :]),
+        )
 
     def __call__(self, phi: Array) -> tuple[float, Array]:
         means, stds = self._means_stds()
@@ -166,12 +174,16 @@ class _Evidence:
     def posterior(self, phi: Array) -> Posterior:
         scales, noise, variance, relevance = self._split(phi)
         empty = np.zeros((0, 0))
-        bare = Posterior(
-            self.X, scales, variance, relevance, noise, empty, np.zeros(0)
-        )
+        bare = Posterior(self.X, scales, variance, relevance, noise, empty, np.zeros(0))
         covariance = bare.covariance(self.X, self.X, self.kernels)
         covariance[np.diag_indices(len(self.X))] += noise + JITTER
         factor = np.asarray(cholesky(covariance, lower=True))
         half = solve_triangular(factor, self.target, lower=True)
         alpha = np.asarray(solve_triangular(factor, half, lower=True, trans="T"))
         return Posterior(self.X, scales, variance, relevance, noise, factor, alpha)
+
+
+def square_root(covariance: Array) -> Array:
+    """R with R · Rᵀ = covariance, of a matrix that is positive semi-definite up to rounding."""
+    values, vectors = np.linalg.eigh(0.5 * (covariance + covariance.T))
+    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))

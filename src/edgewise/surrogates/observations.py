@@ -130,3 +130,11 @@ def refuse_std(estimator: Any, return_std: bool) -> None:
 def is_constant(target: Array) -> bool:
     """Whether a target [n_masks] has no spread that a fit could explain."""
     return bool(np.ptp(target) <= 1e-12 * max(1.0, float(np.abs(target).max())))
+
+
+def constant_std(evaluations: int) -> float:
+    """Standard deviation, on the link scale, of a model that saw one value only, n times.
+
+    As if one earlier evaluation had been off by 1: positive, and less with more evaluations.
+    """
+    return float(1.0 / np.sqrt(evaluations))

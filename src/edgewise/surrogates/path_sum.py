@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ from .observations import (
     refuse_std,
 )
 
-RIDGES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
+RIDGES = (1.0, 0.3, 0.1, 0.03, 0.01)  # for a target of unit variance
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,13 @@ def path_sum(flow: Flow, fit: PathFit, X: Array) -> Array:
     return fit.intercept + fit.slope * (1.0 - _saturated(z, fit.kappa)[0])
 
 
-def fit_path_sum(flow: Flow, X: Array, target: Array, saturate: bool = False) -> PathFit:
+def fit_path_sum(
+    flow: Flow,
+    X: Array,
+    target: Array,
+    saturate: bool = False,
+    ridges: Sequence[float] = RIDGES,
+) -> PathFit:
     """Least squares with a ridge on θ towards its start, by Levenberg–Marquardt.
 
     The derivatives of z_out by every weight cost one forward and one backward pass, so that a
@@ -51,26 +58,24 @@ def fit_path_sum(flow: Flow, X: Array, target: Array, saturate: bool = False) ->
     cross-validation with the effective degrees of freedom of the linearised model.
 
     Args:
-        X: masks [n_masks, n_units]; target: [n_masks] on the link scale, not constant.
+        X: masks [n_masks, n_units]; target: [n_masks] on the link scale.
+        ridges: to choose from, the strongest first.
     """
     shift, scale = float(target.mean()), float(target.std())
-    problem = _Problem(flow, flow.keep(X), (target - shift) / scale, saturate)
-    start = problem.start(leave_one_out(flow, X, (target - shift) / scale))
-    best, best_score, p = start, np.inf, start
-    ridge = RIDGES[0]
-    for candidate in RIDGES:
+    if is_constant(target):
+        theta = np.zeros(len(flow.tails))
+        return PathFit(theta, shift, 0.0, 0.0, ridges[0], flow.softmax(theta))
+    standard = (target - shift) / scale
+    problem = _Problem(flow, flow.keep(X), standard, saturate)
+    start = problem.start(leave_one_out(X, standard))
+    best, least, p, ridge = start, np.inf, start, ridges[0]
+    for candidate in ridges:
         p, score = problem.solve(p, start, candidate)
-        if score < best_score:
-            best, best_score, ridge = p, score, candidate
+        if score < least:
+            best, least, ridge = p, score, candidate
     theta, b0, b1, log_kappa = problem.unpack(best)
-    return PathFit(
-        theta=theta,
-        intercept=shift + scale * b0,
-        slope=scale * b1,
-        kappa=float(np.exp(log_kappa)) if saturate else 0.0,
-        ridge=ridge,
-        weights=flow.softmax(theta),
-    )
+    kappa = float(np.exp(log_kappa)) if saturate else 0.0
+    return PathFit(theta, shift + scale * b0, scale * b1, kappa, ridge, flow.softmax(theta))
 
 
 def _saturated(z: Array, kappa: float) -> tuple[Array, Array, Array]:
@@ -107,13 +112,14 @@ class _Problem:
         )
         return b0 + b1 * (1.0 - phi), jacobian
 
-    def start(self, flows: Array | None) -> Array:
+    def start(self, drops: Array | None) -> Array:
         """The best of a few amplitudes, each with the weights that leave-one-out gives."""
         best, least = np.zeros(0), np.inf
         for amplitude in (1.0, 2.0, 4.0, 8.0):
             theta = np.zeros(len(self.flow.tails))
-            if flows is not None:
-                theta = start_theta(self.flow, flows, amplitude * max(flows.max(), 1e-3))
+            if drops is not None:
+                top = float(np.max(drops, initial=1e-3, where=~np.isnan(drops)))
+                theta = start_theta(self.flow, drops, amplitude * top)
             z = self.flow.forward(self.flow.softmax(theta), self.keep)[-1]
             line = np.column_stack([np.ones_like(z), 1.0 - z])
             b = np.linalg.lstsq(line, self.target, rcond=None)[0]
@@ -156,19 +162,18 @@ class _Problem:
         return float(np.sum((mean - self.target) ** 2) + np.sum(pull * (p - start) ** 2))
 
 
-def leave_one_out(flow: Flow, X: Array, target: Array) -> Array | None:
+def leave_one_out(X: Array, target: Array) -> Array | None:
     """Δ [n_units]: the target with only that unit removed, less the target with none.
 
-    None unless the masks hold the empty one and every leave-one-out; repeated masks are averaged.
+    NaN for units never removed alone, None without the empty mask; repeated masks are averaged.
     """
     counts = X.sum(axis=1)
     if not (counts == 0).any():
         return None
-    single = X[counts == 1]
-    times = single.sum(axis=0)
-    if not len(single) or (times == 0).any():
-        return None
-    return (single.T @ target[counts == 1]) / times - float(target[counts == 0].mean())
+    alone = X[counts == 1]
+    times = np.where(alone.sum(axis=0) > 0, alone.sum(axis=0), np.nan)
+    drops: Array = (alone.T @ target[counts == 1]) / times - float(target[counts == 0].mean())
+    return drops
 
 
 def start_theta(flow: Flow, drops: Array, amplitude: float) -> Array:
@@ -176,20 +181,114 @@ def start_theta(flow: Flow, drops: Array, amplitude: float) -> Array:
 
     With nothing removed a unit flow runs through the graph, and removing a way loses the flow
     through it: flow = Δ / amplitude. Going from the sink (flow 1) upwards, each node's flow is
-    dealt to the ways into it: what the units' Δ say, and the rest to the ways without a unit.
+    dealt to the ways into it: what the units' Δ say, and the rest to the ways without a known Δ.
+
+    Args:
+        drops: Δ [n_units], NaN where unknown.
+        amplitude: the Δ of removing everything.
     """
     flows = np.clip(drops / amplitude, 1e-3, 1.0)
-    way_flow = np.array([flows[cut > 0].min() if cut.any() else -1.0 for cut in flow.cuts])
+    # a way that several units cut carries no more than the least of their flows
+    way_flow = np.where(flow.cuts > 0, np.where(np.isnan(flows), np.inf, flows), np.inf)
+    least = way_flow.min(axis=1, initial=np.inf)
     node_flow, weights = np.zeros(flow.nodes), np.zeros(len(flow.tails))
     node_flow[-1] = 1.0
     for node in range(flow.nodes - 1, 0, -1):
         ways = np.arange(len(flow.tails))[flow.into[node]]
-        known = way_flow[ways] > 0
-        part = np.where(known, way_flow[ways] / max(node_flow[node], 1e-12), 0.0)
-        if known.all() or part.sum() > 0.95:
-            part *= (1.0 if known.all() else 0.95) / part.sum()
-        if not known.all():
-            part[~known] = (1.0 - part.sum()) / (~known).sum()
+        part = _deal(least[ways] / max(node_flow[node], 1e-12))
         weights[ways] = part
         np.add.at(node_flow, flow.tails[ways], part * node_flow[node])
     return np.log(np.maximum(weights, 1e-6))
+
+
+def _deal(part: Array) -> Array:
+    """Shares of 1: the finite ones as given where they fit, the rest split equally."""
+    free = np.isinf(part)
+    if not free.any():
+        return part / part.sum()
+    known = np.where(free, 0.0, part)
+    known *= min(1.0, 0.95 / max(float(known.sum()), 1e-12))
+    known[free] = (1.0 - known.sum()) / free.sum()
+    return known
+
+
+def kirchhoff(graph: Graph, drops: Array) -> Array:
+    """[n_vertices] Σ Δ of the units cutting edges into a vertex less those cutting edges out of it.
+
+    The unit flow of a path-sum model is conserved, so its residuals are 0. NaN at inputs, outputs
+    and wherever an edge has no unit or its Δ is unknown.
+    """
+    owner = np.full(len(graph.edges), -1)
+    for index, unit in enumerate(graph.units):
+        if unit.kind == "edge":
+            owner[list(unit.members)] = index
+
+    def through(edges: tuple[int, ...]) -> float:
+        units = {int(owner[e]) for e in edges}
+        return np.nan if not units or -1 in units else float(sum(drops[u] for u in units))
+
+    sums = zip(graph.inputs, graph.consumers, strict=True)
+    return np.array([through(into) - through(out) for into, out in sums], dtype=np.float64)
+
+
+class PathSum(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """The graph surrogate G(γ, M): z_in = 1, z_v = Σ_u a_uv · keep_uv · z_u.
+
+    The target on the link scale is intercept + slope · (1 - z_out): removed connections take away
+    the flow of all the paths through them (Ivanov & Bakhteev, "Few-shot structural neural network
+    pruning using computational graph information", 2026). The a are softmax-normalised over
+    incoming edges, so that z_out = 1 with nothing removed; the reported γ is the same model
+    normalised over outgoing edges. A layer unit is two parallel ways through its vertex: one
+    through the layer and one around it. Without leave-one-out masks the fit starts from equal
+    weights, with them from their closed form.
+
+    It has no predictive standard deviation.
+
+    Args:
+        graph: whose units the masks remove.
+        link: "log" for losses, "logit" for accuracy or AUC in (0, 1), or "identity".
+        saturate: predict from (1 - exp(-κ z)) / (1 - exp(-κ)) of z_out, κ learned.
+
+    Attributes:
+        gamma_: [n_edges] in [0, 1]; the outgoing γ of every live vertex sum to 1.
+        kirchhoff_: [n_vertices] Σ_in Δ - Σ_out Δ of leave-one-out losses on the link scale, 0 for
+            a network that is a path sum; NaN where an edge has no known Δ, None if the empty mask
+            was not measured.
+        intercept_, slope_, kappa_: on the link scale; kappa_ is 0 unless `saturate`.
+    """
+
+    def __init__(self, graph: Graph, *, link: Link = "log", saturate: bool = False) -> None:
+        self.graph = graph
+        self.link = link
+        self.saturate = saturate
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> PathSum:
+        """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
+
+        Raises:
+            ValueError: malformed masks or losses; losses outside the domain of the link.
+        """
+        masks, target = check_observations(X, y, self.link, len(self.graph.units))
+        self.n_features_in_ = masks.shape[1]
+        self.flow_ = reduce_graph(self.graph)
+        self.fit_ = fit_path_sum(self.flow_, masks, target, self.saturate)
+        self.intercept_, self.slope_ = self.fit_.intercept, self.fit_.slope
+        self.kappa_ = self.fit_.kappa
+        self.gamma_ = push_weights(self.flow_, self.fit_.weights, self.graph)
+        drops = leave_one_out(masks, target)
+        self.kirchhoff_ = None if drops is None else kirchhoff(self.graph, drops)
+        return self
+
+    def predict(self, X: ArrayLike, return_std: bool = False) -> Any:
+        """Losses [n_masks] in original units.
+
+        Raises:
+            ValueError: `return_std`, or malformed masks.
+        """
+        return original_scale(self.predict_link(X, return_std), self.link)
+
+    def predict_link(self, X: ArrayLike, return_std: bool = False) -> Any:
+        """As `predict`, on the link scale."""
+        check_is_fitted(self)
+        refuse_std(self, return_std)
+        return path_sum(self.flow_, self.fit_, check_masks(X, self.n_features_in_))

@@ -1,0 +1,220 @@
+"""The command line. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .version import __version__
+
+if TYPE_CHECKING:
+    from .config import Config
+    from .console import Screen
+    from .plan import Plan
+
+app = typer.Typer(
+    help="Prune connections, layers and blocks of PyTorch models, chosen jointly.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="The job's file.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Log lines, no progress bar.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+KEPT = "Interrupted. Finished evaluations are kept; the same command resumes."
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="edgewise")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"edgewise {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@contextmanager
+def _screen(quiet: bool, debug: bool, interrupted: str = "Interrupted.") -> Iterator[Screen]:
+    """Where a command draws; what it raises becomes a message and an exit code."""
+    from .console import Screen
+    from .errors import ConfigError, EdgewiseError
+
+    screen = Screen(quiet)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: screen.warn(str(message))
+        try:
+            yield screen
+        except KeyboardInterrupt:
+            screen.say(interrupted)
+            raise typer.Exit(130) from None
+        except (EdgewiseError, OSError) as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            if debug:
+                traceback.print_exc()
+            screen.fail(str(error))
+            raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from None
+
+
+@app.command()
+def demo(
+    directory: Annotated[Path, typer.Option(help="Where results go.")] = Path("edgewise-demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")] = 0,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Prune and fine-tune a small network on bundled data, without network access."""
+    with _screen(quiet, debug) as screen:
+        from .demo import run_demo
+
+        with screen.progress() as progress:
+            found = run_demo(directory, seed, screen.say, progress)
+        rows = [
+            [name, f"{row['params']:,}", f"{row['macs']:,}"]
+            + [f"{row['latency_ms']:.2f}", f"{row['accuracy']:.1%}"]
+            for name, row in found.items()
+            if name != "report"
+        ]
+        screen.table("Result", ["", "params", "MACs", "latency (ms)", "accuracy"], rows)
+        screen.show(f"Report: {found['report']}")
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="torchvision:NAME, timm:NAME or FILE.py:FUNCTION.")],
+    input: Annotated[str, typer.Option(help="Shape of one example.")] = "3,224,224",
+    weights: Annotated[Path | None, typer.Option(help="safetensors or state dict.")] = None,
+    granularity: Annotated[str, typer.Option(help="Kinds of units.")] = "edge,layer",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Show what of a model can be removed, block by block, and what that saves."""
+    with _screen(False, debug) as screen:
+        from . import inspection
+
+        graph = inspection.trace_named(model, input, weights, granularity)
+        if json:
+            screen.json(inspection.to_dict(graph))
+        else:
+            screen.table(inspection.title(graph), inspection.COLUMNS, inspection.rows(graph))
+
+
+@app.command()
+def run(
+    config: ConfigFile,
+    evaluations: Annotated[int | None, typer.Option(min=1, help="Masks to evaluate.")] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(help="Limits such as macs=0.7, instead of those in the file."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search.")] = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Search, choose and prune: the whole job of a config, resumed where it stopped."""
+    with _screen(quiet, debug, KEPT) as screen:
+        from .config import override, read_config
+
+        job = override(read_config(config), evaluations, budget or (), seed)
+        _run(job, screen)
+
+
+def _run(config: Config, screen: Screen) -> None:
+    from .job import open_study, require_budget, trace_job, write_results
+
+    require_budget(config)
+    screen.say(f"Reading the model and the data that {config.path.name} names")
+    graph = trace_job(config)
+    study = open_study(config, graph)
+    done = sum(e.split == "search" for e in study.evaluations)
+    if done:
+        screen.say(f"Resuming study {config.name!r}: {done} evaluations are kept from before")
+    screen.say(f"Searching among {len(graph.units)} units, budget {config.budget}")
+    search = config.search
+    with screen.progress() as progress:
+        study.run(
+            evaluations=search.evaluations,
+            budget=config.budget,
+            seed=search.seed,
+            surrogate=search.surrogate,
+            progress=progress,
+        )
+    with screen.progress() as progress:
+        plan = study.plan(finalists=search.finalists, progress=progress)
+    paths = write_results(config, graph, study, plan)
+    _show_plan(screen, plan)
+    for path in paths:
+        screen.show(str(path))
+
+
+def _show_plan(screen: Screen, plan: Plan) -> None:
+    """What the network costs and scores, unpruned and pruned, on the report split if measured."""
+    split = next((name for name in ("report", "verify", "search") if name in plan.measured), None)
+    columns, before, after = ["", "params", "MACs"], ["unpruned"], ["pruned"]
+    for row, cost in ((before, plan.before), (after, plan.after)):
+        row += [f"{cost.params:,}", f"{cost.macs:,}"]
+    if split is not None:
+        found = plan.measured[split]
+        columns += ["loss", *found.metrics]
+        for row, loss, metrics in (
+            (before, found.unpruned_loss, found.unpruned_metrics),
+            (after, found.loss, found.metrics),
+        ):
+            row += [f"{loss:.4f}", *(f"{metrics[name]:.4f}" for name in found.metrics)]
+    screen.show(f"{len(plan.removed)} units removed: {', '.join(plan.removed) or 'none'}")
+    title = f"Measured on the {split} split" if split else "Cost"
+    screen.table(title, columns, [before, after])
+
+
+@app.command()
+def prune(
+    config: ConfigFile,
+    plan: Annotated[Path, typer.Argument(metavar="PLAN.json", help="The plan to apply.")],
+    output: Annotated[Path | None, typer.Option(help="Folder of the weights.")] = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Apply a plan to the model of a config again, verified, and save the weights."""
+    with _screen(quiet, debug) as screen:
+        from .config import read_config
+        from .job import make_directory, trace_job, write_weights
+        from .plan import Plan
+
+        job, chosen = read_config(config), Plan.load(plan)
+        folder = output or job.directory
+        graph = trace_job(job)
+        make_directory(folder)
+        path = write_weights(folder, graph, chosen)
+        _show_plan(screen, chosen)
+        screen.show(str(path))
+
+
+@app.command()
+def report(config: ConfigFile, quiet: Quiet = False, debug: Debug = False) -> None:
+    """Write the report of a study so far."""
+    with _screen(quiet, debug) as screen:
+        from .config import read_config
+        from .job import load_plan, open_study, trace_job, write_page
+
+        job = read_config(config)
+        graph = trace_job(job)
+        study = open_study(job, graph)
+        screen.show(str(write_page(job, graph, study, load_plan(job, graph))))

@@ -1,0 +1,91 @@
+"""What of a model can be removed, as rows of a table or JSON-ready data."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .config import parse_model
+from .cost import cost
+from .errors import ConfigError
+from .graph import Graph, Unit
+from .job import random_example
+from .sources import load_model
+from .trace import trace
+from .units import KINDS
+
+COLUMNS = ("removable unit", "kind", "params", "MACs", "of all MACs")
+
+
+def trace_named(source: str, shape: str, weights: Path | None, granularity: str) -> Graph:
+    """The graph of a model named on the command line.
+
+    Args:
+        source: torchvision:NAME, timm:NAME or FILE.py:FUNCTION.
+        shape: of one input example, for instance "3,224,224".
+        weights: a weights file.
+        granularity: kinds of units, for instance "edge,layer".
+
+    Raises:
+        ConfigError: any of them cannot be used.
+    """
+    kinds = [kind.strip() for kind in granularity.split(",")]
+    if not set(kinds) <= set(KINDS):
+        raise ConfigError(f"--granularity must list some of {', '.join(KINDS)}; got {granularity}.")
+    sizes = shape.split(",")
+    if not all(size.strip().isdigit() for size in sizes):
+        raise ConfigError(f"--input must be whole numbers such as 3,224,224; got {shape}.")
+    table: dict[str, Any] = {"source": source, "input": [int(size) for size in sizes]}
+    if weights is not None:
+        table["weights"] = str(weights)
+    section = parse_model(table, Path.cwd())
+    return trace(load_model(section), random_example(section.input or ()), granularity=kinds)
+
+
+def block(unit: Unit) -> str:
+    """The module that a unit belongs to: that of the last vertex in its name."""
+    last = re.split(r"\.\.|->", unit.name.removeprefix("bypass:"))[-1]
+    return last.rpartition(".")[0]
+
+
+def title(graph: Graph) -> str:
+    """The graph's size and cost in a line or two."""
+    whole = cost(graph)
+    return (
+        f"{len(graph.vertices)} vertices, {len(graph.edges)} edges, {len(graph.units)} units\n"
+        f"{whole.params:,} params, {whole.macs:,} MACs, {whole.activation_bytes:,} bytes of "
+        "activations"
+    )
+
+
+def rows(graph: Graph) -> list[list[str]]:
+    """One row a unit with what removing it alone saves, below a row for its block."""
+    total = max(cost(graph).macs, 1)
+    found: list[list[str]] = []
+    current: str | None = None
+    for unit in graph.units:
+        if block(unit) != current:
+            current = block(unit)
+            found.append([current or "(top level)", "", "", "", ""])
+        name = unit.name.replace(f"{current}.", "") if current else unit.name
+        saved = unit.cost
+        share = f"{saved.macs / total:.1%}"
+        found.append([f"  {name}", unit.kind, f"{saved.params:,}", f"{saved.macs:,}", share])
+    return found
+
+
+def to_dict(graph: Graph) -> dict[str, Any]:
+    """The same as JSON-ready data."""
+    return {
+        "fingerprint": graph.fingerprint,
+        "frontend": graph.frontend,
+        "vertices": len(graph.vertices),
+        "edges": len(graph.edges),
+        "cost": asdict(cost(graph)),
+        "units": [
+            {"name": u.name, "kind": u.kind, "block": block(u), "saves": asdict(u.cost)}
+            for u in graph.units
+        ],
+    }

@@ -1,0 +1,195 @@
+"""A config made real: the graph, the objective and the study of a job, and the files it leaves."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .config import Config, UnitsSection
+from .datasets import load_batches
+from .errors import ConfigError
+from .files import write_atomically
+from .graph import Graph
+from .objective import Objective, Recovery
+from .plan import Plan
+from .records import Evaluation
+from .rewrite import prune
+from .sources import load_loss, load_metrics, load_model
+from .tables import Rows, nearest
+from .trace import trace
+
+if TYPE_CHECKING:
+    from .study import Study
+
+
+def require_budget(config: Config) -> None:
+    """Raise ConfigError unless there is a budget."""
+    if config.budget is None:
+        raise ConfigError(
+            f"{config.path.name} has no [budget]: add one with e.g. macs = 0.7, or say "
+            "--budget macs=0.7."
+        )
+
+
+def trace_job(config: Config) -> Graph:
+    """The graph of a config's model, offering the units that [units] selects.
+
+    Raises:
+        ConfigError: the model or its weights cannot be used, or a glob names no unit.
+        TraceError: the model cannot be traced.
+    """
+    model = load_model(config.model)
+    graph = trace(model, (_example(config),), granularity=config.units.granularity)
+    return select_units(graph, config.units)
+
+
+def _example(config: Config) -> torch.Tensor:
+    """[1, ...]: random numbers of the given input shape, else the first row of the search split."""
+    if config.model.input is not None:
+        return random_example(config.model.input)
+    first = config.data.search.start
+    return load_batches(config.data, Rows(first, first + 1))[0][0]
+
+
+def random_example(shape: Sequence[int]) -> torch.Tensor:
+    """[1, *shape] of normal numbers, always the same."""
+    return torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def select_units(graph: Graph, units: UnitsSection) -> Graph:
+    """The graph with the units that match `only` (if given) and do not match `exclude`.
+
+    Raises:
+        ConfigError: a glob matches nothing, or no unit is left.
+    """
+    names = [unit.name for unit in graph.units]
+    for pattern in (*units.only, *units.exclude):
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ConfigError(f"[units] {pattern!r} matches no unit.{nearest(pattern, names)}")
+    keep = {
+        name
+        for name in names
+        if _matches(name, units.only or ("*",)) and not _matches(name, units.exclude)
+    }
+    if not keep:
+        raise ConfigError(f"[units] only and exclude leave none of the {len(names)} units.")
+    return graph.select(lambda unit: unit.name in keep)
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def read_objective(config: Config) -> Objective:
+    """Data, loss, metrics and recovery of a config, read from disk.
+
+    Raises:
+        ConfigError: some of it cannot be read, or does not have the model's input shape.
+    """
+    data, objective = config.data, config.objective
+    calibration = config.calibration and load_batches(
+        config.calibration_data, config.calibration.rows
+    )
+    search = load_batches(data, data.search)
+    _check_shape(config, search[0][0])
+    return Objective(
+        search,
+        loss=load_loss(objective.loss),
+        metrics=load_metrics(objective.metrics),
+        recovery=Recovery(objective.recovery, calibration),
+        verify=load_batches(data, data.verify),
+        report=load_batches(data, data.report),
+    )
+
+
+def _check_shape(config: Config, inputs: torch.Tensor) -> None:
+    found, wanted = tuple(inputs.shape[1:]), config.model.input
+    if wanted is not None and found != wanted:
+        raise ConfigError(
+            f"[model] input is {list(wanted)}, but the examples of [data] have shape {list(found)}."
+        )
+
+
+def open_study(config: Config, graph: Graph) -> Study:
+    """The study of a config, with the evaluations there are.
+
+    Raises:
+        ConfigError: the output directory cannot be made.
+        StorageError: the study belongs to something else.
+    """
+    from .study import Study
+
+    make_directory(config.directory)
+    return Study(graph, read_objective(config), storage=config.storage, name=config.name)
+
+
+def make_directory(path: Path) -> None:
+    """The directory, made if need be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be made a directory: {error.strerror}.") from error
+
+
+def load_plan(config: Config, graph: Graph) -> Plan | None:
+    """The plan in the output directory, None if there is none for this graph."""
+    path = config.directory / "plan.json"
+    if not path.exists():
+        return None
+    plan = Plan.load(path)
+    return plan if plan.fingerprint == graph.fingerprint else None
+
+
+def write_results(config: Config, graph: Graph, study: Study, plan: Plan) -> list[Path]:
+    """Plan, pruned weights, evaluations and report in the output directory.
+
+    Raises:
+        VerificationError: the pruned model differs from the masked one.
+    """
+    folder = config.directory
+    paths = [plan.save(folder / "plan.json"), write_weights(folder, graph, plan)]
+    write_evaluations(folder / "evaluations.csv", study.evaluations)
+    write_page(config, graph, study, plan)
+    return [*paths, folder / "evaluations.csv", folder / "report.html"]
+
+
+def write_weights(folder: Path, graph: Graph, plan: Plan) -> Path:
+    """The pruned, verified model's weights as `pruned.safetensors` in a folder."""
+    from .export import save
+
+    path = folder / "pruned.safetensors"
+    save(prune(graph, plan), path)
+    return path
+
+
+def write_page(config: Config, graph: Graph, study: Study, plan: Plan | None) -> Path:
+    """The report of a study so far as `report.html` in the output directory."""
+    from .report import write
+
+    path = config.directory / "report.html"
+    facts = {"Model": config.model.source, "Data": config.data.source, "Study": config.name}
+    write(path, graph, study.evaluations, plan, title=config.name, extra=facts)
+    return path
+
+
+def write_evaluations(path: Path, evaluations: Iterable[Evaluation]) -> None:
+    """All evaluations as CSV, one row each, one column a metric."""
+    records = list(evaluations)
+    metrics = sorted({name for record in records for name in record.metrics})
+    plain = ("number", "mask", "split", "origin", "status", "loss", "samples", "seconds")
+    extra = ("predicted", "deviation", "error")
+
+    def row(record: Evaluation) -> list[Any]:
+        values = [getattr(record, name) for name in (*plain, *extra)]
+        return [*values, *(record.metrics.get(name) for name in metrics)]
+
+    def write(to: Path) -> None:
+        with to.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([[*plain, *extra, *metrics], *map(row, records)])
+
+    write_atomically(path, write)

@@ -1,0 +1,185 @@
+"""What an evaluation measures: data, loss, metrics and recovery."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch.utils import _pytree as pytree
+
+from .errors import ObjectiveError
+from .records import Split
+
+Batch = tuple[tuple[Any, ...], Any]
+Measure = Callable[[Any, Any], torch.Tensor]
+RecoveryKind = Literal["none", "batchnorm"]
+
+
+@dataclass(frozen=True, eq=False)
+class Recovery:
+    """Training-free repair of the weights that stay, part of every evaluation.
+
+    Args:
+        kind: "batchnorm" takes the statistics of every batch norm behind a removal from the
+            calibration data, layer by layer (Li et al., EagleEye, ECCV 2020); "none" does nothing.
+        calibration: an iterable of (inputs, targets) or of inputs, from training data. It is one
+            batch to the statistics, however it is cut; a few hundred examples suffice.
+
+    Raises:
+        ObjectiveError: unknown kind, or "batchnorm" without calibration data.
+    """
+
+    kind: RecoveryKind = "none"
+    calibration: Iterable[Any] | None = None
+    batches: tuple[tuple[Any, ...], ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("none", "batchnorm"):
+            raise ObjectiveError(f'Recovery is "none" or "batchnorm", got {self.kind!r}.')
+        if self.kind == "batchnorm" and self.calibration is None:
+            raise ObjectiveError('Recovery("batchnorm") needs calibration data: a few hundred inputs.')
+        batches = [] if self.calibration is None else [_inputs(b) for b in self.calibration]
+        if self.kind == "batchnorm" and not batches:
+            raise ObjectiveError("The calibration loader is empty.")
+        object.__setattr__(self, "batches", tuple(batches))
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """Data, loss and metrics.
+
+    The data are read once and kept in memory, so that every mask sees the same examples.
+
+    Args:
+        loader: the search split, an iterable of (inputs, targets) batches; inputs are a tensor or
+            a tuple of them.
+        loss: called as loss(outputs, targets); gives the mean over the batch (a scalar) or one
+            value an example ([batch]). Per-example values also give confidence intervals.
+        metrics: further measures by name, called and averaged likewise.
+        recovery: training-free repair before measuring.
+        verify: a second split that decides among the finalists.
+        report: a third, used once, for the chosen network.
+
+    Raises:
+        ObjectiveError: a loader is empty or gives something else than pairs.
+
+    Example:
+        >>> objective = ew.Objective(loader, loss=torch.nn.functional.cross_entropy)  # doctest: +SKIP
+    """
+
+    loader: Iterable[Any]
+    loss: Measure
+    metrics: Mapping[str, Measure] = field(default_factory=dict)
+    recovery: Recovery = field(default_factory=Recovery)
+    verify: Iterable[Any] | None = None
+    report: Iterable[Any] | None = None
+    splits: Mapping[Split, tuple[Batch, ...]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        splits: dict[Split, tuple[Batch, ...]] = {"search": _batches(self.loader, "search")}
+        if self.verify is not None:
+            splits["verify"] = _batches(self.verify, "verify")
+        if self.report is not None:
+            splits["report"] = _batches(self.report, "report")
+        object.__setattr__(self, "splits", splits)
+
+    def samples(self, split: Split) -> int:
+        """Examples in a split."""
+        return sum(_count(targets, inputs) for inputs, targets in self.splits[split])
+
+    def measure(self, outputs: Sequence[Any], split: Split) -> Measurement:
+        """Loss and metrics of the outputs of all batches of a split.
+
+        Raises:
+            ObjectiveError: a measure gives something else than a scalar or one value an example.
+        """
+        pairs = list(zip(outputs, self.splits[split], strict=True))
+        columns = {"loss": self.loss, **{f"metric {k}": m for k, m in self.metrics.items()}}
+        values = {
+            name: [_values(name, fn(out, y), _count(y, x)) for out, (x, y) in pairs]
+            for name, fn in columns.items()
+        }
+        means = {name: _mean(parts) for name, parts in values.items()}
+        each = [v for v, _ in values["loss"]]
+        known = all(v.numel() == n for v, n in values["loss"])
+        return Measurement(
+            loss=means.pop("loss"),
+            metrics={name.removeprefix("metric "): value for name, value in means.items()},
+            each=torch.cat([v.reshape(-1) for v in each]) if known else None,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the search and calibration data and of the names of loss and metrics."""
+        digest = hashlib.sha256()
+        for value in pytree.tree_leaves([self.splits["search"], self.recovery.batches]):
+            if isinstance(value, torch.Tensor):
+                digest.update(str((value.dtype, tuple(value.shape))).encode())
+                digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+                              if value.numel() and value.ndim else str(value).encode())  # fmt: skip
+            else:
+                digest.update(repr(value).encode())
+        digest.update(_function_name(self.loss).encode())
+        digest.update(self.recovery.kind.encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a network scored on a split; `each` is the loss of every example, if known."""
+
+    loss: float
+    metrics: Mapping[str, float]
+    each: torch.Tensor | None
+
+
+def _function_name(function: Any) -> str:
+    inner = getattr(function, "func", function)
+    name = getattr(inner, "__qualname__", type(inner).__qualname__)
+    return f"{getattr(inner, '__module__', '')}.{name}"
+
+
+def _batches(loader: Iterable[Any], split: str) -> tuple[Batch, ...]:
+    found: list[Batch] = []
+    for item in loader:
+        if not isinstance(item, list | tuple) or len(item) != 2:
+            raise ObjectiveError(
+                f"The {split} loader must give (inputs, targets) pairs; batch {len(found)} is a "
+                f"{type(item).__name__}."
+            )
+        found.append((_inputs(item), item[1]))
+    if not found:
+        raise ObjectiveError(f"The {split} loader is empty: there is nothing to measure on.")
+    return tuple(found)
+
+
+def _inputs(item: Any) -> tuple[Any, ...]:
+    """The model's arguments in a batch given as (inputs, targets) or as inputs alone."""
+    inputs = item[0] if isinstance(item, list | tuple) and len(item) == 2 else item
+    return tuple(inputs) if isinstance(inputs, list | tuple) else (inputs,)
+
+
+def _count(targets: Any, inputs: Any) -> int:
+    for leaf in pytree.tree_leaves((targets, inputs)):
+        if isinstance(leaf, torch.Tensor) and leaf.ndim:
+            return int(leaf.shape[0])
+    return 1
+
+
+def _values(name: str, value: Any, count: int) -> tuple[torch.Tensor, int]:
+    """What a measure gave for a batch, checked: a scalar or one value an example."""
+    tensor = torch.as_tensor(value).detach().double().cpu()
+    if tensor.numel() != 1 and tuple(tensor.shape) != (count,):
+        raise ObjectiveError(
+            f"The {name} must give a scalar or one value an example ([{count}]); it gave shape "
+            f"{list(tensor.shape)}."
+        )
+    return tensor, count
+
+
+def _mean(parts: Sequence[tuple[torch.Tensor, int]]) -> float:
+    total = sum(count for _, count in parts)
+    return float(sum(float(value.mean()) * count for value, count in parts)) / total

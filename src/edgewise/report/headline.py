@@ -1,0 +1,192 @@
+"""The top of the page: what was chosen, in one sentence, and what it costs and gains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..plan import Measured, Plan
+from . import figures
+from .facts import Facts
+from .markup import Markup, tag
+
+SPLITS = {
+    "report": "untouched data",
+    "verify": "the data that decided among the finalists",
+    "search": "the data that guided the search",
+}
+COSTS = (
+    ("units", "Units", figures.count),
+    ("params", "Parameters", figures.count),
+    ("macs", "MACs", figures.count),
+    ("activation_bytes", "Activations", figures.size),
+)
+
+
+def headline(facts: Facts, title: str) -> Markup:
+    """Title, sentence, tiles and the two tables."""
+    return tag(
+        "header",
+        tag("p", "Pruning report", class_="kicker"),
+        tag("h1", title),
+        tag("p", sentence(facts), class_="sentence"),
+        _tiles(facts),
+        tag("div", _costs(facts), _measurements(facts), class_="tables"),
+    )
+
+
+def sentence(facts: Facts) -> str:
+    """What was chosen, in plain words."""
+    plan, total = facts.plan, len(facts.graph.units)
+    if plan is None:
+        done = len(facts.evaluations)
+        seen = f"{done} evaluation{'s' * (done != 1)} so far" if done else "nothing measured yet"
+        return f"No plan yet: {total} units can be removed, {seen}."
+    parts = f"{len(plan.removed)} of {total} units removed: {_saved(plan)}"
+    split = next((s for s in SPLITS if s in plan.measured), None)
+    if split is None:
+        return f"{parts}. The result is not measured yet."
+    return f"{parts}; {_quality(plan.measured[split])} on {SPLITS[split]}{_healed(facts)}."
+
+
+def _saved(plan: Plan) -> str:
+    def fewer(before: float, after: float, noun: str) -> str:
+        return f"{figures.share(1 - after / before if before else 0)} fewer {noun}"
+
+    macs = fewer(plan.before.macs, plan.after.macs, "MACs")
+    return f"{macs}, {fewer(plan.before.params, plan.after.params, 'parameters')}"
+
+
+def _quality(measured: Measured) -> str:
+    name, value, unpruned = _first(measured)
+    return f"{name} {value} (unpruned {unpruned})"
+
+
+def _first(measured: Measured) -> tuple[str, str, str]:
+    """The first metric, or the loss where there is none: name, value, unpruned value."""
+    for name, value in measured.metrics.items():
+        before = measured.unpruned_metrics.get(name)
+        return name, figures.metric(name, value), figures.metric(name, before)
+    return "loss", figures.plain(measured.loss), figures.plain(measured.unpruned_loss)
+
+
+def _healed(facts: Facts) -> str:
+    if facts.outcome.healed is None:
+        return ""
+    return f", {_first(facts.outcome.healed)[1]} after healing"
+
+
+def _tiles(facts: Facts) -> Markup | None:
+    plan = facts.plan
+    if plan is None:
+        return None
+    tiles = [
+        ("Units removed", str(len(plan.removed)), f"of {len(facts.graph.units)}"),
+        ("MACs", figures.change(plan.before.macs, plan.after.macs),
+         f"{figures.count(plan.after.macs)} left"),
+        ("Parameters", figures.change(plan.before.params, plan.after.params),
+         f"{figures.count(plan.after.params)} left"),
+    ]
+    if facts.outcome.latency_ms:
+        before, after = facts.outcome.latency_ms
+        tiles.append(("Latency", figures.change(before, after), f"{figures.plain(after)} ms left"))
+    split = next((s for s in SPLITS if s in plan.measured), None)
+    measured = facts.outcome.healed or (plan.measured[split] if split else None)
+    if measured:
+        name, value, before_ = _first(measured)
+        note = " after healing" if facts.outcome.healed else ""
+        tiles.append((f"{name.capitalize()}{note}", value, f"unpruned {before_}"))
+    return tag(
+        "dl",
+        (tag("div", tag("dt", a), tag("dd", b), tag("dd", c, class_="note"), class_="tile")
+         for a, b, c in tiles),
+        class_="tiles",
+    )
+
+
+def _costs(facts: Facts) -> Markup:
+    before, plan = facts.before, facts.plan
+    after = plan.after if plan else None
+    rows = [
+        (label, show(getattr(before, name)), show(getattr(after, name)) if after else figures.DASH,
+         figures.change(getattr(before, name), getattr(after, name)) if after else figures.DASH)
+        for name, label, show in COSTS
+    ]
+    if facts.outcome.latency_ms:
+        a, b = facts.outcome.latency_ms
+        rows.append(("Latency, ms", figures.plain(a), figures.plain(b), figures.change(a, b)))
+    head = ("For one example", "Unpruned", "Pruned", "Change")
+    return _table("Cost", head, rows)
+
+
+def _measurements(facts: Facts) -> Markup | None:
+    rows = list(_rows(facts))
+    if not rows:
+        return None
+    metrics = list(dict.fromkeys(name for _, m in rows for name in m.metrics))
+    head = ("Measured on", "Loss", *(name.capitalize() for name in metrics), "Examples")
+    body = [
+        (
+            label,
+            _pair(figures.plain(m.loss), figures.plain(m.unpruned_loss), _interval(m)),
+            *(
+                _pair(figures.metric(n, m.metrics.get(n)),
+                      figures.metric(n, m.unpruned_metrics.get(n)))
+                for n in metrics
+            ),
+            figures.count(m.samples),
+        )
+        for label, m in rows
+    ]
+    note = "Small figures: the unpruned network on the same data."
+    if any(m.interval for _, m in rows):
+        note += " Brackets: 95 % bootstrap interval of the mean."
+    return _table("Loss and metrics", head, body, note)
+
+
+def _rows(facts: Facts) -> Iterator[tuple[str, Measured]]:
+    measured = facts.plan.measured if facts.plan else {}
+    for split in ("search", "verify", "report"):
+        if split in measured:
+            yield f"{split} split", measured[split]
+    for split in measured:
+        if split not in SPLITS:
+            yield split, measured[split]
+    if facts.outcome.healed:
+        yield "after healing", facts.outcome.healed
+
+
+def _interval(measured: Measured) -> str | None:
+    if measured.interval is None:
+        return None
+    low, high = measured.interval
+    return f"[{figures.plain(low)}, {figures.plain(high)}]"
+
+
+def _pair(value: str, unpruned: str, interval: str | None = None) -> list[Markup | None]:
+    return [
+        tag("span", value),
+        tag("small", interval) if interval else None,
+        tag("small", f"unpruned {unpruned}"),
+    ]
+
+
+def _table(
+    caption: str,
+    head: tuple[str, ...],
+    rows: list[tuple[object, ...]] | list[tuple[str, str, str, str]],
+    note: str | None = None,
+) -> Markup:
+    table = tag(
+        "table",
+        tag("caption", caption),
+        tag("thead", tag("tr", (tag("th", name, scope="col") for name in head))),
+        tag(
+            "tbody",
+            (
+                tag("tr", tag("th", row[0], scope="row"), (tag("td", cell) for cell in row[1:]))
+                for row in rows
+            ),
+        ),
+    )
+    scroll = tag("div", table, class_="scroll", tabindex=0, role="group", aria_label=caption)
+    return tag("div", scroll, tag("p", note, class_="note") if note else None, class_="card")

@@ -1,0 +1,117 @@
+"""The whole page from records, and its file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from ..errors import EdgewiseError
+from ..files import write_atomically
+from ..graph import Graph
+from ..plan import Plan
+from ..records import Evaluation
+from .evaluations import course, predictions
+from .facts import Facts, Outcome
+from .headline import headline
+from .markup import Markup, raw, tag
+from .network import network
+from .reproduce import reproduce
+from .unit_table import units
+
+# Nothing may be loaded from anywhere, even if a name slipped through unescaped.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+
+def render(
+    graph: Graph,
+    evaluations: Sequence[Evaluation],
+    plan: Plan | None,
+    *,
+    title: str,
+    outcome: Outcome | None = None,
+    extra: Mapping[str, str] | None = None,
+) -> str:
+    """One self-contained HTML page about a study and what it chose.
+
+    Args:
+        graph: the traced network.
+        evaluations: what was measured; may be empty.
+        plan: what was chosen; None while nothing is.
+        title: the model's name.
+        outcome: loss and metrics after healing, latency.
+        extra: label → text for "How to reproduce": the command, the configuration, versions.
+
+    Returns:
+        HTML that needs no other file and no network. The same records give the same text.
+
+    Raises:
+        PlanError: the plan was made for another graph.
+        MaskError: an evaluation was.
+
+    Example:
+        >>> html = render(graph, study.evaluations, plan, title="ResNet-56")  # doctest: +SKIP
+    """
+    facts = Facts(graph, evaluations, plan, outcome or Outcome()).check()
+    main = tag(
+        "main",
+        headline(facts, title),
+        network(facts),
+        predictions(facts),
+        course(facts),
+        units(facts),
+        reproduce(facts, extra or {}),
+    )
+    body = tag("body", main, _tooltip(), tag("script", _file("script.js")))
+    return f"<!doctype html>\n{tag('html', _head(title), body, lang='en')}\n"
+
+
+def write(
+    path: str | Path,
+    graph: Graph,
+    evaluations: Sequence[Evaluation],
+    plan: Plan | None,
+    *,
+    title: str,
+    outcome: Outcome | None = None,
+    extra: Mapping[str, str] | None = None,
+) -> Path:
+    """Write the page of `render` to PATH: the whole of it or nothing.
+
+    Returns:
+        The path.
+
+    Raises:
+        EdgewiseError: the place cannot be written to.
+        PlanError, MaskError: as `render`.
+    """
+    path = Path(path)
+    text = render(graph, evaluations, plan, title=title, outcome=outcome, extra=extra)
+    try:
+        write_atomically(path, lambda to: to.write_text(text, encoding="utf-8", newline="\n"))
+    except OSError as error:
+        raise EdgewiseError(
+            f"The report cannot be written to {path}: {error.strerror or error}. Choose a file in "
+            "a folder that you may write to."
+        ) from error
+    return path
+
+
+def _head(title: str) -> Markup:
+    return tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        tag("title", f"{title}: pruning report"),
+        tag("style", _file("style.css")),
+    )
+
+
+def _tooltip() -> Markup:
+    return tag("div", id="tip", role="status", hidden=True)
+
+
+def _file(name: str) -> Markup:
+    return raw(files(__package__).joinpath(name).read_text(encoding="utf-8"))

@@ -1,0 +1,61 @@
+"""What it takes to get the same result again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+
+from ..version import __version__
+from . import figures
+from .facts import Facts
+from .markup import Markup, tag
+
+
+def reproduce(facts: Facts, extra: Mapping[str, str]) -> Markup:
+    """The section with fingerprint, provenance, removed units and the caller's own texts."""
+    return tag(
+        "section",
+        tag("h2", "How to reproduce", id="reproduce"),
+        tag("dl", (_entry(*pair) for pair in _entries(facts)), class_="facts card"),
+        _removed(facts),
+        (
+            [tag("h3", label), tag("pre", text, tabindex=0)] for label, text in extra.items()
+        ),
+        aria_labelledby="reproduce",
+    )
+
+
+def _entries(facts: Facts) -> Iterator[tuple[str, str]]:
+    graph, plan = facts.graph, facts.plan
+    yield "edgewise", __version__
+    yield "Graph", (
+        f"{len(graph.vertices)} operators, {len(graph.edges)} edges, {len(graph.units)} units "
+        f"({', '.join(graph.granularity)}), read by {graph.frontend}"
+    )
+    yield "Fingerprint", graph.fingerprint
+    if plan is None:
+        return
+    yield "Budget", ", ".join(f"{k} = {v:g}" for k, v in plan.budget.items()) or figures.DASH
+    yield "Surrogate", plan.surrogate
+    yield "Recovery", plan.recovery
+    loss, deviation = plan.predicted.get("loss"), plan.predicted.get("deviation")
+    if loss is not None:
+        spread = f" ± {figures.plain(deviation)}" if deviation is not None else ""
+        yield "Predicted loss", f"{figures.plain(loss)}{spread}"
+    for name, value in plan.provenance.items():
+        yield name, value if isinstance(value, str) else json.dumps(value, default=str)
+    yield "Mask", plan.bits
+
+
+def _entry(name: str, value: str) -> Markup:
+    return tag("div", tag("dt", name), tag("dd", value))
+
+
+def _removed(facts: Facts) -> list[Markup] | None:
+    if facts.plan is None:
+        return None
+    names = facts.plan.removed
+    return [
+        tag("h3", f"Removed units ({len(names)})"),
+        tag("ul", (tag("li", tag("code", name)) for name in names), class_="names"),
+    ]

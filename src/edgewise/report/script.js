@@ -1,0 +1,102 @@
+"use strict";
+(() => {
+  const tip = document.getElementById("tip");
+  const marked = (node) => node && node.closest && node.closest("[data-tip]");
+
+  // Titles are the fallback without this script; with it they become one readable tooltip.
+  for (const title of document.querySelectorAll("svg title")) {
+    title.parentNode.dataset.tip = title.textContent;
+    title.remove();
+  }
+
+  const place = (x, y) => {
+    const { width, height } = tip.getBoundingClientRect();
+    const left = Math.min(Math.max(x + 14, 8), innerWidth - width - 8);
+    const top = y + 16 + height > innerHeight - 8 ? y - height - 12 : y + 16;
+    tip.style.left = `${Math.max(left, 8)}px`;
+    tip.style.top = `${Math.max(top, 8)}px`;
+  };
+
+  let current = null;
+  const edges = new Map();
+  for (const edge of document.querySelectorAll("[data-ends]"))
+    for (const end of new Set(edge.dataset.ends.split(" "))) {
+      if (!edges.has(end)) edges.set(end, []);
+      edges.get(end).push(edge);
+    }
+  const light = (node, on) => {
+    node.classList.toggle("on", on);
+    for (const edge of edges.get(node.dataset.id) || []) edge.classList.toggle("on", on);
+  };
+  const show = (node, x, y) => {
+    if (current === node) return;
+    if (current) light(current, false);
+    current = node;
+    tip.hidden = !node;
+    if (!node) return;
+    light(node, true);
+    tip.textContent = node.dataset.tip;
+    place(x, y);
+  };
+  document.addEventListener("pointerover", (event) => show(marked(event.target), event.clientX, event.clientY));
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") show(null); });
+
+  // One stop for the keyboard in each figure; arrow keys walk over what is in it.
+  for (const figure of document.querySelectorAll("[data-walk]")) {
+    const stops = [...figure.querySelectorAll("g[data-tip], .mark[data-tip]")];
+    let at = -1;
+    figure.setAttribute("tabindex", "0");
+    figure.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      if (!step || !stops.length) return;
+      event.preventDefault();
+      at = (at + step + stops.length) % stops.length;
+      stops[at].scrollIntoView({ block: "nearest", inline: "nearest" });
+      const box = stops[at].getBoundingClientRect();
+      show(stops[at], box.right - 10, box.bottom - 12);
+    });
+    figure.addEventListener("blur", () => show(null));
+  }
+
+  for (const pane of document.querySelectorAll(".pannable")) {
+    const stage = pane.querySelector(".stage");
+    const svg = stage.querySelector("svg");
+    const full = { width: svg.viewBox.baseVal.width, height: svg.viewBox.baseVal.height };
+    let zoom = 1;
+    const setZoom = (value, x = stage.clientWidth / 2, y = stage.clientHeight / 2) => {
+      const next = Math.min(Math.max(value, 0.15), 4);
+      const left = (stage.scrollLeft + x) / zoom, top = (stage.scrollTop + y) / zoom;
+      zoom = next;
+      svg.setAttribute("width", full.width * zoom);
+      svg.setAttribute("height", full.height * zoom);
+      stage.scrollLeft = left * zoom - x;
+      stage.scrollTop = top * zoom - y;
+    };
+    const fit = () => setZoom((stage.clientWidth - 16) / full.width);
+    pane.querySelector(".zoom").addEventListener("click", (event) => {
+      const kind = event.target.dataset.zoom;
+      if (kind === "fit") fit();
+      else if (kind) setZoom(zoom * (kind === "in" ? 1.3 : 1 / 1.3));
+    });
+    // The wheel alone scrolls, so that the page does not get stuck here; with Ctrl it zooms.
+    stage.addEventListener("wheel", (event) => {
+      if (!event.ctrlKey && !event.metaKey) return;
+      event.preventDefault();
+      const box = stage.getBoundingClientRect();
+      setZoom(zoom * Math.exp(-event.deltaY / 400), event.clientX - box.left, event.clientY - box.top);
+    }, { passive: false });
+    let held = null;
+    stage.addEventListener("pointerdown", (event) => {
+      if (event.pointerType !== "mouse" || event.button) return;
+      held = { x: event.clientX + stage.scrollLeft, y: event.clientY + stage.scrollTop };
+      stage.classList.add("held");
+    });
+    addEventListener("pointermove", (event) => {
+      if (!held) return;
+      stage.scrollLeft = held.x - event.clientX;
+      stage.scrollTop = held.y - event.clientY;
+    });
+    addEventListener("pointerup", () => { held = null; stage.classList.remove("held"); });
+    if (full.width > stage.clientWidth - 16) setZoom(Math.max((stage.clientWidth - 16) / full.width, 0.75), 0, 0);
+  }
+})();

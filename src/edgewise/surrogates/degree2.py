@@ -1,0 +1,90 @@
+"""The pairwise surrogate: every removed unit and every removed pair adds its own constant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils.validation import check_is_fitted
+
+from .marginal import JITTER, Posterior, Prior, fit_process
+from .observations import (
+    Array,
+    Link,
+    check_masks,
+    check_observations,
+    constant_std,
+    is_constant,
+    original_scale,
+)
+
+SCALES = ((1.0, 1.0), (-1.0, 2.0), (-2.0, 2.0))  # of log variances: constant, units, pairs
+
+
+class Degree2(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """Bayesian ridge regression on all units and all pairs of units, as a Gaussian process.
+
+    With a normal prior on every coefficient the covariance of two masks that have c removed units
+    in common is v₀ + v₁ · c + v₂ · c(c - 1)/2, so that no pair is ever written down. The three
+    variances and the noise maximise marginal likelihood times weak priors.
+
+    Args:
+        link: "log" for losses, "logit" for accuracy or AUC in (0, 1), or "identity".
+
+    Attributes:
+        posterior_: the fitted process, for a standardised target; None if losses were constant.
+    """
+
+    def __init__(self, *, link: Link = "log") -> None:
+        self.link = link
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Degree2:
+        """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
+
+        Raises:
+            ValueError: malformed masks or losses; losses outside the domain of the link.
+        """
+        masks, target = check_observations(X, y, self.link)
+        self.n_features_in_ = masks.shape[1]
+        self.shift_, self.scale_ = float(target.mean()), float(target.std())
+        self.constant_std_ = constant_std(len(target))
+        self.posterior_: Posterior | None = None
+        if not is_constant(target):
+            standard = (target - self.shift_) / self.scale_
+            kernels = _kernels(masks @ masks.T)
+            self.posterior_ = fit_process(masks, standard, kernels, Prior(SCALES, hamming=False))
+        return self
+
+    def predict(self, X: ArrayLike, return_std: bool = False) -> Any:
+        """Losses [n_masks] in original units; with `return_std` also their standard deviation.
+
+        The standard deviation is that of a new measurement: posterior and noise.
+
+        Raises:
+            ValueError: malformed masks.
+        """
+        return original_scale(self.predict_link(X, return_std), self.link)
+
+    def predict_link(self, X: ArrayLike, return_std: bool = False) -> Any:
+        """As `predict`, on the link scale."""
+        check_is_fitted(self)
+        masks = check_masks(X, self.n_features_in_)
+        posterior = self.posterior_
+        if posterior is None:
+            mean, std = (np.full(len(masks), v) for v in (self.shift_, self.constant_std_))
+            return (mean, std) if return_std else mean
+        kernels = _kernels(masks @ posterior.masks.T)
+        cross = posterior.covariance(masks, posterior.masks, kernels)
+        mean = self.shift_ + self.scale_ * posterior.mean(cross)
+        if not return_std:
+            return mean
+        prior = posterior.scales @ np.array(_kernels(masks.sum(axis=1)))
+        left = np.maximum(prior - (posterior.explained(cross) ** 2).sum(axis=0), 0.0)
+        return mean, self.scale_ * np.sqrt(left + posterior.noise + JITTER)
+
+
+def _kernels(common: Array) -> list[Array]:
+    """Constant, units and pairs, from the number of removed units in common."""
+    return [np.ones_like(common), common, 0.5 * common * (common - 1.0)]
