@@ -1,0 +1,29 @@
+"""Prune whole connections, layers and blocks of any trained PyTorch model, chosen jointly."""
+
+from . import absence as absence
+from . import ops as ops
+from . import surrogates as surrogates
+from .cost import cost as cost
+from .export import export as export
+from .graph import Cost as Cost
+from .graph import Graph as Graph
+from .graph import Mask as Mask
+from .graph import Unit as Unit
+from .heal import Healing as Healing
+from .heal import heal as heal
+from .liveness import liveness as liveness
+from .masked import masked as masked
+from .objective import Objective as Objective
+from .objective import Recovery as Recovery
+from .ops import Rule as Rule
+from .ops import register as register
+from .plan import Plan as Plan
+from .records import Budget as Budget
+from .records import Evaluation as Evaluation
+from .rewrite import prune as prune
+from .search import sample_masks as sample_masks
+from .study import Study as Study
+from .trace import trace as trace
+from .version import __version__ as __version__
+from .weights import load as load
+from .weights import save as save

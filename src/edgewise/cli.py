@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -86,15 +86,16 @@ def demo(
         from .demo import run_demo
 
         with screen.progress() as progress:
-            found = run_demo(directory, seed, screen.say, progress)
-        rows = [
-            [name, f"{row['params']:,}", f"{row['macs']:,}"]
-            + [f"{row['latency_ms']:.2f}", f"{row['accuracy']:.1%}"]
-            for name, row in found.items()
-            if name != "report"
-        ]
+            found = run_demo(directory, seed=seed, say=screen.say, progress=progress)
+        rows = [[name, *_figures(row)] for name, row in found.rows.items()]
         screen.table("Result", ["", "params", "MACs", "latency (ms)", "accuracy"], rows)
-        screen.show(f"Report: {found['report']}")
+        for path in found.files.values():
+            screen.path(path)
+
+
+def _figures(row: Mapping[str, float]) -> list[str]:
+    formats = {"params": ",", "macs": ",", "latency_ms": ".2f", "accuracy": ".1%"}
+    return [format(row[name], form) for name, form in formats.items()]
 
 
 @app.command()
@@ -114,7 +115,7 @@ def inspect(
         if json:
             screen.json(inspection.to_dict(graph))
         else:
-            screen.table(inspection.title(graph), inspection.COLUMNS, inspection.rows(graph))
+            screen.table(inspection.title(graph), inspection.COLUMNS, inspection.rows(graph), 2)
 
 
 @app.command()
@@ -162,7 +163,7 @@ def _run(config: Config, screen: Screen) -> None:
     paths = write_results(config, graph, study, plan)
     _show_plan(screen, plan)
     for path in paths:
-        screen.show(str(path))
+        screen.path(path)
 
 
 def _show_plan(screen: Screen, plan: Plan) -> None:
@@ -179,7 +180,7 @@ def _show_plan(screen: Screen, plan: Plan) -> None:
             (after, found.loss, found.metrics),
         ):
             row += [f"{loss:.4f}", *(f"{metrics[name]:.4f}" for name in found.metrics)]
-    screen.show(f"{len(plan.removed)} units removed: {', '.join(plan.removed) or 'none'}")
+    screen.show(f"Units removed: {', '.join(plan.removed) or 'none'}")
     title = f"Measured on the {split} split" if split else "Cost"
     screen.table(title, columns, [before, after])
 
@@ -204,7 +205,7 @@ def prune(
         make_directory(folder)
         path = write_weights(folder, graph, chosen)
         _show_plan(screen, chosen)
-        screen.show(str(path))
+        screen.path(path)
 
 
 @app.command()
@@ -217,4 +218,4 @@ def report(config: ConfigFile, quiet: Quiet = False, debug: Debug = False) -> No
         job = read_config(config)
         graph = trace_job(job)
         study = open_study(job, graph)
-        screen.show(str(write_page(job, graph, study, load_plan(job, graph))))
+        screen.path(write_page(job, graph, study, load_plan(job, graph)))

@@ -257,8 +257,11 @@ def override(
     seed: int | None = None,
 ) -> Config:
     """The config with what a command line says instead; its limits replace the whole budget."""
-    given = {"evaluations": evaluations, "seed": seed}
-    search = replace(config.search, **{k: v for k, v in given.items() if v is not None})
+    search = replace(
+        config.search,
+        evaluations=config.search.evaluations if evaluations is None else evaluations,
+        seed=config.search.seed if seed is None else seed,
+    )
     limits = parse_budget(budget) if budget else config.budget
     return replace(config, search=search, budget=limits)
 

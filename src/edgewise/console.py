@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +19,7 @@ from rich.text import Text
 from .records import Progress
 
 Callback = Callable[[Progress], None]
+PACE_AFTER = 1.0  # seconds
 
 
 class Screen:
@@ -45,18 +47,24 @@ class Screen:
         self.err.print(Text(f"Error: {text}", style="red"))
 
     def show(self, text: str) -> None:
-        """A line of results, never wrapped, so that a path stays in one piece."""
-        self.out.print(Text(text), soft_wrap=True)
+        """A line of results."""
+        self.out.print(Text(text))
+
+    def path(self, path: Path) -> None:
+        """Where a result is, in one piece however long."""
+        self.out.print(Text(str(path)), soft_wrap=True)
 
     def json(self, data: Any) -> None:
         """Results for another program."""
         sys.stdout.write(json.dumps(data, indent=2) + "\n")
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Results as a table, text left, numbers right."""
+    def table(
+        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1
+    ) -> None:
+        """Results as a table: the first `words` columns to the left, numbers to the right."""
         table = Table(title=Text(title, style="bold"), title_justify="left")
         for number, column in enumerate(columns):
-            justify: Any = "right" if number else "left"
+            justify: Any = "right" if number >= words else "left"
             table.add_column(column, justify=justify, overflow="fold")
         for row in rows:
             table.add_row(*map(Text, row))
@@ -93,15 +101,15 @@ def _bar(bars: Bars) -> Callback:
 
 def lines(say: Callable[[str], None]) -> Callback:
     """A callback that says one line a phase and one every tenth of the work."""
-    said: dict[str, Any] = {"at": None, "start": None}
+    said: dict[str, Any] = {"at": None, "kept": 0}
 
     def update(now: Progress) -> None:
-        at = (now.phase, now.total, 10 * now.done // max(now.total, 1))
-        if said["start"] is None:
-            said["start"] = now.done - 1
+        if now.seconds < PACE_AFTER:
+            said["kept"] = now.done  # of a resumed run: they took no time and say nothing of pace
+        at = (now.phase, 10 * now.done // max(now.total, 1))
         if at != said["at"]:
             said["at"] = at
-            say(f"{now.phase}: {now.done}/{now.total}, {note(now)}{_left(now, said['start'])}")
+            say(f"{now.phase}: {now.done}/{now.total}, {note(now)}{_left(now, said['kept'])}")
 
     return update
 
@@ -112,9 +120,9 @@ def note(now: Progress) -> str:
     return best + (f", {now.failures} failed" if now.failures else "")
 
 
-def _left(now: Progress, start: int) -> str:
+def _left(now: Progress, kept: int) -> str:
     """The time left at the pace so far, if there is any pace."""
-    done, waiting = now.done - start, now.total - now.done
-    if done < 1 or waiting < 1 or now.seconds < 1:
+    done, waiting = now.done - kept, now.total - now.done
+    if done < 1 or waiting < 1:
         return ""
     return f", {timedelta(seconds=round(now.seconds / done * waiting))} left"

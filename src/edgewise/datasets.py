@@ -23,7 +23,7 @@ from .tables import Rows, nearest
 Batch = tuple[Tensor, Tensor]
 Example = tuple[Any, Any]
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
-CHANNELS = (1, 3, 4)
+CHANNELS = (1, 3)
 
 
 def load_batches(data: DataSection, rows: Rows) -> list[Batch]:
@@ -208,26 +208,31 @@ def _tensor(value: Any, channels: int) -> Tensor:
     if isinstance(value, Tensor):
         return value.float() / 255 if value.dtype == torch.uint8 else _single(value)
     if isinstance(value, bytes | Path) or hasattr(value, "convert"):
-        value = _pixels(value, channels)
-    array = np.asarray(value)
+        array = _pixels(value, channels)
+    else:
+        array = np.asarray(value)
     if array.dtype.kind not in "biuf":
         raise ValueError(f"it holds {array.dtype}")
-    if array.ndim < 2:
-        return _single(torch.from_numpy(array.copy()))
-    array = array[None] if array.ndim == 2 else array
-    if array.ndim == 3 and array.shape[-1] in CHANNELS and array.shape[0] not in CHANNELS:
-        array = array.transpose(2, 0, 1)
-    scale = 255 if array.dtype.kind in "iu" else 1
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)) / scale
+    if array.dtype.kind in "iu" and array.ndim > 1:
+        return torch.tensor(_channels_first(array)).float() / 255
+    return _single(torch.tensor(array))
+
+
+def _channels_first(array: Any) -> Any:
+    """[height, width(, channels)] as [channels, height, width]; everything else as it is."""
+    if array.ndim == 2:
+        return array[None]
+    last = array.ndim == 3 and array.shape[2] in CHANNELS and array.shape[0] not in CHANNELS
+    return array.transpose(2, 0, 1) if last else array
 
 
 def _pixels(value: Any, channels: int) -> Any:
-    """An encoded, stored or PIL image as integers [height, width(, channels)]."""
+    """An encoded, stored or PIL image as integers [channels, height, width]."""
     images = require("PIL.Image", "data")
     if isinstance(value, bytes | Path):
         value = images.open(io.BytesIO(value) if isinstance(value, bytes) else value)
     mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(channels, "L" if value.mode in "1L" else "RGB")
-    return np.asarray(value.convert(mode))
+    return np.atleast_3d(np.asarray(value.convert(mode))).transpose(2, 0, 1)
 
 
 def _single(tensor: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict
+from itertools import groupby
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,12 @@ from .cost import cost
 from .errors import ConfigError
 from .graph import Graph, Unit
 from .job import random_example
+from .report.blocks import full_macs
 from .sources import load_model
 from .trace import trace
 from .units import KINDS
 
-COLUMNS = ("removable unit", "kind", "params", "MACs", "of all MACs")
+COLUMNS = ("block or removable unit", "kind", "params", "MACs", "share")
 
 
 def trace_named(source: str, shape: str, weights: Path | None, granularity: str) -> Graph:
@@ -61,19 +64,26 @@ def title(graph: Graph) -> str:
 
 
 def rows(graph: Graph) -> list[list[str]]:
-    """One row a unit with what removing it alone saves, below a row for its block."""
+    """A row a block with what it costs, and below it its units with what removing each saves."""
     total = max(cost(graph).macs, 1)
     found: list[list[str]] = []
-    current: str | None = None
-    for unit in graph.units:
-        if block(unit) != current:
-            current = block(unit)
-            found.append([current or "(top level)", "", "", "", ""])
-        name = unit.name.replace(f"{current}.", "") if current else unit.name
-        saved = unit.cost
-        share = f"{saved.macs / total:.1%}"
-        found.append([f"  {name}", unit.kind, f"{saved.params:,}", f"{saved.macs:,}", share])
+    for name, units in groupby(graph.units, block):
+        found.append([name or "(whole model)", "block", *_figures(*_block_cost(graph, name), total)])
+        for unit in units:
+            saved = _figures(unit.cost.params, unit.cost.macs, total)
+            found.append([f"  {unit.name}", unit.kind, *saved])
     return found
+
+
+def _figures(params: int, macs: int, total: int) -> list[str]:
+    return [f"{params:,}", f"{macs:,}", f"{macs / total:.1%}"]
+
+
+def _block_cost(graph: Graph, name: str) -> tuple[int, int]:
+    """Parameters and MACs of all vertices in a module."""
+    inside = [i for i, v in enumerate(graph.vertices) if v.name.startswith(f"{name}." * bool(name))]
+    params = {p.name: p.shape for i in inside for p in graph.vertices[i].params if not p.buffer}
+    return sum(map(prod, params.values())), sum(full_macs(graph, i) for i in inside)
 
 
 def to_dict(graph: Graph) -> dict[str, Any]:

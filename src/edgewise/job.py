@@ -22,6 +22,7 @@ from .rewrite import prune
 from .sources import load_loss, load_metrics, load_model
 from .tables import Rows, nearest
 from .trace import trace
+from .weights import save
 
 if TYPE_CHECKING:
     from .study import Study
@@ -91,10 +92,9 @@ def read_objective(config: Config) -> Objective:
     Raises:
         ConfigError: some of it cannot be read, or does not have the model's input shape.
     """
-    data, objective = config.data, config.objective
-    calibration = config.calibration and load_batches(
-        config.calibration_data, config.calibration.rows
-    )
+    data, objective, calibration = config.data, config.objective, None
+    if config.calibration is not None:
+        calibration = load_batches(config.calibration_data, config.calibration.rows)
     search = load_batches(data, data.search)
     _check_shape(config, search[0][0])
     return Objective(
@@ -152,19 +152,16 @@ def write_results(config: Config, graph: Graph, study: Study, plan: Plan) -> lis
         VerificationError: the pruned model differs from the masked one.
     """
     folder = config.directory
-    paths = [plan.save(folder / "plan.json"), write_weights(folder, graph, plan)]
-    write_evaluations(folder / "evaluations.csv", study.evaluations)
-    write_page(config, graph, study, plan)
-    return [*paths, folder / "evaluations.csv", folder / "report.html"]
+    saved = plan.save(folder / "plan.json")
+    beside = [saved.with_suffix(".tensors.safetensors")] if plan.tensors else []
+    weights = write_weights(folder, graph, plan)
+    table = write_evaluations(folder / "evaluations.csv", study.evaluations)
+    return [saved, *beside, weights, table, write_page(config, graph, study, plan)]
 
 
 def write_weights(folder: Path, graph: Graph, plan: Plan) -> Path:
     """The pruned, verified model's weights as `pruned.safetensors` in a folder."""
-    from .export import save
-
-    path = folder / "pruned.safetensors"
-    save(prune(graph, plan), path)
-    return path
+    return save(prune(graph, plan), folder / "pruned.safetensors")
 
 
 def write_page(config: Config, graph: Graph, study: Study, plan: Plan | None) -> Path:
@@ -177,7 +174,7 @@ def write_page(config: Config, graph: Graph, study: Study, plan: Plan | None) ->
     return path
 
 
-def write_evaluations(path: Path, evaluations: Iterable[Evaluation]) -> None:
+def write_evaluations(path: Path, evaluations: Iterable[Evaluation]) -> Path:
     """All evaluations as CSV, one row each, one column a metric."""
     records = list(evaluations)
     metrics = sorted({name for record in records for name in record.metrics})
@@ -193,3 +190,4 @@ def write_evaluations(path: Path, evaluations: Iterable[Evaluation]) -> None:
             csv.writer(file).writerows([[*plain, *extra, *metrics], *map(row, records)])
 
     write_atomically(path, write)
+    return path

@@ -83,6 +83,7 @@ def rewritten(graph: Graph, mask: Mask, tensors: Tensors) -> nn.Module:
     module = torch.fx.GraphModule(attributes, lowered.graph, class_name=name)
     for path in tensors:
         _set_tensor(module, path, tensors[path])
+    module.meta["edgewise_args"] = graph.program.args
     return module.train(graph.program.training)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, NewType, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NewType, Union, get_args, get_origin, get_type_hints
 
 from .errors import EdgewiseError
 
@@ -96,7 +96,7 @@ def _cast(hint: Any, value: Any, folder: Path) -> Any:
 
 def plain(hint: Any) -> Any:
     """`X` of `X | None`: TOML has no null."""
-    return get_args(hint)[0] if isinstance(hint, UnionType) else hint
+    return get_args(hint)[0] if get_origin(hint) in (Union, UnionType) else hint
 
 
 def shown(value: Any) -> str:
@@ -122,9 +122,11 @@ def _path(text: str, folder: Path) -> Path:
 def _storage(text: str, folder: Path) -> Storage:
     if "://" not in text:
         raise ValueError(f'must be a database URL such as "sqlite:///runs.db", got "{text}"')
-    match = re.fullmatch(r"(sqlite(?:\+\w+)?:///)([^?:]+)(.*)", text)
-    if not match:
+    if not text.startswith("sqlite"):
         return Storage(text)
+    match = re.fullmatch(r"(sqlite(?:\+\w+)?:///)([^?]+)(.*)", text)
+    if not match or match[2] == ":memory:":
+        raise ValueError(f'must name a file, so that evaluations are kept, got "{text}"')
     return Storage(f"{match[1]}{_path(match[2], folder)}{match[3]}")
 
 

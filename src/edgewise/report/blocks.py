@@ -17,6 +17,7 @@ Form = Literal["box", "pill", "joint"]
 
 SIGNS = {"add": "+", "sub": "\N{MINUS SIGN}", "mul": "\N{MULTIPLICATION SIGN}", "div": "\N{DIVISION SIGN}"}
 LETTERS = 26
+SPANS = (slice(None), slice(2), slice(-1, None))  # of a name: all, its head, its last part
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def _block(graph: Graph, chain: Sequence[int]) -> Block:
     params = sum(weight(graph.vertices[i]) for i in chain)
     macs = sum(full_macs(graph, i) for i in chain)
     form: Form = "box" if params or macs or first.op in ("input", "output") else "pill"
-    label = _label([graph.vertices[i].name for i in chain])
+    label = _label(graph, chain)
     if first.op in SIGNS and not params:
         form, label = "joint", SIGNS[first.op]
     return Block(tuple(chain), form, label, last.shape, last.batched, params, macs)
@@ -105,12 +106,25 @@ def full_macs(graph: Graph, index: int) -> int:
     return TABLE.rules[vertex.op].macs(vertex, ins, FULL, input_shapes(graph, index))
 
 
-def _label(names: Sequence[str]) -> str:
-    parts = [name.split(".") for name in names]
-    common = os.path.commonprefix(parts) if len(parts) > 1 else parts[0]
+def _label(graph: Graph, chain: Sequence[int]) -> str:
+    """The module path that the chain's layers share, or its first and last layer."""
+    names = [graph.vertices[i].name for i in chain if graph.vertices[i].params]
+    names = names or [graph.vertices[i].name for i in chain]
+    common = _common(names)
+    within = sum(_common([common, v.name]) == common for v in graph.vertices if v.params)
+    if common and (len(names) == 1 or within < 2 * len(names)):
+        return shorten(common)
     if common:
-        return shorten(".".join(common))
-    return shorten(f"{names[0]} … {names[-1]}")
+        first, last = (n.removeprefix(f"{common}.").split(".")[0] for n in (names[0], names[-1]))
+        return shorten(f"{common}.{first}…{last}")
+    ends = [name.split(".") for name in (names[0], names[-1])]
+    spans = [" … ".join(".".join(end[part]) for end in ends) for part in SPANS]
+    return next((span for span in spans if len(span) <= LETTERS), shorten(spans[-1]))
+
+
+def _common(names: Sequence[str]) -> str:
+    """The longest module path that all names start with."""
+    return ".".join(os.path.commonprefix([name.split(".") for name in names]))
 
 
 def shorten(name: str, letters: int = LETTERS) -> str:
@@ -182,7 +196,7 @@ def fates(blocks: Sequence[Block], rest: Liveness) -> list[Fate]:
         Fate(
             all(rest.states[i] is None for i in block.vertices),
             tuple(i for i in block.vertices if i in rest.bypassed),
-            block.vertices[0] in rest.forwarded,
+            rest.forwarded.issuperset(block.vertices[:1] if block.form == "joint" else block.vertices),
         )
         for block in blocks
     ]

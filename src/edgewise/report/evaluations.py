@@ -29,9 +29,25 @@ def predictions(facts: Facts) -> Markup | None:
             "diagonal the prediction was right; above it, the network was worse than predicted.",
             class_="lead",
         ),
-        chart,
-        legend(used, _deviation_key(used)),
+        tag("div", chart, tag("div", _precision(used), legend(used, _deviation_key(used))), class_="pair"),
         aria_labelledby="predicted",
+    )
+
+
+def _precision(used: list[Evaluation]) -> Markup:
+    """How far off the predictions were, in words."""
+    errors = sorted(
+        abs(e.predicted - e.loss) / abs(e.loss) for e in used if e.predicted is not None and e.loss
+    )
+    middle = figures.share(errors[len(errors) // 2]) if errors else figures.DASH
+    text = f"{len(used)} predictions; half of them were off by less than {middle} of the measured loss."
+    if not any(e.deviation for e in used):
+        return tag("p", text)
+    within = sum(abs((e.predicted or 0) - (e.loss or 0)) <= (e.deviation or 0) for e in used)
+    return tag(
+        "p",
+        f"{text} In {figures.share(within / len(used))} of the cases the measured loss lay within "
+        f"one standard deviation ({figures.share(0.68)} would be well calibrated).",
     )
 
 

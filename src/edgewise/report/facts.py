@@ -129,6 +129,9 @@ class Facts:
     def _allowed(self, bits: str) -> bool:
         if self.budget is None:
             return "1" in bits
+        if bits.count("1") == 1 and "units" not in self.budget.limits:
+            alone = self.graph.units[bits.index("1")].cost
+            return self.budget.allows(self.before - alone, self.before)
         rest = liveness(self.graph, self.graph.mask(bits=bits))
         return rest.connected and self.budget.allows(cost_of(self.graph, rest), self.before)
 

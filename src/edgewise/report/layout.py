@@ -122,9 +122,10 @@ def _columns(
 
 def _below(above: Sequence[float]) -> float:
     """Under the one parent; on the axis if one of several is there; else in the middle."""
-    if not above or min(map(abs, above)) < 1:
+    middle = sum(above) / len(above) if above else 0.0
+    if abs(middle) < BETWEEN or min(map(abs, above)) < 1:
         return 0.0
-    return sum(above) / len(above)
+    return middle
 
 
 def _place(
@@ -192,21 +193,26 @@ def _gaps(
     leaving: dict[int, list[int]] = defaultdict(list)
     for source in lanes:
         leaving[rows[source]].append(source)
+    parents: dict[int, set[int]] = defaultdict(set)
     arriving: dict[int, set[int]] = defaultdict(set)
     for source, target in links:
+        parents[target].add(source)
         far = rows[target] > rows[source] + 1
         if abs((lanes[source] if far else xs[source]) - xs[target]) > 0.5:
             arriving[rows[target] - 1].add(target)
     return [
-        _gap(sorted(leaving[row]), sorted(arriving[row])) for row in range(max(rows, default=0) + 1)
+        _gap(sorted(leaving[row]), {target: frozenset(parents[target]) for target in sorted(arriving[row])})
+        for row in range(max(rows, default=0) + 1)
     ]
 
 
-def _gap(leaving: Sequence[int], arriving: Sequence[int]) -> _Gap:
+def _gap(leaving: Sequence[int], arriving: dict[int, frozenset[int]]) -> _Gap:
+    """Targets with the same parents share a level: their lines are one bus."""
     out = {source: GAP + LEVEL * i for i, source in enumerate(leaving)}
     cut = GAP + LEVEL * max(len(leaving) - 1, 0) + 3.0
-    into = {target: cut + 3.0 + LEVEL * i for i, target in enumerate(arriving)}
-    return _Gap(out, into, cut, cut + 3.0 + LEVEL * max(len(arriving) - 1, 0) + GAP + 2.0)
+    buses = {parents: i for i, parents in enumerate(dict.fromkeys(arriving.values()))}
+    into = {target: cut + 3.0 + LEVEL * buses[parents] for target, parents in arriving.items()}
+    return _Gap(out, into, cut, cut + 3.0 + LEVEL * max(len(buses) - 1, 0) + GAP + 2.0)
 
 
 def _heights(

@@ -8,10 +8,11 @@ from . import figures
 from .blocks import Block, Fate, Link, Membership, contract, fates, membership, units_of
 from .facts import Facts
 from .fold import Folded, fold
+from ..graph import Graph
 from .layout import Box, Item, Point, arrange
 from .markup import Markup, number, tag
 
-WIDTH = 1180.0
+WIDTH = 1196.0
 LETTER = 6.3  # of the 11 px label
 HEIGHTS = {"box": 38.0, "pill": 22.0, "joint": 22.0}
 ROUND = 5.0
@@ -20,20 +21,22 @@ ROUND = 5.0
 def network(facts: Facts) -> Markup:
     """The section that draws the graph."""
     blocks, links = contract(facts.graph)
-    layout = arrange(list(map(_item, blocks)), [(link.source, link.target) for link in links])
+    after = fates(blocks, facts.rest)
+    items = [_item(facts.graph, *pair) for pair in zip(blocks, after, strict=True)]
+    layout = arrange(items, [(link.source, link.target) for link in links])
     folded = fold(layout, WIDTH)
     return tag(
         "section",
         tag("h2", "The network", id="network"),
         tag("p", _caption(facts, len(blocks)), class_="lead"),
-        _legend(facts),
+        tag("div", _legend(after) if facts.plan else None, _buttons(), class_="tools"),
         tag(
             "div",
-            _buttons(),
-            tag("div", _drawing(facts, blocks, links, folded), class_="stage", tabindex=0,
+            tag("div", _drawing(facts, blocks, after, links, folded), class_="stage", tabindex=0,
                 role="group", aria_label="Network drawing; scroll to pan"),
-            class_="figure pannable",
+            class_="figure",
         ),
+        class_="pannable",
         aria_labelledby="network",
     )
 
@@ -49,9 +52,8 @@ def _caption(facts: Facts, blocks: int) -> str:
     return text
 
 
-def _legend(facts: Facts) -> Markup | None:
-    if facts.plan is None:
-        return None
+def _legend(after: Sequence[Fate]) -> Markup:
+    seen = set(map(_kind, after))
     entries = (("live", "stays"), ("dead", "removed"), ("forwarded", "passes its one input on"),
                ("bypassed", "contains bypassed layers"))
     return tag(
@@ -61,6 +63,7 @@ def _legend(facts: Facts) -> Markup | None:
                                      _strike(name, 1, 1, 27, 13), class_=f"node {name}"),
                           width=28, height=14, viewBox="0 0 28 14", aria_hidden="true"), text)
             for name, text in entries
+            if name in seen
         ),
         class_="legend",
     )
@@ -76,24 +79,40 @@ def _buttons() -> Markup:
     )
 
 
-def _item(block: Block) -> Item:
+def _item(graph: Graph, block: Block, fate: Fate) -> Item:
     if block.form == "joint":
         return Item(22.0, HEIGHTS["joint"], block.macs)
-    letters = max(len(block.label), len(_detail(block)) * 0.92)
+    whole = Fate(dead=False, bypassed=(), forwarded=False)
+    details = [_detail(graph, block, state) for state in (whole, fate)]
+    letters = max(len(block.label), *(0.92 * len(detail) for detail in details))
     least = 112.0 if block.form == "box" else 44.0
     return Item(max(least, letters * LETTER + 20), HEIGHTS[block.form], block.macs + block.params)
 
 
-def _detail(block: Block) -> str:
+def _detail(graph: Graph, block: Block, fate: Fate) -> str:
     """The second line in a box."""
     if block.form != "box":
         return ""
+    if fate.bypassed and not fate.dead:
+        return f"bypassed: {_bypassed(graph, fate)}"
     shape = figures.shape(block.shape, block.batched)
     return f"{shape} · {figures.count(block.macs)} MACs" if block.macs else shape
 
 
+def _bypassed(graph: Graph, fate: Fate) -> str:
+    """The bypassed layer's last name (with the one before it, if that is a number)."""
+    if len(fate.bypassed) > 1:
+        return f"{len(fate.bypassed)} layers"
+    parts = graph.vertices[fate.bypassed[0]].name.split(".")
+    return ".".join(parts[-2:] if parts[-1].isdigit() else parts[-1:])
+
+
 def _drawing(
-    facts: Facts, blocks: Sequence[Block], links: Sequence[Link], folded: Folded
+    facts: Facts,
+    blocks: Sequence[Block],
+    after: Sequence[Fate],
+    links: Sequence[Link],
+    folded: Folded,
 ) -> Markup:
     members = membership(facts.graph)
     dead = [facts.rest.wants[link.edge] is None for link in links]
@@ -104,7 +123,7 @@ def _drawing(
         tag("g", (_crossing(point) for point in folded.crossings), class_="crossings"),
         tag("g", (
             _node(facts, i, block, folded.boxes[i], fate, members)
-            for i, (block, fate) in enumerate(zip(blocks, fates(blocks, facts.rest), strict=True))
+            for i, (block, fate) in enumerate(zip(blocks, after, strict=True))
         )),
         class_="network",
         width=folded.width,
@@ -165,16 +184,15 @@ def _node(
     kind = _kind(fate)
     text = _title(facts, block, fate, members)
     radius = {"box": 6.0, "pill": box.height / 2, "joint": box.height / 2}[block.form]
-    detail = _detail(block)
+    detail = _detail(facts.graph, block, fate)
     label_y = box.y - 3 if detail else box.y + 4
     return tag(
         "g",
         tag("title", text),
         tag("rect", x=box.left, y=box.top, width=box.width, height=box.height, rx=radius),
+        _strike(kind, box.left, box.top, box.right, box.bottom),
         tag("text", block.label, x=box.x, y=label_y, class_="sign" if block.form == "joint" else None),
         tag("text", detail, x=box.x, y=box.y + 11, class_="detail") if detail else None,
-        _strike(kind, box.left, box.top, box.right, box.bottom),
-        _badge(box) if fate.bypassed and not fate.dead else None,
         class_=f"node {kind} {block.form}",
         data_id=index,
     )
@@ -193,13 +211,6 @@ def _strike(kind: str, left: float, top: float, right: float, bottom: float) -> 
         return tag("path", d=f"M{number(left)} {number(bottom)}L{number(right)} {number(top)}",
                    class_="strike")
     return None
-
-
-def _badge(box: Box) -> Markup:
-    """An arrow around the box's right end: something in it is bypassed."""
-    x, top, bottom = box.right - 6, box.top + 9, box.bottom - 9
-    return tag("path", class_="badge", d=f"M{number(x - 5)} {number(top)}H{number(x)}V{number(bottom)}"
-               f"H{number(x - 5)}m3 -3l-3 3l3 3")
 
 
 def _title(facts: Facts, block: Block, fate: Fate, members: Membership) -> str:

@@ -62,7 +62,7 @@ class FCN(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.model_ = None
         if not is_constant(target):
             model = MLPRegressor(
-                self.hidden,
+                hidden_layer_sizes=self.hidden,
                 activation="tanh",
                 solver="lbfgs",
                 alpha=self.weight_decay,

@@ -1,18 +1,11 @@
-"""A Graph reduced to the few weighted ways that masks can tell apart, as plain arrays.
-
-A *way* is an edge of the reduced DAG with the units that cut it; it is kept when none of them is
-removed. Where a layer can be bypassed, its vertex is two parallel ways: one through the layer,
-which the unit cuts, and one around it, which is always there. Nodes fed by one way only are
-contracted, ways between the same nodes that the same units cut are merged, and what lies on no
-path from an input to an output is dropped: the path sum is the same function of the mask, with
-fewer terms.
-"""
+"""A DAG of weighted ways that masks cut, as plain arrays; sums over its paths."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +19,11 @@ BLOCK = 1 << 17  # elements of the path kernel worked on at a time
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
-    """A way of the unreduced DAG: `edge` is the graph's edge, -1 inside a layer's vertex."""
+class Way:
+    """An edge of the unreduced DAG with the units that cut it.
+
+    `edge` is the graph's own edge, -1 for a way inside a layer's vertex or into the sink.
+    """
 
     tail: int
     head: int
@@ -37,7 +33,7 @@ class _Way:
 
 @dataclass(frozen=True)
 class Flow:
-    """A DAG of ways with its weights' structure.
+    """A DAG of ways; `reduction.reduce_graph` makes it of a Graph.
 
     Node 0 is the source (all model inputs), node `nodes - 1` the sink (all outputs); ways are
     sorted by head, so that the ways into a node are contiguous, and every head has a greater
@@ -58,13 +54,13 @@ class Flow:
     cuts: Array
     origin: Indices
     share: Array
-    ways: tuple[_Way, ...]
+    ways: tuple[Way, ...]
 
     @cached_property
     def into(self) -> tuple[slice, ...]:
         """For every node, its incoming ways."""
         bounds = np.searchsorted(self.heads, np.arange(self.nodes + 1))
-        return tuple(slice(int(a), int(b)) for a, b in zip(bounds, bounds[1:], strict=False))
+        return tuple(slice(int(a), int(b)) for a, b in pairwise(bounds))
 
     @cached_property
     def bundles(self) -> tuple[tuple[tuple[int, Indices], ...], ...]:
@@ -107,7 +103,7 @@ class Flow:
     def softmax(self, theta: Array) -> Array:
         """Weights [n_ways] that are positive and sum to 1 over the ways into each node."""
         raised = np.exp(theta - theta.max(initial=0.0))
-        return raised / np.maximum(self.sums_into(raised), 1e-300)
+        return np.asarray(raised / np.maximum(self.sums_into(raised), 1e-300))
 
     def forward(self, weights: Array, keep: Array) -> Array:
         """z [n_nodes, n_masks]: z_source = 1, z_v = Σ over ways into v of a · keep · z_tail."""
@@ -136,110 +132,6 @@ class Flow:
     def unit_flow(self, weights: Array) -> Array:
         """f [n_nodes]: how much of the output flows through each node with nothing removed."""
         return self.backward(weights, np.ones((len(self.tails), 1)))[:, 0]
-
-
-def reduce_graph(graph: Graph) -> Flow:
-    """The Flow of a graph's units (see the module docstring)."""
-    count, ways = _expand(graph)
-    ways = _on_a_path(count, ways)
-    return _contract(count, ways, len(graph.units))
-
-
-def _expand(graph: Graph) -> tuple[int, list[_Way]]:
-    """Nodes in topological order: the source, each vertex (twice if it is a layer unit), the sink."""
-    cut_edge: dict[int, set[int]] = defaultdict(set)
-    cut_layer: dict[int, set[int]] = defaultdict(set)
-    for index, unit in enumerate(graph.units):
-        for member in unit.members:
-            (cut_edge if unit.kind == "edge" else cut_layer)[member].add(index)
-    entry, leave, count = [0] * len(graph.vertices), [0] * len(graph.vertices), 1
-    ways: list[_Way] = []
-    for index, vertex in enumerate(graph.vertices):
-        if vertex.op == "input" or not graph.inputs[index]:
-            continue  # stays at the source, where z = 1
-        entry[index] = leave[index] = count
-        count += 1
-        for e in graph.inputs[index]:
-            tail = leave[graph.edges[e].source]
-            ways.append(_Way(tail, entry[index], frozenset(cut_edge[e]), e))
-        if index in cut_layer:
-            leave[index] = count
-            count += 1
-            ways.append(_Way(entry[index], leave[index], frozenset(cut_layer[index]), -1))
-            ways.append(_Way(entry[index], leave[index], frozenset(), -1))
-    sink = count
-    ways += [
-        _Way(leave[i], sink, frozenset(), -1)
-        for i, vertex in enumerate(graph.vertices)
-        if vertex.op == "output"
-    ]
-    return sink + 1, ways
-
-
-def _on_a_path(count: int, ways: list[_Way]) -> list[_Way]:
-    """The ways that lie on a path from the source to the sink."""
-    reached, needed = {SOURCE}, {count - 1}
-    for way in sorted(ways, key=lambda way: way.head):
-        if way.tail in reached:
-            reached.add(way.head)
-    for way in sorted(ways, key=lambda way: -way.tail):
-        if way.head in needed:
-            needed.add(way.tail)
-    return [way for way in ways if way.tail in reached and way.head in needed]
-
-
-def _contract(count: int, ways: list[_Way], units: int) -> Flow:
-    """Merge parallel ways and contract nodes with one way in, in one topological pass.
-
-    A node's incoming ways are final once all its predecessors are done, so each node is looked at
-    once: ways are re-rooted at what their tail contracted to, with the units passed on the way.
-    """
-    rooted: dict[int, tuple[int, frozenset[int]]] = {SOURCE: (SOURCE, frozenset())}
-    incoming: dict[int, list[int]] = defaultdict(list)
-    for index, way in enumerate(ways):
-        incoming[way.head].append(index)
-    origin = np.full(len(ways), -1, dtype=np.intp)
-    share = np.ones(len(ways))
-    reduced: list[tuple[int, int, frozenset[int]]] = []
-    for node in sorted(incoming):
-        merged: dict[tuple[int, frozenset[int]], list[int]] = defaultdict(list)
-        for index in incoming[node]:
-            root, passed = rooted[ways[index].tail]
-            merged[root, passed | ways[index].units].append(index)
-        alone = len(merged) == 1
-        for (root, cut), members in merged.items():
-            share[members] = 1.0 / len(members)
-            if alone and (node != count - 1 or not cut):
-                rooted[node] = (root, cut)
-            else:
-                origin[members] = len(reduced)
-                reduced.append((root, node, cut))
-                rooted[node] = (node, frozenset())
-    return _arrays(reduced, units, origin, share, ways)
-
-
-def _arrays(
-    reduced: list[tuple[int, int, frozenset[int]]],
-    units: int,
-    origin: Indices,
-    share: Array,
-    ways: list[_Way],
-) -> Flow:
-    """Number the nodes that are left and write the ways as arrays."""
-    nodes = sorted({SOURCE} | {head for _, head, _ in reduced})
-    number = {node: i for i, node in enumerate(nodes)}
-    cuts = np.zeros((len(reduced), units))
-    for row, (_, _, cut) in enumerate(reduced):
-        cuts[row, sorted(cut)] = 1.0
-    return Flow(
-        nodes=len(nodes),
-        tails=np.array([number[tail] for tail, _, _ in reduced], dtype=np.intp),
-        heads=np.array([number[head] for _, head, _ in reduced], dtype=np.intp),
-        cuts=cuts,
-        origin=origin,
-        share=share,
-        ways=tuple(ways),
-    )
 
 
 def push_weights(flow: Flow, weights: Array, graph: Graph) -> Array:
@@ -282,15 +174,17 @@ def path_kernel(flow: Flow, tau: Array, keep_x: Array, keep_z: Array) -> Array:
     np.maximum.at(last_use, flow.tails, flow.heads)
     for first in range(0, len(kernel), rows):
         block = kernel[first : first + rows]
-        values: dict[int, Array] = {SOURCE: np.ones_like(block)}
+        values: dict[int, Array] = {SOURCE: np.ones_like(block)}  # of nodes still needed
         for node in range(1, flow.nodes):
-            values[node] = np.zeros_like(block)
+            total: Array | None = None
             for tail, ways in flow.bundles[node]:
-                both = weighted[ways, first : first + rows].T @ keep_z[ways]
-                values[node] += (
-                    both if tail == SOURCE else np.multiply(both, values[tail], out=both)
-                )
+                part = weighted[ways, first : first + rows].T @ keep_z[ways]
+                if tail != SOURCE:
+                    part *= values[tail]
+                total = part if total is None else np.add(total, part, out=total)
                 if last_use[tail] == node and tail != SOURCE:
                     del values[tail]
+            assert total is not None
+            values[node] = total
         block[:] = values[flow.nodes - 1]
     return kernel

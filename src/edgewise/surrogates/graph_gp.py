@@ -11,7 +11,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ..graph import Graph
-from .flow import path_kernel, reduce_graph
+from .flow import path_kernel
 from .marginal import JITTER, Posterior, Prior, fit_process, square_root
 from .observations import (
     Array,
@@ -22,7 +22,8 @@ from .observations import (
     is_constant,
     original_scale,
 )
-from .path_sum import PathFit, fit_path_sum, path_sum
+from .path_fit import PathFit, fit_path_sum, path_sum
+from .reduction import reduce_graph
 
 FOLDS = 5
 ROWS = 2048  # masks predicted at a time, to bound memory
@@ -195,7 +196,7 @@ class GraphGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         masks = check_masks(X, self.n_features_in_)
         normal = check_random_state(random_state).standard_normal((n, len(masks)))
         if self.posterior_ is None:
-            return self.shift_ + self.constant_std_ * normal
+            return np.asarray(self.shift_ + self.constant_std_ * normal)
         mean = self._mean(masks)
         cross = self._covariance(masks, self.posterior_.masks, mean, self.train_mean_)
         explained = self.posterior_.explained(cross)

@@ -58,7 +58,7 @@ class Logistic(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         masks, target = check_observations(X, y, self.link)
         self.n_features_in_ = masks.shape[1]
         self.constant_ = float(target.mean()) if is_constant(target) else None
-        self.bounds_ = None
+        self.bounds_: tuple[float, float] | None = None
         self.coef_: Array = np.zeros(masks.shape[1])
         self.intercept_ = 0.0
         if self.constant_ is None:
@@ -70,8 +70,9 @@ class Logistic(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if self.link == "logit":
             return from_link(target, "logit")
         margin = MARGIN * float(np.ptp(target))
-        self.bounds_ = (float(target.min()) - margin, float(target.max()) + margin)
-        return (target - self.bounds_[0]) / (self.bounds_[1] - self.bounds_[0])
+        low, high = float(target.min()) - margin, float(target.max()) + margin
+        self.bounds_ = (low, high)
+        return np.asarray((target - low) / (high - low))
 
     def predict(self, X: ArrayLike, return_std: bool = False) -> Any:
         """Losses [n_masks] in original units.

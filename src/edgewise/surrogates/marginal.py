@@ -8,7 +8,6 @@ exp(-w_e).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,6 @@ from scipy.optimize import minimize
 
 from .observations import Array
 
-Kernels = Callable[[Array, Array], list[Array]]
 JITTER = 1e-8
 SPREAD = 1.0  # of log w_e around their common mean, in nats
 
@@ -85,7 +83,7 @@ def weighted_hamming(X: Array, Z: Array, relevance: Array) -> Array:
     """[n_X, n_Z] of Σ_e w_e |X_e - Z_e|, for masks of zeros and ones."""
     left = X * relevance
     distance = left.sum(axis=1)[:, None] + (Z @ relevance)[None, :] - 2.0 * (left @ Z.T)
-    return np.maximum(distance, 0.0)
+    return np.asarray(np.maximum(distance, 0.0))
 
 
 def fit_process(X: Array, target: Array, kernels: list[Array], prior: Prior) -> Posterior:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,223 +10,10 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ..graph import Graph
-from .flow import Flow, push_weights, reduce_graph
-from .observations import (
-    Array,
-    Link,
-    check_masks,
-    check_observations,
-    is_constant,
-    original_scale,
-    refuse_std,
-)
-
-RIDGES = (1.0, 0.3, 0.1, 0.03, 0.01)  # for a target of unit variance
-
-
-@dataclass(frozen=True, slots=True)
-class PathFit:
-    """Fitted parameters: target = intercept + slope · (1 - φ_κ(z_out)); κ = 0 is the identity."""
-
-    theta: Array
-    intercept: float
-    slope: float
-    kappa: float
-    ridge: float
-    weights: Array
-
-
-def path_sum(flow: Flow, fit: PathFit, X: Array) -> Array:
-    """Predictions [n_masks] on the link scale."""
-    z = flow.forward(fit.weights, flow.keep(X))[-1]
-    return fit.intercept + fit.slope * (1.0 - _saturated(z, fit.kappa)[0])
-
-
-def fit_path_sum(
-    flow: Flow,
-    X: Array,
-    target: Array,
-    saturate: bool = False,
-    ridges: Sequence[float] = RIDGES,
-) -> PathFit:
-    """Least squares with a ridge on θ towards its start, by Levenberg–Marquardt.
-
-    The derivatives of z_out by every weight cost one forward and one backward pass, so that a
-    Gauss–Newton step is cheap and a few suffice. The ridge is chosen by generalised
-    cross-validation with the effective degrees of freedom of the linearised model.
-
-    Args:
-        X: masks [n_masks, n_units]; target: [n_masks] on the link scale.
-        ridges: to choose from, the strongest first.
-    """
-    shift, scale = float(target.mean()), float(target.std())
-    if is_constant(target):
-        theta = np.zeros(len(flow.tails))
-        return PathFit(theta, shift, 0.0, 0.0, ridges[0], flow.softmax(theta))
-    standard = (target - shift) / scale
-    problem = _Problem(flow, flow.keep(X), standard, saturate)
-    start = problem.start(leave_one_out(X, standard))
-    best, least, p, ridge = start, np.inf, start, ridges[0]
-    for candidate in ridges:
-        p, score = problem.solve(p, start, candidate)
-        if score < least:
-            best, least, ridge = p, score, candidate
-    theta, b0, b1, log_kappa = problem.unpack(best)
-    kappa = float(np.exp(log_kappa)) if saturate else 0.0
-    return PathFit(theta, shift + scale * b0, scale * b1, kappa, ridge, flow.softmax(theta))
-
-
-def _saturated(z: Array, kappa: float) -> tuple[Array, Array, Array]:
-    """φ_κ(z) = (1 - exp(-κz)) / (1 - exp(-κ)), and its derivatives by z and by log κ."""
-    if kappa < 1e-8:
-        return z, np.ones_like(z), np.zeros_like(z)
-    bottom = -np.expm1(-kappa)
-    value = -np.expm1(-kappa * z) / bottom
-    by_z = kappa * np.exp(-kappa * z) / bottom
-    by_log = kappa * (z * np.exp(-kappa * z) - value * np.exp(-kappa)) / bottom
-    return value, by_z, by_log
-
-
-@dataclass(frozen=True)
-class _Problem:
-    """The residuals of the fit; parameters are θ [n_ways], intercept, slope and log κ."""
-
-    flow: Flow
-    keep: Array
-    target: Array
-    saturate: bool
-
-    def unpack(self, p: Array) -> tuple[Array, float, float, float]:
-        ways = len(self.flow.tails)
-        return p[:ways], float(p[ways]), float(p[ways + 1]), float(p[ways + 2])
-
-    def predict(self, p: Array) -> tuple[Array, Array]:
-        """Predictions [n_masks] and their Jacobian [n_masks, n_parameters]."""
-        theta, b0, b1, log_kappa = self.unpack(p)
-        z, by_theta = self.flow.slopes(self.flow.softmax(theta), self.keep)
-        phi, by_z, by_log = _saturated(z, np.exp(log_kappa) if self.saturate else 0.0)
-        jacobian = np.column_stack(
-            [-b1 * (by_theta * by_z).T, np.ones_like(z), 1.0 - phi, -b1 * by_log]
-        )
-        return b0 + b1 * (1.0 - phi), jacobian
-
-    def start(self, drops: Array | None) -> Array:
-        """The best of a few amplitudes, each with the weights that leave-one-out gives."""
-        best, least = np.zeros(0), np.inf
-        for amplitude in (1.0, 2.0, 4.0, 8.0):
-            theta = np.zeros(len(self.flow.tails))
-            if drops is not None:
-                top = float(np.max(drops, initial=1e-3, where=~np.isnan(drops)))
-                theta = start_theta(self.flow, drops, amplitude * top)
-            z = self.flow.forward(self.flow.softmax(theta), self.keep)[-1]
-            line = np.column_stack([np.ones_like(z), 1.0 - z])
-            b = np.linalg.lstsq(line, self.target, rcond=None)[0]
-            error = float(np.sum((line @ b - self.target) ** 2))
-            if error < least:
-                best, least = np.concatenate([theta, b, [0.0]]), error
-        return best
-
-    def solve(self, p: Array, start: Array, ridge: float) -> tuple[Array, float]:
-        """Levenberg–Marquardt from p; returns the minimum and its GCV score."""
-        # intercept and slope are all but free; the faint pull keeps the system regular
-        pull = np.concatenate([np.full(len(p) - 3, ridge), [1e-6, 1e-4, 0.3]])
-        damping = 1e-3
-        mean, jacobian = self.predict(p)
-        cost = self._cost(mean, p, start, pull)
-        for _ in range(30):
-            normal = jacobian.T @ jacobian + np.diag(pull)
-            gradient = jacobian.T @ (mean - self.target) + pull * (p - start)
-            step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), -gradient)
-            trial = p + np.clip(step, -4.0, 4.0)
-            trial_mean, trial_jacobian = self.predict(trial)
-            trial_cost = self._cost(trial_mean, trial, start, pull)
-            if not trial_cost < cost:
-                damping = min(damping * 10.0, 1e6)
-                if damping >= 1e6:
-                    break
-                continue
-            done = cost - trial_cost <= 1e-5 * cost
-            p, mean, jacobian, cost = trial, trial_mean, trial_jacobian, trial_cost
-            damping = max(damping / 10.0, 1e-9)
-            if done:
-                break
-        gram = jacobian.T @ jacobian
-        freedom = float(np.trace(np.linalg.solve(gram + np.diag(pull), gram)))
-        n = len(self.target)
-        left = max(1.0 - freedom / n, 1e-3)
-        return p, float(np.mean((mean - self.target) ** 2)) / left**2
-
-    def _cost(self, mean: Array, p: Array, start: Array, pull: Array) -> float:
-        return float(np.sum((mean - self.target) ** 2) + np.sum(pull * (p - start) ** 2))
-
-
-def leave_one_out(X: Array, target: Array) -> Array | None:
-    """Δ [n_units]: the target with only that unit removed, less the target with none.
-
-    NaN for units never removed alone, None without the empty mask; repeated masks are averaged.
-    """
-    counts = X.sum(axis=1)
-    if not (counts == 0).any():
-        return None
-    alone = X[counts == 1]
-    times = np.where(alone.sum(axis=0) > 0, alone.sum(axis=0), np.nan)
-    drops: Array = (alone.T @ target[counts == 1]) / times - float(target[counts == 0].mean())
-    return drops
-
-
-def start_theta(flow: Flow, drops: Array, amplitude: float) -> Array:
-    """The closed form: θ of the path-sum model that has these leave-one-out losses.
-
-    With nothing removed a unit flow runs through the graph, and removing a way loses the flow
-    through it: flow = Δ / amplitude. Going from the sink (flow 1) upwards, each node's flow is
-    dealt to the ways into it: what the units' Δ say, and the rest to the ways without a known Δ.
-
-    Args:
-        drops: Δ [n_units], NaN where unknown.
-        amplitude: the Δ of removing everything.
-    """
-    flows = np.clip(drops / amplitude, 1e-3, 1.0)
-    # a way that several units cut carries no more than the least of their flows
-    way_flow = np.where(flow.cuts > 0, np.where(np.isnan(flows), np.inf, flows), np.inf)
-    least = way_flow.min(axis=1, initial=np.inf)
-    node_flow, weights = np.zeros(flow.nodes), np.zeros(len(flow.tails))
-    node_flow[-1] = 1.0
-    for node in range(flow.nodes - 1, 0, -1):
-        ways = np.arange(len(flow.tails))[flow.into[node]]
-        part = _deal(least[ways] / max(node_flow[node], 1e-12))
-        weights[ways] = part
-        np.add.at(node_flow, flow.tails[ways], part * node_flow[node])
-    return np.log(np.maximum(weights, 1e-6))
-
-
-def _deal(part: Array) -> Array:
-    """Shares of 1: the finite ones as given where they fit, the rest split equally."""
-    free = np.isinf(part)
-    if not free.any():
-        return part / part.sum()
-    known = np.where(free, 0.0, part)
-    known *= min(1.0, 0.95 / max(float(known.sum()), 1e-12))
-    known[free] = (1.0 - known.sum()) / free.sum()
-    return known
-
-
-def kirchhoff(graph: Graph, drops: Array) -> Array:
-    """[n_vertices] Σ Δ of the units cutting edges into a vertex less those cutting edges out of it.
-
-    The unit flow of a path-sum model is conserved, so its residuals are 0. NaN at inputs, outputs
-    and wherever an edge has no unit or its Δ is unknown.
-    """
-    owner = np.full(len(graph.edges), -1)
-    for index, unit in enumerate(graph.units):
-        if unit.kind == "edge":
-            owner[list(unit.members)] = index
-
-    def through(edges: tuple[int, ...]) -> float:
-        units = {int(owner[e]) for e in edges}
-        return np.nan if not units or -1 in units else float(sum(drops[u] for u in units))
-
-    sums = zip(graph.inputs, graph.consumers, strict=True)
-    return np.array([through(into) - through(out) for into, out in sums], dtype=np.float64)
+from .flow import push_weights
+from .observations import Array, Link, check_masks, check_observations, original_scale, refuse_std
+from .path_fit import fit_path_sum, leave_one_out, path_sum
+from .reduction import reduce_graph
 
 
 class PathSum(RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -292,3 +77,22 @@ class PathSum(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         refuse_std(self, return_std)
         return path_sum(self.flow_, self.fit_, check_masks(X, self.n_features_in_))
+
+
+def kirchhoff(graph: Graph, drops: Array) -> Array:
+    """[n_vertices] Σ Δ of the units cutting edges into a vertex less those cutting edges out of it.
+
+    The unit flow of a path-sum model is conserved, so its residuals are 0. NaN at inputs, outputs
+    and wherever an edge has no unit or its Δ is unknown.
+    """
+    owner = np.full(len(graph.edges), -1)
+    for index, unit in enumerate(graph.units):
+        if unit.kind == "edge":
+            owner[list(unit.members)] = index
+
+    def through(edges: tuple[int, ...]) -> float:
+        units = {int(owner[e]) for e in edges}
+        return np.nan if not units or -1 in units else float(sum(drops[u] for u in units))
+
+    sums = zip(graph.inputs, graph.consumers, strict=True)
+    return np.array([through(into) - through(out) for into, out in sums], dtype=np.float64)

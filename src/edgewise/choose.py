@@ -1,0 +1,125 @@
+"""From evaluations to finalists: which surrogate, which masks, and how sure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import surrogates
+from .errors import EdgewiseError, PlanError
+from .evaluate import Outcome
+from .graph import Graph, Mask
+from .plan import Measured
+from .records import Evaluation
+from .search import Space
+from .search.strategy import Settings, propose
+
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Finalists:
+    """Masks worth verifying, best first, with what the surrogate thinks of them."""
+
+    masks: tuple[Mask, ...]
+    expected: dict[Mask, tuple[float, float]]
+    surrogate: str
+
+
+def fit_surrogate(
+    name: str, graph: Graph, evaluations: Sequence[Evaluation], space: Space
+) -> Any:
+    """A surrogate fitted to the evaluations that gave a loss.
+
+    Args:
+        name: "auto" or the name of a surrogate with an uncertainty.
+        graph: the graph of the masks.
+        evaluations: of the search split.
+        space: the feasible masks.
+
+    Raises:
+        EdgewiseError: no surrogate has that name, or it has no uncertainty.
+    """
+    good = [e for e in evaluations if e.ok and e.split == "search"]
+    X = np.array([[bit == "1" for bit in e.mask] for e in good], dtype=np.float64)
+    y = np.array([e.loss for e in good], dtype=np.float64)
+    link = "log" if (y > 0).all() else "identity"
+    model = _make(name, graph, link)
+    return model.fit(X, y)
+
+
+def _make(name: str, graph: Graph, link: str) -> Any:
+    if name == "auto":
+        name = "GraphGP"
+    makers = {
+        "GraphGP": lambda: surrogates.GraphGP(graph, link=link),  # type: ignore[arg-type]
+        "Linear": lambda: surrogates.Linear(link=link),  # type: ignore[arg-type]
+        "Degree2": lambda: surrogates.Degree2(link=link),  # type: ignore[arg-type]
+    }
+    if name not in makers:
+        raise EdgewiseError(
+            f"No surrogate that can search is called {name!r}; there are auto, {', '.join(makers)}."
+        )
+    return makers[name]()
+
+
+def shortlist(
+    space: Space, name: str, evaluations: Sequence[Evaluation], count: int, seed: int
+) -> Finalists:
+    """The masks to verify: the best by the surrogate's posterior, measured or proposed.
+
+    A measured loss is one draw on few samples, and the lowest of many is too good to be true;
+    the posterior shrinks it towards what similar masks gave.
+
+    Raises:
+        PlanError: no evaluation succeeded.
+    """
+    good = [e for e in evaluations if e.ok]
+    if not good:
+        raise PlanError("No evaluation has succeeded yet; see study.evaluations for the reasons.")
+    model = fit_surrogate(name, space.graph, good, space)
+    masks = {space.graph.mask(bits=e.mask): None for e in good}
+    masks = {m: None for m in masks if space.allows(m)}
+    if len(masks) < count:
+        settings = Settings(round=count, explore=0.0)
+        rng = np.random.default_rng([seed, len(good)])
+        extra = propose(space, model, {e.mask: e for e in good}, settings, rng)
+        masks |= dict.fromkeys(extra)
+    if not masks:
+        raise PlanError(f"No mask within the budget ({space.budget}) was found; run() with it first.")
+    found = list(masks)
+    mean, std = model.predict(space.graph.matrix(found), return_std=True)
+    order = np.argsort(mean, kind="stable")[:count]
+    return Finalists(
+        tuple(found[int(i)] for i in order),
+        {found[int(i)]: (float(mean[i]), float(std[i])) for i in order},
+        type(model).__name__,
+    )
+
+
+def measured(outcome: Outcome, unpruned: Evaluation) -> Measured:
+    """A measurement beside the unpruned one, with a bootstrap interval where it can be had."""
+    record = outcome.evaluation
+    assert record.loss is not None
+    assert unpruned.loss is not None
+    return Measured(
+        loss=record.loss,
+        metrics=dict(record.metrics),
+        samples=record.samples,
+        unpruned_loss=unpruned.loss,
+        unpruned_metrics=dict(unpruned.metrics),
+        interval=None if outcome.each is None else bootstrap(outcome.each),
+    )
+
+
+def bootstrap(values: torch.Tensor, seed: int = 0) -> tuple[float, float]:
+    """A 95 % percentile bootstrap interval of the mean of values [n]."""
+    rng = np.random.default_rng(seed)
+    data = values.numpy()
+    means = [data[rng.integers(0, len(data), len(data))].mean() for _ in range(_RESAMPLES)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)

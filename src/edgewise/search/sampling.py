@@ -1,0 +1,99 @@
+"""Random masks that are valid and distinct."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import BudgetError, MaskError
+from ..graph import Graph, Mask
+from ..liveness import liveness
+from ..records import Budget
+from .space import Space
+
+_TRIES = 50
+
+
+def sample_masks(
+    graph: Graph,
+    n: int,
+    *,
+    removed: int | None = None,
+    budget: Budget | None = None,
+    rng: np.random.Generator,
+) -> list[Mask]:
+    """Random valid, distinct masks.
+
+    With `removed`, masks of exactly that many units, uniformly over the valid ones (by rejection)
+    unless valid ones are so rare that units are removed one after another instead. With `budget`,
+    units go in random order until the budget is met; those not needed for it are put back.
+
+    Args:
+        graph: the traced graph.
+        n: how many masks.
+        removed: units each removes.
+        budget: limits on what remains.
+        rng: source of randomness.
+
+    Returns:
+        Up to n masks; fewer where there are no more.
+
+    Raises:
+        MaskError: neither or both of removed and budget are given, or no mask exists.
+        BudgetError: the budget cannot be met.
+
+    Example:
+        >>> ew.sample_masks(graph, 5, removed=2, rng=np.random.default_rng(0))  # doctest: +SKIP
+    """
+    if (removed is None) == (budget is None):
+        raise MaskError("sample_masks needs either removed= or budget=.")
+    if budget is not None:
+        space = Space(graph, budget)
+        space.check_reachable()
+        return sample_at_budget(space, n, rng)
+    assert removed is not None
+    return _sample_removed(graph, n, removed, rng)
+
+
+def sample_at_budget(
+    space: Space, n: int, rng: np.random.Generator, seen: frozenset[Mask] = frozenset()
+) -> list[Mask]:
+    """Up to n masks of a space at its budget, none of them in `seen`."""
+    found: dict[Mask, None] = {}
+    for _ in range(n * 10):
+        if len(found) == n:
+            break
+        try:
+            mask = space.shrink([int(u) for u in rng.permutation(space.free)])
+        except BudgetError:
+            continue  # this order painted itself into a corner; others do not
+        if mask not in seen:
+            found[mask] = None
+    return list(found)
+
+
+def _sample_removed(graph: Graph, n: int, removed: int, rng: np.random.Generator) -> list[Mask]:
+    if not 0 <= removed <= len(graph.units):
+        raise MaskError(f"removed={removed}, but the graph has {len(graph.units)} units.")
+    found: dict[Mask, None] = {}
+    for _ in range(n * _TRIES):
+        if len(found) == n:
+            return list(found)
+        mask = graph.mask(int(u) for u in rng.choice(len(graph.units), removed, replace=False))
+        if liveness(graph, mask).connected:
+            found[mask] = None
+    for _ in range(n):
+        mask = _one_by_one(graph, removed, rng)
+        if len(found) < n and len(mask.removed) == removed:
+            found[mask] = None
+    if not found:
+        raise MaskError(f"No valid mask that removes {removed} of {len(graph.units)} units was found.")
+    return list(found)
+
+
+def _one_by_one(graph: Graph, removed: int, rng: np.random.Generator) -> Mask:
+    mask = graph.empty
+    for unit in rng.permutation(len(graph.units)):
+        more = mask.with_removed(int(unit))
+        if len(mask.removed) < removed and liveness(graph, more).connected:
+            mask = more
+    return mask

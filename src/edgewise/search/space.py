@@ -1,0 +1,119 @@
+"""The masks a search may consider: valid, within the budget, protected units kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from ..cost import cost_of
+from ..errors import BudgetError
+from ..graph import Cost, Graph, Mask
+from ..liveness import liveness
+from ..records import Budget
+
+
+class Space:
+    """The feasible masks of a graph, remembering what it has counted.
+
+    Args:
+        graph: the traced graph.
+        budget: limits on what remains.
+        protected: indices of units that must stay.
+    """
+
+    def __init__(self, graph: Graph, budget: Budget, protected: Iterable[int] = ()) -> None:
+        self.graph, self.budget = graph, budget
+        self.protected = frozenset(protected)
+        self.free = tuple(i for i in range(len(graph.units)) if i not in self.protected)
+        self._costs: dict[Mask, Cost | None] = {}
+        unpruned = self.cost(graph.empty)
+        assert unpruned is not None
+        self.unpruned = unpruned
+        self.limits = budget.absolute(unpruned)
+
+    def protecting(self, units: Iterable[int]) -> Space:
+        """The same space with further protected units."""
+        space = Space(self.graph, self.budget, self.protected.union(units))
+        space._costs = self._costs
+        return space
+
+    def cost(self, mask: Mask) -> Cost | None:
+        """The exact cost of a mask, None if it disconnects an output."""
+        if mask not in self._costs:
+            alive = liveness(self.graph, mask)
+            self._costs[mask] = cost_of(self.graph, alive) if alive.connected else None
+        return self._costs[mask]
+
+    def connected(self, mask: Mask) -> bool:
+        return self.cost(mask) is not None
+
+    def allows(self, mask: Mask) -> bool:
+        """Whether a mask is valid and within the budget, and keeps what is protected."""
+        cost = self.cost(mask)
+        if cost is None or any(mask.bits[unit] for unit in self.protected):
+            return False
+        return self.budget.allows(cost, self.unpruned)
+
+    def excess(self, mask: Mask) -> float:
+        """How far a valid mask is above the budget (0 = within)."""
+        cost = self.cost(mask)
+        return float("inf") if cost is None else self.budget.excess(cost, self.unpruned)
+
+    def saving(self, unit: int) -> float:
+        """What removing a unit alone saves, relative to the limits."""
+        cost = self.graph.units[unit].cost
+        return sum(getattr(cost, name) / max(limit, 1e-9) for name, limit in self.limits.items())
+
+    def shrink(self, order: Sequence[int], start: Mask | None = None) -> Mask:
+        """Remove units in this order until the budget is met, skipping what would disconnect.
+
+        Units that turn out not to be needed for the budget are put back, the last first.
+
+        Raises:
+            BudgetError: the budget is not met when nothing more can be removed; says how far
+                this order got.
+        """
+        mask = self.graph.empty if start is None else start
+        for unit in order:
+            if self.excess(mask) <= 0:
+                break
+            more = mask.with_removed(unit)
+            if unit not in self.protected and self.connected(more):
+                mask = more
+        if self.excess(mask) > 0:
+            raise self._impossible(mask)
+        for unit in reversed(order):
+            if mask.bits[unit] and self.saving(unit) > 0 and self.allows(mask.with_kept(unit)):
+                mask = mask.with_kept(unit)
+        return mask
+
+    def check_reachable(self) -> None:
+        """Raise BudgetError unless some mask is within the budget.
+
+        The largest savers go first, then what remains in a few random orders; for each limit the
+        smallest cost found is named.
+        """
+        by_saving = sorted(self.free, key=self.saving, reverse=True)
+        rng = np.random.default_rng(0)
+        failure: BudgetError | None = None
+        for order in (by_saving, *(rng.permutation(self.free).tolist() for _ in range(4))):
+            try:
+                self.shrink(order)
+                return
+            except BudgetError as error:
+                failure = failure or error
+        assert failure is not None
+        raise failure
+
+    def _impossible(self, mask: Mask) -> BudgetError:
+        cost = self.cost(mask)
+        reached = ", ".join(
+            f"{name} {getattr(cost, name):,} ({getattr(cost, name) / getattr(self.unpruned, name):.1%})"
+            for name in self.limits
+        )
+        kept = f" with {len(self.protected)} units protected" if self.protected else ""
+        return BudgetError(
+            f"No mask{kept} was found within the budget ({self.budget}). Removing all that can be "
+            f"removed leaves {reached}. Raise the limit, or offer more units (granularity)."
+        )

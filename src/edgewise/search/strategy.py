@@ -1,0 +1,285 @@
+"""Which masks to measure next, given those measured: a generator that knows nothing of storage.
+
+A search is a pure function of its settings and of the results it is sent, which is why an
+interrupted one continues as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import ObjectiveError
+from ..graph import Mask
+from ..records import Evaluation
+from .descent import Array, descend
+from .sampling import sample_at_budget
+from .space import Space
+
+
+class Predictor(Protocol):
+    """A fitted surrogate: mean and standard deviation on its link scale."""
+
+    def predict_link(self, X: Array, return_std: bool = False) -> Any: ...
+
+
+FitFunction = Callable[[Sequence[Evaluation], Space], Predictor]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Masks to measure together, and what was expected of them (mean, deviation)."""
+
+    phase: str
+    origin: str
+    masks: tuple[Mask, ...]
+    expected: Mapping[Mask, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a search spends its evaluations.
+
+    Args:
+        samples: random masks at the budget before the first surrogate.
+        round: masks proposed at a time.
+        explore: share of a round that is chosen for its uncertainty near the best.
+        starts: descents for each proposal.
+    """
+
+    samples: int = 20
+    round: int = 10
+    explore: float = 0.3
+    starts: int = 3
+
+
+def search(
+    space: Space,
+    fit: FitFunction,
+    *,
+    seed: int,
+    limit: int,
+    before: Sequence[Evaluation] = (),
+    settings: Settings | None = None,
+) -> Generator[Ask, Sequence[Evaluation], None]:
+    """Ask for evaluations until `limit` of them are there.
+
+    First nothing and each unit alone is removed, then the mask of the units that are cheapest by
+    themselves. A unit whose removal alone loses more than that whole mask is fatal and protected
+    from then on. Then come random masks at the budget, then rounds of proposals from a surrogate:
+    most by descent on an optimistic prediction, the rest near the best where it is least sure.
+
+    Args:
+        space: graph and budget.
+        fit: makes a surrogate of evaluations.
+        seed: of everything random.
+        limit: evaluations in all.
+        before: evaluations of earlier runs, to start from.
+        settings: see `Settings`.
+
+    Yields:
+        Asks; send back the evaluations of each.
+
+    Raises:
+        ObjectiveError: the unpruned network itself cannot be measured.
+    """
+    settings = settings or Settings()
+    rng = np.random.default_rng(seed)
+    known: dict[str, Evaluation] = {e.mask: e for e in before if e.split == "search"}
+    count = 0
+
+    def ask(phase: str, origin: str, masks: Sequence[Mask], expected: Any = None) -> Ask | None:
+        nonlocal count
+        fresh = [m for m in dict.fromkeys(masks) if str(m) not in known][: max(limit - count, 0)]
+        count += len(fresh)
+        return Ask(phase, origin, tuple(fresh), expected or {}) if fresh else None
+
+    def note(results: Sequence[Evaluation]) -> None:
+        known.update((e.mask, e) for e in sorted(results, key=lambda e: e.mask))
+
+    for phase, origin, masks in _opening(space, limit):
+        if question := ask(phase, origin, masks):
+            note((yield question))
+        if origin == "unpruned":
+            _check_unpruned(known[str(space.graph.empty)])
+    if (pick := single_pick(space, known)) is not None:
+        if question := ask("leave-one-out", "single pick", [pick]):
+            note((yield question))
+        space = space.protecting(fatal_units(space, known))
+    sampled = sample_at_budget(space, settings.samples, rng)
+    if question := ask("sampling", "sampled", sampled):
+        note((yield question))
+    dry = 0
+    while count < limit and dry < 3:
+        model = fit(list(known.values()), space)
+        round_rng = np.random.default_rng([seed, len(known)])
+        masks = propose(space, model, known, settings, round_rng)
+        expected = _expected(space, model, masks)
+        question = ask("proposals", "proposed", masks, expected)
+        dry = dry + 1 if question is None else 0
+        if question:
+            note((yield question))
+
+
+def _opening(space: Space, limit: int) -> list[tuple[str, str, list[Mask]]]:
+    graph = space.graph
+    alone = [graph.mask([u]) for u in space.free]
+    valid = [mask for mask in alone if space.connected(mask)]
+    opening = [("leave-one-out", "unpruned", [graph.empty])]
+    if len(valid) + 1 <= 0.75 * limit:
+        opening.append(("leave-one-out", "leave-one-out", valid))
+    return opening
+
+
+def _check_unpruned(evaluation: Evaluation) -> None:
+    if not evaluation.ok:
+        raise ObjectiveError(
+            f"The unpruned network cannot be measured ({evaluation.status}): {evaluation.error} "
+            "Check the loss, the metrics and the data on the model itself first."
+        )
+
+
+def damages(space: Space, evaluations: Mapping[str, Evaluation]) -> dict[int, float] | None:
+    """What removing each unit alone adds to the loss (inf where it failed); None if unknown."""
+    base = evaluations.get(str(space.graph.empty))
+    if base is None or base.loss is None:
+        return None
+    found: dict[int, float] = {}
+    for unit in space.free:
+        mask = space.graph.mask([unit])
+        if not space.connected(mask):
+            found[unit] = float("inf")
+            continue
+        alone = evaluations.get(str(mask))
+        if alone is None:
+            return None
+        found[unit] = float("inf") if alone.loss is None else alone.loss - base.loss
+    return found
+
+
+def single_pick(space: Space, evaluations: Mapping[str, Evaluation]) -> Mask | None:
+    """The mask at the budget of the least sum of leave-one-out damages, interactions ignored."""
+    alone = damages(space, evaluations)
+    if alone is None:
+        return None
+    worst = max((d for d in alone.values() if np.isfinite(d)), default=0.0)
+    weights = np.zeros(len(space.graph.units))
+    for unit, damage in alone.items():
+        weights[unit] = damage if np.isfinite(damage) else 10 * abs(worst) + 1.0
+    order = sorted(space.free, key=lambda u: weights[u] / max(space.saving(u), 1e-12))
+    start = space.shrink(order)
+    rng = np.random.default_rng(0)  # matters only where there are too many moves to try all
+    return descend(space, lambda X: np.asarray(X @ weights), start, rng=rng)
+
+
+def fatal_units(space: Space, evaluations: Mapping[str, Evaluation]) -> frozenset[int]:
+    """Units whose removal alone loses more than the whole single-pick mask does.
+
+    A mask with such a unit could only be better than the single pick if other removals repaired
+    the damage. Units that cannot be removed alone are fatal too.
+    """
+    pick = single_pick(space, evaluations)
+    alone = damages(space, evaluations)
+    if pick is None or alone is None:
+        return space.protected
+    whole, base = evaluations.get(str(pick)), evaluations[str(space.graph.empty)]
+    if whole is None or whole.loss is None or base.loss is None:
+        return space.protected
+    bound = whole.loss - base.loss
+    fatal = {u for u, damage in alone.items() if damage > bound and not pick.bits[u]}
+    return space.protected.union(fatal)
+
+
+def propose(
+    space: Space,
+    model: Predictor,
+    known: Mapping[str, Evaluation],
+    settings: Settings,
+    rng: np.random.Generator,
+) -> list[Mask]:
+    """The next round of masks."""
+    best = sorted(feasible(space, known), key=lambda e: e.loss or 0.0)
+    seen = {space.graph.mask(bits=bits) for bits in known}
+    chosen: list[Mask] = []
+    explore = round(settings.round * settings.explore) if best else 0
+    while len(chosen) < settings.round - explore:
+        mask = _exploit(space, model, best, frozenset(seen), settings, rng)
+        if mask is None:
+            break
+        chosen.append(mask)
+        seen.add(mask)
+    chosen += _explore(space, model, best, frozenset(seen), explore, rng)
+    if not chosen:
+        chosen = sample_at_budget(space, settings.round, rng, frozenset(seen))
+    return chosen
+
+
+def feasible(space: Space, known: Mapping[str, Evaluation]) -> list[Evaluation]:
+    """The measured masks that are within the budget."""
+    return [e for e in known.values() if e.ok and space.allows(space.graph.mask(bits=e.mask))]
+
+
+def _exploit(
+    space: Space, model: Predictor, best: Sequence[Evaluation], seen: frozenset[Mask],
+    settings: Settings, rng: np.random.Generator,
+) -> Mask | None:  # fmt: skip
+    """The unseen mask that descent on an optimistic prediction finds from several starts."""
+    optimism = abs(float(rng.normal()))
+
+    def score(X: Array) -> Array:
+        mean, std = model.predict_link(X, return_std=True)
+        return np.asarray(mean - optimism * std)
+
+    starts = [space.graph.mask(bits=e.mask) for e in best[:5]]
+    picked = [starts[int(rng.integers(len(starts)))]] if starts else []
+    picked += sample_at_budget(space, settings.starts - len(picked), rng)
+    ends = [descend(space, score, start, rng=rng, avoid=seen) for start in picked]
+    found = [mask for mask in ends if mask is not None]
+    if not found:
+        return None
+    values = score(space.graph.matrix(found))
+    return found[int(np.argmin(values))]
+
+
+def _explore(
+    space: Space, model: Predictor, best: Sequence[Evaluation], seen: frozenset[Mask],
+    count: int, rng: np.random.Generator,
+) -> list[Mask]:  # fmt: skip
+    """Masks a few swaps away from the best, where the prediction is least sure."""
+    if not best or not count:
+        return []
+    near: dict[Mask, None] = {}
+    centres = [space.graph.mask(bits=e.mask) for e in best[:3]]
+    for _ in range(40 * count):
+        mask = centres[int(rng.integers(len(centres)))]
+        for _ in range(int(rng.integers(1, 4))):
+            mask = _swapped(space, mask, rng)
+        if mask not in seen and space.allows(mask):
+            near[mask] = None
+    if not near:
+        return []
+    masks = list(near)
+    _, std = model.predict_link(space.graph.matrix(masks), return_std=True)
+    return [masks[int(i)] for i in np.argsort(-std, kind="stable")[:count]]
+
+
+def _swapped(space: Space, mask: Mask, rng: np.random.Generator) -> Mask:
+    gone = [u for u in space.free if mask.bits[u]]
+    here = [u for u in space.free if not mask.bits[u]]
+    if not gone or not here:
+        return mask
+    back, more = gone[int(rng.integers(len(gone)))], here[int(rng.integers(len(here)))]
+    return mask.with_kept(back).with_removed(more)
+
+
+def _expected(
+    space: Space, model: Any, masks: Sequence[Mask]
+) -> dict[Mask, tuple[float, float]]:
+    """What the surrogate predicts of masks, in original units."""
+    if not masks:
+        return {}
+    mean, std = model.predict(space.graph.matrix(masks), return_std=True)
+    return {m: (float(a), float(b)) for m, a, b in zip(masks, mean, std, strict=True)}

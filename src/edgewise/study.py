@@ -1,0 +1,297 @@
+"""A study: all evaluations of one graph and objective, kept, resumed, and made into plans."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from .choose import Finalists, fit_surrogate, measured, shortlist
+from .errors import PlanError
+from .evaluate import Engine, Outcome
+from .graph import Graph, Mask
+from .objective import Objective
+from .plan import Plan
+from .records import Budget, Evaluation, Progress, Split
+from .search import Space, fatal_units, search
+from .search.strategy import Ask
+from .storage import Storage
+from .version import __version__
+
+log = logging.getLogger("edgewise")
+Callback = Callable[[Progress], None]
+
+
+class Study:
+    """All evaluations of one graph and objective.
+
+    Every finished evaluation is stored at once; a study that was interrupted anywhere continues
+    when the same `run` is called again, and ends with the same plan.
+
+    Args:
+        graph: the traced graph.
+        objective: what an evaluation measures.
+        storage: an SQLAlchemy URL, e.g. "sqlite:///runs.db"; None keeps it in memory.
+        name: of the study in the storage.
+
+    Raises:
+        StorageError: the stored study belongs to another graph, other weights or another
+            objective, or the storage cannot be used.
+
+    Example:
+        >>> study = ew.Study(graph, objective, storage="sqlite:///runs.db")  # doctest: +SKIP
+        >>> study.run(evaluations=120, budget=ew.Budget(macs=0.7))  # doctest: +SKIP
+        >>> plan = study.plan()  # doctest: +SKIP
+    """
+
+    def __init__(
+        self, graph: Graph, objective: Objective, storage: str | None = None, name: str = "study"
+    ) -> None:
+        self.graph, self.objective, self.name = graph, objective, name
+        identity = {
+            "graph": graph.fingerprint,
+            "weights": weights_digest(graph),
+            "objective": objective.fingerprint,
+        }
+        self.storage = Storage(storage, name, identity)
+        self._engine = Engine(graph, objective)
+
+    @property
+    def evaluations(self) -> list[Evaluation]:
+        """All evaluations so far, in the order in which they were finished."""
+        return self.storage.evaluations()
+
+    def frame(self) -> Any:
+        """The evaluations as a pandas DataFrame, one column a metric."""
+        import pandas as pd
+
+        rows = []
+        for e in self.evaluations:
+            row = {k: getattr(e, k) for k in e.__slots__ if k != "metrics"}
+            rows.append(row | {f"metric_{k}": v for k, v in e.metrics.items()})
+        return pd.DataFrame(rows)
+
+    def evaluate(self, masks: Iterable[Mask], split: Split = "search") -> list[Evaluation]:
+        """Measure masks of your own choice (those known already are not measured again)."""
+        ask = Ask("given", "given", tuple(masks))
+        return self._answer(ask, split, self._known(split), lambda _: None)
+
+    def run(
+        self,
+        evaluations: int = 300,
+        budget: Budget | None = None,
+        *,
+        seed: int = 0,
+        surrogate: str = "auto",
+        progress: Callback | None = None,
+    ) -> None:
+        """Search for good masks at a budget.
+
+        Calling it again with the same budget, seed and surrogate resumes; with a larger number
+        of evaluations it goes on; with another budget it starts from what is known.
+
+        Args:
+            evaluations: evaluations of this run in all, those done earlier included.
+            budget: limits on what remains.
+            seed: of everything random.
+            surrogate: "auto", or the name of one in `ew.surrogates` that has an uncertainty.
+            progress: called after every evaluation.
+
+        Raises:
+            BudgetError: the budget cannot be met; names the smallest cost that can.
+            ObjectiveError: the unpruned network cannot be measured.
+            StorageError: the storage cannot be written to.
+        """
+        budget = budget or Budget(macs=0.7)
+        space = Space(self.graph, budget)
+        space.check_reachable()
+        settings = {"budget": budget.limits, "seed": seed, "surrogate": surrogate}
+        run = self.storage.run(settings)
+        before = self.evaluations[: run.before]
+        known = self._known("search")
+        steps = search(
+            space, lambda e, s: fit_surrogate(surrogate, self.graph, e, s), seed=seed,
+            limit=evaluations, before=before,
+        )  # fmt: skip
+        told = _Teller(progress, space, evaluations)
+        try:
+            ask = next(steps)
+            while True:
+                told.phase = ask.phase
+                answers = self._answer(ask, "search", known, told)
+                ask = steps.send(answers)
+        except StopIteration:
+            log.info("search done: %d evaluations", told.done)
+
+    def plan(
+        self,
+        budget: Budget | None = None,
+        *,
+        finalists: int = 12,
+        progress: Callback | None = None,
+    ) -> Plan:
+        """Choose a mask, decide among finalists on the verify split, measure it on the report split.
+
+        Args:
+            budget: limits on what remains; by default those of the last run.
+            finalists: how many masks are measured on the verify split.
+            progress: called after every evaluation.
+
+        Returns:
+            The plan, with recovered tensors if the objective recovers.
+
+        Raises:
+            PlanError: there is nothing to choose from yet, or every finalist failed.
+            BudgetError: the budget cannot be met.
+        """
+        run = self._last_run()
+        budget = budget or Budget(**run["budget"])
+        space = Space(self.graph, budget)
+        space.check_reachable()
+        known = self._known("search")
+        space = space.protecting(fatal_units(space, known))
+        chosen = shortlist(space, run["surrogate"], list(known.values()), finalists, run["seed"])
+        told = _Teller(progress, space, len(chosen.masks) + 1)
+        winner = self._verified(chosen, told)
+        return self._make_plan(space, run, chosen, winner, told)
+
+    def _last_run(self) -> Mapping[str, Any]:
+        runs = self.storage.runs()
+        if not runs:
+            raise PlanError("Nothing has been evaluated yet: call study.run(...) first.")
+        return runs[-1].settings
+
+    def _known(self, split: Split) -> dict[str, Evaluation]:
+        size = self.objective.samples(split)
+        records = (e for e in self.evaluations if e.split == split)
+        return {e.mask: e for e in records if e.samples in (0, size)}
+
+    def _answer(
+        self, ask: Ask, split: Split, known: dict[str, Evaluation], told: Callback | Any
+    ) -> list[Evaluation]:
+        """The evaluations that were asked for: known ones from the storage, the rest measured."""
+        fresh = [m for m in ask.masks if str(m) not in known]
+        for mask in ask.masks:
+            if str(mask) in known:
+                told(known[str(mask)])
+        for outcome in self._engine.evaluate(fresh, split):
+            mask = self.graph.mask(bits=outcome.evaluation.mask)
+            mean, std = ask.expected.get(mask, (None, None))
+            record = replace(outcome.evaluation, origin=ask.origin, predicted=mean, deviation=std)
+            self.storage.add(record)
+            known[record.mask] = record
+            told(record)
+        return [known[str(m)] for m in ask.masks]
+
+    def _verified(self, chosen: Finalists, told: _Teller) -> Mask:
+        """The finalist of the lowest loss on the verify split, if there is one."""
+        if "verify" not in self.objective.splits:
+            return chosen.masks[0]
+        told.phase = "verifying"
+        ask = Ask("verifying", "finalist", (self.graph.empty, *chosen.masks))
+        answers = self._answer(ask, "verify", self._known("verify"), told)[1:]
+        losses = {m: e.loss for m, e in zip(chosen.masks, answers, strict=True) if e.loss is not None}
+        if not losses:
+            raise PlanError(f"Every finalist failed on the verify split: {answers[0].error}")
+        return min(losses, key=lambda mask: losses[mask])
+
+    def _make_plan(
+        self, space: Space, run: Mapping[str, Any], chosen: Finalists, winner: Mask, told: _Teller
+    ) -> Plan:
+        told.phase = "reporting"
+        results = {split: self._measure(winner, split, told) for split in self.objective.splits}
+        last = results[list(results)[-1]][0]
+        after = space.cost(winner)
+        assert after is not None
+        mean, std = chosen.expected.get(winner, (None, None))
+        units = self.graph.units
+        return Plan(
+            bits=str(winner),
+            fingerprint=self.graph.fingerprint,
+            removed=tuple(units[u].name for u in winner.removed),
+            protected=tuple(units[u].name for u in sorted(space.protected)),
+            budget=space.budget.limits,
+            before=space.unpruned,
+            after=after,
+            predicted={"loss": mean, "deviation": std},
+            measured={s: measured(o, e) for s, (o, e) in results.items()},
+            surrogate=chosen.surrogate,
+            recovery=self.objective.recovery.kind,
+            trace=trace_record(self.graph),
+            provenance={
+                "study": self.name,
+                "seed": run["seed"],
+                "evaluations": len([e for e in self.evaluations if e.split == "search"]),
+                "finalists": len(chosen.masks),
+                "model": type(self.graph.program.module).__name__,
+                "weights": weights_digest(self.graph),
+                "edgewise": __version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+            tensors=last.tensors,
+        )
+
+    def _measure(self, winner: Mask, split: Split, told: _Teller) -> tuple[Outcome, Evaluation]:
+        """The winner on a split, with tensors and per-example losses, and the unpruned network."""
+        ask = Ask("reporting", "unpruned", (self.graph.empty,))
+        unpruned = self._answer(ask, split, self._known(split), lambda _: None)[0]
+        outcome = next(iter(self._engine.evaluate([winner], split, tensors=True)))
+        if not outcome.evaluation.ok:
+            raise PlanError(f"The chosen mask failed on the {split} split: {outcome.evaluation.error}")
+        self.storage.add(replace(outcome.evaluation, origin="finalist"))
+        told(outcome.evaluation)
+        return outcome, unpruned
+
+
+class _Teller:
+    """Turns finished evaluations into Progress for a callback."""
+
+    def __init__(self, callback: Callback | None, space: Space, total: int) -> None:
+        self.callback, self.space, self.total = callback, space, total
+        self.phase, self.done, self.failures = "", 0, 0
+        self.best: float | None = None
+        self.begin = time.monotonic()
+
+    def __call__(self, record: Evaluation) -> None:
+        self.done += 1
+        self.failures += not record.ok
+        if record.loss is not None and self.space.allows(self.space.graph.mask(bits=record.mask)):
+            self.best = record.loss if self.best is None else min(self.best, record.loss)
+        if self.callback is not None:
+            spent = time.monotonic() - self.begin
+            total = max(self.total, self.done)
+            self.callback(Progress(self.phase, self.done, total, self.best, self.failures, spent))
+
+
+def weights_digest(graph: Graph) -> str:
+    """SHA-256 of all weights and buffers of a traced model."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(graph.program.module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
+    return digest.hexdigest()
+
+
+def trace_record(graph: Graph) -> dict[str, Any]:
+    """What is needed to trace the model again: granularity, units, shapes of the inputs."""
+    leaves = pytree.tree_leaves(graph.program.args)
+    inputs = [
+        [list(v.shape), str(v.dtype).removeprefix("torch.")]
+        for v in leaves
+        if isinstance(v, torch.Tensor)
+    ]
+    return {
+        "granularity": list(graph.granularity),
+        "units": [unit.name for unit in graph.units],
+        "inputs": inputs,
+        "tensors_only": len(inputs) == len(leaves) == len(graph.program.args),
+    }

@@ -1,0 +1,102 @@
+"""Saving a pruned model and building it again in another process, without pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+from .errors import PlanError
+from .files import write_atomically
+from .graph import Graph
+from .plan import Plan
+from .rewrite import prune
+from .trace import trace
+
+
+def save(module: nn.Module, path: str | Path) -> Path:
+    """Write the weights and buffers of a pruned model as safetensors.
+
+    Args:
+        module: what `ew.prune` or `ew.heal` returned.
+        path: the file, usually *.safetensors.
+
+    Raises:
+        PlanError: the place cannot be written to.
+    """
+    path = Path(path)
+    try:
+        write_atomically(path, lambda to: save_model(module, str(to)))
+    except OSError as error:
+        raise PlanError(f"The weights cannot be written to {path}: {error}") from error
+    return path
+
+
+def load(
+    factory: Callable[[], nn.Module],
+    plan: str | Path | Plan,
+    weights: str | Path,
+    *,
+    example: tuple[Any, ...] | None = None,
+) -> nn.Module:
+    """Build a pruned model again: your own model factory, the plan, and the saved weights.
+
+    Args:
+        factory: makes the unpruned architecture (its weights do not matter).
+        plan: the plan, or its path.
+        weights: what `ew.save` wrote.
+        example: inputs to trace with, needed only if they are not all tensors.
+
+    Returns:
+        The pruned module in eval mode.
+
+    Raises:
+        PlanError: the factory makes another architecture, or the weights are of another model.
+
+    Example:
+        >>> small = ew.load(resnet56, "plan.json", "small.safetensors")  # doctest: +SKIP
+    """
+    plan = plan if isinstance(plan, Plan) else Plan.load(plan)
+    graph = retrace(factory(), plan, example)
+    small = prune(graph, plan)
+    try:
+        load_model(small, str(weights), strict=True)
+    except (OSError, SafetensorError) as error:
+        raise PlanError(f"The weights in {weights} cannot be read: {error}") from error
+    except RuntimeError as error:
+        raise PlanError(f"The weights in {weights} are not those of the plan: {error}") from error
+    return small.eval()
+
+
+def retrace(model: nn.Module, plan: Plan, example: tuple[Any, ...] | None = None) -> Graph:
+    """The graph that a plan was made for, from a model of the same architecture.
+
+    Raises:
+        PlanError: the model gives another graph.
+    """
+    if example is None and not plan.trace.get("tensors_only"):
+        raise PlanError("The plan's model takes more than tensors: pass example=(...) to load it.")
+    args = example or tuple(_random(shape, dtype) for shape, dtype in plan.trace["inputs"])
+    graph = trace(model, args, granularity=tuple(plan.trace["granularity"]))
+    offered = set(plan.trace["units"])
+    graph = graph.select(lambda unit: unit.name in offered)
+    if graph.fingerprint != plan.fingerprint:
+        raise PlanError(
+            f"The plan was made for {plan.provenance.get('model', 'a model')} with graph "
+            f"{plan.fingerprint[:12]}; {type(model).__name__} gives {graph.fingerprint[:12]}. The "
+            "factory must make the same architecture, with the same arguments."
+        )
+    return graph
+
+
+def _random(shape: list[int], dtype: str) -> torch.Tensor:
+    kind: torch.dtype = getattr(torch, dtype)
+    if kind.is_floating_point:
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(shape, generator=generator).to(kind)
+    return torch.zeros(shape, dtype=kind)
