@@ -87,7 +87,8 @@ granularity = ["edge"]
 macs = 0.75
 
 [search]
-evaluations = 12
+evaluations = 10
+surrogate = "Linear"
 finalists = 2
 """
 OUTPUTS = ("plan.json", "pruned.safetensors", "evaluations.csv", "report.html", "study.db")
@@ -135,7 +136,7 @@ def test_a_whole_job(job: Path) -> None:
     assert f"{plan.after.params:,}" in result.stdout
     assert f"{plan.measured['report'].loss:.4f}" in result.stdout
     assert "Measured on the report split" in result.stdout
-    assert "leave-one-out: 1/12" in result.stderr
+    assert "leave-one-out: 1/10" in result.stderr
     assert max(map(len, result.stderr.splitlines())) <= 80
     assert "\x1b" not in result.output
     params = sum(t.numel() for k, t in load_file(folder / "pruned.safetensors").items()
@@ -143,16 +144,21 @@ def test_a_whole_job(job: Path) -> None:
     assert params == plan.after.params
 
 
-def test_an_interrupted_job_is_resumed_to_the_same_plan(
-    job: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def interrupted(job: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The result of a run that Ctrl-C ends after four evaluations."""
+
     def stop(now: Progress) -> None:
         if now.done == 4:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(console, "lines", lambda say: stop)
-        first = call("run", job)
+        return call("run", job)
+
+
+def test_an_interrupted_job_is_resumed_to_the_same_plan(job: Path, interrupted: Any) -> None:
+    first = interrupted
     assert first.exit_code == 130
     assert first.stderr.splitlines()[-1] == cli.KEPT
     assert not (job.parent / "job-pruned" / "plan.json").exists()
@@ -197,14 +203,30 @@ def test_a_plan_of_another_model_fails(job: Path) -> None:
     assert "was made with another graph" in said(result)
 
 
+@pytest.mark.usefixtures("interrupted")
 def test_the_report_of_a_study_so_far(job: Path) -> None:
-    assert call("run", job).exit_code == 0
     page = job.parent / "job-pruned" / "report.html"
-    page.unlink()
+    assert not page.exists()
     result = call("report", job)
     assert result.exit_code == 0, result.output
     assert page.exists()
     assert str(page) in result.stdout
+    assert not (page.parent / "plan.json").exists()
+
+
+def test_the_report_of_a_finished_study_shows_its_plan(job: Path) -> None:
+    assert call("run", job).exit_code == 0
+    page = job.parent / "job-pruned" / "report.html"
+    whole = page.read_text()
+    page.unlink()
+    assert call("report", job).exit_code == 0
+    assert page.read_text() == whole
+
+
+def test_a_report_needs_evaluations(job: Path) -> None:
+    result = call("report", job)
+    assert result.exit_code == 1
+    assert "has no evaluation yet: run `edgewise run job.toml`" in said(result)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +241,7 @@ def test_the_report_of_a_study_so_far(job: Path) -> None:
         ("input = [3, 6, 6]", "input = [3, 8, 8]", 2, "have shape [3, 6, 6]"),
         ('report = "48:"', 'report = "72:"', 2, "rows 72: are asked for, but only 0"),
         ('search = "0:24"', 'search = "0:25"', 2, "splits must be disjoint"),
-        ("finalists = 2", 'surrogate = "magic"', 1, "'magic'"),
+        ('"Linear"', '"magic"', 1, "'magic'"),
     ],
 )
 def test_mistakes_in_a_job(job: Path, old: str, new: str, code: int, words: str) -> None:

@@ -476,15 +476,14 @@ def test_leave_one_out_accuracies_start_the_fit_as_losses_do() -> None:
 
 
 def test_closed_form_deals_the_rest_to_edges_without_a_unit() -> None:
-    # input → 1 → 2 → output with skips 0→2 and 1→3; the edges 1→2 and 2→3 have no unit
-    graph = make_graph(
-        4, [(0, 1), (0, 2), (1, 2), (1, 3), (2, 3)], [("edge", (1,)), ("edge", (3,))]
-    )
+    # a chain 0 → 1 → 2 → 3 → output; each step is doubled by an edge from the input with a unit
+    pairs = [(0, 1), (0, 1), (0, 2), (1, 2), (0, 3), (2, 3), (3, 4)]
+    graph = make_graph(5, pairs, [("edge", (0,)), ("edge", (2,)), ("edge", (4,))])
     flow = reduce_graph(graph)
-    # of a flow of 1, 0.4 skips 2 along 1→3 and 0.15 of the other 0.6 comes along 0→2
-    weights = flow.softmax(start_theta(flow, np.array([0.15, 0.4]), 1.0))
-    z = flow.forward(weights, flow.keep(np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])))[-1]
-    assert_allclose(z, [0.85, 0.6, 0.45])
+    drops = np.array([0.09, 0.15, 0.4])
+    weights = flow.softmax(start_theta(flow, drops, 1.0))
+    assert_allclose(flow.forward(weights, flow.keep(np.eye(3)))[-1], 1.0 - drops)
+    assert_allclose(sorted(weights), [0.2, 0.25, 0.4, 0.6, 0.75, 0.8])
 
 
 def test_merged_ways_share_their_weight() -> None:

@@ -56,11 +56,6 @@ class _Tracer(fx.Tracer):
         classes = tuple(leaf for leaf in self.leaves if isinstance(leaf, type))
         if isinstance(m, classes) or module_qualified_name in self.leaves:
             return True
-        if isinstance(m, torch.jit.ScriptModule):
-            raise TraceError(
-                f"Module {module_qualified_name!r} is a TorchScript module, which cannot be traced "
-                "or rewritten. Pass the original nn.Module."
-            )
         return TABLE.find_module(m) is not None or _opaque(m)
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
@@ -96,6 +91,7 @@ def capture(
     Raises:
         TraceError: torch.fx cannot follow the model; names the line and the way out.
     """
+    refuse_compiled(model)
     try:
         snapshot = copy.deepcopy(model).eval()
     except Exception as error:  # noqa: BLE001 - user modules may raise anything
@@ -119,6 +115,20 @@ def capture(
     return module, inputs
 
 
+def refuse_compiled(model: nn.Module) -> None:
+    """Raise TraceError if the model, or a module in it, has no Python code to trace."""
+    for name, module in model.named_modules():
+        kind = type(module).__name__
+        if isinstance(module, torch.jit.ScriptModule):
+            kind = "TorchScript"
+        elif kind != "OptimizedModule":  # what torch.compile returns
+            continue
+        raise TraceError(
+            f"{f'Module {name!r}' if name else 'The model'} is a compiled module ({kind}), which "
+            "cannot be traced or rewritten. Pass the original nn.Module."
+        )
+
+
 def _explain(model: nn.Module, error: Exception, last: str) -> str:
     frames = [
         f"{f.filename}:{f.lineno} ({f.line})"
@@ -128,10 +138,21 @@ def _explain(model: nn.Module, error: Exception, last: str) -> str:
     place = frames[-1] if frames else last or "an unknown line"
     return (
         f"{type(model).__name__} cannot be traced symbolically: {type(error).__name__} at {place}: "
-        f"{error}\nThe usual reason is Python control flow on the value of a tensor. Either move "
-        "that code into a submodule and pass its class as a leaf, `ew.trace(model, x, "
-        "leaves=[ThatModule])` with a rule for it (`ew.register(ThatModule, ew.Rule(...))`), or "
-        "make the condition independent of tensor values."
+        f"{error}\n{_advice(str(error))}"
+    )
+
+
+def _advice(message: str) -> str:
+    if "item assignment" in message:
+        return (
+            "The code writes into a tensor in place, which a graph of data flows cannot express. "
+            "Use an operator that returns a new tensor (torch.where, torch.cat, masked_fill)."
+        )
+    return (
+        "The usual reason is Python control flow on the value of a tensor. Either move that code "
+        "into a submodule and pass its class as a leaf, `ew.trace(model, x, leaves=[ThatModule])` "
+        "with a rule for it (`ew.register(ThatModule, ew.Rule(...))`), or make the condition "
+        "independent of tensor values."
     )
 
 
@@ -254,11 +275,8 @@ def _out_of_place(graph: fx.Graph) -> None:
             _rewire(graph, node)
         elif _writes(node):
             if node.op != "call_method" or not hasattr(torch.Tensor, node.target.rstrip("_")):
-                raise TraceError(
-                    f"{node.target} at {node.meta.get('source') or node.name} writes into a tensor "
-                    "in place, which a graph of data flows cannot express. Use an operator that "
-                    "returns a new tensor (torch.where, torch.cat, masked_fill)."
-                )
+                place = node.meta.get("source") or node.name
+                raise TraceError(f"{node.target} at {place}: {_advice('item assignment')}")
             node.target = node.target.rstrip("_")
             _rewire(graph, node)
 

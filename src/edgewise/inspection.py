@@ -68,7 +68,9 @@ def rows(graph: Graph) -> list[list[str]]:
     total = max(cost(graph).macs, 1)
     found: list[list[str]] = []
     for name, units in groupby(graph.units, block):
-        found.append([name or "(whole model)", "block", *_figures(*_block_cost(graph, name), total)])
+        found.append(
+            [name or "(whole model)", "block", *_figures(*_block_cost(graph, name), total)]
+        )
         for unit in units:
             saved = _figures(unit.cost.params, unit.cost.macs, total)
             found.append([f"  {unit.name}", unit.kind, *saved])

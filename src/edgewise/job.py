@@ -12,7 +12,7 @@ import torch
 
 from .config import Config, UnitsSection
 from .datasets import load_batches
-from .errors import ConfigError
+from .errors import ConfigError, PlanError
 from .files import write_atomically
 from .graph import Graph
 from .objective import Objective, Recovery
@@ -165,13 +165,20 @@ def write_weights(folder: Path, graph: Graph, plan: Plan) -> Path:
 
 
 def write_page(config: Config, graph: Graph, study: Study, plan: Plan | None) -> Path:
-    """The report of a study so far as `report.html` in the output directory."""
+    """The report of a study so far as `report.html` in the output directory.
+
+    Raises:
+        PlanError: there is nothing to report yet.
+    """
     from .report import write
 
-    path = config.directory / "report.html"
+    records, path = study.evaluations, config.directory / "report.html"
+    if not records:
+        raise PlanError(
+            f"Study {config.name!r} has no evaluation yet: run `edgewise run {config.path.name}`."
+        )
     facts = {"Model": config.model.source, "Data": config.data.source, "Study": config.name}
-    write(path, graph, study.evaluations, plan, title=config.name, extra=facts)
-    return path
+    return write(path, graph, records, plan, title=config.name, extra=facts)
 
 
 def write_evaluations(path: Path, evaluations: Iterable[Evaluation]) -> Path:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .absence import FULL, Flow, State
 from .errors import DisconnectedError
-from .graph import Edge, Graph, Mask, Shape, Vertex
+from .graph import Graph, Mask, Shape, Vertex
 from .ops import TABLE
 
 
@@ -88,12 +88,20 @@ def alive(graph: Graph, removed: set[int], bypassed: set[int]) -> Liveness:
     """As `liveness`, for sets of removed edges and bypassed vertices instead of units."""
     states: list[State] = []
     flows: list[Flow] = []
+    missing: list[str] = []
     for index, vertex in enumerate(graph.vertices):
         ins = [None if e in removed else states[graph.edges[e].source] for e in graph.inputs[index]]
         flow = _flow(graph, index, vertex, ins, index in bypassed)
         flows.append(flow)
         states.append(flow.out)
-    return _backward(graph, flows, states, bypassed)
+        if vertex.op == "output" and flow.out is None:
+            missing += _absent_sources(graph, index, ins)
+    return _backward(graph, flows, states, bypassed, tuple(missing))
+
+
+def _absent_sources(graph: Graph, index: int, ins: Sequence[State]) -> list[str]:
+    edges = zip(graph.inputs[index], ins, strict=True)
+    return [graph.vertices[graph.edges[e].source].name for e, state in edges if state is None]
 
 
 def _flow(
@@ -112,17 +120,14 @@ def input_shapes(graph: Graph, index: int) -> tuple[Shape | None, ...]:
 
 
 def _backward(
-    graph: Graph, flows: list[Flow], states: list[State], bypassed: set[int]
-) -> Liveness:
+    graph: Graph, flows: list[Flow], states: list[State], bypassed: set[int],
+    missing: tuple[str, ...],
+) -> Liveness:  # fmt: skip
     """Keep what an output needs; everything else is dead."""
     needed = [vertex.op == "output" for vertex in graph.vertices]
     wants: list[State] = [None] * len(graph.edges)
     fills: dict[int, float] = {}
-    missing: list[str] = []
     for index in range(len(graph.vertices) - 1, -1, -1):
-        vertex = graph.vertices[index]
-        if vertex.op == "output" and states[index] is None:
-            missing.extend(_absent_outputs(graph, index, states))
         if not needed[index] or states[index] is None:
             states[index] = None
             continue
@@ -139,16 +144,5 @@ def _backward(
         fills=fills,
         bypassed=frozenset(i for i in live if i in bypassed),
         forwarded=frozenset(i for i in live if flows[i].forward and i not in bypassed),
-        missing=tuple(missing),
+        missing=missing,
     )
-
-
-def _absent_outputs(graph: Graph, output: int, states: Sequence[State]) -> list[str]:
-    def name(edge: Edge) -> str:
-        paths = graph.vertices[output].attrs.get("paths", ())
-        path = paths[edge.slot] if edge.slot < len(paths) else ""
-        return f"{graph.vertices[edge.source].name}{f' ({path})' if path else ''}"
-
-    edges = [graph.edges[e] for e in graph.inputs[output]]
-    absent = [name(edge) for edge in edges if states[edge.source] is None]
-    return absent or [name(edge) for edge in edges]
