@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import spearmanr
 from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
+from threadpoolctl import threadpool_info
 
 from edgewise import surrogates
 from edgewise.graph import Cost, Edge, Graph, Unit, Vertex
@@ -21,6 +22,7 @@ from edgewise.surrogates.marginal import Prior, _Evidence, weighted_hamming
 from edgewise.surrogates.observations import from_link, to_link
 from edgewise.surrogates.path_fit import fit_path_sum, leave_one_out, path_sum, start_theta
 from edgewise.surrogates.reduction import reduce_graph
+from edgewise.surrogates.threads import single_threaded
 
 FREE = Cost(0, 0, 0, 0)
 
@@ -143,6 +145,18 @@ def test_fits_are_deterministic_and_leave_global_randomness_alone(name: str, dat
     first = MAKERS[name]().fit(X, y).predict(X)
     assert_array_equal(before, np.random.get_state()[1])  # noqa: NPY002
     assert_array_equal(first, MAKERS[name]().fit(X, y).predict(X))
+
+
+def test_blas_threads_are_limited_during_the_call_only() -> None:
+    def threads() -> list[int]:
+        return [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
+
+    before = threads()
+    assert set(single_threaded(threads)()) == {1}
+    assert threads() == before
+    with pytest.raises(ZeroDivisionError):
+        single_threaded(lambda: 1 / 0)()
+    assert threads() == before
 
 
 @every

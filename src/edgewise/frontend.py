@@ -91,7 +91,6 @@ def capture(
     Raises:
         TraceError: torch.fx cannot follow the model; names the line and the way out.
     """
-    refuse_compiled(model)
     try:
         snapshot = copy.deepcopy(model).eval()
     except Exception as error:  # noqa: BLE001 - user modules may raise anything

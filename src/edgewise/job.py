@@ -156,7 +156,8 @@ def write_results(config: Config, graph: Graph, study: Study, plan: Plan) -> lis
     beside = [saved.with_suffix(".tensors.safetensors")] if plan.tensors else []
     weights = write_weights(folder, graph, plan)
     table = write_evaluations(folder / "evaluations.csv", study.evaluations)
-    return [saved, *beside, weights, table, write_page(config, graph, study, plan)]
+    page = write_page(config, graph, study, Plan.load(saved))
+    return [saved, *beside, weights, table, page]
 
 
 def write_weights(folder: Path, graph: Graph, plan: Plan) -> Path:

@@ -11,7 +11,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from .errors import NoUnitsError, TraceError, UnknownOperatorError
-from .frontend import Program, capture
+from .frontend import Program, capture, refuse_compiled
 from .graph import Edge, Graph, Parameter, Shape, Vertex
 from .ops import TABLE, Call, Constant, Rule, Slot
 from .units import with_units
@@ -51,6 +51,7 @@ def trace(
     """
     args = (args,) if isinstance(args, torch.Tensor) else tuple(args)
     kinds = (granularity,) if isinstance(granularity, str) else tuple(granularity)
+    refuse_compiled(model)
     _check_inputs(model, args, kwargs or {})
     expected = _reference(model, args, kwargs or {})
     module, inputs = capture(model, args, kwargs or {}, leaves)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal
 
 from ..absence import FULL
@@ -15,7 +15,12 @@ from ..ops import TABLE
 
 Form = Literal["box", "pill", "joint"]
 
-SIGNS = {"add": "+", "sub": "\N{MINUS SIGN}", "mul": "\N{MULTIPLICATION SIGN}", "div": "\N{DIVISION SIGN}"}
+SIGNS = {
+    "add": "+",
+    "sub": "\N{MINUS SIGN}",
+    "mul": "\N{MULTIPLICATION SIGN}",
+    "div": "\N{DIVISION SIGN}",
+}
 LETTERS = 26
 SPANS = (slice(None), slice(2), slice(-1, None))  # of a name: all, its head, its last part
 
@@ -124,7 +129,9 @@ def _label(graph: Graph, chain: Sequence[int]) -> str:
 
 def _common(names: Sequence[str]) -> str:
     """The longest module path that all names start with."""
-    return ".".join(os.path.commonprefix([name.split(".") for name in names]))
+    first, *others = (name.split(".") for name in names)
+    shared = takewhile(lambda parts: len(set(parts)) == 1, zip(first, *others, strict=False))
+    return ".".join(parts[0] for parts in shared)
 
 
 def shorten(name: str, letters: int = LETTERS) -> str:
@@ -196,8 +203,9 @@ def fates(blocks: Sequence[Block], rest: Liveness) -> list[Fate]:
         Fate(
             all(rest.states[i] is None for i in block.vertices),
             tuple(i for i in block.vertices if i in rest.bypassed),
-            rest.forwarded.issuperset(block.vertices[:1] if block.form == "joint" else block.vertices),
+            rest.forwarded.issuperset(
+                block.vertices[:1] if block.form == "joint" else block.vertices
+            ),
         )
         for block in blocks
     ]
-

@@ -29,7 +29,12 @@ def predictions(facts: Facts) -> Markup | None:
             "diagonal the prediction was right; above it, the network was worse than predicted.",
             class_="lead",
         ),
-        tag("div", chart, tag("div", _precision(used), legend(used, _deviation_key(used))), class_="pair"),
+        tag(
+            "div",
+            chart,
+            tag("div", _precision(used), legend(used, _deviation_key(used))),
+            class_="pair",
+        ),
         aria_labelledby="predicted",
     )
 
@@ -40,14 +45,17 @@ def _precision(used: list[Evaluation]) -> Markup:
         abs(e.predicted - e.loss) / abs(e.loss) for e in used if e.predicted is not None and e.loss
     )
     middle = figures.share(errors[len(errors) // 2]) if errors else figures.DASH
-    text = f"{len(used)} predictions; half of them were off by less than {middle} of the measured loss."
+    text = (
+        f"{len(used)} predictions; half of them were off by less than {middle} of the measured "
+        "loss."
+    )
     if not any(e.deviation for e in used):
         return tag("p", text)
     within = sum(abs((e.predicted or 0) - (e.loss or 0)) <= (e.deviation or 0) for e in used)
     return tag(
         "p",
         f"{text} In {figures.share(within / len(used))} of the cases the measured loss lay within "
-        f"one standard deviation ({figures.share(0.68)} would be well calibrated).",
+        f"one standard deviation (68{figures.THIN}% would be well calibrated).",
     )
 
 
@@ -74,7 +82,9 @@ def _intro(facts: Facts) -> str:
     if not facts.evaluations:
         return "Nothing has been evaluated yet."
     counts = Counter(e.split for e in facts.evaluations)
-    splits = ", ".join(f"{counts[s]} on the {s} split" for s in ("search", "verify", "report") if counts[s])
+    splits = ", ".join(
+        f"{counts[s]} on the {s} split" for s in ("search", "verify", "report") if counts[s]
+    )
     seconds = sum(e.seconds for e in facts.evaluations)
     text = f"{len(facts.evaluations)} masks measured in {_duration(seconds)}: {splits}."
     if not facts.search:

@@ -27,7 +27,7 @@ def size(value: float) -> str:
 
 def share(fraction: float) -> str:
     """A fraction in per cent: 0.296 → "29.6 %"."""
-    return f"{100 * fraction:.1f}".removesuffix(".0") + f"{THIN}%"
+    return f"{100 * fraction:.1f}{THIN}%"
 
 
 def change(before: float, after: float) -> str:
@@ -41,12 +41,15 @@ def change(before: float, after: float) -> str:
 
 
 def plain(value: float | None) -> str:
-    """A loss or another real number in four digits."""
+    """A loss or another real number in about four digits."""
     if value is None:
         return DASH
     if not math.isfinite(value):
         return str(value)
-    text = f"{value:.3e}" if value and not 1e-3 <= abs(value) < 1e5 else f"{value:.4g}"
+    if value and not 1e-3 <= abs(value) < 1e5:
+        text = f"{value:.2e}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
+    else:
+        text = f"{value:.{3 if abs(value) < 10 else 2 if abs(value) < 100 else 0}f}"
     return text.replace("-", MINUS)
 
 
@@ -67,4 +70,10 @@ def shape(value: tuple[int, ...] | None, batched: tuple[int, ...] = ()) -> str:
 
 
 def _three(value: float) -> str:
-    return f"{value:.2f}" if abs(value) < 9.995 else f"{value:.1f}" if abs(value) < 99.95 else f"{value:.0f}"
+    return (
+        f"{value:.2f}"
+        if abs(value) < 9.995
+        else f"{value:.1f}"
+        if abs(value) < 99.95
+        else f"{value:.0f}"
+    )

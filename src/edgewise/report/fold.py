@@ -5,14 +5,16 @@ from __future__ import annotations
 from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from .layout import Box, Layout, Point
 
 STUB = 12.0  # how far a line is drawn beyond a cut
 MARGIN = 14.0
 BETWEEN = 44.0  # between columns
-CROSSING = 0.12  # of a column's height: what one more line across a cut costs
+CROSSING = 0.25  # of a column's height: what one more line across a cut costs
 MOST = 8
+LOW = 640.0  # a drawing no higher needs no further columns
 
 Piece = tuple[int, tuple[Point, ...]]  # column, corners
 
@@ -37,10 +39,14 @@ class Folded:
 
 
 def fold(layout: Layout, width: float) -> Folded:
-    """The layout in as many columns of about equal height as fit `width` (at least one)."""
+    """The layout in columns of about equal height.
+
+    As few columns as keep it low, otherwise as many as fit `width` (at least one).
+    """
     choices = [_folded(layout, _chosen(layout, n)) for n in range(1, MOST + 1)]
     fitting = [choice for choice in choices if choice.width <= width] or choices[:1]
-    return min(fitting, key=lambda choice: choice.height)
+    low = [choice for choice in fitting if choice.height <= LOW]
+    return low[0] if low else min(fitting, key=lambda choice: choice.height)
 
 
 def _chosen(layout: Layout, columns: int) -> list[float]:
@@ -58,12 +64,7 @@ def _chosen(layout: Layout, columns: int) -> list[float]:
 
 def _across(layout: Layout, cut: float) -> set[float]:
     """Where lines cross a height."""
-    return {
-        a[0]
-        for line in layout.lines
-        for a, b in zip(line, line[1:], strict=False)
-        if a[1] < cut < b[1]
-    }
+    return {a[0] for line in layout.lines for a, b in pairwise(line) if a[1] < cut < b[1]}
 
 
 def _folded(layout: Layout, cuts: Sequence[float]) -> Folded:
@@ -113,8 +114,8 @@ def _moves(
             points[column] += corners
     moves: list[Point] = []
     left, height = MARGIN, 0.0
-    for column in points:
-        xs, ys = [p[0] for p in column] or [0.0], [p[1] for p in column] or [0.0]
+    for part in points:
+        xs, ys = [p[0] for p in part] or [0.0], [p[1] for p in part] or [0.0]
         moves.append((left - min(xs), MARGIN - min(ys)))
         left += max(xs) - min(xs) + BETWEEN
         height = max(height, max(ys) - min(ys))

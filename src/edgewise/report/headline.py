@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from ..plan import Measured, Plan
 from . import figures
@@ -81,14 +81,20 @@ def _tiles(facts: Facts) -> Markup | None:
         return None
     tiles = [
         ("Units removed", str(len(plan.removed)), f"of {len(facts.graph.units)}"),
-        ("MACs", figures.change(plan.before.macs, plan.after.macs),
-         f"{figures.count(plan.after.macs)} left"),
-        ("Parameters", figures.change(plan.before.params, plan.after.params),
-         f"{figures.count(plan.after.params)} left"),
+        (
+            "MACs",
+            figures.change(plan.before.macs, plan.after.macs),
+            f"{figures.count(plan.after.macs)} left",
+        ),
+        (
+            "Parameters",
+            figures.change(plan.before.params, plan.after.params),
+            f"{figures.count(plan.after.params)} left",
+        ),
     ]
     if facts.outcome.latency_ms:
         before, after = facts.outcome.latency_ms
-        tiles.append(("Latency", figures.change(before, after), f"{figures.plain(after)} ms left"))
+        tiles.append(("Latency", figures.change(before, after), f"{after:.3g} ms left"))
     split = next((s for s in SPLITS if s in plan.measured), None)
     measured = facts.outcome.healed or (plan.measured[split] if split else None)
     if measured:
@@ -97,25 +103,32 @@ def _tiles(facts: Facts) -> Markup | None:
         tiles.append((f"{name.capitalize()}{note}", value, f"unpruned {before_}"))
     return tag(
         "dl",
-        (tag("div", tag("dt", a), tag("dd", b), tag("dd", c, class_="note"), class_="tile")
-         for a, b, c in tiles),
+        (
+            tag("div", tag("dt", a), tag("dd", b), tag("dd", c, class_="note"), class_="tile")
+            for a, b, c in tiles
+        ),
         class_="tiles",
     )
 
 
 def _costs(facts: Facts) -> Markup:
     before, plan = facts.before, facts.plan
-    after = plan.after if plan else None
+    if plan is None:
+        whole = [(label, show(getattr(before, name))) for name, label, show in COSTS]
+        return _table("Cost", ("For one example", "Unpruned"), whole)
     rows = [
-        (label, show(getattr(before, name)), show(getattr(after, name)) if after else figures.DASH,
-         figures.change(getattr(before, name), getattr(after, name)) if after else figures.DASH)
+        _compared(label, getattr(before, name), getattr(plan.after, name), show)
         for name, label, show in COSTS
     ]
     if facts.outcome.latency_ms:
         a, b = facts.outcome.latency_ms
-        rows.append(("Latency, ms", figures.plain(a), figures.plain(b), figures.change(a, b)))
+        rows.append(("Latency, ms", f"{a:.3g}", f"{b:.3g}", figures.change(a, b)))
     head = ("For one example", "Unpruned", "Pruned", "Change")
     return _table("Cost", head, rows)
+
+
+def _compared(label: str, before: int, after: int, show: Callable[[float], str]) -> tuple[str, ...]:
+    return label, show(before), show(after), figures.change(before, after)
 
 
 def _measurements(facts: Facts) -> Markup | None:
@@ -129,8 +142,10 @@ def _measurements(facts: Facts) -> Markup | None:
             label,
             _pair(figures.plain(m.loss), figures.plain(m.unpruned_loss), _interval(m)),
             *(
-                _pair(figures.metric(n, m.metrics.get(n)),
-                      figures.metric(n, m.unpruned_metrics.get(n)))
+                _pair(
+                    figures.metric(n, m.metrics.get(n)),
+                    figures.metric(n, m.unpruned_metrics.get(n)),
+                )
                 for n in metrics
             ),
             figures.count(m.samples),
@@ -172,8 +187,8 @@ def _pair(value: str, unpruned: str, interval: str | None = None) -> list[Markup
 
 def _table(
     caption: str,
-    head: tuple[str, ...],
-    rows: list[tuple[object, ...]] | list[tuple[str, str, str, str]],
+    head: Sequence[str],
+    rows: Sequence[tuple[object, ...]],
     note: str | None = None,
 ) -> Markup:
     table = tag(

@@ -140,7 +140,7 @@ def _place(
         left = wish - width / 2
     left = max(left, right + BETWEEN)
     for index in siblings:
-        xs[index] = left + items[index].width / 2
+        xs[index] = float(round(left + items[index].width / 2))
         left += items[index].width + BETWEEN
     return left - BETWEEN
 
@@ -198,10 +198,13 @@ def _gaps(
     for source, target in links:
         parents[target].add(source)
         far = rows[target] > rows[source] + 1
-        if abs((lanes[source] if far else xs[source]) - xs[target]) > 0.5:
+        if (lanes[source] if far else xs[source]) != xs[target]:
             arriving[rows[target] - 1].add(target)
     return [
-        _gap(sorted(leaving[row]), {target: frozenset(parents[target]) for target in sorted(arriving[row])})
+        _gap(
+            sorted(leaving[row]),
+            {target: frozenset(parents[target]) for target in sorted(arriving[row])},
+        )
         for row in range(max(rows, default=0) + 1)
     ]
 
@@ -243,7 +246,7 @@ def _line(
         x = lanes[link[0]]
         y = floors[source.row] + gaps[source.row].leaving[link[0]]
         points += [(source.x, y), (x, y)]
-    if abs(x - target.x) > 0.5:
+    if x != target.x:
         above = target.row - 1
         y = floors[above] + gaps[above].arriving[link[1]]
         points += [(x, y), (target.x, y)]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..graph import Graph
 from . import figures
 from .blocks import Block, Fate, Link, Membership, contract, fates, membership, units_of
 from .facts import Facts
 from .fold import Folded, fold
-from ..graph import Graph
 from .layout import Box, Item, Point, arrange
 from .markup import Markup, number, tag
 
@@ -32,8 +32,14 @@ def network(facts: Facts) -> Markup:
         tag("div", _legend(after) if facts.plan else None, _buttons(), class_="tools"),
         tag(
             "div",
-            tag("div", _drawing(facts, blocks, after, links, folded), class_="stage", tabindex=0,
-                role="group", aria_label="Network drawing; scroll to pan"),
+            tag(
+                "div",
+                _drawing(facts, blocks, after, links, folded),
+                class_="stage",
+                tabindex=0,
+                role="group",
+                aria_label="Network drawing; scroll to pan",
+            ),
             class_="figure",
         ),
         class_="pannable",
@@ -54,14 +60,32 @@ def _caption(facts: Facts, blocks: int) -> str:
 
 def _legend(after: Sequence[Fate]) -> Markup:
     seen = set(map(_kind, after))
-    entries = (("live", "stays"), ("dead", "removed"), ("forwarded", "passes its one input on"),
-               ("bypassed", "contains bypassed layers"))
+    entries = (
+        ("live", "stays"),
+        ("dead", "removed"),
+        ("forwarded", "passes its one input on"),
+        ("bypassed", "contains bypassed layers"),
+    )
     return tag(
         "ul",
         (
-            tag("li", tag("svg", tag("g", tag("rect", x=1, y=1, width=26, height=12, rx=3),
-                                     _strike(name, 1, 1, 27, 13), class_=f"node {name}"),
-                          width=28, height=14, viewBox="0 0 28 14", aria_hidden="true"), text)
+            tag(
+                "li",
+                tag(
+                    "svg",
+                    tag(
+                        "g",
+                        tag("rect", x=1, y=1, width=26, height=12, rx=3),
+                        _strike(name, 1, 1, 27, 13),
+                        class_=f"node {name}",
+                    ),
+                    width=28,
+                    height=14,
+                    viewBox="0 0 28 14",
+                    aria_hidden="true",
+                ),
+                text,
+            )
             for name, text in entries
             if name in seen
         ),
@@ -70,11 +94,17 @@ def _legend(after: Sequence[Fate]) -> Markup:
 
 
 def _buttons() -> Markup:
-    entries = (("in", "+", "Zoom in"), ("out", "\N{MINUS SIGN}", "Zoom out"), ("fit", "Fit", "Fit the width"))
+    entries = (
+        ("in", "+", "Zoom in"),
+        ("out", "\N{MINUS SIGN}", "Zoom out"),
+        ("fit", "Fit", "Fit the width"),
+    )
     return tag(
         "div",
-        (tag("button", text, type="button", data_zoom=name, aria_label=label, title=label)
-         for name, text, label in entries),
+        (
+            tag("button", text, type="button", data_zoom=name, aria_label=label, title=label)
+            for name, text, label in entries
+        ),
         class_="zoom",
     )
 
@@ -121,10 +151,13 @@ def _drawing(
         "svg",
         tag("g", (_line(facts, links[i], folded.lines[i], dead[i], members) for i in order)),
         tag("g", (_crossing(point) for point in folded.crossings), class_="crossings"),
-        tag("g", (
-            _node(facts, i, block, folded.boxes[i], fate, members)
-            for i, (block, fate) in enumerate(zip(blocks, after, strict=True))
-        )),
+        tag(
+            "g",
+            (
+                _node(facts, i, block, folded.boxes[i], fate, members)
+                for i, (block, fate) in enumerate(zip(blocks, after, strict=True))
+            ),
+        ),
         class_="network",
         width=folded.width,
         height=folded.height,
@@ -174,8 +207,11 @@ def _towards(a: Point, b: Point, distance: float) -> Point:
 
 def _crossing(point: Point) -> Markup:
     x, y = point
-    return tag("path", d=f"M{number(x - 3.5)} {number(y - 3)}L{number(x)} {number(y + 1)}"
-                         f"L{number(x + 3.5)} {number(y - 3)}")
+    return tag(
+        "path",
+        d=f"M{number(x - 3.5)} {number(y - 3)}L{number(x)} {number(y + 1)}"
+        f"L{number(x + 3.5)} {number(y - 3)}",
+    )
 
 
 def _node(
@@ -191,7 +227,13 @@ def _node(
         tag("title", text),
         tag("rect", x=box.left, y=box.top, width=box.width, height=box.height, rx=radius),
         _strike(kind, box.left, box.top, box.right, box.bottom),
-        tag("text", block.label, x=box.x, y=label_y, class_="sign" if block.form == "joint" else None),
+        tag(
+            "text",
+            block.label,
+            x=box.x,
+            y=label_y,
+            class_="sign" if block.form == "joint" else None,
+        ),
         tag("text", detail, x=box.x, y=box.y + 11, class_="detail") if detail else None,
         class_=f"node {kind} {block.form}",
         data_id=index,
@@ -208,8 +250,11 @@ def _kind(fate: Fate) -> str:
 
 def _strike(kind: str, left: float, top: float, right: float, bottom: float) -> Markup | None:
     if kind == "dead":
-        return tag("path", d=f"M{number(left)} {number(bottom)}L{number(right)} {number(top)}",
-                   class_="strike")
+        return tag(
+            "path",
+            d=f"M{number(left)} {number(bottom)}L{number(right)} {number(top)}",
+            class_="strike",
+        )
     return None
 
 

@@ -18,9 +18,7 @@ def reproduce(facts: Facts, extra: Mapping[str, str]) -> Markup:
         tag("h2", "How to reproduce", id="reproduce"),
         tag("dl", (_entry(*pair) for pair in _entries(facts)), class_="facts card"),
         _removed(facts),
-        (
-            [tag("h3", label), tag("pre", text, tabindex=0)] for label, text in extra.items()
-        ),
+        ([tag("h3", label), tag("pre", text, tabindex=0)] for label, text in extra.items()),
         aria_labelledby="reproduce",
     )
 
@@ -28,9 +26,12 @@ def reproduce(facts: Facts, extra: Mapping[str, str]) -> Markup:
 def _entries(facts: Facts) -> Iterator[tuple[str, str]]:
     graph, plan = facts.graph, facts.plan
     yield "edgewise", __version__
-    yield "Graph", (
-        f"{len(graph.vertices)} operators, {len(graph.edges)} edges, {len(graph.units)} units "
-        f"({', '.join(graph.granularity)}), read by {graph.frontend}"
+    yield (
+        "Graph",
+        (
+            f"{len(graph.vertices)} operators, {len(graph.edges)} edges, {len(graph.units)} units "
+            f"({', '.join(graph.granularity)}), read by {graph.frontend}"
+        ),
     )
     yield "Fingerprint", graph.fingerprint
     if plan is None:
@@ -43,8 +44,15 @@ def _entries(facts: Facts) -> Iterator[tuple[str, str]]:
         spread = f" ± {figures.plain(deviation)}" if deviation is not None else ""
         yield "Predicted loss", f"{figures.plain(loss)}{spread}"
     for name, value in plan.provenance.items():
-        yield name, value if isinstance(value, str) else json.dumps(value, default=str)
+        yield f"{name[:1].upper()}{name[1:]}", _plain(value)
     yield "Mask", plan.bits
+
+
+def _plain(value: object) -> str:
+    """A value of the provenance in words: {"a": 1, "b": 2} → "a 1, b 2"."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _entry(name: str, value: str) -> Markup:

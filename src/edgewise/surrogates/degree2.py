@@ -19,6 +19,7 @@ from .observations import (
     is_constant,
     original_scale,
 )
+from .threads import single_threaded
 
 SCALES = ((1.0, 1.0), (-1.0, 2.0), (-2.0, 2.0))  # of log variances: constant, units, pairs
 
@@ -40,6 +41,7 @@ class Degree2(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(self, *, link: Link = "log") -> None:
         self.link = link
 
+    @single_threaded
     def fit(self, X: ArrayLike, y: ArrayLike) -> Degree2:
         """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
 
@@ -67,6 +69,7 @@ class Degree2(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """
         return original_scale(self.predict_link(X, return_std), self.link)
 
+    @single_threaded
     def predict_link(self, X: ArrayLike, return_std: bool = False) -> Any:
         """As `predict`, on the link scale."""
         check_is_fitted(self)

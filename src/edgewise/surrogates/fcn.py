@@ -20,6 +20,7 @@ from .observations import (
     original_scale,
     refuse_std,
 )
+from .threads import single_threaded
 
 
 class FCN(RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -50,6 +51,7 @@ class FCN(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.iterations = iterations
         self.random_state = random_state
 
+    @single_threaded
     def fit(self, X: ArrayLike, y: ArrayLike) -> FCN:
         """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
 

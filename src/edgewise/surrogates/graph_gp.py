@@ -24,6 +24,7 @@ from .observations import (
 )
 from .path_fit import PathFit, fit_path_sum, path_sum
 from .reduction import reduce_graph
+from .threads import single_threaded
 
 FOLDS = 5
 ROWS = 2048  # masks predicted at a time, to bound memory
@@ -74,6 +75,7 @@ class GraphGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.link = link
         self.random_state = random_state
 
+    @single_threaded
     def fit(self, X: ArrayLike, y: ArrayLike) -> GraphGP:
         """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
 
@@ -145,6 +147,7 @@ class GraphGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """
         return original_scale(self.predict_link(X, return_std), self.link)
 
+    @single_threaded
     def predict_link(self, X: ArrayLike, return_std: bool = False) -> Any:
         """As `predict`, on the link scale."""
         check_is_fitted(self)
@@ -179,6 +182,7 @@ class GraphGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         scales = self.posterior_.scales[: len(diagonal)]
         return np.asarray(scales @ np.array(diagonal)) + self.posterior_.hamming
 
+    @single_threaded
     def sample(
         self,
         X: ArrayLike,

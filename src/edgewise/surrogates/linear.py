@@ -19,6 +19,7 @@ from .observations import (
     is_constant,
     original_scale,
 )
+from .threads import single_threaded
 
 
 class Linear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -44,6 +45,7 @@ class Linear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(self, *, link: Link = "log") -> None:
         self.link = link
 
+    @single_threaded
     def fit(self, X: ArrayLike, y: ArrayLike) -> Linear:
         """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
 

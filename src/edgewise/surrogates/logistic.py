@@ -20,6 +20,7 @@ from .observations import (
     original_scale,
     refuse_std,
 )
+from .threads import single_threaded
 
 PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)  # scikit-learn's C, the inverse of the ridge
 FOLDS = 5
@@ -49,6 +50,7 @@ class Logistic(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(self, *, link: Link = "log") -> None:
         self.link = link
 
+    @single_threaded
     def fit(self, X: ArrayLike, y: ArrayLike) -> Logistic:
         """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
 

@@ -15,6 +15,7 @@ from scipy.linalg import cholesky, lapack, solve_triangular
 from scipy.optimize import minimize
 
 from .observations import Array
+from .threads import single_threaded
 
 JITTER = 1e-8
 SPREAD = 1.0  # of log w_e around their common mean, in nats
@@ -86,6 +87,7 @@ def weighted_hamming(X: Array, Z: Array, relevance: Array) -> Array:
     return np.asarray(np.maximum(distance, 0.0))
 
 
+@single_threaded
 def fit_process(X: Array, target: Array, kernels: list[Array], prior: Prior) -> Posterior:
     """The process whose hyper-parameters maximise marginal likelihood times prior.
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from .flow import Flow
 from .observations import Array, is_constant
+from .threads import single_threaded
 
 RIDGES = (1.0, 0.3, 0.1, 0.03, 0.01)  # for a target of unit variance
 
@@ -31,6 +32,7 @@ def path_sum(flow: Flow, fit: PathFit, X: Array) -> Array:
     return fit.intercept + fit.slope * (1.0 - _saturated(z, fit.kappa)[0])
 
 
+@single_threaded
 def fit_path_sum(
     flow: Flow,
     X: Array,

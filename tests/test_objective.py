@@ -1,0 +1,60 @@
+"""Objectives: what they refuse, what they average."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import edgewise as ew
+from edgewise.errors import ObjectiveError
+
+X, Y = torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
+
+
+def test_means_weigh_batches_by_size() -> None:
+    objective = ew.Objective([(X[:4], Y[:4]), (X[4:], Y[4:])], loss=F.cross_entropy)
+    out = [X[:4, :3], X[4:, :3]]
+    measured = objective.measure(out, "search")
+    assert measured.loss == pytest.approx(float(F.cross_entropy(X[:, :3], Y)))
+    assert measured.each is None
+
+
+def test_losses_of_every_example_are_kept() -> None:
+    each = lambda o, t: F.cross_entropy(o, t, reduction="none")  # noqa: E731
+    objective = ew.Objective([(X[:4], Y[:4]), (X[4:], Y[4:])], loss=each)
+    measured = objective.measure([X[:4, :3], X[4:, :3]], "search")
+    assert measured.each is not None
+    assert measured.loss == pytest.approx(float(measured.each.mean()))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ew.Objective([], loss=F.cross_entropy), "search loader is empty"),
+        (lambda: ew.Objective([(X, Y)], loss=F.cross_entropy, report=[]), "report loader is empty"),
+        (lambda: ew.Objective([X], loss=F.cross_entropy), r"must give \(inputs, targets\) pairs"),
+        (lambda: ew.Recovery("batchnorm"), "needs calibration data"),
+        (lambda: ew.Recovery("batchnorm", []), "calibration loader is empty"),
+        (lambda: ew.Recovery("linear"), "Recovery is"),
+    ],
+)
+def test_bad_objectives_are_refused(make, message: str) -> None:
+    with pytest.raises(ObjectiveError, match=message):
+        make()
+
+
+def test_a_loss_of_another_shape_is_refused() -> None:
+    objective = ew.Objective([(X, Y)], loss=lambda o, t: o)
+    with pytest.raises(ObjectiveError, match=r"must give a scalar or one value an example \(\[6\]\)"):
+        objective.measure([X], "search")
+
+
+def test_the_fingerprint_knows_data_loss_and_recovery() -> None:
+    base = ew.Objective([(X, Y)], loss=F.cross_entropy)
+    same = ew.Objective([(X.clone(), Y)], loss=F.cross_entropy)
+    assert base.fingerprint == same.fingerprint
+    others = [
+        ew.Objective([(X + 1, Y)], loss=F.cross_entropy),
+        ew.Objective([(X, Y)], loss=F.nll_loss),
+        ew.Objective([(X, Y)], loss=F.cross_entropy, recovery=ew.Recovery("batchnorm", [X])),
+    ]
+    assert len({base.fingerprint, *(o.fingerprint for o in others)}) == 4

@@ -1,0 +1,175 @@
+"""Law 7: a study interrupted anywhere ends with the plan of one that was not."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jobs
+import pytest
+
+import edgewise as ew
+from edgewise.errors import BudgetError, ObjectiveError, PlanError, StorageError
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def reference() -> ew.Plan:
+    return jobs.plan_of(None)
+
+
+def test_a_plan_says_what_was_measured(reference: ew.Plan) -> None:
+    graph, objective = jobs.make()
+    assert set(reference.measured) == {"search", "verify", "report"}
+    mask = graph.mask(bits=reference.bits)
+    assert reference.after == ew.cost(graph, mask)
+    assert reference.after.macs <= 0.7 * reference.before.macs
+    assert [graph.units[u].name for u in mask.removed] == list(reference.removed)
+    report = reference.measured["report"]
+    low, high = report.interval or (0.0, 0.0)
+    assert low < report.loss < high
+    small = ew.prune(graph, reference).eval()
+    x, _ = objective.splits["report"][0]
+    again = objective.measure([small(*x)], "report")
+    assert again.loss == pytest.approx(report.loss, rel=1e-5)
+
+
+def test_the_same_seed_gives_the_same_plan(reference: ew.Plan) -> None:
+    assert jobs.plan_of(None).to_dict() == reference.to_dict()
+
+
+def test_another_seed_is_another_search() -> None:
+    def masks(seed: int) -> list[str]:
+        study = ew.Study(*jobs.make())
+        study.run(20, jobs.BUDGET, seed=seed)
+        return [e.mask for e in study.evaluations]
+
+    assert masks(0) != masks(1)
+
+
+def test_going_on_measures_nothing_twice(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    first = ew.Study(*jobs.make(), url)
+    first.run(25, jobs.BUDGET)
+    before = first.evaluations
+    again = ew.Study(*jobs.make(), url)
+    again.run(25, jobs.BUDGET)
+    assert again.evaluations == before
+    again.run(30, jobs.BUDGET)
+    assert again.evaluations[:25] == before
+    assert len(again.evaluations) == 30
+
+
+def test_a_new_budget_starts_from_what_is_known() -> None:
+    study = ew.Study(*jobs.make())
+    study.run(30, jobs.BUDGET)
+    tighter = study.plan(ew.Budget(macs=0.5))
+    assert tighter.after.macs <= 0.5 * tighter.before.macs
+    count = len([e for e in study.evaluations if e.split == "search"])
+    study.run(5, ew.Budget(macs=0.5))
+    assert len([e for e in study.evaluations if e.split == "search"]) <= count + 5
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_and_resumed_ends_with_the_same_plan(tmp_path: Path, seed: int, reference) -> None:
+    """SIGKILL at random instants, in another process, again and again until one run comes through."""
+    database, out = tmp_path / "study.db", tmp_path / "plan.json"
+    command = [sys.executable, str(HERE / "jobs.py"), str(database), str(out)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    rng, kills, seen = random.Random(seed), 0, 0
+    while not out.exists():
+        job = subprocess.Popen(command, env=environment, cwd=HERE)
+        if kills < 3:
+            wait_for_more(database, seen + rng.randint(1, 12), job)
+            time.sleep(rng.random() * 0.05)
+            job.send_signal(signal.SIGKILL)
+            kills += 1
+        assert job.wait(120) in (0, -signal.SIGKILL)
+        found = stored(database)
+        assert found >= seen, "a finished evaluation was lost"
+        seen = found
+    assert kills == 3
+    data = json.loads(out.read_text())
+    del data["tensors"]
+    assert data == json.loads(json.dumps(reference.to_dict()))
+
+
+def stored(database: Path) -> int:
+    if not database.exists():
+        return 0
+    try:
+        return len(ew.Study(*jobs.make(jobs.slow_losses), f"sqlite:///{database}", "job").evaluations)
+    except StorageError:
+        return 0
+
+
+def wait_for_more(database: Path, count: int, job: subprocess.Popen) -> None:
+    import sqlite3
+
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and job.poll() is None:
+        try:
+            with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+                found = connection.execute("select count(*) from evaluations").fetchone()[0]
+        except sqlite3.Error:
+            found = 0
+        if found >= count:
+            return
+        time.sleep(0.01)
+
+
+def test_failing_masks_do_not_end_a_study() -> None:
+    calls = []
+
+    def moody(outputs, targets):
+        calls.append(1)
+        if len(calls) % 9 == 5:
+            raise RuntimeError("out of order")
+        if len(calls) % 9 == 7:
+            return outputs.mean() * float("nan")
+        return jobs.losses(outputs, targets)
+
+    study = ew.Study(*jobs.make(moody))
+    study.run(30, jobs.BUDGET)
+    states = [e.status for e in study.evaluations]
+    assert len(states) == 30
+    assert states.count("failed") >= 2
+    assert states.count("nan") >= 2
+    frame = study.frame()
+    assert frame["loss"].notna().sum() == states.count("ok")
+
+
+def test_an_objective_that_cannot_measure_the_model_says_so() -> None:
+    def broken(outputs, targets):
+        raise RuntimeError("wrong labels")
+
+    study = ew.Study(*jobs.make(broken))
+    with pytest.raises(ObjectiveError, match=r"unpruned network cannot be measured.*wrong labels"):
+        study.run(10, jobs.BUDGET)
+    with pytest.raises(ObjectiveError, match="The loss is nan"):
+        ew.Study(*jobs.make(lambda o, t: o.mean() * float("nan"))).run(10, jobs.BUDGET)
+
+
+def test_impossible_wishes_are_explained() -> None:
+    study = ew.Study(*jobs.make())
+    with pytest.raises(PlanError, match="call study.run"):
+        study.plan()
+    with pytest.raises(BudgetError, match="Removing all that can be removed leaves macs"):
+        study.run(10, ew.Budget(macs=0.001))
+    with pytest.raises(ew.errors.EdgewiseError, match="No surrogate that can search is called 'Oracle'"):
+        study.run(20, jobs.BUDGET, surrogate="Oracle")
+
+
+def test_progress_counts_up() -> None:
+    told = []
+    study = ew.Study(*jobs.make())
+    study.run(24, jobs.BUDGET, progress=told.append)
+    study.plan(finalists=3, progress=told.append)
+    run = [p for p in told if p.total == 24]
+    assert [p.done for p in run] == list(range(1, 25))
+    assert {p.phase for p in told} >= {"leave-one-out", "sampling", "verifying", "reporting"}
