@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from machine import describe
 from safetensors.torch import load_file
 
 import edgewise as ew
@@ -25,6 +24,7 @@ from edgewise.datasets import load_batches
 from edgewise.sources import load_loss, load_metrics
 from edgewise.study import Study
 from edgewise.tables import Rows
+from machine import describe
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from resnet_cifar import resnet56

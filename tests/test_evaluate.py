@@ -1,8 +1,7 @@
-"""Law 6: the sharing engine measures what the masked model, run alone, gives; failures stay records."""
+"""Law 6: the sharing engine measures what a masked model gives; failures are records."""
 
 import random
 
-import jobs
 import pytest
 import torch
 from hypothesis import given
@@ -10,8 +9,10 @@ from hypothesis import strategies as st
 from torch.utils import _pytree as pytree
 
 import edgewise as ew
+import jobs
 from edgewise.evaluate import Engine
-from edgewise.testing import ZOO, build, compare, random_mask, relative_difference
+from edgewise.rewrite import compare, relative_difference
+from edgewise.testing import ZOO, build, random_mask
 
 
 def first(outputs, targets):
@@ -27,7 +28,10 @@ def test_engine_equals_one_mask_at_a_time(name: str, seed: int) -> None:
     graph = ew.trace(model, args)
     rng = random.Random(seed)
     masks = list({random_mask(graph, rng) for _ in range(6)})
-    halves = [(tuple(a[:1] for a in args), torch.zeros(1)), (tuple(a[1:] for a in args), torch.zeros(1))]
+    halves = [
+        (tuple(a[:1] for a in args), torch.zeros(1)),
+        (tuple(a[1:] for a in args), torch.zeros(1)),
+    ]
     objective = ew.Objective(halves, loss=first)
     for outcome in Engine(graph, objective, chunk=4).evaluate(masks):
         record = outcome.evaluation
@@ -53,7 +57,7 @@ def test_recovery_is_that_of_train_mode_layer_by_layer() -> None:
     state = small.state_dict()
     assert len(outcome.tensors) == 8  # two blocks of two norms behind the removal
     for name, tensor in outcome.tensors.items():
-        assert relative_difference(state[name], tensor) < 1e-4, name
+        assert relative_difference(state[name], tensor) < 1e-3, name
 
 
 def test_recovered_tensors_give_the_measured_loss() -> None:
@@ -117,7 +121,9 @@ def test_masks_share_what_they_have_in_common() -> None:
     count = []
     objective = ew.Objective([(args, torch.zeros(2))], loss=first)
     engine = Engine(graph, objective)
-    handle = graph.program.module.stem.get_submodule("0").register_forward_hook(lambda *_: count.append(1))
+    handle = graph.program.module.stem.get_submodule("0").register_forward_hook(
+        lambda *_: count.append(1)
+    )
     list(engine.evaluate([graph.mask([u]) for u in range(len(graph.units))]))
     handle.remove()
     assert len(count) == 1

@@ -39,7 +39,7 @@ def test_wrong_masks_are_refused(residual: ew.Graph, branches: ew.Graph) -> None
     with pytest.raises(MaskError, match="has 6 bits, the graph 12 units"):
         ew.liveness(residual, branches.empty)
     other = residual.select(lambda unit: unit.name != residual.units[0].name)
-    wrong = ew.Mask(other.empty.bits + (False,), other.fingerprint)
+    wrong = ew.Mask((*other.empty.bits, False), other.fingerprint)
     with pytest.raises(MaskError, match="belongs to graph"):
         ew.liveness(residual, wrong)
 

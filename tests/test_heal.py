@@ -1,10 +1,10 @@
 """Healing lowers the loss, leaves its input alone, and stops where the loss does."""
 
-import jobs
 import pytest
 import torch
 
 import edgewise as ew
+import jobs
 from edgewise.errors import EdgewiseWarning, ObjectiveError
 from edgewise.testing import build
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgewise as ew
-from edgewise import testing
+from edgewise import laws
 from edgewise.testing import ZOO, build
 
 
@@ -21,22 +21,22 @@ def traced(name: str, dtype: torch.dtype = torch.float32) -> tuple[torch.nn.Modu
 
 @pytest.mark.parametrize("name", ZOO)
 def test_nothing_removed_changes_nothing(name: str) -> None:
-    testing.law_nothing_removed(*traced(name))
+    laws.law_nothing_removed(*traced(name))
 
 
-@pytest.mark.parametrize("law", testing.MASK_LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("law", laws.MASK_LAWS, ids=lambda law: law.__name__)
 @pytest.mark.parametrize("name", ZOO)
 @given(seed=st.integers(0, 10**6))
 def test_laws_hold(name: str, law, seed: int) -> None:
     _, graph = traced(name)
-    law(graph, testing.random_mask(graph, random.Random(seed)))
+    law(graph, laws.random_mask(graph, random.Random(seed)))
 
 
 @pytest.mark.parametrize("name", ZOO)
 @given(seed=st.integers(0, 10**6))
 def test_pruned_is_masked_in_double_precision(name: str, seed: int) -> None:
     _, graph = traced(name, torch.float64)
-    testing.law_pruned_is_masked(graph, testing.random_mask(graph, random.Random(seed)))
+    laws.law_pruned_is_masked(graph, laws.random_mask(graph, random.Random(seed)))
 
 
 def test_the_laws_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,12 +44,12 @@ def test_the_laws_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     _, graph = traced("residual")
     mask = graph.mask([0])
     other = graph.mask([4])
-    rewritten = testing.rewritten
-    monkeypatch.setattr(testing, "rewritten", lambda g, m, t: rewritten(g, other, t))
+    rewritten = laws.rewritten
+    monkeypatch.setattr(laws, "rewritten", lambda g, m, t: rewritten(g, other, t))
     with pytest.raises(AssertionError, match="differ"):
-        testing.law_pruned_is_masked(graph, mask)
+        laws.law_pruned_is_masked(graph, mask)
     with pytest.raises(AssertionError, match="expected"):
-        testing.law_cost_is_exact(graph, graph.empty)
+        laws.law_cost_is_exact(graph, graph.empty)
 
 
 VISION = {
@@ -72,7 +72,7 @@ def test_torchvision(name: str) -> None:
         model = getattr(torchvision.models, name)(weights=None).eval()
         x = torch.randn(2, 3, VISION[name], VISION[name])
     graph = ew.trace(model, (x,))
-    testing.law_nothing_removed(model, graph)
+    laws.law_nothing_removed(model, graph)
     rng = random.Random(0)
     for _ in range(2):
         some = rng.sample(range(len(graph.units)), min(12, len(graph.units)))
@@ -80,8 +80,8 @@ def test_torchvision(name: str) -> None:
         for unit in some:
             more = mask.with_removed(unit)
             mask = more if ew.liveness(graph, more).connected else mask
-        worst, allowed = testing.compare(
-            ew.masked(graph, mask), testing.rewritten(graph, mask, {}), graph.program.args
+        worst, allowed = laws.compare(
+            ew.masked(graph, mask), laws.rewritten(graph, mask, {}), graph.program.args
         )
         assert worst <= allowed
-        testing.law_cost_is_exact(graph, mask)
+        laws.law_cost_is_exact(graph, mask)

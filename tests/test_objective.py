@@ -44,7 +44,9 @@ def test_bad_objectives_are_refused(make, message: str) -> None:
 
 def test_a_loss_of_another_shape_is_refused() -> None:
     objective = ew.Objective([(X, Y)], loss=lambda o, t: o)
-    with pytest.raises(ObjectiveError, match=r"must give a scalar or one value an example \(\[6\]\)"):
+    with pytest.raises(
+        ObjectiveError, match=r"must give a scalar or one value an example \(\[6\]\)"
+    ):
         objective.measure([X], "search")
 
 

@@ -5,13 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jobs
 import pytest
 import torch
 
 import edgewise as ew
+import jobs
 from edgewise.errors import EdgewiseError, PlanError
-from edgewise.testing import ZOO, build, compare
+from edgewise.rewrite import compare
+from edgewise.testing import ZOO, build
 
 HERE = Path(__file__).parent
 
@@ -28,7 +29,10 @@ def test_round_trip(plan: ew.Plan, tmp_path: Path) -> None:
     assert again.to_dict() == plan.to_dict()
     assert again.tensors.keys() == plan.tensors.keys()
     assert all(torch.equal(again.tensors[k], v) for k, v in plan.tensors.items())
-    assert sorted(p.name for p in path.parent.iterdir()) == ["plan.json", "plan.tensors.safetensors"]
+    assert sorted(p.name for p in path.parent.iterdir()) == [
+        "plan.json",
+        "plan.tensors.safetensors",
+    ]
 
 
 def test_damaged_plans_are_refused(plan: ew.Plan, tmp_path: Path) -> None:

@@ -370,5 +370,18 @@ def test_scales_hold_their_values(values: list[float]) -> None:
     assert all(0 <= scale(v) <= 100 for v in values)
     assert len(scale.ticks) < 40
     assert all(scale.low <= t <= scale.high or abs(t) < 1e-6 for t in scale.ticks)
-    positive = min(values) > 0
+    positive = min(values) > 1e-30
     assert scale.log == (positive and max(values) > 20 * min(values))
+
+
+def test_scales_bear_the_smallest_and_infinite_values(graph: Graph) -> None:
+    for values in ([5e-324, 1e-320], [1e-310, 1e9], [0.0], [-1.0, -1.0 - 1e-15]):
+        scale = fitted(values, 0.0, 100.0)
+        assert all(0 <= scale(v) <= 100 for v in values)
+        assert len(scale.ticks) < 40
+    endless = [
+        replace(e, loss=float("inf"), predicted=float("nan"), deviation=float("inf"))
+        for e in evaluations(graph)
+    ]
+    page = render(graph, [*evaluations(graph), *endless], None, title="Net")
+    assert page.count('class="mark star"') == 4  # two plots and their legends

@@ -100,4 +100,8 @@ def test_fatal_units_are_protected(branches: ew.Graph) -> None:
     assert [branches.units[u].name for u in pick.removed] == ["blocks.0.first.0..blocks.0.norm"]
     known[str(pick)] = Evaluation(str(pick), "search", loss(pick))
     names = {branches.units[u].name for u in fatal_units(space, known)}
-    assert names == {"stem.2->blocks.0.add", "blocks.0.relu->blocks.1.add", "blocks.1.relu->blocks.2.add"}
+    assert names == {
+        "stem.2->blocks.0.add",
+        "blocks.0.relu->blocks.1.add",
+        "blocks.1.relu->blocks.2.add",
+    }

@@ -100,7 +100,11 @@ def test_a_chain_has_no_edge_to_remove() -> None:
     [
         (nn.Linear(4, 4), (torch.randn(2, 5),), r"fails on the example inputs of shape \(2, 5\)"),
         (nn.Linear(4, 4), (), "hold no tensor"),
-        (nn.Linear(4, 4, device="meta"), (torch.randn(2, 4),), "input is on cpu, the model on meta"),
+        (
+            nn.Linear(4, 4, device="meta"),
+            (torch.randn(2, 4),),
+            "input is on cpu, the model on meta",
+        ),
         (nn.LazyLinear(4), (torch.randn(2, 4),), "not initialised yet"),
         (torch.compile(nn.Linear(4, 4)), (torch.randn(2, 4),), "compiled module"),
     ],

@@ -151,8 +151,8 @@ def _through_view(
     pattern = pattern.reshape([after[a] for a in group_out])
     found: dict[int, Keep] = {}
     for position, axis in enumerate(group_out):
-        others = tuple(i for i in range(len(group_out)) if i != position)
-        keep = tuple(bool(k) for k in pattern.any(axis=others))
+        lines = np.moveaxis(pattern, position, 0).reshape(after[axis], -1)
+        keep = tuple(bool(line.any()) for line in lines)
         if not all(keep):
             found[axis] = keep
     return found
@@ -163,7 +163,9 @@ def _matching_dims(before: Shape, after: Shape) -> list[tuple[list[int], list[in
     groups: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(before) or j < len(after):
-        run_in, run_out, size_in, size_out = [], [], 1, 1
+        run_in: list[int] = []
+        run_out: list[int] = []
+        size_in = size_out = 1
         while not (run_in and run_out and size_in == size_out):
             if i < len(before) and (not run_in or size_in < size_out or j >= len(after)):
                 run_in.append(i)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,14 @@ from .plan import Measured
 from .records import Evaluation
 from .search import Space
 from .search.strategy import Settings, propose
+from .surrogates.observations import Link
 
 _RESAMPLES = 2000
+_SEARCHING: dict[str, Callable[[Graph, Link], Any]] = {
+    "GraphGP": lambda graph, link: surrogates.GraphGP(graph, link=link),
+    "Linear": lambda graph, link: surrogates.Linear(link=link),
+    "Degree2": lambda graph, link: surrogates.Degree2(link=link),
+}
 
 
 @dataclass(frozen=True)
@@ -30,9 +36,7 @@ class Finalists:
     surrogate: str
 
 
-def fit_surrogate(
-    name: str, graph: Graph, evaluations: Sequence[Evaluation], space: Space
-) -> Any:
+def fit_surrogate(name: str, graph: Graph, evaluations: Sequence[Evaluation], space: Space) -> Any:
     """A surrogate fitted to the evaluations that gave a loss.
 
     Args:
@@ -42,29 +46,27 @@ def fit_surrogate(
         space: the feasible masks.
 
     Raises:
-        EdgewiseError: no surrogate has that name, or it has no uncertainty.
+        ValueError: the evaluations cannot be fitted.
     """
     good = [e for e in evaluations if e.ok and e.split == "search"]
     X = np.array([[bit == "1" for bit in e.mask] for e in good], dtype=np.float64)
     y = np.array([e.loss for e in good], dtype=np.float64)
-    link = "log" if (y > 0).all() else "identity"
+    link: Link = "log" if (y > 0).all() else "identity"
     model = _make(name, graph, link)
     return model.fit(X, y)
 
 
-def _make(name: str, graph: Graph, link: str) -> Any:
-    if name == "auto":
-        name = "GraphGP"
-    makers = {
-        "GraphGP": lambda: surrogates.GraphGP(graph, link=link),  # type: ignore[arg-type]
-        "Linear": lambda: surrogates.Linear(link=link),  # type: ignore[arg-type]
-        "Degree2": lambda: surrogates.Degree2(link=link),  # type: ignore[arg-type]
-    }
-    if name not in makers:
+def check_surrogate(name: str) -> None:
+    """Raise EdgewiseError unless a surrogate of that name can search."""
+    if name not in ("auto", *_SEARCHING):
         raise EdgewiseError(
-            f"No surrogate that can search is called {name!r}; there are auto, {', '.join(makers)}."
+            f"No surrogate that can search is called {name!r}: it needs an uncertainty. There are "
+            f"auto, {', '.join(_SEARCHING)}."
         )
-    return makers[name]()
+
+
+def _make(name: str, graph: Graph, link: Link) -> Any:
+    return _SEARCHING["GraphGP" if name == "auto" else name](graph, link)
 
 
 def shortlist(
@@ -90,7 +92,9 @@ def shortlist(
         extra = propose(space, model, {e.mask: e for e in good}, settings, rng)
         masks |= dict.fromkeys(extra)
     if not masks:
-        raise PlanError(f"No mask within the budget ({space.budget}) was found; run() with it first.")
+        raise PlanError(
+            f"No mask within the budget ({space.budget}) was found; run() with it first."
+        )
     found = list(masks)
     mean, std = model.predict(space.graph.matrix(found), return_std=True)
     order = np.argsort(mean, kind="stable")[:count]

@@ -65,9 +65,7 @@ def live_slices(
     parameter: Parameter, inner: State, outer: Live
 ) -> tuple[tuple[bool, ...] | None, ...]:
     """For each dimension of a parameter, which entries remain (None = all)."""
-    return tuple(
-        _kept(follow, inner, outer) for follow in parameter.follows
-    )
+    return tuple(_kept(follow, inner, outer) for follow in parameter.follows)
 
 
 def _kept(follow: Follow, inner: State, outer: Live) -> tuple[bool, ...] | None:

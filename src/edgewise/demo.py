@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -108,7 +109,7 @@ def digits() -> Digits:
     images = torch.tensor(data.images, dtype=torch.float32).unsqueeze(1)[order] / 16 - 0.5
     labels = torch.tensor(data.target)[order]
     cuts = [0, 800, 1100, 1400, len(labels)]
-    parts = [(images[a:b], labels[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+    parts = [(images[a:b], labels[a:b]) for a, b in pairwise(cuts)]
     return Digits(*parts)
 
 

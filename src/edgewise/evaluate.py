@@ -176,7 +176,11 @@ class Engine:
         sources = [self.graph.edges[e].source for e in self.graph.inputs[index]]
         whole = all(alive.wants[e] is not None for e in self.graph.inputs[index])
         skipped = any(s in alive.bypassed or s in alive.forwarded for s in sources)
-        return not whole or skipped or any(not w.full for e in self.graph.inputs[index] if (w := alive.wants[e]))
+        return (
+            not whole
+            or skipped
+            or any(not w.full for e in self.graph.inputs[index] if (w := alive.wants[e]))
+        )
 
     def _is_batch_norm(self, node: fx.Node, lowered: Lowered) -> bool:
         if self.objective.recovery.kind != "batchnorm" or node.op != "call_module":
@@ -231,7 +235,9 @@ class Engine:
             "not enough memory" in str(error) or "out of memory" in str(error)
         )
         status: Status = "out of memory" if memory else "failed"
-        text = str(error) if isinstance(error, ObjectiveError) else f"{type(error).__name__}: {error}"
+        text = (
+            str(error) if isinstance(error, ObjectiveError) else f"{type(error).__name__}: {error}"
+        )
         record = Evaluation(str(mask), split, None, {}, 0, seconds, status, text[:2000])
         return Outcome(record)
 
@@ -239,7 +245,9 @@ class Engine:
 class _Run:
     """Executes programs on one batch after another, sharing values between them."""
 
-    def __init__(self, programs: Sequence[_Program], calibration: Sequence[tuple[Any, ...]]) -> None:
+    def __init__(
+        self, programs: Sequence[_Program], calibration: Sequence[tuple[Any, ...]]
+    ) -> None:
         self.programs = programs
         self.reads = self._plan()
         self.statistics: dict[Key, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -307,13 +315,13 @@ class _Run:
                     local.pop(used, None)
         return value
 
-    def _node(
-        self, program: _Program, node: fx.Node, local: dict[Key, Any], cache: _Cache
-    ) -> Any:
+    def _node(self, program: _Program, node: fx.Node, local: dict[Key, Any], cache: _Cache) -> Any:
         def read(n: fx.Node) -> Any:
             key = program.keys[n]
             return local[key] if key in local else cache.values[key]
 
+        args: Any
+        kwargs: Any
         args, kwargs = fx.map_arg((node.args, node.kwargs), read)
         if node.op == "output":
             return args[0]

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.nn import functional as F
+from torch.utils import _pytree as pytree
 
 from .errors import TraceError
 from .ops import TABLE
@@ -93,7 +94,7 @@ def capture(
     """
     try:
         snapshot = copy.deepcopy(model).eval()
-    except Exception as error:  # noqa: BLE001 - user modules may raise anything
+    except Exception as error:
         raise TraceError(f"The model cannot be copied (copy.deepcopy): {error}") from error
     _functional_modules(snapshot)
     inputs, missing = _bind(model, args, kwargs)
@@ -102,7 +103,7 @@ def capture(
         graph = tracer.trace(snapshot, concrete_args=missing)
     except TraceError:
         raise
-    except Exception as error:  # noqa: BLE001 - tracing runs user code, which may raise anything
+    except Exception as error:
         raise TraceError(_explain(model, error, tracer.last_line)) from error
     module = fx.GraphModule(tracer.root, graph, class_name=type(model).__name__)
     _drop_unsupplied(module.graph, set(missing))
@@ -218,7 +219,7 @@ def _writes(node: fx.Node) -> bool:
 
 
 def _dropout_modules(module: fx.GraphModule) -> None:
-    """F.dropout(x, p, training=False) was frozen by tracing; a module follows train() and eval()."""
+    """F.dropout(x, p, training=False) is frozen by tracing; a module follows train(), eval()."""
     classes: dict[Callable[..., Any], type[nn.Module]] = {
         F.dropout: nn.Dropout,
         F.dropout1d: nn.Dropout1d,
@@ -288,3 +289,13 @@ def _rewire(graph: fx.Graph, node: fx.Node) -> None:
     for user in list(written.users):
         if order[user] > order[node]:
             user.replace_input_with(written, node)
+
+
+def holds_tensor(value: Any) -> bool:
+    """Whether there is a tensor anywhere in a value."""
+    return any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(value))
+
+
+def attribute(module: nn.Module, path: str) -> Any:
+    """What a dotted path leads to."""
+    return operator.attrgetter(path)(module)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +75,7 @@ def heal(
     settings = settings or Healing()
     model = copy.deepcopy(small).train()
     teacher = None if teacher is None else copy.deepcopy(teacher).eval()
-    batches = len(loader) if hasattr(loader, "__len__") else sum(1 for _ in loader)
+    batches = len(loader) if isinstance(loader, Sized) else sum(1 for _ in loader)
     steps = batches * settings.epochs
     if not batches:
         raise ObjectiveError("The training loader is empty.")
@@ -88,10 +88,10 @@ def heal(
         for inputs, targets in loader:
             value = _value(model, teacher, inputs, targets, loss, settings)
             if not torch.isfinite(value):
-                _warn_stopped(epoch, step, float(value))
+                _warn_stopped(epoch, step, float(value.detach()))
                 return best.eval()
             optimizer.zero_grad(set_to_none=True)
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
             nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
             optimizer.step()
             schedule.step()

@@ -104,9 +104,7 @@ def _absent_sources(graph: Graph, index: int, ins: Sequence[State]) -> list[str]
     return [graph.vertices[graph.edges[e].source].name for e, state in edges if state is None]
 
 
-def _flow(
-    graph: Graph, index: int, vertex: Vertex, ins: Sequence[State], bypassed: bool
-) -> Flow:
+def _flow(graph: Graph, index: int, vertex: Vertex, ins: Sequence[State], bypassed: bool) -> Flow:
     if bypassed:
         return Flow(ins[0], tuple(ins))
     if ins and all(state is FULL for state in ins):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,9 @@ from torch import fx, nn
 
 from .absence import Live, State
 from .cost import live_slices
-from .emit import RaggedGroupNorm, assemble, ragged_group_norm, segments
+from .cut import cut_module, cut_tensor
+from .emit import assemble, ragged_group_norm, segments
+from .frontend import attribute
 from .graph import Follow, Graph, Parameter, Vertex
 from .liveness import Liveness, input_shapes
 from .ops import TABLE
@@ -153,7 +154,7 @@ class _Lowering:
     def _attach(self, node: fx.Node, index: int | None) -> None:
         path = str(node.target)
         if node.op == "get_attr":
-            self.out.attributes[path] = _attribute(self.module, path)
+            self.out.attributes[path] = attribute(self.module, path)
         elif index is None:
             self.out.attributes[path] = self.module.get_submodule(path)
         else:
@@ -175,7 +176,7 @@ class _Lowering:
             return whole
         key = (path, slices)
         if key not in self.cut:
-            self.cut[key] = _cut_module(whole, vertex, slices, groups)
+            self.cut[key] = cut_module(whole, vertex, slices, groups)
         module: nn.Module = self.cut[key]
         return module
 
@@ -216,7 +217,7 @@ class _Lowering:
         slices = _slices(follows, inner, outer)
         known = {p.name: p for p in vertex.params if any(p.follows)}
         if old.op == "get_attr" and str(old.target) in known:
-            tensor = _cut_tensor(_attribute(self.module, str(old.target)), slices)
+            tensor = cut_tensor(attribute(self.module, str(old.target)), slices)
             self.out.attributes[str(old.target)] = tensor
             return value
         with self.out.graph.inserting_before(new):
@@ -383,53 +384,9 @@ def _without(value: Any, dropped: object) -> Any:
     return value
 
 
-def _attribute(module: nn.Module, path: str) -> Any:
-    value: Any = module
-    for part in path.split("."):
-        value = getattr(value, part)
-    return value
-
-
 def _slices(
     follows: Sequence[Follow], inner: State, outer: Live
 ) -> tuple[tuple[bool, ...] | None, ...]:
     shape = (0,) * len(follows)
     fixed = tuple(None if f is None else (f[0], f[1]) for f in follows)
     return live_slices(Parameter("", shape, fixed), inner, outer)
-
-
-def _cut_tensor(tensor: torch.Tensor, slices: Sequence[tuple[bool, ...] | None]) -> torch.Tensor:
-    with torch.no_grad():
-        value = tensor.detach()
-        for axis, keep in enumerate(slices):
-            if keep is not None:
-                index = torch.tensor(keep, device=tensor.device).nonzero().flatten()
-                value = value.index_select(axis, index)
-        value = value.clone() if value.data_ptr() == tensor.data_ptr() else value
-    if isinstance(tensor, nn.Parameter):
-        return nn.Parameter(value, requires_grad=tensor.requires_grad)
-    return value
-
-
-def _cut_module(
-    whole: nn.Module,
-    vertex: Vertex,
-    slices: Sequence[tuple[tuple[bool, ...] | None, ...]],
-    groups: Sequence[int],
-) -> nn.Module:
-    """A copy of a module with only what remains of its tensors."""
-    module = copy.copy(whole)
-    module._parameters = dict(whole._parameters)
-    module._buffers = dict(whole._buffers)
-    names = [*dict(whole.named_parameters()), *dict(whole.named_buffers())]
-    for name, keep in zip(names, slices, strict=True):
-        tensor = _cut_tensor(getattr(whole, name), keep)
-        (module._buffers if name in module._buffers else module._parameters)[name] = tensor  # type: ignore[assignment,index]
-    resize = TABLE.rules[vertex.op].resize
-    if resize is not None:
-        resize(module)
-    if isinstance(module, nn.GroupNorm):
-        module.num_channels = sum(groups)
-        module.num_groups = len(groups)
-        return module if len(set(groups)) == 1 else RaggedGroupNorm(module, groups)
-    return module

@@ -91,9 +91,7 @@ class _Execution(fx.Interpreter):
         if self.alive.states[index] is None:
             return super().run_node(n)  # absent: whatever it gives is neutralised further on
         inputs = iter(edges)
-        args, kwargs = fx.map_arg(
-            (n.args, n.kwargs), lambda a: self._input(a, vertex, inputs)
-        )
+        args, kwargs = fx.map_arg((n.args, n.kwargs), lambda a: self._input(a, vertex, inputs))
         special = _OVER_WHAT_REMAINS.get(vertex.op)
         have = self._have(edges[0]) if edges else None
         if special and have is not None and not have.full and self.alive.wants[edges[0]] == have:
@@ -144,7 +142,9 @@ def _there(have: Live, value: torch.Tensor) -> torch.Tensor:
     return there
 
 
-def _norm_over(value: torch.Tensor, have: Live, dims: int, centre: bool, eps: float) -> torch.Tensor:
+def _norm_over(
+    value: torch.Tensor, have: Live, dims: int, centre: bool, eps: float
+) -> torch.Tensor:
     """Normalise over the last `dims` dimensions, counting only the channels that remain."""
     axes = tuple(range(value.ndim - dims, value.ndim))
     inside = Live(tuple(item for item in have.keeps if item[0] in axes))

@@ -40,7 +40,9 @@ class Recovery:
         if self.kind not in ("none", "batchnorm"):
             raise ObjectiveError(f'Recovery is "none" or "batchnorm", got {self.kind!r}.')
         if self.kind == "batchnorm" and self.calibration is None:
-            raise ObjectiveError('Recovery("batchnorm") needs calibration data: a few hundred inputs.')
+            raise ObjectiveError(
+                'Recovery("batchnorm") needs calibration data: a few hundred inputs.'
+            )
         batches = [] if self.calibration is None else [_inputs(b) for b in self.calibration]
         if self.kind == "batchnorm" and not batches:
             raise ObjectiveError("The calibration loader is empty.")
@@ -67,7 +69,7 @@ class Objective:
         ObjectiveError: a loader is empty or gives something else than pairs.
 
     Example:
-        >>> objective = ew.Objective(loader, loss=torch.nn.functional.cross_entropy)  # doctest: +SKIP
+        >>> objective = ew.Objective(loader, loss=F.cross_entropy)  # doctest: +SKIP
     """
 
     loader: Iterable[Any]

@@ -96,12 +96,17 @@ class Budget:
 
     def allows(self, cost: Cost, unpruned: Cost) -> bool:
         """Whether a cost is within every limit."""
-        return all(getattr(cost, name) <= limit + 1e-9 for name, limit in self.absolute(unpruned).items())
+        return all(
+            getattr(cost, name) <= limit + 1e-9 for name, limit in self.absolute(unpruned).items()
+        )
 
     def excess(self, cost: Cost, unpruned: Cost) -> float:
         """How far a cost is above the limits, as the sum of relative excesses (0 = allowed)."""
         limits = self.absolute(unpruned)
-        return sum(max(getattr(cost, n) - limit, 0.0) / max(limit, 1e-9) for n, limit in limits.items())
+        above = {
+            name: max(float(getattr(cost, name)) - limit, 0.0) for name, limit in limits.items()
+        }
+        return sum(above[name] / max(limit, 1e-9) for name, limit in limits.items())
 
     def __str__(self) -> str:
         return ", ".join(f"{name}={value:g}" for name, value in self.limits.items())

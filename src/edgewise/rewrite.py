@@ -137,7 +137,9 @@ def relative_difference(a: torch.Tensor, b: torch.Tensor) -> float:
     if not a.dtype.is_floating_point:
         return 0.0 if torch.equal(a, b) else float("inf")
     finite = torch.isfinite(a)
-    if not torch.equal(finite, torch.isfinite(b)) or not torch.equal(a[~finite].isnan(), b[~finite].isnan()):
+    if not torch.equal(finite, torch.isfinite(b)) or not torch.equal(
+        a[~finite].isnan(), b[~finite].isnan()
+    ):
         return float("inf")
     left, right = a[finite].double(), b[finite].double()
     if not left.numel():

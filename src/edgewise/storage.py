@@ -77,8 +77,8 @@ class Storage:
     """
 
     def __init__(self, url: str | None, name: str, identity: Mapping[str, str]) -> None:
-        self.url = url or "sqlite://"
-        self.database = _connect(self.url)
+        self.database = _connect(url or "sqlite://")
+        self.url = self.database.url.render_as_string(hide_password=True)
         try:
             _META.create_all(self.database)
             self._check_schema()
@@ -110,7 +110,7 @@ class Storage:
         if changed:
             raise StorageError(
                 f"Study {name!r} in {self.url} was made with another {' and '.join(changed)}. Its "
-                "evaluations do not apply here. Give this study another name, or use another storage."
+                "evaluations do not apply here. Name this study otherwise, or use another storage."
             )
         return int(row.id)
 
@@ -153,7 +153,9 @@ class Storage:
                 count = sa.select(sa.func.count()).where(_EVALUATIONS.c.study == self.study)
                 before = int(connection.execute(count).scalar() or 0)
                 values = {"study": self.study, "settings": text, "before": before}
-                return Run(_new_id(connection.execute(sa.insert(_RUNS).values(**values))), settings, before)
+                return Run(
+                    _new_id(connection.execute(sa.insert(_RUNS).values(**values))), settings, before
+                )
         except SQLAlchemyError as error:
             raise _unusable(self.url, error) from error
 
@@ -176,7 +178,7 @@ def _connect(url: str) -> Database:
         database = sa.create_engine(url, **options)
     except (SQLAlchemyError, ImportError, ValueError) as error:
         raise StorageError(
-            f"{url!r} is no database that can be opened: {error}. Use for example "
+            f"The storage URL is no database that can be opened: {error}. Use for example "
             '"sqlite:///runs.db".'
         ) from error
     if database.dialect.name == "sqlite":

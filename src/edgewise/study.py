@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from .choose import Finalists, fit_surrogate, measured, shortlist
+from .choose import Finalists, check_surrogate, fit_surrogate, measured, shortlist
 from .errors import PlanError
 from .evaluate import Engine, Outcome
 from .graph import Graph, Mask
@@ -110,8 +111,9 @@ class Study:
             StorageError: the storage cannot be written to.
         """
         budget = budget or Budget(macs=0.7)
+        check_surrogate(surrogate)
         space = Space(self.graph, budget)
-        space.check_reachable()
+        space.reachable()
         settings = {"budget": budget.limits, "seed": seed, "surrogate": surrogate}
         run = self.storage.run(settings)
         before = self.evaluations[: run.before]
@@ -128,7 +130,11 @@ class Study:
                 answers = self._answer(ask, "search", known, told)
                 ask = steps.send(answers)
         except StopIteration:
-            log.info("search done: %d evaluations", told.done)
+            if told.done < evaluations:
+                log.info(
+                    "The search ended after %d of %d evaluations: it finds no further mask within "
+                    "the budget.", told.done, evaluations,
+                )  # fmt: skip
 
     def plan(
         self,
@@ -137,7 +143,7 @@ class Study:
         finalists: int = 12,
         progress: Callback | None = None,
     ) -> Plan:
-        """Choose a mask, decide among finalists on the verify split, measure it on the report split.
+        """Choose a mask: finalists meet on the verify split, the winner on the report split.
 
         Args:
             budget: limits on what remains; by default those of the last run.
@@ -154,11 +160,11 @@ class Study:
         run = self._last_run()
         budget = budget or Budget(**run["budget"])
         space = Space(self.graph, budget)
-        space.check_reachable()
+        space.reachable()
         known = self._known("search")
         space = space.protecting(fatal_units(space, known))
         chosen = shortlist(space, run["surrogate"], list(known.values()), finalists, run["seed"])
-        told = _Teller(progress, space, len(chosen.masks) + 1)
+        told = _Teller(progress, space, len(chosen.masks) + 1 + len(self.objective.splits))
         winner = self._verified(chosen, told)
         return self._make_plan(space, run, chosen, winner, told)
 
@@ -174,7 +180,11 @@ class Study:
         return {e.mask: e for e in records if e.samples in (0, size)}
 
     def _answer(
-        self, ask: Ask, split: Split, known: dict[str, Evaluation], told: Callback | Any
+        self,
+        ask: Ask,
+        split: Split,
+        known: dict[str, Evaluation],
+        told: Callable[[Evaluation], Any],
     ) -> list[Evaluation]:
         """The evaluations that were asked for: known ones from the storage, the rest measured."""
         fresh = [m for m in ask.masks if str(m) not in known]
@@ -197,7 +207,9 @@ class Study:
         told.phase = "verifying"
         ask = Ask("verifying", "finalist", (self.graph.empty, *chosen.masks))
         answers = self._answer(ask, "verify", self._known("verify"), told)[1:]
-        losses = {m: e.loss for m, e in zip(chosen.masks, answers, strict=True) if e.loss is not None}
+        losses = {
+            m: e.loss for m, e in zip(chosen.masks, answers, strict=True) if e.loss is not None
+        }
         if not losses:
             raise PlanError(f"Every finalist failed on the verify split: {answers[0].error}")
         return min(losses, key=lambda mask: losses[mask])
@@ -245,7 +257,9 @@ class Study:
         unpruned = self._answer(ask, split, self._known(split), lambda _: None)[0]
         outcome = next(iter(self._engine.evaluate([winner], split, tensors=True)))
         if not outcome.evaluation.ok:
-            raise PlanError(f"The chosen mask failed on the {split} split: {outcome.evaluation.error}")
+            raise PlanError(
+                f"The chosen mask failed on the {split} split: {outcome.evaluation.error}"
+            )
         self.storage.add(replace(outcome.evaluation, origin="finalist"))
         told(outcome.evaluation)
         return outcome, unpruned
@@ -257,18 +271,21 @@ class _Teller:
     def __init__(self, callback: Callback | None, space: Space, total: int) -> None:
         self.callback, self.space, self.total = callback, space, total
         self.phase, self.done, self.failures = "", 0, 0
-        self.best: float | None = None
+        self.split, self.best = "", math.inf
         self.begin = time.monotonic()
 
     def __call__(self, record: Evaluation) -> None:
         self.done += 1
         self.failures += not record.ok
+        if record.split != self.split:  # losses of different data do not compare
+            self.split, self.best = record.split, math.inf
         if record.loss is not None and self.space.allows(self.space.graph.mask(bits=record.mask)):
-            self.best = record.loss if self.best is None else min(self.best, record.loss)
+            self.best = min(self.best, record.loss)
         if self.callback is not None:
             spent = time.monotonic() - self.begin
             total = max(self.total, self.done)
-            self.callback(Progress(self.phase, self.done, total, self.best, self.failures, spent))
+            best = self.best if math.isfinite(self.best) else None
+            self.callback(Progress(self.phase, self.done, total, best, self.failures, spent))
 
 
 def weights_digest(graph: Graph) -> str:

@@ -6,24 +6,16 @@ on a model of your own. The package itself never imports this module.
 
 from __future__ import annotations
 
-import copy
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils import _pytree as pytree
-from torch.utils.flop_counter import FlopCounterMode
 
-from .cost import cost
-from .graph import Graph, Mask
-from .liveness import liveness
-from .masked import masked
-from .rewrite import TOLERANCE, compare, prune, relative_difference, rewritten
-from .trace import trace
+from .laws import MASK_LAWS as MASK_LAWS
+from .laws import check_laws as check_laws
+from .laws import random_mask as random_mask
 
 Example = tuple[nn.Module, tuple[Any, ...]]
 ZOO: dict[str, Callable[[], Example]] = {}
@@ -73,7 +65,7 @@ class PreActivation(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(torch.relu(self.norm(x)))
+        return x + self.conv(torch.relu(self.norm(x)))  # type: ignore[no-any-return]
 
 
 class SqueezeExcite(nn.Module):
@@ -95,7 +87,9 @@ class Dense(nn.Module):
         super().__init__()
         widths = [channels + i * growth for i in range(layers)]
         self.layers = nn.ModuleList(
-            nn.Sequential(nn.BatchNorm2d(w), nn.ReLU(inplace=True), nn.Conv2d(w, growth, 3, padding=1))
+            nn.Sequential(
+                nn.BatchNorm2d(w), nn.ReLU(inplace=True), nn.Conv2d(w, growth, 3, padding=1)
+            )
             for w in widths
         )
         self.norm = nn.BatchNorm2d(channels + layers * growth)
@@ -124,7 +118,9 @@ class Shuffle(nn.Module):
         super().__init__()
         half = channels // 2
         self.branch = nn.Sequential(
-            conv(half, half, 1), nn.Conv2d(half, half, 3, padding=1, groups=half), conv(half, half, 1)
+            conv(half, half, 1),
+            nn.Conv2d(half, half, 3, padding=1, groups=half),
+            conv(half, half, 1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -197,7 +193,9 @@ class Attention(nn.Module):
         self.heads = heads
         self.before, self.after = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.project = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, 16), nn.GELU(), nn.Dropout(0.1), nn.Linear(16, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 16), nn.GELU(), nn.Dropout(0.1), nn.Linear(16, width)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         b, n, width = x.shape
@@ -295,7 +293,7 @@ class GroupNorms(nn.Module):
 
 
 class Broadcast(nn.Module):
-    """Sums, differences and quotients of tensors of different shapes, and a stack that is summed."""
+    """Sums, differences and quotients of different shapes, and a stack that is summed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -323,7 +321,8 @@ class Gated(nn.Module):
         y = torch.cat([self.a(x), self.b(x), self.c(x)], -1) * self.scale
         value, gate = y.chunk(2, dim=-1)
         first, second, third = y.split([5, 2, 3], dim=-1)
-        return self.out(value * gate.sigmoid() + first) + torch.cat([second, third], 1).mean(1, True)  # type: ignore[no-any-return]
+        mixed: Tensor = self.out(value * gate.sigmoid() + first)
+        return mixed + torch.cat([second, third], 1).mean(1, True)
 
 
 class Tied(nn.Module):
@@ -348,7 +347,11 @@ class Body(nn.Module):
 
     def __init__(self, *blocks: nn.Module, width: int = 8, out: int | None = None) -> None:
         super().__init__()
-        self.stem, self.blocks, self.head = conv(3, width), nn.Sequential(*blocks), Head(out or width)
+        self.stem, self.blocks, self.head = (
+            conv(3, width),
+            nn.Sequential(*blocks),
+            Head(out or width),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.blocks(self.stem(x)))  # type: ignore[no-any-return]
@@ -368,8 +371,14 @@ _add("squeeze_excite", lambda: Body(SqueezeExcite(8), SqueezeExcite(8)))
 _add("dense", lambda: Body(Dense(8), nn.Conv2d(20, 8, 1), Dense(8), out=20))
 _add("inception", lambda: Body(Inception(8), Inception(12), out=12))
 _add("shuffle", lambda: Body(Shuffle(8), Shuffle(8)))
-_add("depthwise", lambda: Body(Inception(8), nn.Conv2d(12, 24, 3, padding=1, groups=12), Block(24), out=24))
-_add("grouped", lambda: Body(Inception(8), nn.Conv2d(12, 12, 3, padding=1, groups=3), Block(12), out=12))
+_add(
+    "depthwise",
+    lambda: Body(Inception(8), nn.Conv2d(12, 24, 3, padding=1, groups=12), Block(24), out=24),
+)
+_add(
+    "grouped",
+    lambda: Body(Inception(8), nn.Conv2d(12, 12, 3, padding=1, groups=3), Block(12), out=12),
+)
 _add("unet", UNet)
 _add("parallel", Parallel, _rows())
 _add("twice", Twice, _rows())
@@ -397,131 +406,3 @@ def build(name: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> Examp
                 nn.init.normal_(module.bias)
     cast = tuple(a.to(dtype) if a.dtype.is_floating_point else a for a in args)
     return model.to(dtype).eval(), cast
-
-
-def random_mask(graph: Graph, rng: random.Random, tries: int = 200) -> Mask:
-    """A valid mask: units removed one after another, those that would disconnect are kept."""
-    mask = graph.empty
-    for unit in rng.sample(range(len(graph.units)), rng.randint(1, len(graph.units))):
-        more = mask.with_removed(unit)
-        if liveness(graph, more).connected:
-            mask = more
-    return mask
-
-
-# -- the laws ------------------------------------------------------------------------------------
-
-
-def law_nothing_removed(model: nn.Module, graph: Graph) -> None:
-    """Law 1: the empty mask changes nothing."""
-    args = graph.program.args
-    worst, _ = compare(model, masked(graph, graph.empty), args)
-    assert worst <= 1e-6, f"the empty mask changes the output by {worst:g}"
-
-
-def law_pruned_is_masked(graph: Graph, mask: Mask) -> None:
-    """Law 2: pruned equals masked, in eval mode and, where nothing is random, in train mode."""
-    full, small = masked(graph, mask), rewritten(graph, mask, {})
-    worst, allowed = compare(full, small, graph.program.args)
-    assert worst <= allowed, f"pruned and masked differ by {worst:g} under {mask}"
-    if not _random(small):
-        left, right = (module.train()(*graph.program.args) for module in (full, small))
-        pairs = zip(pytree.tree_leaves(left), pytree.tree_leaves(right), strict=True)
-        worst = max(relative_difference(a.detach(), b.detach()) for a, b in pairs)
-        scale = 10 if any(a.dtype == torch.float32 for a in pytree.tree_leaves(left)) else 1
-        assert worst <= allowed * scale, f"in train mode they differ by {worst:g} under {mask}"
-
-
-def _random(module: nn.Module) -> bool:
-    return any(isinstance(m, nn.Dropout) for m in module.modules())
-
-
-def law_cost_is_exact(graph: Graph, mask: Mask) -> None:
-    """Law 3: parameters and MACs are those counted on the pruned module."""
-    small, counted = rewritten(graph, mask, {}), cost(graph, mask)
-    params = sum(p.numel() for p in small.parameters())
-    assert params == counted.params, f"{params} parameters, {counted.params} expected"
-    macs = count_macs(small, graph.program.args) // graph.program.batch
-    assert macs == counted.macs, f"{macs} MACs, {counted.macs} expected under {mask}"
-
-
-def count_macs(module: nn.Module, args: tuple[Any, ...]) -> int:
-    """MACs of one call, by torch's own counter of floating-point operations."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # type: ignore[no-untyped-call]
-    try:
-        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-            module.eval()(*args)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)  # type: ignore[no-untyped-call]
-    return counter.get_total_flops() // 2
-
-
-def law_less_costs_less(graph: Graph, mask: Mask) -> None:
-    """Law 4: removing more never raises a cost."""
-    base = cost(graph, mask)
-    for unit in range(len(graph.units)):
-        more = mask.with_removed(unit)
-        if more != mask and liveness(graph, more).connected:
-            rest = cost(graph, more)
-            names = ("units", "params", "macs", "activation_bytes")
-            raised = [n for n in names if getattr(rest, n) > getattr(base, n)]
-            assert not raised, f"removing {graph.units[unit].name} raises {raised} after {mask}"
-
-
-def law_lives_on(graph: Graph, mask: Mask) -> None:
-    """Law 5: a pruned model traces again, trains without dead parameters, copies, exports."""
-    small = prune(graph, mask)
-    args = graph.program.args
-    trained = copy.deepcopy(small).train()
-    outputs = [y for y in pytree.tree_leaves(trained(*args)) if y.dtype.is_floating_point]
-    loss = torch.stack([y.square().sum() for y in outputs]).sum()
-    loss.backward()
-    for name, parameter in trained.named_parameters():
-        assert parameter.grad is not None, f"parameter {name} is dead under {mask}"
-        assert torch.isfinite(parameter.grad).all(), f"gradient of {name} is not finite"
-    again = trace(small, args, granularity="raw")
-    worst, allowed = compare(small, masked(again, again.empty), args)
-    assert worst <= allowed
-    exported = torch.export.export(small.eval(), args).module()
-    with torch.no_grad():
-        left, right = small.eval()(*args), exported(*args)
-    for a, b in zip(pytree.tree_leaves(left), pytree.tree_leaves(right), strict=True):
-        assert relative_difference(a, b) <= allowed
-
-
-def check_laws(
-    model: nn.Module, args: tuple[Any, ...], masks: int = 5, seed: int = 0, **options: Any
-) -> Graph:
-    """Run laws 1 to 5 on a model with random valid masks.
-
-    Args:
-        model: the model, as for `ew.trace`.
-        args: its example inputs.
-        masks: how many random masks.
-        seed: of the masks.
-        options: further arguments of `ew.trace`.
-
-    Returns:
-        The graph.
-
-    Raises:
-        AssertionError: a law does not hold; the message says which and for what mask.
-    """
-    graph = trace(model, args, **options)
-    law_nothing_removed(model, graph)
-    rng = random.Random(seed)
-    for _ in range(masks):
-        mask = random_mask(graph, rng)
-        for law in MASK_LAWS:
-            law(graph, mask)
-    return graph
-
-
-MASK_LAWS: Sequence[Callable[[Graph, Mask], None]] = (
-    law_pruned_is_masked,
-    law_cost_is_exact,
-    law_less_costs_less,
-    law_lives_on,
-)
-__all__ = ["TOLERANCE", "ZOO", "build", "check_laws", "example", "random_mask"]

@@ -67,8 +67,7 @@ def _distinct(units: list[Unit]) -> tuple[Unit, ...]:
 def _raw_units(graph: Graph) -> list[Unit]:
     nothing = cost_of(graph, alive(graph, set(), set()))
     return [
-        Unit(_edge_name(graph, e), "edge", (e,), nothing - nothing)
-        for e in range(len(graph.edges))
+        Unit(_edge_name(graph, e), "edge", (e,), nothing - nothing) for e in range(len(graph.edges))
     ]
 
 
@@ -89,7 +88,12 @@ def _edge_units(graph: Graph) -> list[Unit]:
         if rest.connected:
             classes.setdefault(rest.signature, (rest, []))[1].extend(series)
     return [
-        Unit(_class_name(graph, whole, rest, edges), "edge", tuple(sorted(edges)), base - cost_of(graph, rest))
+        Unit(
+            _class_name(graph, whole, rest, edges),
+            "edge",
+            tuple(sorted(edges)),
+            base - cost_of(graph, rest),
+        )
         for rest, edges in classes.values()
     ]
 

@@ -21,7 +21,7 @@ SIGNS = {
     "mul": "\N{MULTIPLICATION SIGN}",
     "div": "\N{DIVISION SIGN}",
 }
-LETTERS = 26
+LETTERS = 30
 SPANS = (slice(None), slice(2), slice(-1, None))  # of a name: all, its head, its last part
 
 

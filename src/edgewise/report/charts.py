@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from ..records import Evaluation
@@ -32,12 +33,11 @@ MARKS = {
 
 def predicted(facts: Facts) -> Markup | None:
     """Predicted against measured loss; None where nothing was predicted."""
-    points = [e for e in facts.search if e.ok and e.predicted is not None]
+    points = facts.foreseen
     if not points:
         return None
     left, top, side, width = 64.0, 14.0, 380.0, 470.0
-    values = [v for e in points for v in (e.loss, e.predicted) if v is not None]
-    x = fitted(values, left, left + side)
+    x = fitted([v for _, *pair in points for v in pair], left, left + side)
     y = Scale(x.low, x.high, top + side, top, x.log)
     return _chart(
         f"Predicted against measured loss of {len(points)} evaluations",
@@ -45,28 +45,27 @@ def predicted(facts: Facts) -> Markup | None:
         [
             _grid(x, y, "predicted loss", "measured loss"),
             tag("line", x1=left, y1=top + side, x2=left + side, y2=top, class_="diagonal"),
-            tag("g", (_deviation(e, x, y) for e in points), class_="deviations"),
-            tag("g", (_point(facts, e, x(e.predicted or 0.0), y(e.loss or 0.0)) for e in points)),
+            tag("g", (_deviation(e, p, x, y(v)) for e, p, v in points), class_="deviations"),
+            tag("g", (_point(facts, e, x(p), y(v)) for e, p, v in points)),
         ],
     )
 
 
-def _deviation(e: Evaluation, x: Scale, y: Scale) -> Markup | None:
+def _deviation(e: Evaluation, middle: float, x: Scale, y: float) -> Markup | None:
     """One standard deviation of the prediction to both sides."""
-    if not e.deviation or e.predicted is None or e.loss is None:
+    if not e.deviation or not math.isfinite(e.deviation):
         return None
-    low, high = x(e.predicted - e.deviation), x(e.predicted + e.deviation)
-    return tag("line", x1=low, x2=high, y1=y(e.loss), y2=y(e.loss))
+    return tag("line", x1=x(middle - e.deviation), x2=x(middle + e.deviation), y1=y, y2=y)
 
 
 def progress(facts: Facts) -> Markup | None:
     """Every evaluation's loss in order, and the best within the budget so far."""
-    points = [(i, e) for i, e in enumerate(facts.search) if e.ok and e.loss is not None]
+    points = facts.drawn
     if not points:
         return None
     left, top, right, bottom = 64.0, 14.0, 1080.0, 330.0
     x = Scale(-0.5, max(len(facts.search) - 0.5, 0.5), left, right)
-    losses = [e.loss for _, e in points if e.loss is not None]
+    losses = [loss for *_, loss in points]
     y = fitted(losses, bottom, top)
     return _chart(
         f"Loss of {len(points)} evaluations in order, lowest {figures.plain(min(losses))}",
@@ -75,7 +74,7 @@ def progress(facts: Facts) -> Markup | None:
             _grid(x, y, "evaluation", "loss on the search split"),
             _level(facts.unpruned, x, y),
             _steps(facts.best, x, y),
-            tag("g", (_point(facts, e, x(i), y(e.loss or 0.0)) for i, e in points)),
+            tag("g", (_point(facts, e, x(i), y(loss)) for i, e, loss in points)),
             tag("g", (_failure(e, x(i), bottom) for i, e in enumerate(facts.search) if not e.ok)),
         ],
         wide=True,

@@ -19,7 +19,7 @@ def predictions(facts: Facts) -> Markup | None:
     chart = predicted(facts)
     if chart is None:
         return None
-    used = [e for e in facts.search if e.ok and e.predicted is not None]
+    used = [e for e, *_ in facts.foreseen]
     return tag(
         "section",
         tag("h2", "Predicted and measured loss", id="predicted"),
@@ -32,29 +32,26 @@ def predictions(facts: Facts) -> Markup | None:
         tag(
             "div",
             chart,
-            tag("div", _precision(used), legend(used, _deviation_key(used))),
+            tag("div", _precision(facts.foreseen), legend(used, _deviation_key(used))),
             class_="pair",
         ),
         aria_labelledby="predicted",
     )
 
 
-def _precision(used: list[Evaluation]) -> Markup:
+def _precision(used: list[tuple[Evaluation, float, float]]) -> Markup:
     """How far off the predictions were, in words."""
-    errors = sorted(
-        abs(e.predicted - e.loss) / abs(e.loss) for e in used if e.predicted is not None and e.loss
-    )
+    errors = sorted(abs(guess - loss) / abs(loss) for _, guess, loss in used if loss)
     middle = figures.share(errors[len(errors) // 2]) if errors else figures.DASH
     text = (
-        f"{len(used)} predictions; half of them were off by less than {middle} of the measured "
-        "loss."
+        f"{_counted(len(used), 'prediction')}; the median error is {middle} of the measured loss."
     )
-    if not any(e.deviation for e in used):
+    within = [abs(guess - loss) <= e.deviation for e, guess, loss in used if e.deviation]
+    if not within:
         return tag("p", text)
-    within = sum(abs((e.predicted or 0) - (e.loss or 0)) <= (e.deviation or 0) for e in used)
     return tag(
         "p",
-        f"{text} In {figures.share(within / len(used))} of the cases the measured loss lay within "
+        f"{text} In {figures.share(sum(within) / len(within))} of the cases the measured loss lay within "
         f"one standard deviation (68{figures.THIN}% would be well calibrated).",
     )
 
@@ -72,7 +69,7 @@ def course(facts: Facts) -> Markup:
         tag("h2", "Evaluations", id="evaluations"),
         tag("p", _intro(facts), class_="lead"),
         progress(facts),
-        legend([e for e in facts.search if e.ok], _keys(facts)) if facts.search else None,
+        legend([e for _, e, _ in facts.drawn], _keys(facts)) if facts.drawn else None,
         _failures(facts),
         aria_labelledby="evaluations",
     )
@@ -86,10 +83,14 @@ def _intro(facts: Facts) -> str:
         f"{counts[s]} on the {s} split" for s in ("search", "verify", "report") if counts[s]
     )
     seconds = sum(e.seconds for e in facts.evaluations)
-    text = f"{len(facts.evaluations)} masks measured in {_duration(seconds)}: {splits}."
+    text = f"{_counted(len(facts.evaluations), 'evaluation')} in {_duration(seconds)}: {splits}."
     if not facts.search:
         return text
     return f"{text} The plot shows the search split in order."
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _duration(seconds: float) -> str:
@@ -118,7 +119,7 @@ def _failures(facts: Facts) -> Markup | None:
     head = ("Number", "Split", "Origin", "Status", "Removed", "Reason")
     table = tag(
         "table",
-        tag("caption", f"{len(failures)} failed evaluation{'s' * (len(failures) != 1)}"),
+        tag("caption", _counted(len(failures), "failed evaluation")),
         tag("thead", tag("tr", (tag("th", name, scope="col") for name in head))),
         tag("tbody", map(_failure, failures[:SHOWN])),
         class_="failures",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -89,6 +90,18 @@ class Facts:
         return sorted(found, key=lambda e: e.number)
 
     @cached_property
+    def drawn(self) -> list[tuple[int, Evaluation, float]]:
+        """Position among the search evaluations, evaluation and loss, where the loss is finite."""
+        pairs = [(i, e, e.loss) for i, e in enumerate(self.search) if e.ok]
+        return [(i, e, v) for i, e, v in pairs if v is not None and math.isfinite(v)]
+
+    @cached_property
+    def foreseen(self) -> list[tuple[Evaluation, float, float]]:
+        """Evaluation, predicted and measured loss, where both are finite."""
+        pairs = [(e, e.predicted, v) for _, e, v in self.drawn]
+        return [(e, p, v) for e, p, v in pairs if p is not None and math.isfinite(p)]
+
+    @cached_property
     def failures(self) -> list[Evaluation]:
         return [e for e in self.evaluations if not e.ok]
 
@@ -97,16 +110,16 @@ class Facts:
         """The unpruned network's loss on the search split."""
         if self.plan and "search" in self.plan.measured:
             return self.plan.measured["search"].unpruned_loss
-        losses = [e.loss for e in self.search if e.ok and "1" not in e.mask]
+        losses = [loss for _, e, loss in self.drawn if "1" not in e.mask]
         return losses[0] if losses else None
 
     @cached_property
     def alone(self) -> dict[int, float]:
         """Unit → the search loss with only that unit removed."""
         found: dict[int, float] = {}
-        for e in self.search:
-            if e.ok and e.loss is not None and e.mask.count("1") == 1:
-                found.setdefault(e.mask.index("1"), e.loss)
+        for _, e, loss in self.drawn:
+            if e.mask.count("1") == 1:
+                found.setdefault(e.mask.index("1"), loss)
         return found
 
     @cached_property
@@ -119,11 +132,10 @@ class Facts:
         best so far; without a budget, any mask that removes something."""
         steps: list[tuple[int, float]] = []
         lowest = float("inf")
-        for position, e in enumerate(self.search):
-            if e.loss is None or not e.ok or e.loss >= lowest or not self._allowed(e.mask):
-                continue
-            lowest = e.loss
-            steps.append((position, lowest))
+        for position, e, loss in self.drawn:
+            if loss < lowest and self._allowed(e.mask):
+                lowest = loss
+                steps.append((position, lowest))
         return steps
 
     def _allowed(self, bits: str) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WIDE = 20.0
+TINY = 1e-30  # smaller values and differences are drawn as zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +37,10 @@ class Scale:
 def fitted(values: Sequence[float], begin: float, end: float) -> Scale:
     """A scale with a little room around the values; logarithmic when they span a factor of 20."""
     low, high = min(values), max(values)
-    if low > 0 and high > WIDE * low:
+    if low > TINY and high > WIDE * low:
         return Scale(low / 1.15, high * 1.15, begin, end, log=True)
-    room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+    least = max(TINY, 1e-9 * max(abs(low), abs(high)))
+    room = (high - low) * 0.06 if high - low > least else max(abs(high) * 0.1, least)
     floor = 0.0 if low >= 0 > low - room else low - room
     return Scale(floor, high + room, begin, end)
 

@@ -48,7 +48,7 @@ def sample_masks(
         raise MaskError("sample_masks needs either removed= or budget=.")
     if budget is not None:
         space = Space(graph, budget)
-        space.check_reachable()
+        space.reachable()
         return sample_at_budget(space, n, rng)
     assert removed is not None
     return _sample_removed(graph, n, removed, rng)
@@ -86,7 +86,9 @@ def _sample_removed(graph: Graph, n: int, removed: int, rng: np.random.Generator
         if len(found) < n and len(mask.removed) == removed:
             found[mask] = None
     if not found:
-        raise MaskError(f"No valid mask that removes {removed} of {len(graph.units)} units was found.")
+        raise MaskError(
+            f"No valid mask that removes {removed} of {len(graph.units)} units was found."
+        )
     return list(found)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -63,18 +63,20 @@ class Space:
     def saving(self, unit: int) -> float:
         """What removing a unit alone saves, relative to the limits."""
         cost = self.graph.units[unit].cost
-        return sum(getattr(cost, name) / max(limit, 1e-9) for name, limit in self.limits.items())
+        return sum(float(getattr(cost, n)) / max(limit, 1e-9) for n, limit in self.limits.items())
 
-    def shrink(self, order: Sequence[int], start: Mask | None = None) -> Mask:
+    def shrink(self, order: Iterable[int]) -> Mask:
         """Remove units in this order until the budget is met, skipping what would disconnect.
 
-        Units that turn out not to be needed for the budget are put back, the last first.
+        Units that save nothing by themselves come last, since removing a skip first would make
+        its branch a bridge. Units that turn out not to be needed are put back, the last first.
 
         Raises:
             BudgetError: the budget is not met when nothing more can be removed; says how far
                 this order got.
         """
-        mask = self.graph.empty if start is None else start
+        mask = self.graph.empty
+        order = sorted(order, key=lambda unit: self.saving(unit) <= 0)
         for unit in order:
             if self.excess(mask) <= 0:
                 break
@@ -88,19 +90,20 @@ class Space:
                 mask = mask.with_kept(unit)
         return mask
 
-    def check_reachable(self) -> None:
-        """Raise BudgetError unless some mask is within the budget.
+    def reachable(self) -> Mask:
+        """Some mask within the budget.
 
-        The largest savers go first, then what remains in a few random orders; for each limit the
-        smallest cost found is named.
+        The largest savers go first, then units in a few random orders.
+
+        Raises:
+            BudgetError: none of these orders meets the budget; names the smallest cost reached.
         """
         by_saving = sorted(self.free, key=self.saving, reverse=True)
         rng = np.random.default_rng(0)
         failure: BudgetError | None = None
         for order in (by_saving, *(rng.permutation(self.free).tolist() for _ in range(4))):
             try:
-                self.shrink(order)
-                return
+                return self.shrink(order)
             except BudgetError as error:
                 failure = failure or error
         assert failure is not None
@@ -109,7 +112,7 @@ class Space:
     def _impossible(self, mask: Mask) -> BudgetError:
         cost = self.cost(mask)
         reached = ", ".join(
-            f"{name} {getattr(cost, name):,} ({getattr(cost, name) / getattr(self.unpruned, name):.1%})"
+            f"{name} {(left := getattr(cost, name)):,} ({left / getattr(self.unpruned, name):.1%})"
             for name in self.limits
         )
         kept = f" with {len(self.protected)} units protected" if self.protected else ""

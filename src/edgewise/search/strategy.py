@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import ObjectiveError
+from ..errors import BudgetError, ObjectiveError
 from ..graph import Mask
 from ..records import Evaluation
 from .descent import Array, descend
@@ -170,7 +170,10 @@ def single_pick(space: Space, evaluations: Mapping[str, Evaluation]) -> Mask | N
     for unit, damage in alone.items():
         weights[unit] = damage if np.isfinite(damage) else 10 * abs(worst) + 1.0
     order = sorted(space.free, key=lambda u: weights[u] / max(space.saving(u), 1e-12))
-    start = space.shrink(order)
+    try:
+        start = space.shrink(order)
+    except BudgetError:
+        start = space.reachable()
     rng = np.random.default_rng(0)  # matters only where there are too many moves to try all
     return descend(space, lambda X: np.asarray(X @ weights), start, rng=rng)
 
@@ -275,9 +278,7 @@ def _swapped(space: Space, mask: Mask, rng: np.random.Generator) -> Mask:
     return mask.with_kept(back).with_removed(more)
 
 
-def _expected(
-    space: Space, model: Any, masks: Sequence[Mask]
-) -> dict[Mask, tuple[float, float]]:
+def _expected(space: Space, model: Any, masks: Sequence[Mask]) -> dict[Mask, tuple[float, float]]:
     """What the surrogate predicts of masks, in original units."""
     if not masks:
         return {}

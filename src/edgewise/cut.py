@@ -1,0 +1,55 @@
+"""Copies of tensors and modules that keep only what remains of their channels."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from .absence import Keep
+from .emit import RaggedGroupNorm
+from .graph import Vertex
+from .ops import TABLE
+
+Slices = Sequence[Keep | None]
+
+
+def cut_tensor(tensor: torch.Tensor, slices: Slices) -> torch.Tensor:
+    with torch.no_grad():
+        value = tensor.detach()
+        for axis, keep in enumerate(slices):
+            if keep is not None:
+                index = torch.tensor(keep, device=tensor.device).nonzero().flatten()
+                value = value.index_select(axis, index)
+        value = value.clone() if value.data_ptr() == tensor.data_ptr() else value
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(value, requires_grad=tensor.requires_grad)
+    return value
+
+
+def cut_module(
+    whole: nn.Module,
+    vertex: Vertex,
+    slices: Sequence[Slices],
+    groups: Sequence[int],
+) -> nn.Module:
+    """A copy of a module with only what remains of its tensors."""
+    module = copy.copy(whole)
+    module._parameters = dict(whole._parameters)
+    module._buffers = dict(whole._buffers)
+    names = [*dict(whole.named_parameters()), *dict(whole.named_buffers())]
+    for name, keep in zip(names, slices, strict=True):
+        tensor = cut_tensor(getattr(whole, name), keep)
+        place: Any = module._buffers if name in module._buffers else module._parameters
+        place[name] = tensor
+    resize = TABLE.rules[vertex.op].resize
+    if resize is not None:
+        resize(module)
+    if isinstance(module, nn.GroupNorm):
+        module.num_channels = sum(groups)
+        module.num_groups = len(groups)
+        return module if len(set(groups)) == 1 else RaggedGroupNorm(module, groups)
+    return module

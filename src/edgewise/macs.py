@@ -1,0 +1,70 @@
+"""Multiply-accumulates of operators, for one example, given what remains of inputs and output."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from .absence import Live, States, elements
+from .graph import Shape, Vertex
+
+MacFunction = Callable[[Vertex, States, Live, Sequence[Shape | None]], int]
+
+
+def no_macs(vertex: Vertex, ins: States, out: Live, shapes: Sequence[Shape | None]) -> int:
+    return 0
+
+
+def conv_macs(vertex: Vertex, ins: States, out: Live, shapes: Sequence[Shape | None]) -> int:
+    assert vertex.shape is not None
+    if len(shapes) > 1 or shapes[0] is None or ins[0] is None:
+        return 0
+    groups = vertex.attrs["groups"]
+    inner = 1 if vertex.attrs.get("depthwise") else ins[0].shape(shapes[0])[1] // groups
+    return math.prod(out.shape(vertex.shape)) * inner * int(vertex.attrs["kernel"])
+
+
+def conv_transpose_macs(
+    vertex: Vertex, ins: States, out: Live, shapes: Sequence[Shape | None]
+) -> int:
+    assert vertex.shape is not None
+    if len(shapes) > 1 or shapes[0] is None or ins[0] is None:
+        return 0
+    outer = out.shape(vertex.shape)[1] // int(vertex.attrs["groups"])
+    return math.prod(ins[0].shape(shapes[0])) * outer * int(vertex.attrs["kernel"])
+
+
+def linear_macs(vertex: Vertex, ins: States, out: Live, shapes: Sequence[Shape | None]) -> int:
+    assert vertex.shape is not None
+    if len(shapes) > 1 or shapes[0] is None or ins[0] is None:
+        return 0
+    return math.prod(out.shape(vertex.shape)) * ins[0].shape(shapes[0])[-1]
+
+
+def bilinear_macs(vertex: Vertex, ins: States, out: Live, shapes: Sequence[Shape | None]) -> int:
+    """matmul of data (or of data and a constant): output elements times the inner size."""
+    inner = shapes[0][-1] if shapes and shapes[0] is not None else 0
+    if len(shapes) == 1 and vertex.attrs.get("constant_first"):
+        inner = shapes[0][-2] if shapes[0] is not None and len(shapes[0]) > 1 else inner
+    return elements(vertex.shape) * inner
+
+
+def attention_macs(vertex: Vertex, ins: States, out: Live, shapes: Sequence[Shape | None]) -> int:
+    if len(shapes) < 3 or shapes[0] is None or shapes[1] is None or vertex.shape is None:
+        return 0
+    scores = math.prod(shapes[0][:-1]) * shapes[1][-2]
+    return scores * (shapes[0][-1] + vertex.shape[-1])
+
+
+def multihead_macs(vertex: Vertex, ins: States, out: Live, shapes: Sequence[Shape | None]) -> int:
+    embed = int(vertex.attrs["embed"])
+    query, key = shapes[0], shapes[1] if len(shapes) > 1 else shapes[0]
+    value = shapes[2] if len(shapes) > 2 else key
+    if query is None or key is None or value is None:
+        return 0
+    axis = (1 if vertex.attrs["batch_first"] else 0) - (3 - len(query))
+    length, source = query[max(axis, 0)], key[max(axis, 0)]
+    rows = math.prod(query[:-1])
+    project = rows * query[-1] * embed + math.prod(key[:-1]) * key[-1] * embed
+    project += math.prod(value[:-1]) * value[-1] * embed + rows * embed * embed
+    return project + 2 * (rows // length) * length * source * embed
