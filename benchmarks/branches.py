@@ -42,10 +42,10 @@ def data(folder: Path, name: str, start: int, stop: int) -> list:
     return load_batches(section, Rows(start, stop))
 
 
-def make_study(graph: ew.Graph, folder: Path, kind: str, seed: int, storage: str) -> Study:
+def make_objective(folder: Path, kind: str, seed: int) -> ew.Objective:
     start = 250 * (seed % 3)
     calibration = data(folder, "train", 500 * seed, 500 * seed + 500)
-    objective = ew.Objective(
+    return ew.Objective(
         data(folder, "test", start, start + 500),
         loss=load_loss("cross_entropy"),
         metrics=load_metrics(["accuracy"]),
@@ -53,7 +53,6 @@ def make_study(graph: ew.Graph, folder: Path, kind: str, seed: int, storage: str
         verify=data(folder, "test", 1000, 3000),
         report=data(folder, "test", 3000, 10000),
     )
-    return Study(graph, objective, storage, f"resnet56-{kind}-{seed}")
 
 
 def single_pick(study: Study) -> tuple[ew.Mask, list]:
@@ -96,9 +95,10 @@ def row(study: Study, name: str, mask: ew.Mask, used: list) -> dict:
     }
 
 
-def compare(study: Study, seed: int) -> list[dict]:
-    """edgewise first, so that it finds nothing measured already by the others."""
-    rows = [row(study, "edgewise", *edgewise(study, seed))]
+def compare(graph: ew.Graph, objective: ew.Objective, storage: str, name: str, seed: int) -> list:
+    """edgewise in a study of its own, so that it finds nothing measured already by the others."""
+    ours, study = (Study(graph, objective, storage, n) for n in (f"{name}-edgewise", name))
+    rows = [row(ours, "edgewise", *edgewise(ours, seed))]
     rows.append(row(study, "leave-one-out", *single_pick(study)))
     rows.append(row(study, "greedy", *greedy(study)))
     rows.append(row(study, "unpruned", study.graph.empty, []))
@@ -124,8 +124,9 @@ def main() -> None:
     results = []
     for kind in ("none", "batchnorm"):
         for seed in options.seeds:
-            study = make_study(graph, options.data, kind, seed, options.storage)
-            for entry in compare(study, seed):
+            objective = make_objective(options.data, kind, seed)
+            name = f"resnet56-{kind}-{seed}"
+            for entry in compare(graph, objective, options.storage, name, seed):
                 results.append({"recovery": kind, "seed": seed, **entry})
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps({"machine": describe(), "rows": results}, indent=1) + "\n")

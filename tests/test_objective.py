@@ -60,3 +60,15 @@ def test_the_fingerprint_knows_data_loss_and_recovery() -> None:
         ew.Objective([(X, Y)], loss=F.cross_entropy, recovery=ew.Recovery("batchnorm", [X])),
     ]
     assert len({base.fingerprint, *(o.fingerprint for o in others)}) == 4
+
+
+def test_metrics_that_are_no_means_are_accumulated() -> None:
+    torchmetrics = pytest.importorskip("torchmetrics")
+    auc = torchmetrics.AUROC(task="binary")
+    scores, labels = torch.rand(60), torch.tensor([0, 1] * 30)
+    batches = [(scores[:20], labels[:20]), (scores[20:], labels[20:])]
+    objective = ew.Objective(batches, loss=lambda o, t: o.mean(), metrics={"auc": auc})
+    measured = objective.measure([scores[:20], scores[20:]], "search")
+    pairs = [(a, b) for a in scores[labels == 1] for b in scores[labels == 0]]
+    expected = sum(float(a > b) for a, b in pairs) / len(pairs)
+    assert measured.metrics["auc"] == pytest.approx(expected)

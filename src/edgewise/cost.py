@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from .absence import Live, State, elements
+from .absence import FULL, Live, State, elements
 from .graph import Cost, Follow, Graph, Mask, Parameter, Vertex
 from .liveness import Liveness, input_shapes, liveness
 from .ops import TABLE
@@ -87,3 +87,10 @@ def _live_units(graph: Graph, alive: Liveness) -> int:
 def weight(vertex: Vertex) -> int:
     """Parameters that a vertex reads, in full."""
     return sum(elements(p.shape) for p in vertex.params if not p.buffer)
+
+
+def full_macs(graph: Graph, index: int) -> int:
+    """Multiply-accumulates of one vertex in the unpruned network."""
+    vertex = graph.vertices[index]
+    ins = [FULL for _ in graph.inputs[index]]
+    return TABLE.rules[vertex.op].macs(vertex, ins, FULL, input_shapes(graph, index))

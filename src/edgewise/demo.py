@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -173,31 +173,39 @@ def run_demo(
         "pruned": _row(small, after.params, after.macs, data.report),
         "fine-tuned": _row(healed, after.params, after.macs, data.report),
     }
-    files = {"plan": plan.save(directory / "plan.json")}
-    files["weights"] = save(healed, directory / "pruned.safetensors")
-    return DemoResult(rows, plan, study.evaluations, files | _report(directory, study, plan, rows))
-
-
-def _report(directory: Path, study: Study, plan: Plan, rows: dict[str, Row]) -> dict[str, Path]:
-    from .report import write
-
-    path = directory / "report.html"
-    extra = {
-        name: f"{row['accuracy']:.1%} accuracy, {row['latency_ms']:.2f} ms for 64 images"
-        for name, row in rows.items()
+    files = {
+        "plan": plan.save(directory / "plan.json"),
+        "weights": save(healed, directory / "pruned.safetensors"),
+        "report": _report(directory / "report.html", study, plan, rows),
     }
-    write(path, study.graph, study.evaluations, plan, title="edgewise demo: digits", extra=extra)
-    return {"report": path}
+    return DemoResult(rows, plan, study.evaluations, files)
+
+
+def _report(path: Path, study: Study, plan: Plan, rows: dict[str, Row]) -> Path:
+    from .report import Outcome, write
+
+    report, healed = plan.measured["report"], rows["fine-tuned"]
+    after = replace(
+        report, loss=healed["loss"], metrics={"accuracy": healed["accuracy"]}, interval=None
+    )
+    times = (rows["unpruned"]["latency_ms"], rows["pruned"]["latency_ms"])
+    extra = {"Command": "edgewise demo"}
+    outcome = Outcome(healed=after, latency_ms=times)
+    return write(
+        path, study.graph, study.evaluations, plan, title="edgewise demo: digits",
+        outcome=outcome, extra=extra,
+    )  # fmt: skip
 
 
 def _row(model: nn.Module, params: int, macs: int, data: tuple[Tensor, Tensor]) -> Row:
     with torch.no_grad():
-        right = accuracy(model.eval()(data[0]), data[1]).mean()
+        outputs = model.eval()(data[0])
     return {
         "params": params,
         "macs": macs,
         "latency_ms": latency(model, data[0][:64]),
-        "accuracy": float(right),
+        "loss": float(losses(outputs, data[1]).mean()),
+        "accuracy": float(accuracy(outputs, data[1]).mean()),
     }
 
 

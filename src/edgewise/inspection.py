@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from .config import parse_model
-from .cost import cost
+from .cost import cost, full_macs
 from .errors import ConfigError
 from .graph import Graph, Unit
 from .job import random_example
-from .report.blocks import full_macs
 from .sources import load_model
 from .trace import trace
 from .units import KINDS

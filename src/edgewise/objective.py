@@ -60,7 +60,9 @@ class Objective:
             a tuple of them.
         loss: called as loss(outputs, targets); gives the mean over the batch (a scalar) or one
             value an example ([batch]). Per-example values also give confidence intervals.
-        metrics: further measures by name, called and averaged likewise.
+        metrics: further measures by name, called and averaged likewise; or objects with `reset`,
+            `update(outputs, targets)` and `compute()`, such as torchmetrics', for what is no
+            mean (AUC).
         recovery: training-free repair before measuring.
         verify: a second split that decides among the finalists.
         report: a third, used once, for the chosen network.
@@ -74,7 +76,7 @@ class Objective:
 
     loader: Iterable[Any]
     loss: Measure
-    metrics: Mapping[str, Measure] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
     recovery: Recovery = field(default_factory=Recovery)
     verify: Iterable[Any] | None = None
     report: Iterable[Any] | None = None
@@ -99,18 +101,12 @@ class Objective:
             ObjectiveError: a measure gives something else than a scalar or one value an example.
         """
         pairs = list(zip(outputs, self.splits[split], strict=True))
-        columns = {"loss": self.loss, **{f"metric {k}": m for k, m in self.metrics.items()}}
-        values = {
-            name: [_values(name, fn(out, y), _count(y, x)) for out, (x, y) in pairs]
-            for name, fn in columns.items()
-        }
-        means = {name: _mean(parts) for name, parts in values.items()}
-        each = [v for v, _ in values["loss"]]
-        known = all(v.numel() == n for v, n in values["loss"])
+        losses = [_values("loss", self.loss(out, y), _count(y, x)) for out, (x, y) in pairs]
+        known = all(value.numel() == count for value, count in losses)
         return Measurement(
-            loss=means.pop("loss"),
-            metrics={name.removeprefix("metric "): value for name, value in means.items()},
-            each=torch.cat([v.reshape(-1) for v in each]) if known else None,
+            loss=_mean(losses),
+            metrics={name: _metric(name, m, pairs) for name, m in self.metrics.items()},
+            each=torch.cat([value.reshape(-1) for value, _ in losses]) if known else None,
         )
 
     @property
@@ -180,6 +176,19 @@ def _values(name: str, value: Any, count: int) -> tuple[torch.Tensor, int]:
             f"{list(tensor.shape)}."
         )
     return tensor, count
+
+
+def _metric(name: str, metric: Any, pairs: Sequence[tuple[Any, Batch]]) -> float:
+    """A metric over all batches: accumulated where it can be, else the mean."""
+    if hasattr(metric, "update") and hasattr(metric, "compute"):
+        metric.reset()
+        for out, (_, targets) in pairs:
+            metric.update(out, targets)
+        value = float(metric.compute())
+        metric.reset()
+        return value
+    parts = [_values(f"metric {name}", metric(out, y), _count(y, x)) for out, (x, y) in pairs]
+    return _mean(parts)
 
 
 def _mean(parts: Sequence[tuple[torch.Tensor, int]]) -> float:

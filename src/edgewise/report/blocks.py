@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Literal
 
-from ..absence import FULL
-from ..cost import weight
+from ..cost import full_macs, weight
 from ..graph import Graph, Shape
-from ..liveness import Liveness, input_shapes
-from ..ops import TABLE
+from ..liveness import Liveness
 
 Form = Literal["box", "pill", "joint"]
 
@@ -21,7 +19,7 @@ SIGNS = {
     "mul": "\N{MULTIPLICATION SIGN}",
     "div": "\N{DIVISION SIGN}",
 }
-LETTERS = 30
+LETTERS = 32
 SPANS = (slice(None), slice(2), slice(-1, None))  # of a name: all, its head, its last part
 
 
@@ -102,13 +100,6 @@ def _block(graph: Graph, chain: Sequence[int]) -> Block:
     if first.op in SIGNS and not params:
         form, label = "joint", SIGNS[first.op]
     return Block(tuple(chain), form, label, last.shape, last.batched, params, macs)
-
-
-def full_macs(graph: Graph, index: int) -> int:
-    """Multiply-accumulates of one vertex in the unpruned network."""
-    vertex = graph.vertices[index]
-    ins = [FULL for _ in graph.inputs[index]]
-    return TABLE.rules[vertex.op].macs(vertex, ins, FULL, input_shapes(graph, index))
 
 
 def _label(graph: Graph, chain: Sequence[int]) -> str:

@@ -51,8 +51,8 @@ def _precision(used: list[tuple[Evaluation, float, float]]) -> Markup:
         return tag("p", text)
     return tag(
         "p",
-        f"{text} In {figures.share(sum(within) / len(within))} of the cases the measured loss lay within "
-        f"one standard deviation (68{figures.THIN}% would be well calibrated).",
+        f"{text} In {figures.share(sum(within) / len(within))} of the cases the measured loss lay "
+        f"within one standard deviation (68{figures.THIN}% would be well calibrated).",
     )
 
 

@@ -45,15 +45,22 @@ class Settings:
 
     Args:
         samples: random masks at the budget before the first surrogate.
+        guided: share of them drawn around the single pick instead of uniformly.
         round: masks proposed at a time.
-        explore: share of a round that is chosen for its uncertainty near the best.
+        explore: share of a round that is proposed with great optimism.
         starts: descents for each proposal.
+        optimism: deviations that a proposal subtracts from the predicted mean, as the scale of a
+            half-normal draw.
+        boldness: deviations that an exploring proposal subtracts.
     """
 
     samples: int = 20
-    round: int = 10
-    explore: float = 0.3
+    guided: float = 0.75
+    round: int = 5
+    explore: float = 0.2
     starts: int = 3
+    optimism: float = 0.5
+    boldness: float = 2.0
 
 
 def search(
@@ -69,8 +76,8 @@ def search(
 
     First nothing and each unit alone is removed, then the mask of the units that are cheapest by
     themselves. A unit whose removal alone loses more than that whole mask is fatal and protected
-    from then on. Then come random masks at the budget, then rounds of proposals from a surrogate:
-    most by descent on an optimistic prediction, the rest near the best where it is least sure.
+    from then on. Then come random masks at the budget, most of them around that mask, then rounds
+    of proposals: descent on a surrogate's optimistic prediction, some of them very optimistic.
 
     Args:
         space: graph and budget.
@@ -109,7 +116,8 @@ def search(
         if question := ask("leave-one-out", "single pick", [pick]):
             note((yield question))
         space = space.protecting(fatal_units(space, known))
-    sampled = sample_at_budget(space, settings.samples, rng)
+    guided = _around_single_pick(space, known, round(settings.samples * settings.guided), rng)
+    sampled = guided + sample_at_budget(space, settings.samples - len(guided), rng)
     if question := ask("sampling", "sampled", sampled):
         note((yield question))
     dry = 0
@@ -178,6 +186,28 @@ def single_pick(space: Space, evaluations: Mapping[str, Evaluation]) -> Mask | N
     return descend(space, lambda X: np.asarray(X @ weights), start, rng=rng)
 
 
+def _around_single_pick(
+    space: Space, evaluations: Mapping[str, Evaluation], count: int, rng: np.random.Generator
+) -> list[Mask]:
+    """Masks that would be the single pick if the damages were others, as interactions make them."""
+    alone = damages(space, evaluations)
+    if alone is None:
+        return []
+    found: dict[Mask, None] = {}
+    floor = float(np.median([d for d in alone.values() if np.isfinite(d)])) * 0.1
+    for _ in range(4 * count):
+        noise = np.exp(rng.normal(size=len(space.free)))
+        rank = {u: max(alone[u], floor) * n for u, n in zip(space.free, noise, strict=True)}
+        order = sorted(space.free, key=lambda u: rank[u] / max(space.saving(u), 1e-12))
+        try:
+            found[space.shrink(order)] = None
+        except BudgetError:
+            continue
+        if len(found) == count:
+            break
+    return list(found)
+
+
 def fatal_units(space: Space, evaluations: Mapping[str, Evaluation]) -> frozenset[int]:
     """Units whose removal alone loses more than the whole single-pick mask does.
 
@@ -207,17 +237,15 @@ def propose(
     best = sorted(feasible(space, known), key=lambda e: e.loss or 0.0)
     seen = {space.graph.mask(bits=bits) for bits in known}
     chosen: list[Mask] = []
-    explore = round(settings.round * settings.explore) if best else 0
-    while len(chosen) < settings.round - explore:
-        mask = _exploit(space, model, best, frozenset(seen), settings, rng)
-        if mask is None:
-            break
-        chosen.append(mask)
-        seen.add(mask)
-    chosen += _explore(space, model, best, frozenset(seen), explore, rng)
-    if not chosen:
-        chosen = sample_at_budget(space, settings.round, rng, frozenset(seen))
-    return chosen
+    explore = round(settings.round * settings.explore)
+    for number in range(settings.round):
+        bold = number < explore
+        optimism = settings.boldness if bold else settings.optimism * abs(float(rng.normal()))
+        mask = _propose_one(space, model, best, frozenset(seen), settings.starts, optimism, rng)
+        if mask is not None:
+            chosen.append(mask)
+            seen.add(mask)
+    return chosen or sample_at_budget(space, settings.round, rng, frozenset(seen))
 
 
 def feasible(space: Space, known: Mapping[str, Evaluation]) -> list[Evaluation]:
@@ -225,57 +253,25 @@ def feasible(space: Space, known: Mapping[str, Evaluation]) -> list[Evaluation]:
     return [e for e in known.values() if e.ok and space.allows(space.graph.mask(bits=e.mask))]
 
 
-def _exploit(
+def _propose_one(
     space: Space, model: Predictor, best: Sequence[Evaluation], seen: frozenset[Mask],
-    settings: Settings, rng: np.random.Generator,
+    starts: int, optimism: float, rng: np.random.Generator,
 ) -> Mask | None:  # fmt: skip
     """The unseen mask that descent on an optimistic prediction finds from several starts."""
-    optimism = abs(float(rng.normal()))
 
     def score(X: Array) -> Array:
         mean, std = model.predict_link(X, return_std=True)
         return np.asarray(mean - optimism * std)
 
-    starts = [space.graph.mask(bits=e.mask) for e in best[:5]]
-    picked = [starts[int(rng.integers(len(starts)))]] if starts else []
-    picked += sample_at_budget(space, settings.starts - len(picked), rng)
+    top = [space.graph.mask(bits=e.mask) for e in best[:5]]
+    picked = [top[int(rng.integers(len(top)))]] if top else []
+    picked += sample_at_budget(space, starts - len(picked), rng)
     ends = [descend(space, score, start, rng=rng, avoid=seen) for start in picked]
     found = [mask for mask in ends if mask is not None]
     if not found:
         return None
     values = score(space.graph.matrix(found))
     return found[int(np.argmin(values))]
-
-
-def _explore(
-    space: Space, model: Predictor, best: Sequence[Evaluation], seen: frozenset[Mask],
-    count: int, rng: np.random.Generator,
-) -> list[Mask]:  # fmt: skip
-    """Masks a few swaps away from the best, where the prediction is least sure."""
-    if not best or not count:
-        return []
-    near: dict[Mask, None] = {}
-    centres = [space.graph.mask(bits=e.mask) for e in best[:3]]
-    for _ in range(40 * count):
-        mask = centres[int(rng.integers(len(centres)))]
-        for _ in range(int(rng.integers(1, 4))):
-            mask = _swapped(space, mask, rng)
-        if mask not in seen and space.allows(mask):
-            near[mask] = None
-    if not near:
-        return []
-    masks = list(near)
-    _, std = model.predict_link(space.graph.matrix(masks), return_std=True)
-    return [masks[int(i)] for i in np.argsort(-std, kind="stable")[:count]]
-
-
-def _swapped(space: Space, mask: Mask, rng: np.random.Generator) -> Mask:
-    gone = [u for u in space.free if mask.bits[u]]
-    here = [u for u in space.free if not mask.bits[u]]
-    if not gone or not here:
-        return mask
-    back, more = gone[int(rng.integers(len(gone)))], here[int(rng.integers(len(here)))]
-    return mask.with_kept(back).with_removed(more)
 
 
 def _expected(space: Space, model: Any, masks: Sequence[Mask]) -> dict[Mask, tuple[float, float]]:
