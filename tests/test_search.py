@@ -1,5 +1,6 @@
 """Sampling, descent and protection on small graphs, against brute force."""
 
+import contextlib
 import itertools
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import edgewise as ew
 from edgewise.errors import BudgetError, MaskError
 from edgewise.records import Evaluation
-from edgewise.search import Space, descend, fatal_units
+from edgewise.search import Space, descend, fatal_units, search
 from edgewise.search.strategy import single_pick
 
 
@@ -71,8 +72,10 @@ def test_descent_ends_in_a_feasible_local_optimum(residual: ew.Graph, seed: int)
         move = end if back is None else end.with_kept(back)
         move = move if more is None else move.with_removed(more)
         assert value(move) >= value(end) - 1e-9 or not space.allows(move)
-    other = descend(space, lambda X: X @ weights, start, rng=rng, avoid=frozenset([end]))
-    assert other != end
+    other = descend(
+        space, lambda X: X @ weights, start, rng=rng, avoid=frozenset([space.network(end)])
+    )
+    assert other is None or space.network(other) != space.network(end)
 
 
 def test_descent_is_exact_where_units_are_alike(branches: ew.Graph) -> None:
@@ -105,3 +108,29 @@ def test_fatal_units_are_protected(branches: ew.Graph) -> None:
         "blocks.0.relu->blocks.1.add",
         "blocks.1.relu->blocks.2.add",
     }
+
+
+def test_a_search_measures_no_network_twice(residual: ew.Graph) -> None:
+    """A branch that is gone and a bypass inside it are one network, and one evaluation."""
+    space = Space(residual, ew.Budget(macs=0.6))
+    branch, inside = "blocks.0.first.0..blocks.0.norm", "bypass:blocks.0.conv"
+    both = residual.mask([branch, inside])
+    assert space.network(both) == space.network(residual.mask([branch]))
+    assert space.minimal(both) == residual.mask([branch])
+    weights = np.linspace(0.1, 0.5, 12)
+
+    def loss(mask: ew.Mask) -> float:
+        return float(np.exp(residual.matrix([mask])[0] @ weights))
+
+    def fit(evaluations, space):
+        X = residual.matrix([residual.mask(bits=e.mask) for e in evaluations])
+        return ew.surrogates.Linear().fit(X, [e.loss for e in evaluations])
+
+    steps, asked = search(space, fit, seed=0, limit=60), []
+    with contextlib.suppress(StopIteration):
+        ask = next(steps)
+        while True:
+            asked += ask.masks
+            ask = steps.send([Evaluation(str(m), "search", loss(m)) for m in ask.masks])
+    networks = [space.network(mask) for mask in asked]
+    assert len(set(networks)) == len(networks) >= 25

@@ -163,8 +163,8 @@ def run_demo(
     say(f"Measuring {EVALUATIONS} masks to find the best with half of the MACs …")
     study.run(EVALUATIONS, BUDGET, seed=seed, progress=progress)
     plan = study.plan(progress=progress)
-    say(f"Removing {len(plan.removed)} units; pruned and masked model compared: equal.")
-    small = prune(graph, plan)
+    small = prune(graph, plan)  # raises if the two differ
+    say(f"Removed {len(plan.removed)} units; the pruned model equals the masked one.")
     say("Fine-tuning the pruned network for three epochs, taught by the original …")
     healed = heal(small, Shuffled(data.train, 64, seed + 1), teacher=model)
     before, after = cost(graph), plan.after

@@ -21,7 +21,7 @@ def descend(
     start: Mask,
     *,
     rng: np.random.Generator,
-    avoid: frozenset[Mask] = frozenset(),
+    avoid: frozenset[int] = frozenset(),
     steps: int = 100,
 ) -> Mask | None:
     """The local minimum of a score that steepest descent reaches from a feasible mask.
@@ -34,13 +34,13 @@ def descend(
         score: predicted badness of masks given as [n, units] (1 = removed); lower is better.
         start: a feasible mask.
         rng: source of randomness.
-        avoid: masks that must not be returned.
+        avoid: networks (`space.network`) that must not be returned.
         steps: at most so many moves.
 
     Returns:
         The best feasible mask on the way that is not to be avoided; None if there is none.
     """
-    current, best = start, None if start in avoid else start
+    current, best = start, None if space.network(start) in avoid else start
     value = float(score(space.graph.matrix([start]))[0])
     best_value = value if best is not None else np.inf
     for _ in range(steps):
@@ -58,14 +58,14 @@ def descend(
 
 
 def _first_new(
-    space: Space, moves: Sequence[Mask], values: Array, order: Any, avoid: frozenset[Mask],
+    space: Space, moves: Sequence[Mask], values: Array, order: Any, avoid: frozenset[int],
     best: Mask | None, best_value: float,
 ) -> tuple[Mask | None, float]:  # fmt: skip
     """The best feasible mask that is not to be avoided, among these and the one so far."""
     for i in order:
         if values[i] >= best_value:
             break
-        if moves[i] not in avoid and space.allows(moves[i]):
+        if space.allows(moves[i]) and space.network(moves[i]) not in avoid:
             return moves[i], float(values[i])
     return best, best_value
 

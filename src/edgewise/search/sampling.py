@@ -55,9 +55,9 @@ def sample_masks(
 
 
 def sample_at_budget(
-    space: Space, n: int, rng: np.random.Generator, seen: frozenset[Mask] = frozenset()
+    space: Space, n: int, rng: np.random.Generator, seen: frozenset[int] = frozenset()
 ) -> list[Mask]:
-    """Up to n masks of a space at its budget, none of them in `seen`."""
+    """Up to n masks of a space at its budget, none of whose networks is in `seen`."""
     found: dict[Mask, None] = {}
     for _ in range(n * 10):
         if len(found) == n:
@@ -66,7 +66,7 @@ def sample_at_budget(
             mask = space.shrink([int(u) for u in rng.permutation(space.free)])
         except BudgetError:
             continue  # this order painted itself into a corner; others do not
-        if mask not in seen:
+        if space.network(mask) not in seen:
             found[mask] = None
     return list(found)
 

@@ -26,7 +26,7 @@ class Space:
         self.graph, self.budget = graph, budget
         self.protected = frozenset(protected)
         self.free = tuple(i for i in range(len(graph.units)) if i not in self.protected)
-        self._costs: dict[Mask, Cost | None] = {}
+        self._left: dict[Mask, tuple[Cost | None, int]] = {}
         unpruned = self.cost(graph.empty)
         assert unpruned is not None
         self.unpruned = unpruned
@@ -35,15 +35,31 @@ class Space:
     def protecting(self, units: Iterable[int]) -> Space:
         """The same space with further protected units."""
         space = Space(self.graph, self.budget, self.protected.union(units))
-        space._costs = self._costs
+        space._left = self._left
         return space
 
     def cost(self, mask: Mask) -> Cost | None:
         """The exact cost of a mask, None if it disconnects an output."""
-        if mask not in self._costs:
+        return self._count(mask)[0]
+
+    def network(self, mask: Mask) -> int:
+        """A number that is the same for masks that leave the same network."""
+        return self._count(mask)[1]
+
+    def _count(self, mask: Mask) -> tuple[Cost | None, int]:
+        if mask not in self._left:
             alive = liveness(self.graph, mask)
-            self._costs[mask] = cost_of(self.graph, alive) if alive.connected else None
-        return self._costs[mask]
+            cost = cost_of(self.graph, alive) if alive.connected else None
+            self._left[mask] = cost, hash(alive.signature)
+        return self._left[mask]
+
+    def minimal(self, mask: Mask) -> Mask:
+        """The mask without the units that are dead anyway: a layer of a branch that is gone."""
+        for unit in reversed(mask.removed):
+            less = mask.with_kept(unit)
+            if self.network(less) == self.network(mask):
+                mask = less
+        return mask
 
     def connected(self, mask: Mask) -> bool:
         return self.cost(mask) is not None

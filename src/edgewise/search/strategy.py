@@ -100,9 +100,11 @@ def search(
 
     def ask(phase: str, origin: str, masks: Sequence[Mask], expected: Any = None) -> Ask | None:
         nonlocal count
-        fresh = [m for m in dict.fromkeys(masks) if str(m) not in known][: max(limit - count, 0)]
+        minimal = {space.minimal(mask): mask for mask in masks}
+        expected = {small: expected[mask] for small, mask in minimal.items()} if expected else {}
+        fresh = [m for m in minimal if str(m) not in known][: max(limit - count, 0)]
         count += len(fresh)
-        return Ask(phase, origin, tuple(fresh), expected or {}) if fresh else None
+        return Ask(phase, origin, tuple(fresh), expected) if fresh else None
 
     def note(results: Sequence[Evaluation]) -> None:
         known.update((e.mask, e) for e in sorted(results, key=lambda e: e.mask))
@@ -235,7 +237,7 @@ def propose(
 ) -> list[Mask]:
     """The next round of masks."""
     best = sorted(feasible(space, known), key=lambda e: e.loss or 0.0)
-    seen = {space.graph.mask(bits=bits) for bits in known}
+    seen = {space.network(space.graph.mask(bits=bits)) for bits in known}
     chosen: list[Mask] = []
     explore = round(settings.round * settings.explore)
     for number in range(settings.round):
@@ -244,7 +246,7 @@ def propose(
         mask = _propose_one(space, model, best, frozenset(seen), settings.starts, optimism, rng)
         if mask is not None:
             chosen.append(mask)
-            seen.add(mask)
+            seen.add(space.network(mask))
     return chosen or sample_at_budget(space, settings.round, rng, frozenset(seen))
 
 
@@ -254,7 +256,7 @@ def feasible(space: Space, known: Mapping[str, Evaluation]) -> list[Evaluation]:
 
 
 def _propose_one(
-    space: Space, model: Predictor, best: Sequence[Evaluation], seen: frozenset[Mask],
+    space: Space, model: Predictor, best: Sequence[Evaluation], seen: frozenset[int],
     starts: int, optimism: float, rng: np.random.Generator,
 ) -> Mask | None:  # fmt: skip
     """The unseen mask that descent on an optimistic prediction finds from several starts."""
