@@ -11,10 +11,12 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from .calls import Call, Constant, Slot
-from .errors import UnknownOperatorError
+from .errors import TraceError, UnknownOperatorError
 from .frontend import Program, attribute, holds_tensor
 from .graph import Edge, Graph, Parameter, Shape, Vertex
 from .ops import TABLE, Rule
+
+_ALIASES = {"axis": "dim", "keepdims": "keepdim", "axes": "dims"}
 
 
 class Builder:
@@ -51,7 +53,8 @@ class Builder:
 
     def _reads(self, node: fx.Node) -> list[torch.Tensor]:
         if node.op == "call_module":
-            return list(self.program.module.get_submodule(str(node.target)).parameters())
+            module = self.program.module.get_submodule(str(node.target))
+            return [*module.parameters(), *module.buffers()]
         if node.op == "get_attr":
             value = attribute(self.program.module, str(node.target))
             return [value] if isinstance(value, torch.Tensor) else []
@@ -61,6 +64,11 @@ class Builder:
         for node in self.program.module.graph.nodes:
             if self._is_data(node):
                 self._add(node)
+        if not any(self.vertices[edge.target].op == "output" for edge in self.edges):
+            raise TraceError(
+                "No output of the model is a tensor that depends on its inputs. Outputs may be "
+                "tensors, or tuples, lists, dicts and dataclasses of them."
+            )
         return Graph(tuple(self.vertices), tuple(self.edges), (), (), "torch.fx", self.program)
 
     def _is_data(self, node: fx.Node) -> bool:
@@ -98,6 +106,7 @@ class Builder:
                 module=str(node.target) if module is not None else None,
                 source=node.meta.get("source", ""),
                 shared=self._shared(node),
+                dtype=self._dtype(node.name),
             )
         )
 
@@ -113,6 +122,8 @@ class Builder:
             module = self.program.module.get_submodule(str(node.target))
             rule = TABLE.find_module(module)
             return rule or self._unknown(node, type(module).__name__)
+        elif isinstance(node.target, type):
+            key = "construct"  # a namedtuple or dataclass of outputs
         elif node.target is operator.getitem and slots:
             source = self.vertices[self.index[slots[0].name]]
             if source.shape is None:
@@ -125,7 +136,8 @@ class Builder:
             f"No rule for operator {name!r} (node {node.name!r}"
             f"{f' in module {scope!r}' if scope else ''}, {place})."
             " Say how absence passes through it, for example for an element-wise operator:\n"
-            f"    ew.register({name}, ew.Rule({name.split('.')[-1]!r}, ew.absence.by_axes, "
+            f"    ew.register({_register_as(node, name)}, "
+            f"ew.Rule({name.split('.')[-1]!r}, ew.absence.by_axes, "
             "read=ew.ops.same_axes))\n"
             "or, where it needs all its inputs, ew.absence.join. CONTRIBUTING.md explains rules."
         )
@@ -145,11 +157,12 @@ class Builder:
 
         args, kwargs = fx.map_arg((node.args, node.kwargs), convert)
         bound = {names[i] if i < len(names) else f"*{i}": value for i, value in enumerate(args)} | {
-            ("dim" if k == "axis" else k): v for k, v in kwargs.items()
+            _ALIASES.get(k, k): v for k, v in kwargs.items()
         }
         if node.target is getattr:
             bound = {}
-        return Call(bound, module, shapes, self._shape(node.name)[0])
+        dtypes = tuple(self._dtype(n.name) for n in [*slots, node])
+        return Call(bound, module, shapes, self._shape(node.name)[0], dtypes)
 
     def _params(self, node: fx.Node, rule: Rule, call: Call) -> tuple[Parameter, ...]:
         follows = rule.follows(call)
@@ -189,7 +202,11 @@ class Builder:
                             yield local, tensor, not isinstance(tensor, nn.Parameter)
 
     def _shared(self, node: fx.Node) -> bool:
-        """Whether a parameter of this node is read elsewhere too, so that it cannot be cut."""
+        """Whether a parameter is read elsewhere too, or computed, so that it cannot be cut."""
+        if node.op == "call_module":
+            module = self.program.module.get_submodule(str(node.target))
+            if hasattr(module, "parametrizations") or module._forward_pre_hooks:
+                return True  # its weight is computed before every call (weight norm and the like)
         sources = [node, *(n for n in node.all_input_nodes if n.op == "get_attr")]
         return any(self.calls.get(id(t), 0) > 1 for n in sources for t in self._reads(n))
 
@@ -217,6 +234,10 @@ class Builder:
         )
         size = self.program.batch
         return tuple(s // size if i in batched else s for i, s in enumerate(value.shape)), batched
+
+    def _dtype(self, name: str) -> str:
+        value = self.values.get(name)
+        return str(value.dtype).removeprefix("torch.") if isinstance(value, torch.Tensor) else ""
 
     def _itemsize(self, name: str) -> int:
         value = self.values.get(name)
@@ -266,6 +287,14 @@ def _ancestors(node: fx.Node, data: Mapping[str, int]) -> list[fx.Node]:
             found.append(current)
             queue.extend(current.all_input_nodes)
     return found
+
+
+def _register_as(node: fx.Node, name: str) -> str:
+    """How a user names an operator to `ew.register`."""
+    if node.op == "call_function" and node.target is not getattr:
+        module = getattr(node.target, "__module__", None) or "torch"
+        return f"{module.removesuffix('._C')}.{name}"
+    return name if node.op == "call_module" else repr(name)
 
 
 def _scope(node: fx.Node) -> str:

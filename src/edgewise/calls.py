@@ -41,12 +41,14 @@ class Call:
         module: the module called, if it is one.
         shapes: the shapes of the data inputs, by slot.
         out: the shape of the output, None if it is not a tensor.
+        dtypes: the dtypes of the data inputs, by slot, and that of the output at the end.
     """
 
     args: Mapping[str, Any]
     module: nn.Module | None
     shapes: tuple[Shape | None, ...]
     out: Shape | None
+    dtypes: tuple[str, ...] = ()
 
     def get(self, name: str, default: Any = None) -> Any:
         """An argument, or the module's attribute of that name."""
@@ -109,14 +111,15 @@ def but_axis(name: str, default: int | None) -> Callable[[Call], dict[str, Any]]
 
 
 def reduced(call: Call) -> dict[str, Any]:
-    """A reduction over `dim` (all axes if None), with or without `keepdim`."""
+    """A reduction over `dim` (all axes if None), with or without keepdim, as the shape shows."""
     dim = call.get("dim")
     dims = range(call.ndim) if dim is None else [dim] if isinstance(dim, int) else dim
     gone = {int(d) % call.ndim for d in dims}
+    kept = call.out is not None and len(call.out) == call.ndim
     axes: list[int | None] = []
     for axis in range(call.ndim):
         before = sum(d < axis for d in gone)
-        axes.append(None if axis in gone else axis if call.get("keepdim") else axis - before)
+        axes.append(None if axis in gone else axis if kept else axis - before)
     return {"axes": axes}
 
 
@@ -130,11 +133,16 @@ def permuted(call: Call) -> dict[str, Any]:
 
 
 def transposed(call: Call) -> dict[str, Any]:
-    """transpose(dim0, dim1); .T and .mT as the last two axes."""
+    """transpose(dim0, dim1); .mT as the last two axes."""
     a, b = (int(call.get(n, d)) % call.ndim for n, d in (("dim0", -2), ("dim1", -1)))
     axes = list(range(call.ndim))
     axes[a], axes[b] = b, a
     return {"axes": axes}
+
+
+def reversed_axes(call: Call) -> dict[str, Any]:
+    """x.T: all axes in reverse."""
+    return {"axes": list(reversed(range(call.ndim)))}
 
 
 def indexed(call: Call) -> dict[str, Any]:
@@ -200,7 +208,8 @@ def subtracted(call: Call) -> dict[str, Any]:
 
 
 def factors(call: Call) -> dict[str, Any]:
-    return {"alone": [True] * len(call.shapes)}
+    """Which factors may stand alone: those of the product's dtype, so no boolean mask."""
+    return {"alone": [dtype == call.dtypes[-1] for dtype in call.dtypes[:-1]]}
 
 
 def quotient(call: Call) -> dict[str, Any]:

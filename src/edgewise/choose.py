@@ -89,7 +89,7 @@ def shortlist(
     if len(masks) < count:
         settings = Settings(round=count, explore=0.0)
         rng = np.random.default_rng([seed, len(good)])
-        extra = propose(space, model, {e.mask: e for e in good}, settings, rng)
+        extra = propose(space, model, {e.mask: e for e in evaluations}, settings, rng)
         masks |= dict.fromkeys(extra)
     if not masks:
         raise PlanError(

@@ -34,9 +34,12 @@ def cut_module(
     whole: nn.Module,
     vertex: Vertex,
     slices: Sequence[Slices],
-    groups: Sequence[int],
+    sizes: tuple[int, ...],
 ) -> nn.Module:
-    """A copy of a module with only what remains of its tensors."""
+    """A copy of a module with only what remains of its tensors.
+
+    `sizes` are those of the groups of a group norm, or the shape a layer norm normalises over.
+    """
     module = copy.copy(whole)
     module._parameters = dict(whole._parameters)
     module._buffers = dict(whole._buffers)
@@ -48,8 +51,9 @@ def cut_module(
     resize = TABLE.rules[vertex.op].resize
     if resize is not None:
         resize(module)
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm) and sizes:
+        module.normalized_shape = sizes
     if isinstance(module, nn.GroupNorm):
-        module.num_channels = sum(groups)
-        module.num_groups = len(groups)
-        return module if len(set(groups)) == 1 else RaggedGroupNorm(module, groups)
+        module.num_channels, module.num_groups = sum(sizes), len(sizes)
+        return module if len(set(sizes)) == 1 else RaggedGroupNorm(module, sizes)
     return module

@@ -100,6 +100,19 @@ class Engine:
         self.cut: dict[Any, Any] = {}
         self.numbers: dict[Any, Key] = {}
         graph.program.module.eval()
+        self._check_inputs()
+
+    def _check_inputs(self) -> None:
+        """Raise ObjectiveError unless the data give as many inputs as the traced model takes."""
+        nodes = self.graph.program.module.graph.find_nodes(op="placeholder")
+        names = [str(node.target) for node in nodes]
+        batches = [inputs for inputs, _ in self.objective.splits["search"][:1]]
+        for inputs in [*batches, *self.objective.recovery.batches[:1]]:
+            if len(inputs) != len(names):
+                raise ObjectiveError(
+                    f"A batch gives {len(inputs)} inputs, the traced model takes {len(names)} "
+                    f"({', '.join(names)}). Trace it with the inputs that the data give."
+                )
 
     def evaluate(
         self, masks: Sequence[Mask], split: Split = "search", *, tensors: bool = False
@@ -192,6 +205,8 @@ class Engine:
         """A number that stands for what the node computes."""
 
         def known(value: Any) -> Any:
+            if isinstance(value, slice):
+                return ("slice", *map(known, (value.start, value.stop, value.step)))
             return ("node", program.keys[value]) if isinstance(value, fx.Node) else repr(value)
 
         arguments = pytree.tree_map(known, (list(node.args), dict(node.kwargs)))
@@ -210,7 +225,9 @@ class Engine:
         if broken is not None:
             return self._failure(program.mask, split, broken, seconds)
         try:
-            measured = self.objective.measure(outputs, split)
+            with torch.no_grad():  # copies, since the loss may write and masks may share outputs
+                own = pytree.tree_map(_copy, list(outputs))
+                measured = self.objective.measure(own, split)
         except Exception as error:  # noqa: BLE001 - user code may raise anything
             return self._failure(program.mask, split, error, seconds)
         return Outcome(self._record(program.mask, split, measured, seconds), measured.each, tensors)
@@ -272,7 +289,7 @@ class _Run:
             begin = time.perf_counter()
             value: Any
             try:
-                with torch.inference_mode():
+                with torch.no_grad():
                     self._calibrate(program, position, calibrated)
                     goals = [program.output]
                     value = self._execute(program, position, goals, inputs, evaluated)
@@ -360,5 +377,13 @@ def _join(batches: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
     """All calibration batches as one."""
     if len(batches) == 1:
         return batches[0]
-    parts = zip(*batches, strict=True)
-    return tuple(torch.cat(p) if isinstance(p[0], torch.Tensor) else p[0] for p in parts)
+
+    def join(*parts: Any) -> Any:
+        return torch.cat(parts) if isinstance(parts[0], torch.Tensor) else parts[0]
+
+    joined: tuple[Any, ...] = pytree.tree_map(join, *batches)
+    return joined
+
+
+def _copy(value: Any) -> Any:
+    return value.clone() if isinstance(value, torch.Tensor) else value

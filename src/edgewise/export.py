@@ -54,7 +54,10 @@ def export(module: nn.Module, path: str | Path, args: tuple[Any, ...] | None = N
         raise EdgewiseError(f"Exports are *.onnx or *.pt2 (torch.export), not {path.name!r}.")
     subject = copy.deepcopy(module).eval()
     inputs = pytree.tree_map(_at_least_two, tuple(inputs))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EdgewiseError(f"The export cannot be written to {path}: {error}") from error
     with tempfile.TemporaryDirectory(dir=path.parent) as folder, torch.no_grad():
         expected = subject(*inputs)
         draft = Path(folder) / path.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 import operator
 import os
@@ -97,17 +98,17 @@ def capture(
     except Exception as error:
         raise TraceError(f"The model cannot be copied (copy.deepcopy): {error}") from error
     _functional_modules(snapshot)
-    inputs, missing = _bind(model, args, kwargs)
+    inputs, fixed = _bind(model, args, kwargs)
     tracer = _Tracer(leaves)
     try:
-        graph = tracer.trace(snapshot, concrete_args=missing)
+        graph = tracer.trace(snapshot, concrete_args=fixed)
     except TraceError:
         raise
     except Exception as error:
         raise TraceError(_explain(model, error, tracer.last_line)) from error
     module = fx.GraphModule(tracer.root, graph, class_name=type(model).__name__)
-    _drop_unsupplied(module.graph, set(missing))
     _drop_asserts(module.graph)
+    _drop_constants(module.graph, fixed)
     _dropout_modules(module)
     _out_of_place(module.graph)
     module.graph.lint()
@@ -159,7 +160,7 @@ def _advice(message: str) -> str:
 def _bind(
     model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Inputs in the order of forward's parameters, and the defaults of those not given."""
+    """The tensor inputs in the order of forward's parameters; other arguments are constants."""
     signature = inspect.signature(model.forward)
     try:
         bound = signature.bind(*args, **kwargs)
@@ -169,19 +170,19 @@ def _bind(
             "Pass them as a tuple, `ew.trace(model, (x,))`."
         ) from error
     for name, parameter in signature.parameters.items():
+        several = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if several and bound.arguments.get(name):
+            raise TraceError(
+                f"{type(model).__name__}.forward takes *{name}, which cannot be traced. Wrap "
+                "the model in a module whose forward names its inputs."
+            )
+    bound.apply_defaults()
+    for name, parameter in signature.parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            if bound.arguments.get(name):
-                raise TraceError(
-                    f"{type(model).__name__}.forward takes *{name}, which cannot be traced. Wrap "
-                    "the model in a module whose forward names its inputs."
-                )
-            bound.arguments.pop(name, None)
-    missing = {
-        name: parameter.default
-        for name, parameter in signature.parameters.items()
-        if name not in bound.arguments and parameter.default is not parameter.empty
-    }
-    return tuple(bound.arguments.values()), missing
+            del bound.arguments[name]
+    inputs = {name: value for name, value in bound.arguments.items() if holds_tensor(value)}
+    fixed = {name: value for name, value in bound.arguments.items() if name not in inputs}
+    return tuple(inputs.values()), fixed
 
 
 def _functional_modules(model: nn.Module) -> None:
@@ -191,13 +192,12 @@ def _functional_modules(model: nn.Module) -> None:
             module.inplace = False  # type: ignore[assignment]
 
 
-def _drop_unsupplied(graph: fx.Graph, names: set[str]) -> None:
+def _drop_constants(graph: fx.Graph, fixed: Mapping[str, Any]) -> None:
+    """The placeholders that torch.fx leaves for constants; nothing reads them."""
     for node in list(graph.nodes):
-        if node.op == "placeholder" and (node.target in names or node.target.startswith("*")):
-            for user in list(node.users):
-                if not user.users:
-                    graph.erase_node(user)
-            if not node.users:
+        if node.op == "placeholder" and not node.users:
+            name = str(node.target)
+            if name.startswith("*") or name.rpartition("_")[0] in fixed:
                 graph.erase_node(node)
 
 
@@ -291,9 +291,21 @@ def _rewire(graph: fx.Graph, node: fx.Node) -> None:
             user.replace_input_with(written, node)
 
 
+def leaves_of(value: Any) -> list[Any]:
+    """The leaves of nested lists, tuples, dicts and dataclasses, in order."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [x for f in dataclasses.fields(value) for x in leaves_of(getattr(value, f.name))]
+    leaves = pytree.tree_leaves(value)
+    return [
+        x
+        for leaf in leaves
+        for x in (leaves_of(leaf) if dataclasses.is_dataclass(leaf) else [leaf])
+    ]
+
+
 def holds_tensor(value: Any) -> bool:
     """Whether there is a tensor anywhere in a value."""
-    return any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(value))
+    return any(isinstance(leaf, torch.Tensor) for leaf in leaves_of(value))
 
 
 def attribute(module: nn.Module, path: str) -> Any:

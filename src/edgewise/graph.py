@@ -39,7 +39,8 @@ class Vertex:
 
     `shape` is None where the output is not one tensor (a tuple, a dict); `batched` lists the
     dimensions of `shape` that grow with the batch; `attrs` is what the operator's rule needs to
-    know of the call, as plain data.
+    know of the call, as plain data. The parameters of a `shared` vertex cannot be cut: they are
+    read elsewhere too, or computed from others.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Vertex:
     module: str | None
     source: str
     shared: bool = False
+    dtype: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,15 +168,15 @@ class Graph:
     def fingerprint(self) -> str:
         """SHA-256 of vertices, edges and units: the same for the same architecture and units.
 
-        The weights, the batch size of the traced example and the place of the source code do
-        not enter.
+        The weights, their precision, the batch size of the traced example and the place of the
+        source code do not enter.
         """
         blob = json.dumps(self.to_dict(), sort_keys=True, default=list)
         return hashlib.sha256(blob.encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
         """The graph as JSON-ready data (what the fingerprint is computed of)."""
-        skip = {"source", "node"}
+        skip = {"source", "node", "itemsize", "dtype"}
         return {
             "vertices": [
                 {k: v for k, v in asdict(vertex).items() if k not in skip}
@@ -226,7 +228,10 @@ class Graph:
         return self.empty.with_removed(*indices)
 
     def _mask_of_bits(self, bits: Iterable[Any]) -> Mask:
-        values = tuple(bool(int(bit)) for bit in bits)
+        listed = list(bits)
+        if any(bit not in (0, 1, "0", "1") for bit in listed):
+            raise MaskError("The bits of a mask are 0 or 1 (1 = removed), as numbers or as text.")
+        values = tuple(bool(int(bit)) for bit in listed)
         if len(values) != len(self.units):
             raise MaskError(
                 f"A mask of this graph has one bit a unit, {len(self.units)} in all; got "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,10 +75,7 @@ def heal(
     settings = settings or Healing()
     model = copy.deepcopy(small).train()
     teacher = None if teacher is None else copy.deepcopy(teacher).eval()
-    batches = len(loader) if isinstance(loader, Sized) else sum(1 for _ in loader)
-    steps = batches * settings.epochs
-    if not batches:
-        raise ObjectiveError("The training loader is empty.")
+    steps = _count(loader) * settings.epochs
     optimizer = _optimizer(model, settings)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     best, lowest, step = copy.deepcopy(model), math.inf, 0
@@ -104,6 +101,22 @@ def heal(
     return best.eval()
 
 
+def _count(loader: Iterable[Any]) -> int:
+    """Batches of an epoch."""
+    if iter(loader) is loader:
+        raise ObjectiveError(
+            "The training loader can be read only once (a generator or iterator), but healing "
+            "reads it every epoch. Pass a DataLoader or a list of batches."
+        )
+    try:
+        batches = len(loader)  # type: ignore[arg-type]
+    except TypeError:
+        batches = sum(1 for _ in loader)
+    if not batches:
+        raise ObjectiveError("The training loader is empty.")
+    return batches
+
+
 def _warn_stopped(epoch: int, step: int, value: float) -> None:
     warnings.warn(
         f"Healing stopped in epoch {epoch + 1}, step {step + 1}: the loss is {value}. The best "
@@ -115,6 +128,8 @@ def _warn_stopped(epoch: int, step: int, value: float) -> None:
 
 def _optimizer(model: nn.Module, settings: Healing) -> torch.optim.Optimizer:
     parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise ObjectiveError("Every parameter is frozen (requires_grad=False): nothing can heal.")
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},

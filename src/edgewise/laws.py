@@ -52,7 +52,7 @@ def law_pruned_is_masked(graph: Graph, mask: Mask) -> None:
 
 
 def _random(module: nn.Module) -> bool:
-    return any(isinstance(m, nn.Dropout) for m in module.modules())
+    return any(isinstance(m, nn.modules.dropout._DropoutNd) for m in module.modules())
 
 
 def law_cost_is_exact(graph: Graph, mask: Mask) -> None:
@@ -97,6 +97,8 @@ def law_lives_on(graph: Graph, mask: Mask) -> None:
     loss = torch.stack([y.square().sum() for y in outputs]).sum()
     loss.backward()
     for name, parameter in trained.named_parameters():
+        if not parameter.requires_grad:
+            continue  # frozen by the user
         assert parameter.grad is not None, f"parameter {name} is dead under {mask}"
         assert torch.isfinite(parameter.grad).all(), f"gradient of {name} is not finite"
     again = trace(small, args, granularity="raw")

@@ -111,9 +111,11 @@ class _Lowering:
         return self.out.graph.call_function(function, args)
 
     def _expanded(self, value: Any, edge: int, index: int) -> Any:
-        """The last summand of a broadcast sum, in the shape of the sum."""
-        before = self.full.vertices[self.full.edges[edge].source].shape
-        after = self.full.vertices[index].shape
+        """The last summand or factor, in the shape and dtype of the sum or product."""
+        source, target = self.full.vertices[self.full.edges[edge].source], self.full.vertices[index]
+        if source.dtype != target.dtype:
+            value = self.out.graph.call_method("to", (value, getattr(torch, target.dtype)))
+        before, after = source.shape, target.shape
         if before == after or before is None or after is None:
             return value
         state = self.alive.states[index]
@@ -171,23 +173,31 @@ class _Lowering:
         inner, outer = self._inner_outer(index)
         slices = tuple(live_slices(p, inner, outer) for p in vertex.params)
         whole = self.module.get_submodule(path)
-        groups = self._groups(vertex, outer)
-        if all(keep is None for parameter in slices for keep in parameter) and not groups:
+        sizes = self._groups(vertex, outer) or self._normalized(vertex, outer)
+        if all(keep is None for parameter in slices for keep in parameter) and not sizes:
             return whole
-        key = (path, slices)
+        key = (path, slices, sizes)
         if key not in self.cut:
-            self.cut[key] = cut_module(whole, vertex, slices, groups)
+            self.cut[key] = cut_module(whole, vertex, slices, sizes)
         module: nn.Module = self.cut[key]
         return module
 
-    def _groups(self, vertex: Vertex, outer: Live) -> list[int]:
+    def _normalized(self, vertex: Vertex, outer: Live) -> tuple[int, ...]:
+        """The shape that a layer norm normalises over, if it lost some of it."""
+        if vertex.op not in ("layer_norm", "rms_norm") or vertex.shape is None:
+            return ()
+        dims = vertex.attrs["dims"]
+        sizes = outer.shape(vertex.shape)[-dims:]
+        return () if sizes == vertex.shape[-dims:] else sizes
+
+    def _groups(self, vertex: Vertex, outer: Live) -> tuple[int, ...]:
         """Sizes of the groups of a group norm that lost channels (empty: it lost none)."""
         keep = outer.keep(1)
         if vertex.op != "group_norm" or keep is None:
-            return []
+            return ()
         size = len(keep) // vertex.attrs["groups"]
         sizes = [sum(keep[i : i + size]) for i in range(0, len(keep), size)]
-        return [s for s in sizes if s]
+        return tuple(s for s in sizes if s)
 
     def _cut_constants(self, node: fx.Node, new: fx.Node, index: int) -> None:
         """Constant arguments follow the channels that remain of inputs and outputs."""
@@ -200,7 +210,7 @@ class _Lowering:
         names = TABLE.rules[vertex.op].signature.split()
         position = {name: i for i, name in enumerate(names)}
         for name, follows in constants.items():
-            at = position.get(name, len(names))
+            at = int(name[1:]) if name.startswith("*") else position.get(name, len(names))
             old = node.args[at] if at < len(node.args) else node.kwargs.get(name)
             if isinstance(old, fx.Node):
                 value = self._cut_constant(old, new, vertex, follows, inner, outer)
@@ -334,7 +344,7 @@ class _Lowering:
         copied = self._copy(node, index)
         given = dict(zip(TABLE.rules["group_norm"].signature.split(), copied.args, strict=False))
         given |= copied.kwargs
-        sizes = tuple(self._groups(vertex, state))
+        sizes = self._groups(vertex, state)
         tail = (sizes, given.get("weight"), given.get("bias"), given.get("eps", 1e-5))
         result = self._call(ragged_group_norm, given["input"], *tail)
         self.out.graph.erase_node(copied)

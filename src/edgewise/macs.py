@@ -17,8 +17,10 @@ def no_macs(vertex: Vertex, ins: States, out: Live, shapes: Sequence[Shape | Non
 
 def conv_macs(vertex: Vertex, ins: States, out: Live, shapes: Sequence[Shape | None]) -> int:
     assert vertex.shape is not None
-    if len(shapes) > 1 or shapes[0] is None or ins[0] is None:
+    if shapes[0] is None or ins[0] is None:
         return 0
+    if len(shapes) > 1:  # the weight is data too
+        return elements(vertex.shape) * math.prod((shapes[1] or (0, 0))[1:])
     groups = vertex.attrs["groups"]
     inner = 1 if vertex.attrs.get("depthwise") else ins[0].shape(shapes[0])[1] // groups
     return math.prod(out.shape(vertex.shape)) * inner * int(vertex.attrs["kernel"])
@@ -36,7 +38,7 @@ def conv_transpose_macs(
 
 def linear_macs(vertex: Vertex, ins: States, out: Live, shapes: Sequence[Shape | None]) -> int:
     assert vertex.shape is not None
-    if len(shapes) > 1 or shapes[0] is None or ins[0] is None:
+    if shapes[0] is None or ins[0] is None:
         return 0
     return math.prod(out.shape(vertex.shape)) * ins[0].shape(shapes[0])[-1]
 
@@ -68,3 +70,11 @@ def multihead_macs(vertex: Vertex, ins: States, out: Live, shapes: Sequence[Shap
     project = rows * query[-1] * embed + math.prod(key[:-1]) * key[-1] * embed
     project += math.prod(value[:-1]) * value[-1] * embed + rows * embed * embed
     return project + 2 * (rows // length) * length * source * embed
+
+
+def recurrent_macs(vertex: Vertex, ins: States, out: Live, shapes: Sequence[Shape | None]) -> int:
+    """LSTM, GRU and RNN: every step multiplies the weights of all layers and directions."""
+    if not shapes or shapes[0] is None:
+        return 0
+    steps = math.prod(shapes[0][:-1])
+    return steps * sum(elements(p.shape) for p in vertex.params if len(p.shape) == 2)

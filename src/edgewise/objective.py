@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -111,17 +112,16 @@ class Objective:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the search and calibration data and of the names of loss and metrics."""
+        """SHA-256 of all data and of what loss, metrics and recovery compute, as far as it shows.
+
+        Functions count by name, code and bound values, modules by their state and settings.
+        """
+        data = [[self.splits[split] for split in sorted(self.splits)], self.recovery.batches]
+        measures = [self.loss, *(self.metrics[name] for name in sorted(self.metrics))]
+        parts = [data, sorted(self.splits), sorted(self.metrics), self.recovery.kind]
         digest = hashlib.sha256()
-        for value in pytree.tree_leaves([self.splits["search"], self.recovery.batches]):
-            if isinstance(value, torch.Tensor):
-                digest.update(str((value.dtype, tuple(value.shape))).encode())
-                digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-                              if value.numel() and value.ndim else str(value).encode())  # fmt: skip
-            else:
-                digest.update(repr(value).encode())
-        digest.update(_function_name(self.loss).encode())
-        digest.update(self.recovery.kind.encode())
+        for value in pytree.tree_leaves([parts, [_described(m) for m in measures]]):
+            digest.update(_bytes(value))
         return digest.hexdigest()
 
 
@@ -134,10 +134,42 @@ class Measurement:
     each: torch.Tensor | None
 
 
-def _function_name(function: Any) -> str:
-    inner = getattr(function, "func", function)
-    name = getattr(inner, "__qualname__", type(inner).__qualname__)
-    return f"{getattr(inner, '__module__', '')}.{name}"
+def _described(measure: Any) -> list[Any]:
+    """What identifies a loss or a metric: names, code, and the values bound into it."""
+    if isinstance(measure, torch.nn.Module):
+        return [repr(measure), sorted(_settings(measure)), list(measure.state_dict().values())]
+    if isinstance(measure, functools.partial):
+        return [
+            _described(measure.func),
+            repr(measure.args),
+            repr(sorted(measure.keywords.items())),
+        ]
+    code = getattr(measure, "__code__", None)
+    name = [getattr(measure, "__module__", ""), getattr(measure, "__qualname__", "")]
+    if code is None:
+        return [*name, type(measure).__qualname__]
+    cells = [repr(c.cell_contents) for c in measure.__closure__ or () if _plain(c.cell_contents)]
+    return [*name, code.co_code.hex(), repr(_plain_constants(code)), *cells]
+
+
+def _settings(module: torch.nn.Module) -> list[str]:
+    return [f"{k}={v!r}" for k, v in vars(module).items() if _plain(v) and k != "training"]
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, bool | int | float | str | type(None))
+
+
+def _plain_constants(code: Any) -> list[Any]:
+    return [c for c in code.co_consts if _plain(c)] + list(code.co_names)
+
+
+def _bytes(value: Any) -> bytes:
+    if not isinstance(value, torch.Tensor):
+        return repr(value).encode()
+    flat = value.detach().cpu().contiguous().reshape(-1)
+    content = flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+    return str((value.dtype, tuple(value.shape))).encode() + content
 
 
 def _batches(loader: Iterable[Any], split: str) -> tuple[Batch, ...]:

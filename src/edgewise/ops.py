@@ -50,6 +50,7 @@ from .calls import (
     prelu_follows,
     quotient,
     reduced,
+    reversed_axes,
     rolled,
     same_axes,
     stacked,
@@ -267,13 +268,9 @@ def _fill_norms() -> None:
         nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,
     )  # fmt: skip
     signature = "input normalized_shape weight bias eps"
-    layer = Rule(
-        "layer_norm", absence.norm, signature, norm_read, norm_follows, resize=resize.norm_resize
-    )
+    layer = Rule("layer_norm", absence.norm, signature, norm_read, norm_follows)
     TABLE.add(layer, nn.LayerNorm, F.layer_norm)
-    rms = Rule(
-        "rms_norm", absence.norm, signature, norm_read, norm_follows, resize=resize.norm_resize
-    )
+    rms = Rule("rms_norm", absence.norm, signature, norm_read, norm_follows)
     TABLE.add(rms, nn.RMSNorm, F.rms_norm)
     signature = "input num_groups weight bias eps"
     TABLE.add(
@@ -310,8 +307,11 @@ def _fill_spatial(lead: Callable[[int], Callable[[Call], dict[str, Any]]]) -> No
     )
     TABLE.add(
         Rule("reduce", absence.by_axes, "input dim keepdim", reduced),
-        torch.mean, torch.sum, torch.amax, torch.amin, torch.std, torch.var, torch.prod,
-        *_methods("mean sum amax amin std var prod"),
+        torch.mean, torch.sum, torch.amax, torch.amin, torch.prod,
+        *_methods("mean sum amax amin prod"),
+    )  # fmt: skip
+    TABLE.add(
+        Rule("spread", absence.join), torch.std, torch.var, *_methods("std var"),
     )  # fmt: skip
     normalize = Rule("normalize", absence.by_axes, "input p dim", but_axis("dim", 1))
     TABLE.add(normalize, F.normalize)
@@ -330,8 +330,10 @@ def _fill_views() -> None:
     )  # fmt: skip
     TABLE.add(
         Rule("transpose", absence.by_axes, "input dim0 dim1", transposed, view=True),
-        torch.transpose, torch.swapaxes, *_methods("transpose swapaxes t"), "Tensor.T", "Tensor.mT",
+        torch.transpose, torch.swapaxes, *_methods("transpose swapaxes t"), "Tensor.mT",
     )  # fmt: skip
+    TABLE.add(Rule("reverse", absence.by_axes, read=reversed_axes, view=True), "Tensor.T")
+    TABLE.add(Rule("construct", absence.join, view=True), "construct")
     TABLE.add(Rule("index", absence.by_axes, "input index", indexed, view=True), operator.getitem)
     TABLE.add(Rule("expand", absence.join, view=True), *_methods("expand expand_as"))
     TABLE.add(
@@ -367,7 +369,8 @@ def _fill_joins() -> None:
     )  # fmt: skip
     TABLE.add(Rule("emitted", absence.join), assemble, ragged_group_norm, RaggedGroupNorm)
     TABLE.add(Rule("embedding", absence.join), nn.Embedding, F.embedding)
-    TABLE.add(Rule("recurrent", absence.join), nn.LSTM, nn.GRU, nn.RNN)
+    recurrent = Rule("recurrent", absence.join, macs=count.recurrent_macs)
+    TABLE.add(recurrent, nn.LSTM, nn.GRU, nn.RNN)
     TABLE.add(
         Rule("combine", absence.join, "input other"),
         torch.where, torch.maximum, torch.minimum, torch.max, torch.min, torch.cumsum,

@@ -114,6 +114,10 @@ class Plan:
             raise PlanError(f"{path} is not a readable plan: {error}") from error
         if not isinstance(data, dict) or "schema" not in data:
             raise PlanError(f"{path} is not a plan: it has no schema version.")
+        if not isinstance(data["schema"], int) or not isinstance(data.get("bits"), str):
+            raise PlanError(f"{path} is damaged: its schema or its bits are not what they must be.")
+        if set(data["bits"]) - {"0", "1"}:
+            raise PlanError(f"{path} is damaged: its bits are not all 0 or 1.")
         if data["schema"] > SCHEMA:
             raise PlanError(
                 f"{path} has schema {data['schema']}, this edgewise reads up to {SCHEMA}. "
@@ -121,7 +125,7 @@ class Plan:
             )
         try:
             return cls._from_dict(data, path.parent)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
             raise PlanError(f"{path} is damaged: {type(error).__name__} {error}") from error
 
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from numbers import Real
 from typing import Any, Literal
 
 from .errors import BudgetError
@@ -78,7 +79,7 @@ class Budget:
         if not self.limits:
             raise BudgetError("A budget needs at least one limit, for example Budget(macs=0.7).")
         for name, value in self.limits.items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
                 raise BudgetError(f"Budget limit {name} must be a positive number, got {value!r}.")
 
     @property

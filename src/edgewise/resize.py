@@ -25,11 +25,7 @@ def linear_resize(module: Any) -> None:
 
 def features_resize(module: Any) -> None:
     tensors = (module.weight, module.running_mean)
-    module.num_features = next(len(t) for t in tensors if t is not None)
-
-
-def norm_resize(module: Any) -> None:
-    module.normalized_shape = tuple(module.weight.shape)
+    module.num_features = next((len(t) for t in tensors if t is not None), module.num_features)
 
 
 def prelu_resize(module: Any) -> None:

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from .errors import PlanError, VerificationError
+from .errors import MaskError, PlanError, VerificationError
+from .frontend import leaves_of
 from .graph import Graph, Mask
 from .liveness import liveness
 from .lower import lower
@@ -27,6 +28,9 @@ class Chosen(Protocol):
 
     @property
     def fingerprint(self) -> str: ...
+
+    @property
+    def removed(self) -> tuple[str, ...]: ...
 
     @property
     def tensors(self) -> Mapping[str, torch.Tensor]: ...
@@ -65,13 +69,25 @@ def resolve(
     if isinstance(plan, Mask):
         graph.check(plan)
         return plan, tensors or {}
+    if not hasattr(plan, "fingerprint") or not hasattr(plan, "bits"):
+        raise MaskError(
+            f"A plan or a mask is needed, got {type(plan).__name__}. Make one of unit names or "
+            "indices with graph.mask([...]), or of bits with graph.mask(bits=...)."
+        )
     if plan.fingerprint != graph.fingerprint:
         raise PlanError(
             f"The plan was made for graph {plan.fingerprint[:12]}, this one is "
             f"{graph.fingerprint[:12]}: another architecture, granularity, unit selection, or "
             "version of the model's code. Trace the model that the plan was made for."
         )
-    return graph.mask(bits=plan.bits), tensors or plan.tensors
+    mask = graph.mask(bits=plan.bits)
+    names = [graph.units[unit].name for unit in mask.removed]
+    if names != list(plan.removed):
+        raise PlanError(
+            "The plan contradicts itself: its bits remove other units than it lists under "
+            "`removed`. The file was edited; use the plan as it was saved."
+        )
+    return mask, tensors or plan.tensors
 
 
 def rewritten(graph: Graph, mask: Mask, tensors: Tensors) -> nn.Module:
@@ -116,16 +132,21 @@ def compare(reference: nn.Module, other: nn.Module, args: tuple[Any, ...]) -> tu
     """Largest relative difference of two models' outputs in eval mode, and what is allowed."""
     modes = [(module, module.training) for module in (reference, other)]
     with torch.no_grad():
-        left, right = (module.eval()(*args) for module, _ in modes)
+        copies = [pytree.tree_map(_copy, args) for _ in modes]
+        left, right = (m.eval()(*x) for (m, _), x in zip(modes, copies, strict=True))
     for module, mode in modes:
         module.train(mode)
-    leaves, others = pytree.tree_leaves(left), pytree.tree_leaves(right)
+    leaves, others = leaves_of(left), leaves_of(right)
     worst, allowed = (0.0 if len(leaves) == len(others) else float("inf")), 1e-10
     for a, b in zip(leaves, others, strict=False):
         if isinstance(a, torch.Tensor):
             worst = max(worst, relative_difference(a, b))
             allowed = max(allowed, TOLERANCE.get(a.dtype, 0.0))
     return worst, allowed
+
+
+def _copy(value: Any) -> Any:
+    return value.clone() if isinstance(value, torch.Tensor) else value
 
 
 def relative_difference(a: torch.Tensor, b: torch.Tensor) -> float:

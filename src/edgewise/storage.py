@@ -125,7 +125,9 @@ class Storage:
         return [_record(row, number) for number, row in enumerate(rows)]
 
     def add(self, evaluation: Evaluation) -> None:
-        """Keep an evaluation; one that another process stored first stays as it is.
+        """Keep an evaluation, in the place of a failed one of the same mask and split.
+
+        One that another process finished first stays as it is.
 
         Raises:
             StorageError: the database cannot be written to; what it holds is untouched.
@@ -133,8 +135,11 @@ class Storage:
         values = {column.name: getattr(evaluation, column.name, None) for column in _EVALUATIONS.c}
         del values["id"]
         values |= {"study": self.study, "metrics": json.dumps(dict(evaluation.metrics))}
+        same = [_EVALUATIONS.c[k] == values[k] for k in ("study", "mask", "split")]
+        failed = _EVALUATIONS.c.status.in_(("failed", "out of memory"))
         try:
             with self.database.begin() as connection:
+                connection.execute(sa.delete(_EVALUATIONS).where(*same, failed))
                 connection.execute(sa.insert(_EVALUATIONS).values(**values))
         except sa.exc.IntegrityError:
             return
@@ -162,8 +167,11 @@ class Storage:
     def runs(self) -> list[Run]:
         """All runs of the study, oldest first."""
         query = sa.select(_RUNS).where(_RUNS.c.study == self.study).order_by(_RUNS.c.id)
-        with self.database.connect() as connection:
-            rows = connection.execute(query).all()
+        try:
+            with self.database.connect() as connection:
+                rows = connection.execute(query).all()
+        except SQLAlchemyError as error:
+            raise _unusable(self.url, error) from error
         return [Run(int(r.id), json.loads(r.settings), int(r.before)) for r in rows]
 
 

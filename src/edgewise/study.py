@@ -15,9 +15,10 @@ import torch
 from torch.utils import _pytree as pytree
 
 from .choose import Finalists, check_surrogate, fit_surrogate, measured, shortlist
-from .errors import PlanError
+from .errors import EdgewiseError, PlanError
 from .evaluate import Engine, Outcome
 from .graph import Graph, Mask
+from .liveness import liveness
 from .objective import Objective
 from .plan import Plan
 from .records import Budget, Evaluation, Progress, Split
@@ -63,6 +64,7 @@ class Study:
         }
         self.storage = Storage(storage, name, identity)
         self._engine = Engine(graph, objective)
+        self._tried: set[tuple[str, str]] = set()
 
     @property
     def evaluations(self) -> list[Evaluation]:
@@ -80,8 +82,15 @@ class Study:
         return pd.DataFrame(rows)
 
     def evaluate(self, masks: Iterable[Mask], split: Split = "search") -> list[Evaluation]:
-        """Measure masks of your own choice (those known already are not measured again)."""
-        ask = Ask("given", "given", tuple(masks))
+        """Measure masks of your own choice; those known already are not measured again.
+
+        Raises:
+            MaskError, DisconnectedError: a mask is of another graph, or cuts off an output.
+        """
+        masks = tuple(masks)
+        for mask in masks:
+            liveness(self.graph, mask).require_connected()
+        ask = Ask("given", "given", masks)
         return self._answer(ask, split, self._known(split), lambda _: None)
 
     def run(
@@ -111,6 +120,8 @@ class Study:
             StorageError: the storage cannot be written to.
         """
         budget = budget or Budget(macs=0.7)
+        _check_count("evaluations", evaluations)
+        _check_count("seed", seed, 0)
         check_surrogate(surrogate)
         space = Space(self.graph, budget)
         space.reachable()
@@ -157,6 +168,7 @@ class Study:
             PlanError: there is nothing to choose from yet, or every finalist failed.
             BudgetError: the budget cannot be met.
         """
+        _check_count("finalists", finalists)
         run = self._last_run()
         budget = budget or Budget(**run["budget"])
         space = Space(self.graph, budget)
@@ -187,6 +199,9 @@ class Study:
         told: Callable[[Evaluation], Any],
     ) -> list[Evaluation]:
         """The evaluations that were asked for: known ones from the storage, the rest measured."""
+        for mask in ask.masks:
+            if self._retry(known.get(str(mask))):
+                del known[str(mask)]
         fresh = [m for m in ask.masks if str(m) not in known]
         for mask in ask.masks:
             if str(mask) in known:
@@ -195,10 +210,21 @@ class Study:
             mask = self.graph.mask(bits=outcome.evaluation.mask)
             mean, std = ask.expected.get(mask, (None, None))
             record = replace(outcome.evaluation, origin=ask.origin, predicted=mean, deviation=std)
+            self._tried.add((record.mask, record.split))
             self.storage.add(record)
             known[record.mask] = record
             told(record)
         return [known[str(m)] for m in ask.masks]
+
+    def _retry(self, record: Evaluation | None) -> bool:
+        """Whether a failure is tried again: once a process, since its cause may be mended."""
+        if record is None or record.status not in ("failed", "out of memory"):
+            return False
+        again = (record.mask, record.split)
+        if again in self._tried:
+            return False
+        self._tried.add(again)
+        return True
 
     def _verified(self, chosen: Finalists, told: _Teller) -> Mask:
         """The finalist of the lowest loss on the verify split, if there is one."""
@@ -286,6 +312,11 @@ class _Teller:
             total = max(self.total, self.done)
             best = self.best if math.isfinite(self.best) else None
             self.callback(Progress(self.phase, self.done, total, best, self.failures, spent))
+
+
+def _check_count(name: str, value: Any, least: int = 1) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise EdgewiseError(f"{name} must be a whole number of at least {least}, got {value!r}.")
 
 
 def weights_digest(graph: Graph) -> str:

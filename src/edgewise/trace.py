@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from .builder import Builder
 from .errors import NoUnitsError, TraceError
-from .frontend import Program, capture, holds_tensor, refuse_compiled
+from .frontend import Program, capture, holds_tensor, leaves_of, refuse_compiled
 from .graph import Graph
 from .units import with_units
 
@@ -27,7 +27,8 @@ def trace(
     """The dataflow graph of a model.
 
     The model is traced in eval mode on a private copy, run once on the example inputs, and the
-    traced program is compared with the model itself. The model is not changed.
+    traced program is compared with the model itself. The model is not changed; hooks on its
+    modules are copied with it and run wherever the copies do.
 
     Args:
         model: any `nn.Module` that torch.fx can follow.
@@ -48,6 +49,10 @@ def trace(
     Example:
         >>> graph = ew.trace(model, (torch.randn(1, 3, 32, 32),))  # doctest: +SKIP
     """
+    if not isinstance(model, nn.Module):
+        raise TraceError(f"ew.trace takes an nn.Module, got {type(model).__name__}.")
+    if not isinstance(args, torch.Tensor | list | tuple):
+        raise TraceError(f"Example inputs are a tensor or a tuple, got {type(args).__name__}.")
     args = (args,) if isinstance(args, torch.Tensor) else tuple(args)
     kinds = (granularity,) if isinstance(granularity, str) else tuple(granularity)
     refuse_compiled(model)
@@ -68,13 +73,21 @@ def trace(
     bare = Builder(program, values, doubled).build()
     graph = with_units(bare, kinds)
     if not graph.units:
-        raise NoUnitsError(
-            f"{type(model).__name__} has no unit of kind {', '.join(kinds)}: every edge lies on "
-            "every path from input to output (a plain chain), so removing any would disconnect "
-            'the output. Try granularity=("edge", "layer"), which also offers layers whose input '
-            "and output shapes agree."
-        )
+        raise NoUnitsError(_why_no_units(model, kinds))
     return graph
+
+
+def _why_no_units(model: nn.Module, kinds: tuple[str, ...]) -> str:
+    reasons = {
+        "edge": "every edge lies on every path from input to output (a plain chain), so that "
+        "removing any would disconnect the output",
+        "layer": "no layer that takes MACs has an output of its input's shape",
+        "raw": "it has no edge at all",
+    }
+    why = "; ".join(reasons[kind] for kind in kinds)
+    more = [kind for kind in ("edge", "layer") if kind not in kinds and "raw" not in kinds]
+    hint = f' Try granularity=("edge", "layer"), which offers {more[0]} units too.' if more else ""
+    return f"{type(model).__name__} has no unit to remove: {why}.{hint}"
 
 
 def _check_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -103,7 +116,7 @@ def _reference(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any
     try:
         model.eval()
         with torch.no_grad():
-            return model(*args, **kwargs)
+            return model(*_copies(args), **_copies(dict(kwargs)))
     except Exception as error:
         shapes = [
             tuple(v.shape) for v in pytree.tree_leaves((args, dict(kwargs))) if hasattr(v, "shape")
@@ -117,6 +130,11 @@ def _reference(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any
             module.training = mode
 
 
+def _copies(value: Any) -> Any:
+    """The same with its tensors copied: a model may write into its inputs."""
+    return pytree.tree_map(lambda v: v.clone() if isinstance(v, torch.Tensor) else v, value)
+
+
 class _Recorder(fx.Interpreter):
     """Runs a program and keeps what each node gave, tensors as meta tensors."""
 
@@ -126,28 +144,32 @@ class _Recorder(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
-        self.seen[n.name] = value if n.op == "output" else pytree.tree_map(_without_data, value)
+        self.seen[n.name] = value if n.op == "output" else _without_data(value)
         return value
 
 
 def _without_data(value: Any) -> Any:
-    return value.detach().to("meta") if isinstance(value, torch.Tensor) else value
+    def meta(leaf: Any) -> Any:
+        return leaf.detach().to("meta") if isinstance(leaf, torch.Tensor) else leaf
+
+    return pytree.tree_map(meta, value)
 
 
 def _run(module: fx.GraphModule, args: tuple[Any, ...]) -> dict[str, Any]:
     recorder = _Recorder(module)
     with torch.no_grad():
-        recorder.run(*args)
+        recorder.run(*_copies(args))
     return recorder.seen
 
 
 def _run_doubled(module: fx.GraphModule, args: tuple[Any, ...]) -> dict[str, Any]:
     """The same with every input repeated along dimension 0; empty where the model refuses it."""
 
+    batch = _batch_size(args)
+
     def twice(value: Any) -> Any:
-        return (
-            torch.cat([value, value]) if isinstance(value, torch.Tensor) and value.ndim else value
-        )
+        grows = isinstance(value, torch.Tensor) and value.ndim and value.shape[0] == batch
+        return torch.cat([value, value]) if grows else value
 
     try:
         return _run(module, tuple(pytree.tree_map(twice, a) for a in args))
@@ -156,12 +178,14 @@ def _run_doubled(module: fx.GraphModule, args: tuple[Any, ...]) -> dict[str, Any
 
 
 def _batch_size(args: tuple[Any, ...]) -> int:
-    sizes = {v.shape[0] for v in pytree.tree_leaves(args) if isinstance(v, torch.Tensor) and v.ndim}
-    return sizes.pop() if len(sizes) == 1 else 1
+    """Dimension 0 of the first input; inputs of another size there are not batched."""
+    leaves = pytree.tree_leaves(args)
+    sizes = (v.shape[0] for v in leaves if isinstance(v, torch.Tensor) and v.ndim)
+    return int(next(sizes, 1))
 
 
 def _compare(expected: Any, found: Any, model: nn.Module) -> None:
-    pairs = zip(pytree.tree_leaves(expected), pytree.tree_leaves(found), strict=False)
+    pairs = zip(leaves_of(expected), leaves_of(found), strict=False)
     for a, b in pairs:
         if isinstance(a, torch.Tensor) and not torch.allclose(
             a, b, rtol=1e-4, atol=1e-5, equal_nan=True

@@ -10,7 +10,7 @@ from ..liveness import liveness
 from ..records import Budget
 from .space import Space
 
-_TRIES = 50
+_MISSES = 500  # in a row, then valid masks are taken to be rare or used up
 
 
 def sample_masks(
@@ -75,13 +75,16 @@ def _sample_removed(graph: Graph, n: int, removed: int, rng: np.random.Generator
     if not 0 <= removed <= len(graph.units):
         raise MaskError(f"removed={removed}, but the graph has {len(graph.units)} units.")
     found: dict[Mask, None] = {}
-    for _ in range(n * _TRIES):
+    misses = 0
+    while misses < _MISSES:
         if len(found) == n:
             return list(found)
         mask = graph.mask(int(u) for u in rng.choice(len(graph.units), removed, replace=False))
-        if liveness(graph, mask).connected:
+        new = mask not in found and liveness(graph, mask).connected
+        misses = 0 if new else misses + 1
+        if new:
             found[mask] = None
-    for _ in range(n):
+    for _ in range(min(n, _MISSES)):
         mask = _one_by_one(graph, removed, rng)
         if len(found) < n and len(mask.removed) == removed:
             found[mask] = None

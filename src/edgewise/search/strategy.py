@@ -56,9 +56,9 @@ class Settings:
 
     samples: int = 20
     guided: float = 0.75
-    round: int = 5
+    round: int = 4
     explore: float = 0.2
-    starts: int = 3
+    starts: int = 6
     optimism: float = 0.5
     boldness: float = 2.0
 
@@ -196,7 +196,10 @@ def _around_single_pick(
     if alone is None:
         return []
     found: dict[Mask, None] = {}
-    floor = float(np.median([d for d in alone.values() if np.isfinite(d)])) * 0.1
+    finite = [d for d in alone.values() if np.isfinite(d)]
+    if not finite:
+        return []
+    floor = float(np.median(finite)) * 0.1
     for _ in range(4 * count):
         noise = np.exp(rng.normal(size=len(space.free)))
         rank = {u: max(alone[u], floor) * n for u, n in zip(space.free, noise, strict=True)}
