@@ -20,6 +20,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from .errors import ObjectiveError
+from .frontend import copies_of
 from .graph import Graph, Mask
 from .liveness import liveness
 from .lower import Lowered, lower
@@ -226,7 +227,7 @@ class Engine:
             return self._failure(program.mask, split, broken, seconds)
         try:
             with torch.no_grad():  # copies, since the loss may write and masks may share outputs
-                own = pytree.tree_map(_copy, list(outputs))
+                own = copies_of(list(outputs))
                 measured = self.objective.measure(own, split)
         except Exception as error:  # noqa: BLE001 - user code may raise anything
             return self._failure(program.mask, split, error, seconds)
@@ -383,7 +384,3 @@ def _join(batches: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
 
     joined: tuple[Any, ...] = pytree.tree_map(join, *batches)
     return joined
-
-
-def _copy(value: Any) -> Any:
-    return value.clone() if isinstance(value, torch.Tensor) else value

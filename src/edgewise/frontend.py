@@ -303,6 +303,11 @@ def leaves_of(value: Any) -> list[Any]:
     ]
 
 
+def copies_of(value: Any) -> Any:
+    """The same with its tensors copied, for code that may write into them."""
+    return pytree.tree_map(lambda v: v.clone() if isinstance(v, torch.Tensor) else v, value)
+
+
 def holds_tensor(value: Any) -> bool:
     """Whether there is a tensor anywhere in a value."""
     return any(isinstance(leaf, torch.Tensor) for leaf in leaves_of(value))

@@ -8,10 +8,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from .errors import MaskError, PlanError, VerificationError
-from .frontend import leaves_of
+from .frontend import copies_of, leaves_of
 from .graph import Graph, Mask
 from .liveness import liveness
 from .lower import lower
@@ -132,8 +131,7 @@ def compare(reference: nn.Module, other: nn.Module, args: tuple[Any, ...]) -> tu
     """Largest relative difference of two models' outputs in eval mode, and what is allowed."""
     modes = [(module, module.training) for module in (reference, other)]
     with torch.no_grad():
-        copies = [pytree.tree_map(_copy, args) for _ in modes]
-        left, right = (m.eval()(*x) for (m, _), x in zip(modes, copies, strict=True))
+        left, right = (module.eval()(*copies_of(args)) for module, _ in modes)
     for module, mode in modes:
         module.train(mode)
     leaves, others = leaves_of(left), leaves_of(right)
@@ -143,10 +141,6 @@ def compare(reference: nn.Module, other: nn.Module, args: tuple[Any, ...]) -> tu
             worst = max(worst, relative_difference(a, b))
             allowed = max(allowed, TOLERANCE.get(a.dtype, 0.0))
     return worst, allowed
-
-
-def _copy(value: Any) -> Any:
-    return value.clone() if isinstance(value, torch.Tensor) else value
 
 
 def relative_difference(a: torch.Tensor, b: torch.Tensor) -> float:

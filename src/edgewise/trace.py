@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from .builder import Builder
 from .errors import NoUnitsError, TraceError
-from .frontend import Program, capture, holds_tensor, leaves_of, refuse_compiled
+from .frontend import Program, capture, copies_of, holds_tensor, leaves_of, refuse_compiled
 from .graph import Graph
 from .units import with_units
 
@@ -116,7 +116,7 @@ def _reference(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any
     try:
         model.eval()
         with torch.no_grad():
-            return model(*_copies(args), **_copies(dict(kwargs)))
+            return model(*copies_of(args), **copies_of(dict(kwargs)))
     except Exception as error:
         shapes = [
             tuple(v.shape) for v in pytree.tree_leaves((args, dict(kwargs))) if hasattr(v, "shape")
@@ -128,11 +128,6 @@ def _reference(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any
     finally:
         for module, mode in modes.items():
             module.training = mode
-
-
-def _copies(value: Any) -> Any:
-    """The same with its tensors copied: a model may write into its inputs."""
-    return pytree.tree_map(lambda v: v.clone() if isinstance(v, torch.Tensor) else v, value)
 
 
 class _Recorder(fx.Interpreter):
@@ -158,7 +153,7 @@ def _without_data(value: Any) -> Any:
 def _run(module: fx.GraphModule, args: tuple[Any, ...]) -> dict[str, Any]:
     recorder = _Recorder(module)
     with torch.no_grad():
-        recorder.run(*_copies(args))
+        recorder.run(*copies_of(args))
     return recorder.seen
 
 
