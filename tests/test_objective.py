@@ -1,5 +1,7 @@
 """Objectives: what they refuse, what they average."""
 
+import functools
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -72,3 +74,15 @@ def test_metrics_that_are_no_means_are_accumulated() -> None:
     pairs = [(a, b) for a in scores[labels == 1] for b in scores[labels == 0]]
     expected = sum(float(a > b) for a, b in pairs) / len(pairs)
     assert measured.metrics["auc"] == pytest.approx(expected)
+
+
+def test_losses_that_compute_otherwise_are_other_objectives() -> None:
+    def make(loss):
+        return ew.Objective([(X, Y)], loss=loss).fingerprint
+
+    partials = [functools.partial(F.cross_entropy, label_smoothing=s) for s in (0.0, 0.5)]
+    modules = [torch.nn.CrossEntropyLoss(label_smoothing=s) for s in (0.0, 0.5)]
+    lambdas = [lambda o, t: o.mean(), lambda o, t: o.square().mean()]
+    prints = [make(loss) for loss in (*partials, *modules, *lambdas)]
+    assert len(set(prints)) == 6
+    assert make(functools.partial(F.cross_entropy, label_smoothing=0.5)) == prints[1]

@@ -177,3 +177,53 @@ def test_progress_counts_up() -> None:
     run = [p for p in told if p.total == 24]
     assert [p.done for p in run] == list(range(1, 25))
     assert {p.phase for p in told} >= {"leave-one-out", "sampling", "verifying", "reporting"}
+
+
+def test_a_failure_is_tried_again_when_its_cause_is_mended(tmp_path: Path) -> None:
+    url, broken = f"sqlite:///{tmp_path / 'study.db'}", [True]
+
+    def loss(outputs, targets):
+        if broken:
+            raise RuntimeError("a typo")
+        return jobs.losses(outputs, targets)
+
+    mask = jobs.make(loss)[0].mask([0])
+    assert ew.Study(*jobs.make(loss), url).evaluate([mask])[0].status == "failed"
+    broken.clear()
+    study = ew.Study(*jobs.make(loss), url)
+    assert study.evaluate([mask])[0].ok
+    assert [e.status for e in study.evaluations] == ["ok"]
+
+
+def test_masks_that_do_not_belong_are_refused_and_leave_no_record() -> None:
+    study = ew.Study(*jobs.make())
+    graph = study.graph
+    cut = graph.mask(["blocks.1.first.0..blocks.1.norm", "blocks.0.relu->blocks.1.add"])
+    with pytest.raises(ew.errors.DisconnectedError):
+        study.evaluate([graph.mask([0]), cut])
+    with pytest.raises(ew.errors.MaskError):
+        study.evaluate([ew.Mask(graph.empty.bits, "another")])
+    assert study.evaluations == []
+
+
+@pytest.mark.parametrize("name", ["verify", "report"])
+def test_other_data_on_any_split_is_another_objective(tmp_path: Path, name: str) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    graph, objective = jobs.make()
+    ew.Study(graph, objective, url)
+    x, y = objective.splits[name][0]
+    with pytest.raises(StorageError, match="another objective"):
+        ew.Study(*jobs.make(**{name: [(x[0] + 1, y)]}), url)
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        ({"evaluations": 0}, "evaluations must be a whole number of at least 1"),
+        ({"evaluations": 2.5}, "evaluations must be"),
+        ({"seed": -1}, "seed must be a whole number of at least 0"),
+    ],
+)
+def test_senseless_numbers_are_refused(wish: dict, message: str) -> None:
+    with pytest.raises(ew.errors.EdgewiseError, match=message):
+        ew.Study(*jobs.make()).run(**wish)
