@@ -145,4 +145,5 @@ def test_the_batch_size_stays_free() -> None:
             mask = graph.mask([unit])
             small = ew.prune(graph, mask)
             more = tuple(torch.cat([a, a, a]) for a in args)
-            small(*more)
+            leaves = torch.utils._pytree.tree_leaves(small(*more))
+            assert all(len(leaf) == 3 * len(args[0]) for leaf in leaves)

@@ -241,10 +241,6 @@ def cut(call: Call) -> dict[str, Any]:
     return {"dim": int(call.get("dim", 0)) % max(call.ndim, 1)}
 
 
-def cut_off(call: Call) -> dict[str, Any]:
-    return {**cut(call), "drops": True}
-
-
 def channel_follows(call: Call) -> Follows:
     names = ("weight", "bias", "running_mean", "running_var")
     return dict.fromkeys(names, (("out", 1),))

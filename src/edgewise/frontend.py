@@ -204,12 +204,8 @@ def _drop_constants(graph: fx.Graph, fixed: Mapping[str, Any]) -> None:
 def _drop_asserts(graph: fx.Graph) -> None:
     """Assertions hold nothing that the output needs; neither does anything else unused."""
     for node in reversed(list(graph.nodes)):
-        if node.op not in ("placeholder", "output") and not node.users and _pure(node):
+        if node.op not in ("placeholder", "output") and not node.users and not _writes(node):
             graph.erase_node(node)
-
-
-def _pure(node: fx.Node) -> bool:
-    return not _writes(node)
 
 
 def _writes(node: fx.Node) -> bool:

@@ -31,7 +31,6 @@ from .calls import (
     conv_transpose_follows,
     conv_transpose_read,
     cut,
-    cut_off,
     factors,
     group_norm_read,
     indexed,
@@ -344,7 +343,7 @@ def _fill_views() -> None:
         torch.chunk, torch.split, *_methods("chunk split"),
     )  # fmt: skip
     TABLE.add(
-        Rule("unbind", absence.join, "input dim", cut_off, view=True),
+        Rule("unbind", absence.join, "input dim", cut, view=True),
         torch.unbind,
         *_methods("unbind"),
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from numbers import Real
-from typing import Any, Literal
+from typing import Literal
 
 from .errors import BudgetError
 from .graph import Cost
@@ -132,8 +132,3 @@ class Progress:
     best: float | None
     failures: int
     seconds: float
-
-
-def as_json(record: Any) -> dict[str, Any]:
-    """A record as JSON-ready data."""
-    return asdict(record)
