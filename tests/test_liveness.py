@@ -1,11 +1,18 @@
 """What remains: branches die as a whole, bridges disconnect, dead ends go."""
 
+import random
+from functools import cache
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import edgewise as ew
 from edgewise.errors import DisconnectedError
-from edgewise.testing import build
+from edgewise.liveness import alive
+from edgewise.ops import TABLE
+from edgewise.testing import ZOO, build
 
 
 def live_names(graph: ew.Graph, mask: ew.Mask) -> set[str]:
@@ -62,3 +69,90 @@ def test_equal_removals_are_one_unit(residual: ew.Graph) -> None:
     """No two units leave the same network."""
     left = [ew.liveness(residual, residual.mask([u])).signature for u in range(len(residual.units))]
     assert len(set(left)) == len(left)
+
+
+@cache
+def graph_of(name: str) -> ew.Graph:
+    model, args = build(name)
+    return ew.trace(model, args)
+
+
+def random_removals(graph: ew.Graph, rng: random.Random) -> tuple[set[int], set[int]]:
+    """Some edges, and some vertices that keep their input's shape."""
+    same = [
+        index
+        for index, vertex in enumerate(graph.vertices)
+        if graph.input_shapes[index] == (vertex.shape,) and vertex.op != "output"
+    ]
+    edges = rng.sample(range(len(graph.edges)), rng.randint(0, 3))
+    return set(edges), set(rng.sample(same, rng.randint(0, min(2, len(same)))))
+
+
+def look_at_every_vertex(graph: ew.Graph, removed: set[int], bypassed: set[int]) -> tuple:
+    """States, wants and fills as the definition has them: every vertex asked, none left out."""
+    states, flows = [], []
+    for index, vertex in enumerate(graph.vertices):
+        ins = [None if e in removed else states[graph.edges[e].source] for e in graph.inputs[index]]
+        shapes = [graph.vertices[graph.edges[e].source].shape for e in graph.inputs[index]]
+        rule = TABLE.rules[vertex.op]
+        flow = None if index in bypassed else rule.flow(vertex, shapes, ins)
+        states.append(flow.out if flow else ins[0])
+        flows.append((flow.wants, flow.fill) if flow else (tuple(ins), 0.0))
+    needed = [vertex.op == "output" for vertex in graph.vertices]
+    wants, fills = [None] * len(graph.edges), {}
+    for index in reversed(range(len(states))):
+        if not needed[index] or states[index] is None:
+            states[index] = None
+            continue
+        for edge, want in zip(graph.inputs[index], flows[index][0], strict=True):
+            wants[edge] = want
+            needed[graph.edges[edge].source] |= want is not None
+            if want is not None and want != states[graph.edges[edge].source]:
+                fills[edge] = flows[index][1]
+    return tuple(states), tuple(wants), fills
+
+
+@pytest.mark.parametrize("name", ZOO)
+@given(seed=st.integers(0, 10**6))
+def test_agrees_with_looking_at_every_vertex(name: str, seed: int) -> None:
+    graph = graph_of(name)
+    removed, bypassed = random_removals(graph, random.Random(seed))
+    found = alive(graph, removed, bypassed)
+    states, wants, fills = look_at_every_vertex(graph, removed, bypassed)
+    assert found.states == states
+    assert found.wants == wants
+    assert {edge: found.fills.get(edge, 0.0) for edge in fills} == fills
+    assert found.bypassed == {index for index in bypassed if states[index] is not None}
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_signatures_are_equal_where_networks_are(name: str) -> None:
+    graph, rng = graph_of(name), random.Random(0)
+    found = [alive(graph, *random_removals(graph, rng)) for _ in range(30)]
+    networks = {(rest.states, rest.wants, rest.bypassed) for rest in found}
+    both = {(rest.signature, rest.states, rest.wants, rest.bypassed) for rest in found}
+    assert len({rest.signature for rest in found}) == len(networks) == len(both)
+
+
+def test_only_what_a_removal_reaches_is_looked_at(residual: ew.Graph) -> None:
+    """A removed branch changes its own vertices and the sum, whatever the size of the network."""
+    mask = residual.mask(["blocks.1.first.0..blocks.1.norm"])
+    changed = {residual.vertices[i].name for i in ew.liveness(residual, mask).changed}
+    inside = {v.name for v in residual.vertices if v.name.startswith("blocks.1.")}
+    assert changed == inside - {"blocks.1.relu"}
+    assert not ew.liveness(residual, residual.empty).changed
+
+
+def test_an_input_that_nothing_reads_is_dead() -> None:
+    class Unread(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = torch.nn.Linear(3, 3)
+
+        def forward(self, x, y):
+            return x + self.a(x)
+
+    graph = ew.trace(Unread(), (torch.randn(2, 3), torch.randn(2, 3)))
+    states = ew.liveness(graph, graph.empty).states
+    dead = [v.name for v, state in zip(graph.vertices, states, strict=True) if state is None]
+    assert dead == ["y"]

@@ -33,13 +33,16 @@ class Live:
 
     def keep(self, axis: int) -> Keep | None:
         """The channels that remain along an axis, None if all do."""
-        return next((keep for a, keep in self.keeps if a == axis), None)
+        for a, keep in self.keeps:
+            if a == axis:
+                return keep
+        return None
 
     def shape(self, shape: Shape) -> Shape:
         """The shape of what remains of a tensor of this (full) shape."""
         sizes = list(shape)
         for axis, keep in self.keeps:
-            sizes[axis] = sum(keep)
+            sizes[axis] = keep.count(True)
         return tuple(sizes)
 
 
@@ -72,13 +75,13 @@ FlowFunction = Callable[[Vertex, Shapes, States], Flow]
 
 def live(keeps: Mapping[int, Sequence[bool]] | Iterable[tuple[int, Sequence[bool]]]) -> State:
     """What remains when only these channels do: nothing if an axis keeps none."""
-    items = dict(keeps)
-    if any(not any(keep) for keep in items.values()):
-        return None
-    partial = {axis: keep for axis, keep in items.items() if not all(keep)}
-    if not partial:
-        return FULL
-    return Live(tuple((axis, tuple(map(bool, partial[axis]))) for axis in sorted(partial)))
+    partial: list[tuple[int, Keep]] = []
+    for axis, keep in sorted(dict(keeps).items()):
+        if not any(keep):
+            return None
+        if not all(keep):
+            partial.append((axis, keep if isinstance(keep, tuple) else tuple(map(bool, keep))))
+    return Live(tuple(partial)) if partial else FULL
 
 
 def _gone(ins: States) -> Flow:
@@ -102,8 +105,12 @@ def start(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
 
 def _only(state: Live, axes: Iterable[int]) -> Live:
     """The state along these axes; the others in full."""
+    if not state.keeps:
+        return FULL
     wanted = set(axes)
     kept = tuple(item for item in state.keeps if item[0] in wanted)
+    if len(kept) == len(state.keeps):
+        return state
     return Live(kept) if kept else FULL
 
 
@@ -151,10 +158,10 @@ def _through_view(
     pattern = pattern.reshape([after[a] for a in group_out])
     found: dict[int, Keep] = {}
     for position, axis in enumerate(group_out):
-        lines = np.moveaxis(pattern, position, 0).reshape(after[axis], -1)
-        keep = tuple(bool(line.any()) for line in lines)
-        if not all(keep):
-            found[axis] = keep
+        others = tuple(p for p in range(len(group_out)) if p != position)
+        line = np.asarray(pattern.any(axis=others))
+        if not line.all():
+            found[axis] = tuple(line.tolist())
     return found
 
 
@@ -326,15 +333,14 @@ def concat(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
         keep = None if state is None or stack else state.keep(dim)
         along.extend(keep if keep is not None else [state is not None] * size)
     wants = tuple(None if s is None else _piece_read_as(s, shared, dim, stack) for s in ins)
-    out = live({dim: along} | {outside(a): keep for a, keep in shared.keeps})
+    out = live({dim: tuple(along)} | {outside(a): keep for a, keep in shared.keeps})
     alone = not stack and len(pieces) > 1 and len(present) == 1 and not constant
     return Flow(out, wants, forward=alone)
 
 
 def _piece_read_as(state: Live, shared: Live, dim: int, stack: bool | None) -> Live:
-    own = None if stack else state.keep(dim)
-    keeps = dict(shared.keeps) | ({} if own is None else {dim: own})
-    return live(keeps) or FULL
+    own = FULL if stack else _only(state, [dim])
+    return own if shared is FULL else live(shared.keeps + own.keeps) or FULL
 
 
 def split(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:

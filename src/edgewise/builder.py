@@ -12,9 +12,9 @@ from torch.utils import _pytree as pytree
 
 from .calls import Call, Constant, Slot
 from .errors import TraceError, UnknownOperatorError
-from .frontend import Program, attribute, holds_tensor
 from .graph import Edge, Graph, Parameter, Shape, Vertex
 from .ops import TABLE, Rule
+from .program import Program, attribute, holds_tensor
 
 _ALIASES = {"axis": "dim", "keepdims": "keepdim", "axes": "dims"}
 
@@ -60,7 +60,7 @@ class Builder:
             return [value] if isinstance(value, torch.Tensor) else []
         return []
 
-    def build(self) -> Graph:
+    def build(self, frontend: str) -> Graph:
         for node in self.program.module.graph.nodes:
             if self._is_data(node):
                 self._add(node)
@@ -69,7 +69,7 @@ class Builder:
                 "No output of the model is a tensor that depends on its inputs. Outputs may be "
                 "tensors, or tuples, lists, dicts and dataclasses of them."
             )
-        return Graph(tuple(self.vertices), tuple(self.edges), (), (), "torch.fx", self.program)
+        return Graph(tuple(self.vertices), tuple(self.edges), (), (), frontend, self.program)
 
     def _is_data(self, node: fx.Node) -> bool:
         if node.op in ("placeholder", "output"):
@@ -137,7 +137,7 @@ class Builder:
             f"{f' in module {scope!r}' if scope else ''}, {place})."
             " Say how absence passes through it, for example for an element-wise operator:\n"
             f"    ew.register({_register_as(node, name)}, "
-            f"ew.Rule({name.split('.')[-1]!r}, ew.absence.by_axes, "
+            f"ew.Rule({name.removeprefix('Tensor.').split('.')[0]!r}, ew.absence.by_axes, "
             "read=ew.ops.same_axes))\n"
             "or, where it needs all its inputs, ew.absence.join. CONTRIBUTING.md explains rules."
         )
@@ -195,11 +195,9 @@ class Builder:
                 if not isinstance(leaf, fx.Node) or leaf.name in self.index:
                     continue
                 for source in _ancestors(leaf, self.index):
-                    if source.op == "get_attr":
-                        tensor = attribute(self.program.module, str(source.target))
-                        local = argument if source is leaf else f"{argument}:{source.target}"
-                        if isinstance(tensor, torch.Tensor):
-                            yield local, tensor, not isinstance(tensor, nn.Parameter)
+                    local = argument if source is leaf else f"{argument}:{source.target}"
+                    for tensor in self._reads(source):
+                        yield local, tensor, not isinstance(tensor, nn.Parameter)
 
     def _shared(self, node: fx.Node) -> bool:
         """Whether a parameter is read elsewhere too, or computed, so that it cannot be cut."""
@@ -291,6 +289,8 @@ def _ancestors(node: fx.Node, data: Mapping[str, int]) -> list[fx.Node]:
 
 def _register_as(node: fx.Node, name: str) -> str:
     """How a user names an operator to `ew.register`."""
+    if isinstance(node.target, torch._ops.OpOverload):
+        return f"torch.ops.{node.target}"
     if node.op == "call_function" and node.target is not getattr:
         module = getattr(node.target, "__module__", None) or "torch"
         return f"{module.removesuffix('._C')}.{name}"

@@ -99,6 +99,20 @@ def leading_axes(count: int) -> Callable[[Call], dict[str, Any]]:
     return read
 
 
+def but_first(axis: int) -> Callable[[Call], dict[str, Any]]:
+    """Every axis keeps its channels but this one."""
+
+    def read(call: Call) -> dict[str, Any]:
+        return {"axes": [None if i == axis else i for i in range(call.ndim)]}
+
+    return read
+
+
+def beyond_channels(call: Call) -> dict[str, Any]:
+    """Only the batch and the channels of axis 1 are treated apart."""
+    return {"axes": [i if i < 2 else None for i in range(call.ndim)]}
+
+
 def but_axis(name: str, default: int | None) -> Callable[[Call], dict[str, Any]]:
     """Every axis keeps its channels but the one that argument `name` gives."""
 
@@ -138,6 +152,17 @@ def transposed(call: Call) -> dict[str, Any]:
     axes = list(range(call.ndim))
     axes[a], axes[b] = b, a
     return {"axes": axes}
+
+
+def moved(call: Call) -> dict[str, Any]:
+    """movedim(source, destination)."""
+    listed = [call.get("source"), call.get("destination")]
+    sources, places = ([d] if isinstance(d, int) else list(d) for d in listed)
+    axes = {s % call.ndim: d % call.ndim for s, d in zip(sources, places, strict=True)}
+    free = [d for d in range(call.ndim) if d not in axes.values()]
+    rest = [a for a in range(call.ndim) if a not in axes]
+    axes |= dict(zip(rest, free, strict=True))
+    return {"axes": [axes[a] for a in range(call.ndim)]}
 
 
 def reversed_axes(call: Call) -> dict[str, Any]:
@@ -187,6 +212,15 @@ def rolled(call: Call) -> dict[str, Any]:
     gone = {
         int(d) % call.ndim for d in ([dims] if isinstance(dims, int) else dims or range(call.ndim))
     }
+    return {"axes": [None if i in gone else i for i in range(call.ndim)]}
+
+
+def flipped(call: Call) -> dict[str, Any]:
+    """torch.flip(dims)."""
+    dims = call.get("dims", ())
+    dims = [dims] if isinstance(dims, int) else list(dims)
+    dims += [v for k, v in call.args.items() if k.startswith("*")]
+    gone = {int(d) % call.ndim for d in dims}
     return {"axes": [None if i in gone else i for i in range(call.ndim)]}
 
 
@@ -293,8 +327,26 @@ def linear_follows(call: Call) -> Follows:
     return {"weight": (("out", out), ("in", call.ndim - 1)), "bias": (("out", out),)}
 
 
+def _shape(call: Call, argument: Any) -> Shape | None:
+    """The shape, for one example, of a tensor argument."""
+    if isinstance(argument, Slot):
+        return call.shapes[argument.index]
+    return argument.shape if isinstance(argument, Constant) else None
+
+
 def matmul_read(call: Call) -> dict[str, Any]:
-    return {"constant_first": isinstance(call.get("input"), Constant)}
+    """The size that a product of matrices sums over."""
+    shape = _shape(call, call.get("input"))
+    return {"inner": shape[-1] if shape else 0}
+
+
+def einsum_read(call: Call) -> dict[str, Any]:
+    """The equation, and the shapes of its operands."""
+    operands = call.get("tensors")
+    if not isinstance(operands, list | tuple):
+        operands = [operands]
+    operands = [*operands, *(v for k, v in sorted(call.args.items()) if k.startswith("*"))]
+    return {"equation": call.get("equation"), "shapes": [_shape(call, o) for o in operands]}
 
 
 def multihead_read(call: Call) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
-from .absence import FULL, Live, State, elements
+from .absence import FULL, Flow, Live, State, elements
 from .graph import Cost, Follow, Graph, Mask, Parameter, Vertex
-from .liveness import Liveness, input_shapes, liveness
+from .liveness import Liveness, liveness
 from .ops import TABLE
 
 
@@ -34,29 +35,75 @@ def cost(graph: Graph, mask: Mask | None = None) -> Cost:
 
 def cost_of(graph: Graph, alive: Liveness) -> Cost:
     """As `cost`, for a liveness that is known already."""
-    params: dict[str, int] = {}
-    macs = activations = 0
-    for index, vertex in enumerate(graph.vertices):
-        state = alive.states[index]
-        if state is None or index in alive.bypassed or index in alive.forwarded:
-            continue
-        ins = [alive.wants[e] for e in graph.inputs[index]]
-        rule = TABLE.rules[vertex.op]
-        shapes = input_shapes(graph, index)
-        macs += rule.macs(vertex, ins, state, shapes)
-        if not rule.view and vertex.op not in ("input", "output") and vertex.shape is not None:
-            activations += math.prod(state.shape(vertex.shape)) * vertex.itemsize
-        for parameter in vertex.params:
-            if not parameter.buffer:
-                sizes = live_shape(parameter, ins[0] if ins else None, state)
-                params[parameter.name] = math.prod(sizes)
-    return Cost(_live_units(graph, alive), sum(params.values()), macs, activations)
+    full = _full(graph)
+    params, macs, activations = full.total
+    for index, flow in alive.changed.items():
+        before = full.vertices[index]
+        after = _count(graph, index, flow) if alive.runs(index) else _NOTHING
+        params += after.params - before.params
+        macs += after.macs - before.macs
+        activations += after.activation_bytes - before.activation_bytes
+    params += sum(size for size, readers in full.tied if any(map(alive.runs, readers)))
+    return Cost(_live_units(graph, alive), params, macs, activations)
+
+
+class _Count(NamedTuple):
+    """What one vertex costs; parameters that other vertices read too are not its own."""
+
+    params: int
+    macs: int
+    activation_bytes: int
+
+
+_NOTHING = _Count(0, 0, 0)
+
+
+class _Full(NamedTuple):
+    """The unpruned network: each vertex, all of them, and the parameters several vertices read.
+
+    `tied` lists the elements of each such parameter and its readers; it is never cut.
+    """
+
+    vertices: tuple[_Count, ...]
+    total: _Count
+    tied: tuple[tuple[int, tuple[int, ...]], ...]
+
+
+def _full(graph: Graph) -> _Full:
+    found = graph.derived.get(_Full)
+    if found is None:
+        found = graph.derived[_Full] = _count_all(graph)
+    return found
+
+
+def _count_all(graph: Graph) -> _Full:
+    flows = [Flow(FULL, (FULL,) * len(edges)) for edges in graph.inputs]
+    vertices = tuple(_count(graph, index, flow) for index, flow in enumerate(flows))
+    total = _Count(*map(sum, zip(*vertices, strict=True)))
+    sizes = {p.name: elements(p.shape) for v in graph.vertices for p in v.params if not p.buffer}
+    tied = ((sizes[name], graph.readers[name]) for name in sizes if len(graph.readers[name]) > 1)
+    return _Full(vertices, total, tuple(tied))
+
+
+def _count(graph: Graph, index: int, flow: Flow) -> _Count:
+    vertex, out = graph.vertices[index], flow.out
+    assert out is not None
+    rule = TABLE.rules[vertex.op]
+    inner = flow.wants[0] if flow.wants else None
+    own = [p for p in vertex.params if not p.buffer and len(graph.readers[p.name]) == 1]
+    sizes = {p.name: math.prod(live_shape(p, inner, out)) for p in own}
+    shape = None if rule.view or vertex.op in ("input", "output") else vertex.shape
+    return _Count(
+        params=sum(sizes.values()),
+        macs=rule.macs(vertex, flow.wants, out, graph.input_shapes[index]),
+        activation_bytes=0 if shape is None else math.prod(out.shape(shape)) * vertex.itemsize,
+    )
 
 
 def live_shape(parameter: Parameter, inner: State, outer: Live) -> tuple[int, ...]:
     """The shape of what remains of a parameter."""
     return tuple(
-        size if keep is None else sum(keep)
+        size if keep is None else keep.count(True)
         for size, keep in zip(parameter.shape, live_slices(parameter, inner, outer), strict=True)
     )
 
@@ -76,12 +123,14 @@ def _kept(follow: Follow, inner: State, outer: Live) -> tuple[bool, ...] | None:
 
 
 def _live_units(graph: Graph, alive: Liveness) -> int:
-    def lives(kind: str, member: int) -> bool:
-        if kind == "edge":
-            return alive.wants[member] is not None
-        return alive.states[member] is not None and member not in alive.bypassed
-
-    return sum(any(lives(unit.kind, m) for m in unit.members) for unit in graph.units)
+    vertices = set(alive.bypassed)
+    edges: set[int] = set()
+    for index, flow in alive.changed.items():
+        if flow.out is None:
+            vertices.add(index)
+        edges.update(e for e in graph.inputs[index] if alive.wants[e] is None)
+    dead = {"edge": edges, "layer": vertices}
+    return sum(not dead[unit.kind].issuperset(unit.members) for unit in graph.units)
 
 
 def weight(vertex: Vertex) -> int:
@@ -91,6 +140,4 @@ def weight(vertex: Vertex) -> int:
 
 def full_macs(graph: Graph, index: int) -> int:
     """Multiply-accumulates of one vertex in the unpruned network."""
-    vertex = graph.vertices[index]
-    ins = [FULL for _ in graph.inputs[index]]
-    return TABLE.rules[vertex.op].macs(vertex, ins, FULL, input_shapes(graph, index))
+    return _full(graph).vertices[index].macs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,11 @@ def assemble(x: Tensor, axis: int, segments: Segments, fill: float = 0.0) -> Ten
             shape[axis] = length
             parts.append(x.new_full(shape, fill))
     return parts[0] if len(parts) == 1 else torch.cat(parts, axis)
+
+
+def by_mode(training: bool, evaluating: Any, learning: Any) -> Any:
+    """One of two arguments: `evaluating` in eval mode, `learning` in train mode."""
+    return learning if training else evaluating
 
 
 def segments(have: Sequence[bool], want: Sequence[bool]) -> tuple[tuple[int, int], ...]:

@@ -20,11 +20,11 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from .errors import ObjectiveError
-from .frontend import copies_of
 from .graph import Graph, Mask
 from .liveness import liveness
 from .lower import Lowered, lower
 from .objective import Measurement, Objective
+from .program import copies_of
 from .records import Evaluation, Split, Status
 
 Key = int

@@ -203,6 +203,36 @@ class Graph:
         return tuple(map(tuple, lists))
 
     @cached_property
+    def input_shapes(self) -> tuple[tuple[Shape | None, ...], ...]:
+        """For every vertex, the full shapes of its inputs by slot."""
+        return tuple(
+            tuple(self.vertices[self.edges[e].source].shape for e in edges) for edges in self.inputs
+        )
+
+    @cached_property
+    def dead_ends(self) -> tuple[int, ...]:
+        """The vertices that nothing reads, the model's outputs aside."""
+        return tuple(
+            index
+            for index, edges in enumerate(self.consumers)
+            if not edges and self.vertices[index].op != "output"
+        )
+
+    @cached_property
+    def readers(self) -> dict[str, tuple[int, ...]]:
+        """For every parameter and buffer, by name, the vertices that read it."""
+        found: dict[str, dict[int, None]] = {}
+        for index, vertex in enumerate(self.vertices):
+            for parameter in vertex.params:
+                found.setdefault(parameter.name, {})[index] = None
+        return {name: tuple(vertices) for name, vertices in found.items()}
+
+    @cached_property
+    def derived(self) -> dict[Any, Any]:
+        """What upper layers derive from the graph alone, kept with it to be derived only once."""
+        return {}
+
+    @cached_property
     def unit_index(self) -> dict[str, int]:
         """Unit name → index."""
         return {unit.name: i for i, unit in enumerate(self.units)}

@@ -52,7 +52,11 @@ def law_pruned_is_masked(graph: Graph, mask: Mask) -> None:
 
 
 def _random(module: nn.Module) -> bool:
-    return any(isinstance(m, nn.modules.dropout._DropoutNd) for m in module.modules())
+    """Whether train mode draws random numbers."""
+    drops = any("drop" in type(m).__name__.lower() for m in module.modules())
+    graph: Any = getattr(module, "graph", None)
+    modal = graph is not None and any(n.target == "training" for n in graph.nodes)
+    return drops or modal
 
 
 def law_cost_is_exact(graph: Graph, mask: Mask) -> None:

@@ -14,10 +14,10 @@ from .absence import Live, State
 from .cost import live_slices
 from .cut import cut_module, cut_tensor
 from .emit import assemble, ragged_group_norm, segments
-from .frontend import attribute
 from .graph import Follow, Graph, Parameter, Vertex
 from .liveness import Liveness, input_shapes
 from .ops import TABLE
+from .program import attribute
 
 _ELEMENTWISE = ("add", "sub", "mul", "div", "pointwise")
 

@@ -44,11 +44,29 @@ def linear_macs(vertex: Vertex, ins: States, out: Live, shapes: Sequence[Shape |
 
 
 def bilinear_macs(vertex: Vertex, ins: States, out: Live, shapes: Sequence[Shape | None]) -> int:
-    """matmul of data (or of data and a constant): output elements times the inner size."""
-    inner = shapes[0][-1] if shapes and shapes[0] is not None else 0
-    if len(shapes) == 1 and vertex.attrs.get("constant_first"):
-        inner = shapes[0][-2] if shapes[0] is not None and len(shapes[0]) > 1 else inner
-    return elements(vertex.shape) * inner
+    """matmul of data, or of data and a constant: output elements times the inner size."""
+    return elements(vertex.shape) * int(vertex.attrs["inner"])
+
+
+def einsum_macs(vertex: Vertex, ins: States, out: Live, shapes: Sequence[Shape | None]) -> int:
+    """Operands are contracted one after another, from the left."""
+    left, _, right = str(vertex.attrs["equation"]).replace(" ", "").partition("->")
+    terms = left.split(",")
+    if "." in left or any(shape is None for shape in vertex.attrs["shapes"]):
+        return 0
+    sizes = {
+        letter: size
+        for term, shape in zip(terms, vertex.attrs["shapes"], strict=True)
+        for letter, size in zip(term, shape, strict=True)
+    }
+    total, held = 0, set(terms[0])
+    for position, term in enumerate(terms[1:], start=1):
+        later = set(right).union(*terms[position + 1 :])
+        alone = (held ^ set(term)) - later  # summed before the product is taken
+        together = (held | set(term)) - alone
+        total += math.prod(sizes[letter] for letter in together)
+        held = together & later
+    return total
 
 
 def attention_macs(vertex: Vertex, ins: States, out: Live, shapes: Sequence[Shape | None]) -> int:

@@ -18,6 +18,7 @@ from torch import fx, nn
 from .absence import Live, State
 from .graph import Graph, Mask, Vertex
 from .liveness import Liveness, liveness
+from .program import set_modes
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -51,7 +52,8 @@ class Masked(nn.Module):
         super().__init__()
         self.network = copy.deepcopy(graph.program.module)
         self._graph, self._alive = graph, alive
-        self.train(graph.program.training)
+        self.train(graph.program.modes[""])
+        set_modes(self.network, graph.program.modes)
         _load(self.network, graph, alive, tensors)
 
     def forward(self, *args: Any) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,108 +16,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from . import absence, resize
+from . import calls as read
 from . import macs as count
-from .absence import FlowFunction
-from .calls import (
-    Call,
-    Follows,
-    broadcast,
-    but_axis,
-    channel_follows,
-    concatenated,
-    conv_follows,
-    conv_read,
-    conv_transpose_follows,
-    conv_transpose_read,
-    cut,
-    factors,
-    group_norm_read,
-    indexed,
-    leading_axes,
-    leading_channels,
-    linear_follows,
-    linear_read,
-    matmul_read,
-    multihead_read,
-    no_follows,
-    norm_follows,
-    norm_read,
-    nothing,
-    padded,
-    permuted,
-    prelu_follows,
-    quotient,
-    reduced,
-    reversed_axes,
-    rolled,
-    same_axes,
-    stacked,
-    subtracted,
-    summed,
-    transposed,
-)
+from .calls import same_axes as same_axes
 from .emit import RaggedGroupNorm, assemble, ragged_group_norm
-from .errors import EdgewiseError
-from .macs import MacFunction, no_macs
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What edgewise must know of an operator.
-
-    Args:
-        name: the rule's name, unique.
-        flow: how absence passes (a function of `edgewise.absence`).
-        signature: positional argument names of the function or method, space separated.
-        read: plain data for `Vertex.attrs`, taken from the call.
-        follows: for each parameter, what its dimensions follow (see `graph.Parameter`).
-        macs: multiply-accumulates for one example, given what remains of inputs and output.
-        view: the output is a view of the input, and takes no memory.
-        resize: brings a module's attributes in line after its tensors were sliced.
-    """
-
-    name: str
-    flow: FlowFunction
-    signature: str = "input"
-    read: Callable[[Call], dict[str, Any]] = nothing
-    follows: Callable[[Call], Follows] = no_follows
-    macs: MacFunction = no_macs
-    view: bool = False
-    resize: Callable[[nn.Module], None] | None = None
-
-
-@dataclass
-class Table:
-    """Which rule belongs to which function, method (by name) or module class."""
-
-    rules: dict[str, Rule] = field(default_factory=dict)
-    targets: dict[Any, Rule] = field(default_factory=dict)
-
-    def add(self, rule: Rule, *targets: Any) -> Rule:
-        """Register a rule for functions, module classes, "Tensor.method" or dotted class names."""
-        if rule.name in self.rules and self.rules[rule.name] is not rule:
-            raise EdgewiseError(f"There is already a rule called {rule.name!r}; choose another.")
-        self.rules[rule.name] = rule
-        for target in targets:
-            self.targets[target] = rule
-        return rule
-
-    def find(self, target: Any) -> Rule | None:
-        """The rule of a function or of "Tensor.method"."""
-        try:
-            return self.targets.get(target)
-        except TypeError:
-            return None
-
-    def find_module(self, module: nn.Module) -> Rule | None:
-        """The rule of a module: of its class, or of a base class whose forward it keeps."""
-        for cls in type(module).__mro__:
-            rule = self.targets.get(cls) or self.targets.get(f"{cls.__module__}.{cls.__qualname__}")
-            if rule is not None:
-                own = getattr(cls, "forward", None)
-                return rule if type(module).forward is own else None
-        return None
-
+from .rule import Rule as Rule
+from .rule import Table
 
 TABLE = Table()
 
@@ -127,7 +30,8 @@ def register(target: Any, rule: Rule) -> None:
     """Teach edgewise an operator of your own.
 
     Args:
-        target: a function, an `nn.Module` class, or "Tensor.name" for a tensor method.
+        target: a function, an `nn.Module` class, "Tensor.name" for a tensor method, or for
+            models that torch.export traces a custom operator, `torch.ops.library.name.default`.
         rule: the rule; `ew.Rule("swish6", flow=ew.absence.by_axes, read=ew.ops.same_axes)` is one
             for an element-wise operator.
 
@@ -137,118 +41,121 @@ def register(target: Any, rule: Rule) -> None:
     TABLE.add(rule, target)
 
 
-# -- the table ---------------------------------------------------------------------------------
+def _spelled(names: str) -> list[Any]:
+    """Every public spelling of these operators: torch.x, torch.nn.functional.x and Tensor.x."""
+    found: list[Any] = []
+    for name in names.split():
+        places = [getattr(module, name, None) for module in (torch, F)]
+        places += [f"Tensor.{name}"] if hasattr(torch.Tensor, name) else []
+        assert any(places), name
+        found += [place for place in places if place is not None]
+    return found
 
 
-def _methods(names: str) -> list[str]:
-    return [f"Tensor.{name}" for name in names.split()]
-
-
-def _fill() -> None:
-    same, lead = same_axes, leading_axes
-    add = TABLE.add
-    add(Rule("input", absence.start), "placeholder")
-    add(Rule("output", absence.join), "output")
-    add(Rule("take", absence.take, "input index", view=True), "take")
-    add(
-        Rule("pointwise", absence.by_axes, read=same, follows=broadcast),
-        *_pointwise_functions(),
-        *_pointwise_modules(),
-        *_methods(
-            "relu sigmoid tanh clamp clamp_min clamp_max abs exp log sqrt rsqrt square neg erf sin "
-            "cos pow float half double to type type_as bool int long reciprocal floor round "
-            "masked_fill detach clone softplus silu logical_not mish"
-        ),
-    )
-    add(
-        Rule("identity", absence.by_axes, read=same, view=True),
-        nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
-        nn.FeatureAlphaDropout, "torchvision.ops.stochastic_depth.StochasticDepth",
-        "timm.layers.drop.DropPath", *_methods("contiguous"),
-    )  # fmt: skip
-    add(
-        Rule("prelu", absence.by_axes, "input weight", same, prelu_follows,
-             resize=resize.prelu_resize),
-        nn.PReLU, F.prelu,
-    )  # fmt: skip
-    add(
-        Rule("add", absence.add, "input other", summed, broadcast),
-        operator.add, torch.add, *_methods("add"),
-    )  # fmt: skip
-    add(
-        Rule("sub", absence.add, "input other", subtracted, broadcast),
-        operator.sub, torch.sub, torch.subtract, *_methods("sub"),
-    )  # fmt: skip
-    add(
-        Rule("mul", absence.multiply, "input other", factors, broadcast),
-        operator.mul, torch.mul, torch.multiply, *_methods("mul multiply"),
-    )  # fmt: skip
-    add(
-        Rule("div", absence.multiply, "input other", quotient, broadcast),
-        operator.truediv, torch.div, torch.true_divide, *_methods("div"),
-    )  # fmt: skip
-    add(
-        Rule("cat", absence.concat, "tensors dim", concatenated),
-        torch.cat,
-        torch.concat,
-        torch.concatenate,
-    )
-    add(Rule("stack", absence.concat, "tensors dim", stacked), torch.stack)
-    _fill_mixers()
-    _fill_norms()
-    _fill_spatial(lead)
-    _fill_views()
-    _fill_joins()
-
-
-def _pointwise_functions() -> list[Any]:
-    names = (
-        "relu relu6 leaky_relu elu selu celu gelu silu mish hardswish hardsigmoid hardtanh "
-        "softplus softsign tanhshrink logsigmoid sigmoid tanh"
-    )
-    found = [getattr(F, name) for name in names.split()]
-    torch_names = (
-        "relu sigmoid tanh exp log sqrt rsqrt abs neg square erf clamp sin cos pow reciprocal "
-        "clip floor round log1p expm1 sign logical_not"
-    )
-    found += [getattr(torch, name) for name in torch_names.split()]
-    return [*found, operator.neg, operator.pow, operator.floordiv, operator.gt, operator.lt,
-            operator.ge, operator.le]  # fmt: skip
-
-
-def _pointwise_modules() -> list[Any]:
-    names = (
-        "ReLU ReLU6 LeakyReLU ELU SELU CELU GELU SiLU Mish Hardswish Hardsigmoid Hardtanh "
-        "Softplus Softsign Tanhshrink LogSigmoid Sigmoid Tanh Threshold Hardshrink Softshrink"
-    )
+def _modules(names: str) -> list[type[nn.Module]]:
     return [getattr(nn, name) for name in names.split()]
 
 
-def _fill_mixers() -> None:
-    signature = "input weight bias stride padding dilation groups"
-    conv = Rule(
-        "conv",
-        absence.mix,
-        signature,
-        conv_read,
-        conv_follows,
-        count.conv_macs,
-        False,
-        resize.conv_resize,
-    )
-    TABLE.add(conv, nn.Conv1d, nn.Conv2d, nn.Conv3d, F.conv1d, F.conv2d, F.conv3d)
-    signature = "input weight bias stride padding output_padding groups dilation"
-    transpose = Rule(
-        "conv_transpose", absence.mix, signature, conv_transpose_read, conv_transpose_follows,
-        count.conv_transpose_macs, False, resize.conv_transpose_resize,
+def _aten(names: str) -> list[Any]:
+    """ATen operators that torch offers under no public name."""
+    return [
+        getattr(getattr(torch.ops.aten, n.split(".")[0]), n.split(".")[1]) for n in names.split()
+    ]
+
+
+# -- element by element ------------------------------------------------------------------------
+
+
+def _fill_pointwise() -> None:
+    TABLE.add(
+        Rule("pointwise", absence.by_axes, read=read.same_axes, follows=read.broadcast),
+        *_spelled(
+            "relu relu6 leaky_relu elu selu celu gelu silu mish hardswish hardsigmoid hardtanh "
+            "softplus softsign tanhshrink logsigmoid threshold hardshrink softshrink rrelu "
+            "sigmoid tanh exp exp2 expm1 log log1p log2 log10 sqrt rsqrt abs neg negative positive "
+            "square erf erfc erfinv sin cos tan asin acos atan sinh cosh asinh acosh atanh "
+            "clamp clip clamp_min clamp_max pow reciprocal floor ceil round trunc frac sign sgn "
+            "sigmoid logit nan_to_num float_power "
+            "eq ne gt lt ge le isnan isinf isfinite logical_not logical_and logical_or logical_xor "
+            "bitwise_not bitwise_and bitwise_or bitwise_xor remainder fmod floor_divide "
+            "masked_fill type_as clone detach float half double bfloat16 bool int long to type "
+            "atan2 fmax fmin"
+        ),
+        *_modules(
+            "ReLU ReLU6 LeakyReLU ELU SELU CELU GELU SiLU Mish Hardswish Hardsigmoid Hardtanh "
+            "Softplus Softsign Tanhshrink LogSigmoid Sigmoid Tanh Threshold Hardshrink Softshrink "
+            "RReLU"
+        ),
+        operator.neg, operator.pow, operator.floordiv, operator.mod, operator.abs, operator.gt,
+        operator.lt, operator.ge, operator.le, operator.eq, operator.ne, operator.and_,
+        operator.or_, operator.xor, operator.invert,
     )  # fmt: skip
     TABLE.add(
-        transpose, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
+        Rule("identity", absence.by_axes, read=read.same_axes, view=True),
+        *_modules(
+            "Identity Dropout Dropout1d Dropout2d Dropout3d AlphaDropout FeatureAlphaDropout"
+        ),
+        *_spelled("dropout alpha_dropout feature_alpha_dropout contiguous"),
+        F.dropout1d, F.dropout2d, F.dropout3d,
+        "torchvision.ops.stochastic_depth.StochasticDepth",
+        "torchvision.ops.stochastic_depth.stochastic_depth",
+        "timm.layers.drop.DropPath", "timm.layers.drop.drop_path",
+    )  # fmt: skip
+    TABLE.add(
+        Rule("prelu", absence.by_axes, "input weight", read.same_axes, read.prelu_follows,
+             resize=resize.prelu_resize),
+        nn.PReLU, F.prelu,
+    )  # fmt: skip
+
+
+def _fill_merging() -> None:
+    """Sums, products and concatenations: where absence ends."""
+    add = TABLE.add
+    two = "input other"
+    add(Rule("add", absence.add, two, read.summed, read.broadcast), operator.add, *_spelled("add"))
+    add(
+        Rule("sub", absence.add, two, read.subtracted, read.broadcast),
+        operator.sub,
+        *_spelled("sub subtract"),
+    )
+    add(
+        Rule("mul", absence.multiply, two, read.factors, read.broadcast),
+        operator.mul,
+        *_spelled("mul multiply"),
+    )
+    add(
+        Rule("div", absence.multiply, two, read.quotient, read.broadcast),
+        operator.truediv,
+        *_spelled("div divide true_divide"),
+    )
+    pieces = "tensors dim"
+    add(Rule("cat", absence.concat, pieces, read.concatenated),
+        torch.cat, torch.concat, torch.concatenate)  # fmt: skip
+    add(Rule("stack", absence.concat, pieces, read.stacked), torch.stack)
+
+
+# -- layers ------------------------------------------------------------------------------------
+
+
+def _fill_mixers() -> None:
+    conv = Rule(
+        "conv", absence.mix, "input weight bias stride padding dilation groups", read.conv_read,
+        read.conv_follows, count.conv_macs, resize=resize.conv_resize,
+    )  # fmt: skip
+    TABLE.add(conv, *_modules("Conv1d Conv2d Conv3d"), F.conv1d, F.conv2d, F.conv3d)
+    transpose = Rule(
+        "conv_transpose", absence.mix,
+        "input weight bias stride padding output_padding groups dilation",
+        read.conv_transpose_read, read.conv_transpose_follows, count.conv_transpose_macs,
+        resize=resize.conv_transpose_resize,
+    )  # fmt: skip
+    TABLE.add(
+        transpose, *_modules("ConvTranspose1d ConvTranspose2d ConvTranspose3d"),
         F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d,
     )  # fmt: skip
     linear = Rule(
-        "linear", absence.mix, "input weight bias", linear_read, linear_follows, count.linear_macs,
-        False, resize.linear_resize,
+        "linear", absence.mix, "input weight bias", read.linear_read, read.linear_follows,
+        count.linear_macs, resize=resize.linear_resize,
     )  # fmt: skip
     dynamic = "torch.nn.modules.linear.NonDynamicallyQuantizableLinear"
     TABLE.add(linear, nn.Linear, dynamic, F.linear)
@@ -256,126 +163,183 @@ def _fill_mixers() -> None:
 
 def _fill_norms() -> None:
     signature = "input running_mean running_var weight bias training momentum eps"
-    batch = Rule(
-        "batch_norm", absence.by_axes, signature, leading_channels, channel_follows,
-        resize=resize.features_resize,
-    )  # fmt: skip
-    TABLE.add(batch, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, F.batch_norm)
-    TABLE.add(
-        Rule("instance_norm", absence.by_axes, signature, leading_channels, channel_follows,
-             resize=resize.features_resize),
-        nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,
-    )  # fmt: skip
-    signature = "input normalized_shape weight bias eps"
-    layer = Rule("layer_norm", absence.norm, signature, norm_read, norm_follows)
+    for name, targets in {
+        "batch_norm": [*_modules("BatchNorm1d BatchNorm2d BatchNorm3d"), F.batch_norm],
+        "instance_norm": [*_modules("InstanceNorm1d InstanceNorm2d InstanceNorm3d"),
+                          F.instance_norm],
+    }.items():  # fmt: skip
+        TABLE.add(
+            Rule(name, absence.by_axes, signature, read.leading_channels, read.channel_follows,
+                 resize=resize.features_resize),
+            *targets,
+        )  # fmt: skip
+    layer = Rule("layer_norm", absence.norm, "input normalized_shape weight bias eps",
+                 read.norm_read, read.norm_follows)  # fmt: skip
     TABLE.add(layer, nn.LayerNorm, F.layer_norm)
-    rms = Rule("rms_norm", absence.norm, signature, norm_read, norm_follows)
+    rms = Rule("rms_norm", absence.norm, "input normalized_shape weight eps", read.norm_read,
+               read.norm_follows)  # fmt: skip
     TABLE.add(rms, nn.RMSNorm, F.rms_norm)
-    signature = "input num_groups weight bias eps"
+    group = Rule("group_norm", absence.group_norm, "input num_groups weight bias eps",
+                 read.group_norm_read, read.channel_follows)  # fmt: skip
+    TABLE.add(group, nn.GroupNorm, F.group_norm)
     TABLE.add(
-        Rule("group_norm", absence.group_norm, signature, group_norm_read, channel_follows),
-        nn.GroupNorm, F.group_norm,
+        Rule("local_response_norm", absence.by_axes, read=read.but_first(1)),
+        nn.LocalResponseNorm, F.local_response_norm,
     )  # fmt: skip
 
 
-def _fill_spatial(lead: Callable[[int], Callable[[Call], dict[str, Any]]]) -> None:
+def _fill_spatial() -> None:
     for dims in (1, 2, 3):
-        kinds = ("MaxPool", "AvgPool", "AdaptiveAvgPool", "AdaptiveMaxPool", "LPPool")
-        modules = [getattr(nn, f"{kind}{dims}d") for kind in kinds]
-        pads = ("ZeroPad", "ReflectionPad", "ReplicationPad", "ConstantPad")
-        modules += [getattr(nn, f"{kind}{dims}d") for kind in pads]
-        names = ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool")
-        functions = [getattr(F, f"{name}{dims}d") for name in names]
-        TABLE.add(Rule(f"pool{dims}d", absence.by_axes, read=lead(dims)), *modules, *functions)
-
-    def beyond_channels(call: Call) -> dict[str, Any]:
-        return {"axes": [0, 1] + [None] * (call.ndim - 2)}
-
-    TABLE.add(
-        Rule("resample", absence.by_axes, "input", beyond_channels),
-        nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d, F.interpolate,
-    )  # fmt: skip
-    softmax = Rule("softmax", absence.by_axes, "input dim", but_axis("dim", None))
-    TABLE.add(
-        softmax, nn.Softmax, nn.LogSoftmax, F.softmax, F.log_softmax, torch.softmax,
-        torch.log_softmax, *_methods("softmax log_softmax"),
-    )  # fmt: skip
-    TABLE.add(Rule("pad", absence.by_axes, "input pad mode value", padded), F.pad)
-    TABLE.add(
-        Rule("roll", absence.by_axes, "input shifts dims", rolled), torch.roll, *_methods("roll")
+        kinds = "MaxPool AvgPool AdaptiveAvgPool AdaptiveMaxPool LPPool"
+        kinds += " ZeroPad ReflectionPad ReplicationPad ConstantPad CircularPad"
+        names = "max_pool avg_pool adaptive_avg_pool adaptive_max_pool lp_pool"
+        TABLE.add(
+            Rule(f"pool{dims}d", absence.by_axes, read=read.leading_axes(dims)),
+            *(getattr(nn, f"{kind}{dims}d") for kind in kinds.split()),
+            *(getattr(F, f"{name}{dims}d") for name in names.split()),
+        )
+    upsample = (
+        "upsample_nearest1d.vec upsample_nearest2d.vec upsample_nearest3d.vec "
+        "upsample_linear1d.vec upsample_bilinear2d.vec upsample_trilinear3d.vec "
+        "upsample_bicubic2d.vec _upsample_bilinear2d_aa.vec _upsample_bicubic2d_aa.vec "
+        "_upsample_nearest_exact2d.vec"
     )
     TABLE.add(
-        Rule("reduce", absence.by_axes, "input dim keepdim", reduced),
-        torch.mean, torch.sum, torch.amax, torch.amin, torch.prod,
-        *_methods("mean sum amax amin prod"),
+        Rule("resample", absence.by_axes, "input", read.beyond_channels),
+        *_modules("Upsample UpsamplingNearest2d UpsamplingBilinear2d"), F.interpolate, F.upsample,
+        *_aten(upsample),
+    )  # fmt: skip
+    softmax = Rule("softmax", absence.by_axes, "input dim", read.but_axis("dim", None))
+    TABLE.add(softmax, *_modules("Softmax LogSoftmax Softmin"), *_spelled("softmax log_softmax"))
+    TABLE.add(Rule("softmax2d", absence.by_axes, read=read.but_first(1)), nn.Softmax2d)
+    TABLE.add(Rule("pad", absence.by_axes, "input pad mode value", read.padded), F.pad)
+    TABLE.add(Rule("roll", absence.by_axes, "input shifts dims", read.rolled), *_spelled("roll"))
+    TABLE.add(Rule("flip", absence.by_axes, "input dims", read.flipped), *_spelled("flip"))
+    TABLE.add(Rule("triangle", absence.by_axes, read=read.leading_axes(2)), *_spelled("tril triu"))
+    TABLE.add(
+        Rule("reduce", absence.by_axes, "input dim keepdim", read.reduced),
+        *_spelled("mean sum amax amin prod logsumexp all any"),
+    )
+    TABLE.add(
+        Rule("spread", absence.join), *_spelled("std var norm std_mean var_mean"),
+        torch.linalg.norm, torch.linalg.vector_norm,
     )  # fmt: skip
     TABLE.add(
-        Rule("spread", absence.join), torch.std, torch.var, *_methods("std var"),
-    )  # fmt: skip
-    normalize = Rule("normalize", absence.by_axes, "input p dim", but_axis("dim", 1))
-    TABLE.add(normalize, F.normalize)
+        Rule("accumulate", absence.by_axes, "input dim", read.but_axis("dim", None)),
+        *_spelled("cumsum cumprod"),
+    )
+    TABLE.add(
+        Rule("normalize", absence.by_axes, "input p dim", read.but_axis("dim", 1)), F.normalize
+    )
+    TABLE.add(Rule("glu", absence.by_axes, "input dim", read.but_axis("dim", -1)), nn.GLU, F.glu)
+
+
+# -- shapes ------------------------------------------------------------------------------------
 
 
 def _fill_views() -> None:
-    TABLE.add(
+    add = TABLE.add
+    add(
         Rule("reshape", absence.reshape, "input shape", view=True),
-        torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, torch.unflatten,
-        nn.Flatten, nn.Unflatten,
-        *_methods("flatten reshape view squeeze unsqueeze unflatten"),
-    )  # fmt: skip
-    TABLE.add(
-        Rule("permute", absence.by_axes, "input dims", permuted, view=True),
-        torch.permute, *_methods("permute"), "torchvision.ops.misc.Permute",
-    )  # fmt: skip
-    TABLE.add(
-        Rule("transpose", absence.by_axes, "input dim0 dim1", transposed, view=True),
-        torch.transpose, torch.swapaxes, *_methods("transpose swapaxes t"), "Tensor.mT",
-    )  # fmt: skip
-    TABLE.add(Rule("reverse", absence.by_axes, read=reversed_axes, view=True), "Tensor.T")
-    TABLE.add(Rule("construct", absence.join, view=True), "construct")
-    TABLE.add(Rule("index", absence.by_axes, "input index", indexed, view=True), operator.getitem)
-    TABLE.add(Rule("expand", absence.join, view=True), *_methods("expand expand_as"))
-    TABLE.add(
-        Rule("repeat", absence.join), *_methods("repeat repeat_interleave"), torch.repeat_interleave
+        *_spelled("flatten reshape view squeeze unsqueeze unflatten view_as reshape_as ravel"),
+        *_modules("Flatten Unflatten"),
     )
-    TABLE.add(
-        Rule("split", absence.split, "input sections dim", cut, view=True),
-        torch.chunk, torch.split, *_methods("chunk split"),
+    add(
+        Rule("permute", absence.by_axes, "input dims", read.permuted, view=True),
+        *_spelled("permute"), "torchvision.ops.misc.Permute",
     )  # fmt: skip
-    TABLE.add(
-        Rule("unbind", absence.join, "input dim", cut, view=True),
-        torch.unbind,
-        *_methods("unbind"),
+    add(
+        Rule("transpose", absence.by_axes, "input dim0 dim1", read.transposed, view=True),
+        *_spelled("transpose swapaxes swapdims t adjoint"), "Tensor.mT",
+    )  # fmt: skip
+    add(
+        Rule("movedim", absence.by_axes, "input source destination", read.moved, view=True),
+        *_spelled("movedim moveaxis"),
     )
-    TABLE.add(Rule("piece", absence.piece, "input index", view=True), "piece")
-    TABLE.add(Rule("shuffle", absence.join), nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle,
-              F.pixel_shuffle, F.pixel_unshuffle)  # fmt: skip
+    add(Rule("reverse", absence.by_axes, read=read.reversed_axes, view=True), "Tensor.T")
+    add(Rule("index", absence.by_axes, "input index", read.indexed, view=True), operator.getitem)
+    add(
+        Rule("narrow", absence.by_axes, "input dim", read.but_axis("dim", 0), view=True),
+        *_spelled("narrow"),
+    )
+    add(Rule("expand", absence.join, view=True), *_spelled("expand expand_as broadcast_to"))
+    add(Rule("repeat", absence.join), *_spelled("repeat tile repeat_interleave"))
+    add(
+        Rule("split", absence.split, "input sections dim", read.cut, view=True),
+        *_spelled("chunk split tensor_split split_with_sizes"),
+    )
+    add(Rule("unbind", absence.join, "input dim", read.cut, view=True), *_spelled("unbind"))
+    add(Rule("piece", absence.piece, "input index", view=True), "piece")
+    add(Rule("take", absence.take, "input index", view=True), "take")
+    add(Rule("construct", absence.join, view=True), "construct")
+    add(
+        Rule("shuffle", absence.join),
+        *_modules("PixelShuffle PixelUnshuffle ChannelShuffle Fold Unfold"),
+        *_spelled("pixel_shuffle pixel_unshuffle channel_shuffle fold"), F.unfold,
+    )  # fmt: skip
+    add(Rule("unfold", absence.join, view=True), "Tensor.unfold", "Tensor.as_strided")
+
+
+# -- operators that need all their inputs ------------------------------------------------------
 
 
 def _fill_joins() -> None:
-    matmul = Rule("matmul", absence.join, "input other", matmul_read, macs=count.bilinear_macs)
-    TABLE.add(
-        matmul, torch.matmul, torch.bmm, torch.mm, operator.matmul, *_methods("matmul bmm mm")
+    add = TABLE.add
+    add(
+        Rule("matmul", absence.join, "input other", read.matmul_read, macs=count.bilinear_macs),
+        operator.matmul,
+        *_spelled("matmul bmm mm mv"), "aten._grouped_mm.default",
+        "transformers.grouped_mm_fallback.default",
+    )  # fmt: skip
+    add(
+        Rule("addmm", absence.join, "bias input other", read.matmul_read, macs=count.bilinear_macs),
+        *_spelled("addmm baddbmm addmv"),
     )
-    TABLE.add(
+    add(
+        Rule("einsum", absence.join, "equation tensors", read.einsum_read, macs=count.einsum_macs),
+        torch.einsum,
+    )
+    add(
         Rule("attention", absence.join, "query key value", macs=count.attention_macs),
         F.scaled_dot_product_attention,
-    )  # fmt: skip
-    TABLE.add(
-        Rule("multihead_attention", absence.join, "query key value", multihead_read,
+    )
+    add(
+        Rule("multihead_attention", absence.join, "query key value", read.multihead_read,
              macs=count.multihead_macs),
         nn.MultiheadAttention,
     )  # fmt: skip
-    TABLE.add(Rule("emitted", absence.join), assemble, ragged_group_norm, RaggedGroupNorm)
-    TABLE.add(Rule("embedding", absence.join), nn.Embedding, F.embedding)
     recurrent = Rule("recurrent", absence.join, macs=count.recurrent_macs)
-    TABLE.add(recurrent, nn.LSTM, nn.GRU, nn.RNN)
-    TABLE.add(
-        Rule("combine", absence.join, "input other"),
-        torch.where, torch.maximum, torch.minimum, torch.max, torch.min, torch.cumsum,
-        torch.gather, torch.index_select, torch.argmax, torch.topk, torch.addmm, torch.baddbmm,
-        *_methods("where maximum minimum max min cumsum gather index_select argmax topk"),
+    add(recurrent, *_modules("LSTM GRU RNN LSTMCell GRUCell RNNCell"))
+    add(Rule("embedding", absence.join), *_modules("Embedding EmbeddingBag"), F.embedding,
+        F.embedding_bag)  # fmt: skip
+    add(Rule("emitted", absence.join), assemble, ragged_group_norm, RaggedGroupNorm)
+    add(
+        Rule("combine", absence.join),
+        *_spelled(
+            "where maximum minimum max min gather index_select take_along_dim argmax argmin topk "
+            "sort argsort scatter scatter_add index_add index_put index_copy index_fill "
+            "masked_scatter slice_scatter select_scatter diagonal diag diff outer cross kron "
+            "lerp addcmul addcdiv bucketize searchsorted histc bincount one_hot cdist "
+            "cosine_similarity grid_sample affine_grid bilinear zeros_like ones_like full_like "
+            "empty_like rand_like randn_like new_zeros new_ones new_full new_empty copysign "
+            "logaddexp view_as_real view_as_complex real imag conj unique_consecutive"
+        ),
+        *_modules("Bilinear CosineSimilarity PairwiseDistance"),
+        torch.complex, torch.fft.fft, torch.fft.ifft, torch.fft.rfft, torch.fft.irfft,
+        torch.fft.fft2, torch.fft.ifft2, torch.fft.rfft2, torch.fft.irfft2,
+        *_aten("copy.default slice_scatter.default select_scatter.default"),
     )  # fmt: skip
+
+
+def _fill() -> None:
+    TABLE.add(Rule("input", absence.start), "placeholder")
+    TABLE.add(Rule("output", absence.join), "output")
+    fills: list[Callable[[], None]] = [
+        _fill_pointwise, _fill_merging, _fill_mixers, _fill_norms, _fill_spatial, _fill_views,
+        _fill_joins,
+    ]  # fmt: skip
+    for fill in fills:
+        fill()
 
 
 _fill()

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from .errors import MaskError, PlanError, VerificationError
-from .frontend import copies_of, leaves_of
 from .graph import Graph, Mask
 from .liveness import liveness
 from .lower import lower
 from .masked import Tensors, masked
+from .program import copies_of, leaves_of, set_modes
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
@@ -99,7 +99,7 @@ def rewritten(graph: Graph, mask: Mask, tensors: Tensors) -> nn.Module:
     for path in tensors:
         _set_tensor(module, path, tensors[path])
     module.meta["edgewise_args"] = graph.program.args
-    return module.train(graph.program.training)
+    return set_modes(module, graph.program.modes)
 
 
 def _set_tensor(module: nn.Module, path: str, value: torch.Tensor) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from .builder import Builder
-from .errors import NoUnitsError, TraceError
-from .frontend import Program, capture, copies_of, holds_tensor, leaves_of, refuse_compiled
+from .errors import NoUnitsError, TraceError, UnknownOperatorError
+from .frontend import FrontEnd, bind, capture, refuse_compiled
 from .graph import Graph
+from .program import Program, copies_of, holds_tensor, leaves_of
 from .units import with_units
 
 
@@ -23,6 +24,7 @@ def trace(
     *,
     granularity: Sequence[str] | str = ("edge", "layer"),
     leaves: Sequence[type[nn.Module] | str] = (),
+    frontend: FrontEnd | None = None,
 ) -> Graph:
     """The dataflow graph of a model.
 
@@ -30,13 +32,19 @@ def trace(
     traced program is compared with the model itself. The model is not changed; hooks on its
     modules are copied with it and run wherever the copies do.
 
+    torch.fx reads the model's code as it is written, and is tried first. Where it cannot follow
+    (Hugging Face models, Python that depends on shapes), torch.export does; `graph.frontend` and
+    `graph.summary()` name the one that did.
+
     Args:
-        model: any `nn.Module` that torch.fx can follow.
+        model: any `nn.Module`.
         args: example inputs, a tuple (or one tensor); dimension 0 is the batch.
         kwargs: example keyword inputs.
         granularity: kinds of units: "edge" (whole connections and branches), "layer" (layers
             bypassed by identity), or "raw" (every edge by itself).
-        leaves: module classes or paths to treat as one operator each; they need a rule.
+        leaves: module classes or paths to treat as one operator each; they need a rule, and
+            torch.fx.
+        frontend: "torch.fx" or "torch.export", to force one; None tries both in this order.
 
     Returns:
         The graph; `graph.units` are what a mask can remove.
@@ -58,23 +66,63 @@ def trace(
     refuse_compiled(model)
     _check_inputs(model, args, kwargs or {})
     expected = _reference(model, args, kwargs or {})
-    module, inputs = capture(model, args, kwargs or {}, leaves)
-    values = _run(module, inputs)
-    _compare(expected, values["output"], model)
-    doubled = _run_doubled(module, inputs)
-    program = Program(
-        module=module,
-        args=inputs,
-        values={k: v for k, v in values.items() if not holds_tensor(v)},
-        doubled={k: v for k, v in doubled.items() if not holds_tensor(v)},
-        batch=_batch_size(inputs) if doubled else 1,
-        training=model.training,
-    )
-    bare = Builder(program, values, doubled).build()
+    inputs, fixed = bind(model, args, kwargs or {})
+    problems: list[TraceError] = []
+    for choice in _choices(frontend, leaves):
+        try:
+            module = capture(model, inputs, fixed, leaves, choice)
+            bare = _graph(model, module, inputs, fixed, expected, choice)
+            break
+        except TraceError as problem:
+            problems.append(problem)
+    else:
+        raise _failure(model, problems)
     graph = with_units(bare, kinds)
     if not graph.units:
         raise NoUnitsError(_why_no_units(model, kinds))
     return graph
+
+
+def _choices(frontend: FrontEnd | None, leaves: Sequence[Any]) -> tuple[FrontEnd, ...]:
+    known = get_args(FrontEnd)
+    if frontend is not None and frontend not in known:
+        raise TraceError(f"frontend is one of {', '.join(known)}; got {frontend!r}.")
+    if leaves and frontend == "torch.export":
+        raise TraceError("`leaves` need torch.fx: torch.export looks into every module.")
+    if frontend is not None:
+        return (frontend,)
+    return ("torch.fx",) if leaves else ("torch.fx", "torch.export")
+
+
+def _failure(model: nn.Module, problems: list[TraceError]) -> TraceError:
+    """The error of all front ends: an operator without a rule is what a user can help."""
+    for problem in problems:
+        if isinstance(problem, UnknownOperatorError):
+            return problem
+    if len(problems) == 1:
+        return problems[0]
+    return TraceError(f"{problems[0]}\nThe other front end fails too: {problems[1]}")
+
+
+def _graph(
+    model: nn.Module, module: fx.GraphModule, inputs: Mapping[str, Any], fixed: Mapping[str, Any],
+    expected: Any, frontend: FrontEnd,
+) -> Graph:  # fmt: skip
+    """Vertices and edges of a captured program, which must do what the model does."""
+    args = tuple(inputs.values())
+    values = _run(module, args)
+    _compare(expected, values["output"], model)
+    doubled = _run_doubled(module, args)
+    program = Program(
+        module=module,
+        args=args,
+        fixed=fixed,
+        values={k: v for k, v in values.items() if not holds_tensor(v)},
+        doubled={k: v for k, v in doubled.items() if not holds_tensor(v)},
+        batch=_batch_size(args) if doubled else 1,
+        modes={name: part.training for name, part in model.named_modules()},
+    )
+    return Builder(program, values, doubled).build(frontend)
 
 
 def _why_no_units(model: nn.Module, kinds: tuple[str, ...]) -> str:

@@ -6,11 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .cost import cost_of
+from .cost import cost_of, full_macs
 from .errors import EdgewiseError
-from .graph import Graph, Unit
-from .liveness import Liveness, alive, input_shapes
-from .ops import TABLE
+from .graph import Cost, Graph, Unit
+from .liveness import Liveness, alive
 
 KINDS = ("edge", "layer", "raw")
 
@@ -65,10 +64,8 @@ def _distinct(units: list[Unit]) -> tuple[Unit, ...]:
 
 
 def _raw_units(graph: Graph) -> list[Unit]:
-    nothing = cost_of(graph, alive(graph, set(), set()))
-    return [
-        Unit(_edge_name(graph, e), "edge", (e,), nothing - nothing) for e in range(len(graph.edges))
-    ]
+    saved = Cost(0, 0, 0, 0)  # a single edge may disconnect the output: it has no cost of its own
+    return [Unit(_edge_name(graph, e), "edge", (e,), saved) for e in range(len(graph.edges))]
 
 
 def _edge_name(graph: Graph, edge: int) -> str:
@@ -104,6 +101,7 @@ def _series(graph: Graph) -> list[list[int]]:
 
     def root(edge: int) -> int:
         while group[edge] != edge:
+            group[edge] = group[group[edge]]  # halves the way for the next search
             edge = group[edge]
         return edge
 
@@ -119,13 +117,14 @@ def _series(graph: Graph) -> list[list[int]]:
 def _class_name(graph: Graph, whole: Liveness, rest: Liveness, edges: list[int]) -> str:
     """What disappears: "first..last" of the dead vertices, or "source->target" of the edge."""
     dead = [
-        graph.vertices[i].name
-        for i, state in enumerate(rest.states)
-        if state is None and whole.states[i] is not None
+        index
+        for index, flow in rest.changed.items()
+        if flow.out is None and whole.states[index] is not None
     ]
     if not dead:
         return _edge_name(graph, min(edges))
-    return dead[0] if len(dead) == 1 else f"{dead[0]}..{dead[-1]}"
+    first, last = graph.vertices[min(dead)].name, graph.vertices[max(dead)].name
+    return first if len(dead) == 1 else f"{first}..{last}"
 
 
 def _layer_units(graph: Graph) -> list[Unit]:
@@ -134,13 +133,9 @@ def _layer_units(graph: Graph) -> list[Unit]:
     base = cost_of(graph, whole)
     units = []
     for index, vertex in enumerate(graph.vertices):
-        shapes = input_shapes(graph, index)
-        if len(shapes) != 1 or shapes[0] != vertex.shape or vertex.shape is None:
+        if vertex.shape is None or graph.input_shapes[index] != (vertex.shape,):
             continue
-        state, ins = whole.states[index], [whole.wants[e] for e in graph.inputs[index]]
-        if state is None or not vertex.params:
-            continue
-        if TABLE.rules[vertex.op].macs(vertex, ins, state, shapes):
+        if whole.states[index] is not None and vertex.params and full_macs(graph, index):
             saved = base - cost_of(graph, alive(graph, set(), {index}))
             units.append(Unit(f"bypass:{vertex.name}", "layer", (index,), saved))
     return units

@@ -1,0 +1,186 @@
+"""Which architectures edgewise prunes, proved model by model on small inputs and random weights.
+
+For every model: the front end that traced it, the size of its graph, its units, the seconds it took
+to trace, and for five random valid masks the largest relative difference of the pruned and the
+masked model, whether parameters and MACs are exactly those counted on the pruned module, and
+whether the pruned model exports to ONNX. Where something fails, the reason stands in its place.
+
+    python benchmarks/coverage.py torchvision --out benchmarks/results/coverage.json
+    python benchmarks/coverage.py timm --slice 1/4 --out benchmarks/results/coverage.json
+    python benchmarks/coverage.py transformers --only bert --no-onnx
+
+Every model runs in a process of its own, and rows already in --out are replaced.
+"""
+
+import argparse
+import json
+import multiprocessing
+import random
+import re
+import tempfile
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import edgewise as ew
+from architectures import SUITES, Architecture
+from edgewise import laws
+from edgewise.errors import EdgewiseError
+from edgewise.rewrite import compare, rewritten
+from machine import describe
+
+MASKS, LIMIT_SECONDS = 5, 900
+
+
+def measure(architecture: Architecture, onnx: bool, double: bool) -> dict[str, Any]:
+    """One row of the table."""
+    torch.manual_seed(0)
+    model, args, kwargs = architecture.build()
+    model.eval()
+    if double:
+        model, args, kwargs = as_double(model), as_double(args), as_double(kwargs)
+    row: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters())}
+    begin = time.perf_counter()
+    graph = ew.trace(model, args, kwargs)
+    row |= {
+        "frontend": graph.frontend,
+        "vertices": len(graph.vertices),
+        "edges": len(graph.edges),
+        "units": dict(Counter(unit.kind for unit in graph.units)),
+        "trace_seconds": round(time.perf_counter() - begin, 2),
+    }
+    return row | masks_of(graph) | (onnx_of(graph) if onnx else {})
+
+
+def as_double(value: Any) -> Any:
+    if isinstance(value, torch.nn.Module):
+        return value.double()
+    return torch.utils._pytree.tree_map(
+        lambda v: v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v, value
+    )
+
+
+def masks_of(graph: ew.Graph) -> dict[str, Any]:
+    """Law 2 (pruned is masked) and law 3 (cost is exact) on random valid masks."""
+    rng = random.Random(0)
+    worst, problems = 0.0, []
+    exact = {"params_exact": True, "macs_exact": True}
+    for _ in range(MASKS):
+        mask = laws.random_mask(graph, rng)
+        small = rewritten(graph, mask, {})
+        difference, allowed = compare(ew.masked(graph, mask), small, graph.program.args)
+        worst = max(worst, difference)
+        if not difference <= allowed:
+            problems.append(f"pruned and masked differ by {difference:.2g} (allowed {allowed:g})")
+        counted = ew.cost(graph, mask)
+        params = sum(p.numel() for p in small.parameters())
+        macs = laws.count_macs(small, graph.program.args) // graph.program.batch
+        exact["params_exact"] &= params == counted.params
+        exact["macs_exact"] &= macs == counted.macs
+        if params != counted.params:
+            problems.append(f"{params} parameters, {counted.params} predicted")
+        if macs != counted.macs:
+            problems.append(f"{macs} MACs, {counted.macs} predicted")
+    return {"max_difference": worst, **exact, "problem": "; ".join(dict.fromkeys(problems))}
+
+
+def onnx_of(graph: ew.Graph) -> dict[str, Any]:
+    small = ew.prune(graph, laws.random_mask(graph, random.Random(1)))
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            written = ew.export(small, Path(folder) / "model.onnx")
+        except Exception as error:
+            return {"onnx": f"{type(error).__name__}: {short(str(error))}"}
+    return {"onnx": True, "opset": written.opset, "onnx_difference": written.difference}
+
+
+def short(text: str) -> str:
+    """The first lines of a message, without paths of this machine."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    text = re.sub(r"(/[\w.+-]+)+/site-packages/", "", " ".join(lines[:3]))
+    return text[:400]
+
+
+def _worker(pipe: Any, architecture: Architecture, onnx: bool, double: bool) -> None:
+    try:
+        pipe.send(measure(architecture, onnx, double))
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = "" if isinstance(error, EdgewiseError) else f" at {place.filename}:{place.lineno}"
+        pipe.send({"error": short(f"{type(error).__name__}{where}: {error}")})
+
+
+def run(architecture: Architecture, onnx: bool, double: bool = False) -> dict[str, Any]:
+    """A row, measured in another process, which may take too long or die."""
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    process = context.Process(target=_worker, args=(there, architecture, onnx, double))
+    begin = time.perf_counter()
+    process.start()
+    there.close()
+    row: dict[str, Any]
+    try:
+        row = here.recv() if here.poll(LIMIT_SECONDS) else {"error": f"over {LIMIT_SECONDS} s"}
+    except EOFError:
+        row = {"error": "the process died (out of memory?)"}
+    process.kill()
+    process.join()
+    names = {"suite": architecture.suite, "name": architecture.name, "family": architecture.family}
+    precision = {"precision": "float64"} if double else {}
+    return {**names, **precision, **row, "seconds": round(time.perf_counter() - begin, 1)}
+
+
+def passed(row: dict[str, Any]) -> bool:
+    return "error" not in row and not row["problem"]
+
+
+def line(row: dict[str, Any]) -> str:
+    if "error" in row:
+        return f"FAIL {row['name']}: {row['error']}"
+    text = "ok  " if passed(row) else "FAIL"
+    text += f" {row['name']}: {row['frontend']}, {row['vertices']} vertices, {row['units']}, "
+    text += f"trace {row['trace_seconds']} s, difference {row['max_difference']:.1e}"
+    onnx = row.get("onnx")
+    text += "" if onnx is None else ", ONNX" if onnx is True else f", no ONNX: {onnx}"
+    return text + (f"; {row['problem']}" if row["problem"] else "")
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Add rows to the file; rows of the same model are replaced."""
+    old = json.loads(path.read_text())["rows"] if path.exists() else []
+
+    def key(row: dict[str, Any]) -> tuple[str, str, str]:
+        return row["suite"], row["name"], row.get("precision", "float32")
+
+    merged = {key(row): row for row in [*old, *rows]}
+    record = {"machine": describe(), "rows": [merged[k] for k in sorted(merged)]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("suite", choices=sorted(SUITES))
+    parser.add_argument("--slice", default="1/1", help="part of the suite: 2/4 is the second of 4")
+    parser.add_argument("--only", help="only models whose name contains this")
+    parser.add_argument("--out", type=Path, help="the JSON file to add rows to")
+    parser.add_argument("--no-onnx", action="store_true")
+    parser.add_argument("--double", action="store_true", help="float64, where 1e-10 is allowed")
+    options = parser.parse_args()
+    part, parts = map(int, options.slice.split("/"))
+    chosen = [a for a in SUITES[options.suite]() if not options.only or options.only in a.name]
+    rows = []
+    for architecture in chosen[part - 1 :: parts]:
+        rows.append(run(architecture, not options.no_onnx, options.double))
+        print(line(rows[-1]), flush=True)
+        if options.out:
+            write(options.out, rows[-1:])
+    print(f"{sum(map(passed, rows))} of {len(rows)} pass")
+
+
+if __name__ == "__main__":
+    main()

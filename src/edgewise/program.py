@@ -1,0 +1,71 @@
+"""The traced network as something to run, and what its values are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """What a graph keeps to run and rewrite its network.
+
+    Args:
+        module: a private, functional copy of the model as fx, in eval mode.
+        args: the example inputs, in the order of its placeholders.
+        fixed: forward's other arguments, which are constants of the program.
+        values: for nodes that give numbers rather than tensors, what they gave on the example.
+        doubled: the same when the batch is twice as large (empty if the model refuses that).
+        batch: examples in `args`.
+        modes: the path of every module of the user's model, and whether it was in train mode.
+    """
+
+    module: fx.GraphModule
+    args: tuple[Any, ...]
+    fixed: Mapping[str, Any]
+    values: Mapping[str, Any]
+    doubled: Mapping[str, Any]
+    batch: int
+    modes: Mapping[str, bool]
+
+
+def set_modes(module: nn.Module, modes: Mapping[str, bool]) -> nn.Module:
+    """The module with the train and eval modes of the user's model, each by its path."""
+    module.train(modes[""])
+    for path, part in module.named_modules():
+        part.training = modes.get(path, modes[""])
+    return module
+
+
+def leaves_of(value: Any) -> list[Any]:
+    """The leaves of nested lists, tuples, dicts and dataclasses, in order."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [x for f in dataclasses.fields(value) for x in leaves_of(getattr(value, f.name))]
+    leaves = pytree.tree_leaves(value)
+    return [
+        x
+        for leaf in leaves
+        for x in (leaves_of(leaf) if dataclasses.is_dataclass(leaf) else [leaf])
+    ]
+
+
+def copies_of(value: Any) -> Any:
+    """The same with its tensors copied, for code that may write into them."""
+    return pytree.tree_map(lambda v: v.clone() if isinstance(v, torch.Tensor) else v, value)
+
+
+def holds_tensor(value: Any) -> bool:
+    """Whether there is a tensor anywhere in a value."""
+    return any(isinstance(leaf, torch.Tensor) for leaf in leaves_of(value))
+
+
+def attribute(module: nn.Module, path: str) -> Any:
+    """What a dotted path leads to."""
+    return operator.attrgetter(path)(module)
