@@ -44,9 +44,17 @@ def _smallest(make: Callable[[int | None], nn.Module], sizes: tuple[int | None, 
                 make(size).eval()(torch.zeros(shape(size)))
         except Exception as error:
             problem = error
-            continue
+            if "meta" not in str(error):
+                continue
         with _quick_initialisation():
-            return make(size), (torch.randn(shape(size)),), {}
+            model, x = make(size), torch.randn(shape(size))
+        try:
+            with torch.no_grad():
+                model.eval()(x)
+        except Exception as error:
+            problem = error
+            continue
+        return model, (x,), {}
     raise RuntimeError(f"no input size works: {problem}")
 
 

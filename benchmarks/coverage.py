@@ -78,7 +78,7 @@ def masks_of(graph: ew.Graph) -> dict[str, Any]:
             problems.append(f"pruned and masked differ by {difference:.2g} (allowed {allowed:g})")
         counted = ew.cost(graph, mask)
         params = sum(p.numel() for p in small.parameters())
-        macs = laws.count_macs(small, graph.program.args) // graph.program.batch
+        macs = laws.count_macs(small, laws.one_example(graph))
         exact["params_exact"] &= params == counted.params
         exact["macs_exact"] &= macs == counted.macs
         if params != counted.params:

@@ -18,12 +18,16 @@ _END = 2**63 - 1
 
 @dataclass(frozen=True)
 class Restated:
-    """A node to create: the arguments of `fx.Graph.create_node`."""
+    """A node to create: the arguments of `fx.Graph.create_node`.
+
+    `first_of` is the number of outputs of the flat operator of which this call gives the first.
+    """
 
     op: str
     target: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any] = field(default_factory=dict)
+    first_of: int = 1
 
 
 Args = tuple[Any, ...]
@@ -154,11 +158,18 @@ def _method(name: str) -> Callable[[fx.Node, Args, Kwargs], Any]:
     return made
 
 
-def _addmm(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
-    return Restated("call_function", torch.addmm, args, kwargs)
+def _max_pool(name: str) -> Callable[[fx.Node, Args, Kwargs], Any]:
+    """Pooling that also gives the places of the largest values, which nobody reads."""
+
+    def made(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+        return Restated("call_function", getattr(F, name), args, kwargs, first_of=2)
+
+    return made
 
 
 _SPECIAL: dict[str, Callable[[fx.Node, Args, Kwargs], Any]] = {
+    **{f"adaptive_max_pool{d}d": _max_pool(f"adaptive_max_pool{d}d") for d in (1, 2, 3)},
+    **{f"max_pool{d}d_with_indices": _max_pool(f"max_pool{d}d") for d in (1, 2, 3)},
     "to": _to,
     "_to_copy": _to,
     "slice": _slice,

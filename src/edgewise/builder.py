@@ -14,6 +14,7 @@ from .calls import Call, Constant, Slot
 from .errors import TraceError, UnknownOperatorError
 from .graph import Edge, Graph, Parameter, Shape, Vertex
 from .ops import TABLE, Rule
+from .probe import Recording
 from .program import Program, attribute, holds_tensor
 
 _ALIASES = {"axis": "dim", "keepdims": "keepdim", "axes": "dims"}
@@ -22,10 +23,13 @@ _ALIASES = {"axis": "dim", "keepdims": "keepdim", "axes": "dims"}
 class Builder:
     """Reads a recorded program into vertices and edges."""
 
-    def __init__(self, program: Program, values: dict[str, Any], doubled: dict[str, Any]) -> None:
+    def __init__(self, program: Program, once: Recording, doubled: Recording) -> None:
         self.program = program
-        self.values = values
-        self.doubled = doubled
+        self.values, self.doubled = once.values, doubled.values
+        self.constant_macs = {
+            name: macs // program.batch if doubled.constant_macs.get(name) == 2 * macs else macs
+            for name, macs in once.constant_macs.items()
+        }
         self.index: dict[str, int] = {}
         self.vertices: list[Vertex] = []
         self.edges: list[Edge] = []
@@ -101,6 +105,7 @@ class Builder:
                 itemsize=self._itemsize(node.name),
                 batched=batched,
                 attrs={**rule.read(call), **self._piece(node, rule), **_constants(rule, call)},
+                constant_macs=self._constant_macs(node),
                 params=params,
                 node=node.name,
                 module=str(node.target) if module is not None else None,
@@ -198,6 +203,17 @@ class Builder:
                     local = argument if source is leaf else f"{argument}:{source.target}"
                     for tensor in self._reads(source):
                         yield local, tensor, not isinstance(tensor, nn.Parameter)
+
+    def _constant_macs(self, node: fx.Node) -> tuple[tuple[str, int], ...]:
+        """What is computed for this node from constants alone, by name."""
+        found = {
+            source.name: self.constant_macs[source.name]
+            for constant in node.all_input_nodes
+            if constant.name not in self.index
+            for source in _ancestors(constant, self.index)
+            if self.constant_macs.get(source.name)
+        }
+        return tuple(sorted(found.items()))
 
     def _shared(self, node: fx.Node) -> bool:
         """Whether a parameter is read elsewhere too, or computed, so that it cannot be cut."""

@@ -44,6 +44,7 @@ def cost_of(graph: Graph, alive: Liveness) -> Cost:
         macs += after.macs - before.macs
         activations += after.activation_bytes - before.activation_bytes
     params += sum(size for size, readers in full.tied if any(map(alive.runs, readers)))
+    macs += sum(size for size, readers in full.constant if any(map(alive.runs, readers)))
     return Cost(_live_units(graph, alive), params, macs, activations)
 
 
@@ -61,12 +62,14 @@ _NOTHING = _Count(0, 0, 0)
 class _Full(NamedTuple):
     """The unpruned network: each vertex, all of them, and the parameters several vertices read.
 
-    `tied` lists the elements of each such parameter and its readers; it is never cut.
+    `tied` lists the elements of each such parameter and its readers; it is never cut. `constant`
+    lists the MACs of each computation that only constants enter, and its readers.
     """
 
     vertices: tuple[_Count, ...]
     total: _Count
     tied: tuple[tuple[int, tuple[int, ...]], ...]
+    constant: tuple[tuple[int, tuple[int, ...]], ...]
 
 
 def _full(graph: Graph) -> _Full:
@@ -82,7 +85,15 @@ def _count_all(graph: Graph) -> _Full:
     total = _Count(*map(sum, zip(*vertices, strict=True)))
     sizes = {p.name: elements(p.shape) for v in graph.vertices for p in v.params if not p.buffer}
     tied = ((sizes[name], graph.readers[name]) for name in sizes if len(graph.readers[name]) > 1)
-    return _Full(vertices, total, tuple(tied))
+    return _Full(vertices, total, tuple(tied), _constant(graph))
+
+
+def _constant(graph: Graph) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    readers: dict[tuple[str, int], list[int]] = {}
+    for index, vertex in enumerate(graph.vertices):
+        for entry in vertex.constant_macs:
+            readers.setdefault(entry, []).append(index)
+    return tuple((macs, tuple(indices)) for (_, macs), indices in readers.items())
 
 
 def _count(graph: Graph, index: int, flow: Flow) -> _Count:

@@ -17,6 +17,10 @@ class UnknownOperatorError(TraceError):
     """The model uses an operator for which no rule says what an absent input means."""
 
 
+class TooLargeError(TraceError):
+    """The model has more operators than can be searched."""
+
+
 class NoUnitsError(TraceError):
     """The model was traced, but nothing in it can be removed."""
 

@@ -65,6 +65,8 @@ def _export(
                 program = torch.export.export(
                     model, (), {**values, **fixed}, dynamic_shapes=dynamic, strict=False
                 )
+                if any(map(_writes_into_view, program.graph.nodes)):
+                    program = program.run_decompositions({})
                 return program.module(check_guards=False)
             except Exception as problem:  # noqa: BLE001 - torch.export raises many kinds
                 error = problem
@@ -72,6 +74,21 @@ def _export(
     raise TraceError(
         f"torch.export cannot follow {type(model).__name__}: {_first_lines(error)}"
     ) from error
+
+
+def _writes_into_view(node: fx.Node) -> bool:
+    """Whether an operator writes into part of another tensor, as `x[:, 0] = 1` does."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or not schema.is_mutable or not isinstance(node.args[0], fx.Node):
+        return False
+    written = node.args[0]
+    whole = written.op != "call_function" or not _is_view(written)
+    return not whole or schema.name in ("aten::copy_", "aten::index_put_")
+
+
+def _is_view(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and any(r.alias_info is not None for r in schema.returns)
 
 
 def _static(fixed: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,6 +231,8 @@ class _Restatement:
         if name in _INLINED:
             return self._inlined(module, node)
         args, kwargs = self._value((node.args, node.kwargs))
+        if node.target is operator.getitem and isinstance(args[0], tuple):
+            return args[0][args[1]]
         path = self.leaf_calls.get(node)
         if path is not None:
             return self._noted(self.graph.call_module(path, (self._value(_data(node)[0]),)), node)
@@ -221,7 +240,8 @@ class _Restatement:
         if not isinstance(new, Restated):
             return new
         created = self.graph.create_node(new.op, new.target, new.args, new.kwargs, node.name)
-        return self._noted(created, node)
+        self._noted(created, node)
+        return created if new.first_of == 1 else (created, *[None] * (new.first_of - 1))
 
     def _noted(self, new: fx.Node, node: fx.Node) -> fx.Node:
         new.meta["source"] = _source(node)

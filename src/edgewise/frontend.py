@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import torch
 from torch import fx, nn
 
-from .errors import TraceError
+from .errors import TooLargeError, TraceError
 from .exported import exported
 from .functional import batch_norm_modules, depends_on_mode, drop_unused, follow_modes, out_of_place
 from .program import holds_tensor
 from .symbolic import traced
 
 FrontEnd = Literal["torch.fx", "torch.export"]
+MOST_OPERATORS = 20_000
 
 
 def capture(
@@ -41,9 +42,11 @@ def capture(
     snapshot = _snapshot(model)
     if frontend == "torch.fx":
         module = traced(snapshot, fixed, leaves)
+        _refuse_giants(module)
         follow_modes(module.graph, _in_train_mode(model, module.graph, fixed, leaves))
     else:
         module = exported(snapshot, inputs, fixed)
+        _refuse_giants(module)
         follow_modes(module.graph, None)
     batch_norm_modules(module)
     drop_unused(module.graph)
@@ -52,6 +55,22 @@ def capture(
     module.recompile()
     module.eval()
     return module
+
+
+def _refuse_giants(module: fx.GraphModule) -> None:
+    if len(module.graph.nodes) <= MOST_OPERATORS:
+        return
+    scopes = Counter(
+        next(iter((node.meta.get("nn_module_stack") or {"": ("the model",)}).values()))[0]
+        for node in module.graph.nodes
+    )
+    where, count = scopes.most_common(1)[0]
+    raise TooLargeError(
+        f"The network has {len(module.graph.nodes):,} operators, most of them ({count:,}) in "
+        f"{where!r}; up to {MOST_OPERATORS:,} can be searched. A Python loop over time steps or "
+        "pixels is the usual reason: give it a shorter example input, or put the loop into a "
+        "module of its own and name that as a leaf, `ew.trace(model, x, leaves=[ThatModule])`."
+    )
 
 
 def _snapshot(model: nn.Module) -> nn.Module:
@@ -73,20 +92,6 @@ def _in_train_mode(
         return traced(_snapshot(model).train(), fixed, leaves).graph
     except TraceError:
         return None
-
-
-def refuse_compiled(model: nn.Module) -> None:
-    """Raise TraceError if the model, or a module in it, has no Python code to trace."""
-    for name, module in model.named_modules():
-        kind = type(module).__name__
-        if isinstance(module, torch.jit.ScriptModule):
-            kind = "TorchScript"
-        elif kind != "OptimizedModule":  # what torch.compile returns
-            continue
-        raise TraceError(
-            f"{f'Module {name!r}' if name else 'The model'} is a compiled module ({kind}), which "
-            "cannot be traced or rewritten. Pass the original nn.Module."
-        )
 
 
 def bind(

@@ -110,7 +110,9 @@ class _Mode:
             return type(evaluating)(self.merged(a, b) for a, b in pairs)
         if isinstance(evaluating, dict):
             return {k: self.merged(v, training[k]) for k, v in evaluating.items()}
-        if isinstance(training, fx.Node) or evaluating == training:
+        if isinstance(evaluating, slice) or isinstance(training, fx.Node):
+            return evaluating
+        if evaluating == training:
             return evaluating
         if (evaluating, training) == (False, True):
             return self.node
@@ -161,7 +163,7 @@ def batch_norm_modules(module: fx.GraphModule) -> None:
         module.graph.erase_node(node)
 
 
-_BATCH_NORM = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")  # fmt: skip
+_BATCH_NORM = "input running_mean running_var weight bias training momentum eps".split()  # noqa: SIM905
 
 
 def _home(given: dict[str, Any]) -> str:
@@ -181,13 +183,12 @@ def _home(given: dict[str, Any]) -> str:
 def _plain_batch_norm(source: nn.Module, given: dict[str, Any]) -> nn.Module:
     ndim = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 5: nn.BatchNorm3d}
     value = given["input"].meta.get("val")
-    kind: type[nn.Module] = ndim.get(getattr(value, "ndim", 4), nn.BatchNorm2d)
+    kind: Any = ndim.get(getattr(value, "ndim", 4), nn.BatchNorm2d)
     for base in (nn.BatchNorm1d, nn.BatchNorm3d):
         kind = base if isinstance(source, base) else kind
-    statistics: torch.Tensor = source.running_mean  # type: ignore[assignment]
-    plain: Any = kind(  # type: ignore[call-arg]
-        len(statistics), eps=given.get("eps", 1e-5), momentum=getattr(source, "momentum", 0.1)
-    )
+    statistics: Any = source.running_mean
+    momentum = getattr(source, "momentum", 0.1)
+    plain: Any = kind(len(statistics), eps=given.get("eps", 1e-5), momentum=momentum)
     plain._parameters = {name: source._parameters.get(name) for name in ("weight", "bias")}
     plain._buffers |= {k: v for k, v in source._buffers.items() if k in plain._buffers}
     plain.affine = plain.weight is not None

@@ -40,7 +40,8 @@ class Vertex:
     `shape` is None where the output is not one tensor (a tuple, a dict); `batched` lists the
     dimensions of `shape` that grow with the batch; `attrs` is what the operator's rule needs to
     know of the call, as plain data. The parameters of a `shared` vertex cannot be cut: they are
-    read elsewhere too, or computed from others.
+    read elsewhere too, or computed from others. `constant_macs` names the computations that only
+    constants enter, and what they take a call.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Vertex:
     source: str
     shared: bool = False
     dtype: str = ""
+    constant_macs: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,7 +222,7 @@ def _fill_spatial() -> None:
     )
     TABLE.add(
         Rule("spread", absence.join), *_spelled("std var norm std_mean var_mean"),
-        torch.linalg.norm, torch.linalg.vector_norm,
+        torch.linalg.norm, torch.linalg.vector_norm, *_aten("linalg_vector_norm.default"),
     )  # fmt: skip
     TABLE.add(
         Rule("accumulate", absence.by_axes, "input dim", read.but_axis("dim", None)),
@@ -327,7 +327,7 @@ def _fill_joins() -> None:
         *_modules("Bilinear CosineSimilarity PairwiseDistance"),
         torch.complex, torch.fft.fft, torch.fft.ifft, torch.fft.rfft, torch.fft.irfft,
         torch.fft.fft2, torch.fft.ifft2, torch.fft.rfft2, torch.fft.irfft2,
-        *_aten("copy.default slice_scatter.default select_scatter.default"),
+        *_aten("copy.default fill.Tensor fill.Scalar slice_scatter.default select_scatter.default"),
     )  # fmt: skip
 
 

@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
 from .choose import Finalists, check_surrogate, fit_surrogate, measured, shortlist
 from .errors import EdgewiseError, PlanError
@@ -330,16 +329,20 @@ def weights_digest(graph: Graph) -> str:
 
 
 def trace_record(graph: Graph) -> dict[str, Any]:
-    """What is needed to trace the model again: granularity, units, shapes of the inputs."""
-    leaves = pytree.tree_leaves(graph.program.args)
+    """What is needed to trace the model again: granularity, units, names and shapes of inputs."""
+    program = graph.program
+    placeholders = program.module.graph.find_nodes(op="placeholder")
     inputs = [
-        [list(v.shape), str(v.dtype).removeprefix("torch.")]
-        for v in leaves
-        if isinstance(v, torch.Tensor)
+        [str(node.target), list(value.shape), str(value.dtype).removeprefix("torch.")]
+        for node, value in zip(placeholders, program.args, strict=False)
+        if isinstance(value, torch.Tensor)
     ]
+    plain = (bool, int, float, str, type(None))
     return {
         "granularity": list(graph.granularity),
+        "frontend": graph.frontend,
         "units": [unit.name for unit in graph.units],
         "inputs": inputs,
-        "tensors_only": len(inputs) == len(leaves) == len(graph.program.args),
+        "constants": {k: v for k, v in program.fixed.items() if isinstance(v, plain)},
+        "tensors_only": len(inputs) == len(program.args),
     }

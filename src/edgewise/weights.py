@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from .graph import Graph
 from .plan import Plan
 from .rewrite import prune
 from .trace import trace
+
+Example = tuple[Any, ...] | Mapping[str, Any]
 
 
 def save(module: nn.Module, path: str | Path) -> Path:
@@ -42,7 +44,7 @@ def load(
     plan: str | Path | Plan,
     weights: str | Path,
     *,
-    example: tuple[Any, ...] | None = None,
+    example: Example | None = None,
 ) -> nn.Module:
     """Build a pruned model again: your own model factory, the plan, and the saved weights.
 
@@ -50,7 +52,8 @@ def load(
         factory: makes the unpruned architecture (its weights do not matter).
         plan: the plan, or its path.
         weights: what `ew.save` wrote.
-        example: inputs to trace with, needed only if they are not all tensors.
+        example: inputs to trace with, a tuple or a dict by name; needed only if the model was
+            traced with more than tensors, numbers and text.
 
     Returns:
         The pruned module in eval mode.
@@ -73,7 +76,7 @@ def load(
     return small.eval()
 
 
-def retrace(model: nn.Module, plan: Plan, example: tuple[Any, ...] | None = None) -> Graph:
+def retrace(model: nn.Module, plan: Plan, example: Example | None = None) -> Graph:
     """The graph that a plan was made for, from a model of the same architecture.
 
     Raises:
@@ -81,8 +84,14 @@ def retrace(model: nn.Module, plan: Plan, example: tuple[Any, ...] | None = None
     """
     if example is None and not plan.trace.get("tensors_only"):
         raise PlanError("The plan's model takes more than tensors: pass example=(...) to load it.")
-    args = example or tuple(_random(shape, dtype) for shape, dtype in plan.trace["inputs"])
-    graph = trace(model, args, granularity=tuple(plan.trace["granularity"]))
+    args, kwargs = _inputs(plan) if example is None else _given(example)
+    graph = trace(
+        model,
+        args,
+        kwargs,
+        granularity=tuple(plan.trace["granularity"]),
+        frontend=plan.trace["frontend"],
+    )
     offered = set(plan.trace["units"])
     graph = graph.select(lambda unit: unit.name in offered)
     if graph.fingerprint != plan.fingerprint:
@@ -94,9 +103,19 @@ def retrace(model: nn.Module, plan: Plan, example: tuple[Any, ...] | None = None
     return graph
 
 
-def _random(shape: list[int], dtype: str) -> torch.Tensor:
+def _given(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return ((), dict(example)) if isinstance(example, Mapping) else (example, {})
+
+
+def _inputs(plan: Plan) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Inputs of the names and shapes that the plan's graph was traced with."""
+    tensors = {name: _random(name, shape, kind) for name, shape, kind in plan.trace["inputs"]}
+    return (), {**plan.trace["constants"], **tensors}
+
+
+def _random(name: str, shape: list[int], dtype: str) -> torch.Tensor:
     kind: torch.dtype = getattr(torch, dtype)
     if kind.is_floating_point:
         generator = torch.Generator().manual_seed(0)
         return torch.randn(shape, generator=generator).to(kind)
-    return torch.zeros(shape, dtype=kind)
+    return torch.full(shape, int("mask" in name), dtype=kind)  # a mask of zeros attends to nothing
