@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 import operator
 import re
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -58,7 +59,7 @@ def _export(
     free = {name: pytree.tree_map(_dynamic, value) for name, value in bigger.items()}
     error: Exception | None = None
     attempts = [(bigger, free), (dict(inputs), None)]
-    with _without_hooks(model), _plain_attention(), torch.no_grad():
+    with _without_hooks(model), _plain_attention(), _quiet(), torch.no_grad():
         for values, shapes in attempts:
             dynamic = None if shapes is None else {**shapes, **_static(fixed)}
             try:
@@ -138,6 +139,17 @@ def _plain_attention() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """torch.export logs the whole program before it raises what says the same in a line."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _first_lines(error: Exception) -> str:
@@ -277,6 +289,8 @@ class _Restatement:
 
     def _constructed(self, spec: Any, members: list[Any]) -> fx.Node:
         kind = spec.type
+        if kind is OrderedDict:
+            return self.graph.call_function(kind, (dict(zip(spec.context, members, strict=True)),))
         if hasattr(kind, "_fields"):
             return self.graph.call_function(kind, tuple(members))
         names = _field_names(spec)

@@ -12,7 +12,15 @@ from torch import fx, nn
 
 from .errors import TooLargeError, TraceError
 from .exported import exported
-from .functional import batch_norm_modules, depends_on_mode, drop_unused, follow_modes, out_of_place
+from .functional import (
+    batch_norm_modules,
+    depends_on_mode,
+    drop_unused,
+    follow_modes,
+    out_of_place,
+    reshape_views,
+    restore_outputs,
+)
 from .program import holds_tensor
 from .symbolic import traced
 
@@ -26,6 +34,7 @@ def capture(
     fixed: Mapping[str, Any],
     leaves: Sequence[type[nn.Module] | str],
     frontend: FrontEnd,
+    expected: Any = None,
 ) -> fx.GraphModule:
     """The model as a functional fx program in eval mode; the model itself is not touched.
 
@@ -35,6 +44,7 @@ def capture(
         fixed: its other arguments, which become constants.
         leaves: module classes or paths to treat as one operator each (torch.fx).
         frontend: which of the two follows the model.
+        expected: what the model gives, to return the same kinds of dicts.
 
     Raises:
         TraceError: the front end cannot follow the model; names the line and the way out.
@@ -43,6 +53,7 @@ def capture(
     if frontend == "torch.fx":
         module = traced(snapshot, fixed, leaves)
         _refuse_giants(module)
+        restore_outputs(module.graph, expected)
         follow_modes(module.graph, _in_train_mode(model, module.graph, fixed, leaves))
     else:
         module = exported(snapshot, inputs, fixed)
@@ -50,6 +61,7 @@ def capture(
         follow_modes(module.graph, None)
     batch_norm_modules(module)
     drop_unused(module.graph)
+    reshape_views(module.graph)
     out_of_place(module.graph)
     module.graph.lint()
     module.recompile()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 from typing import Any
 
@@ -16,6 +17,21 @@ IN_PLACE_ADVICE = (
     "The code writes into a tensor in place, which a graph of data flows cannot express. "
     "Use an operator that returns a new tensor (torch.where, torch.cat, masked_fill)."
 )
+
+
+def restore_outputs(graph: fx.Graph, expected: Any) -> None:
+    """Make the dicts that tracing returns what the model returns: an OrderedDict, a ModelOutput."""
+    output = next(iter(graph.find_nodes(op="output")))
+    value, kind = output.args[0], type(expected)
+    if not isinstance(value, dict) or not isinstance(expected, dict) or kind is dict:
+        return
+    with graph.inserting_before(output):
+        made = (
+            graph.call_function(kind, (), dict(value))
+            if dataclasses.is_dataclass(kind)
+            else graph.call_function(kind, (dict(value),))
+        )
+    output.args = (made,)
 
 
 def drop_unused(graph: fx.Graph) -> None:
@@ -161,6 +177,14 @@ def batch_norm_modules(module: fx.GraphModule) -> None:
         new.meta = dict(node.meta)
         node.replace_all_uses_with(new)
         module.graph.erase_node(node)
+
+
+def reshape_views(graph: fx.Graph) -> None:
+    """`view` becomes `reshape`: after pruning its input may lie in memory in another way."""
+    for node in graph.nodes:
+        viewed = node.op == "call_method" and node.target in ("view", "view_as")
+        if viewed and not any(isinstance(a, torch.dtype) for a in node.args):
+            node.target = "reshape" if node.target == "view" else "reshape_as"
 
 
 _BATCH_NORM = "input running_mean running_var weight bias training momentum eps".split()  # noqa: SIM905

@@ -85,7 +85,8 @@ def count_macs(module: nn.Module, args: tuple[Any, ...]) -> int:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        plain = torch.backends.mkldnn.flags(enabled=False)  # its fused LSTM cannot be counted
+        with plain, FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             module.eval()(*args)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

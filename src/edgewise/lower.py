@@ -116,7 +116,8 @@ class _Lowering:
         if source.dtype != target.dtype:
             value = self.out.graph.call_method("to", (value, getattr(torch, target.dtype)))
         before, after = source.shape, target.shape
-        if before == after or before is None or after is None:
+        grown = source.batched == target.batched
+        if (before == after and grown) or before is None or after is None:
             return value
         state = self.alive.states[index]
         assert state is not None
@@ -125,6 +126,8 @@ class _Lowering:
         sizes: list[Any] = []
         for axis, size in enumerate(state.shape(after)):
             same = axis >= shift and before[axis - shift] == after[axis]
+            if axis in batched:  # one example has size 1 there, as what only broadcasts does
+                same = axis - shift in source.batched
             grows = axis in batched and not same
             sizes.append(-1 if same else self._batch(size) if grows else size)
         return self.out.graph.call_method("expand", (value, *sizes))

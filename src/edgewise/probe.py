@@ -122,13 +122,31 @@ def batch_size(args: tuple[Any, ...]) -> int:
     return int(next(sizes, 1))
 
 
+def _structure(value: Any) -> str:
+    """How an output is nested, in words: "dict(logits: tensor)"."""
+    if isinstance(value, torch.Tensor):
+        return "tensor"
+    kind = type(value).__name__.removeprefix("immutable_")
+    if isinstance(value, Mapping):
+        return f"{kind}({', '.join(f'{k}: {_structure(v)}' for k, v in value.items())})"
+    if isinstance(value, list | tuple):
+        return f"{kind}({', '.join(map(_structure, value))})"
+    return kind
+
+
 def compare_outputs(expected: Any, found: Any, model: nn.Module) -> None:
     """Raise TraceError unless the program gives what the model gives."""
+    if _structure(expected) != _structure(found):
+        raise TraceError(
+            f"The traced program of {type(model).__name__} gives its outputs as "
+            f"{_structure(found)}, the model as {_structure(expected)}."
+        )
     pairs = zip(leaves_of(expected), leaves_of(found), strict=False)
     for a, b in pairs:
-        if isinstance(a, torch.Tensor) and not torch.allclose(
-            a, b, rtol=1e-4, atol=1e-5, equal_nan=True
-        ):
+        if not isinstance(a, torch.Tensor):
+            continue
+        half = a.dtype in (torch.float16, torch.bfloat16)
+        if not torch.allclose(a, b, rtol=1e-2 if half else 1e-4, atol=1e-5, equal_nan=True):
             raise TraceError(
                 f"The traced program of {type(model).__name__} gives other outputs than the model "
                 f"(largest difference {(a - b).abs().max().item():.3g}). The model probably writes "

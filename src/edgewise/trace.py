@@ -66,7 +66,7 @@ def trace(
     problems: list[TraceError] = []
     for choice in _choices(frontend, leaves):
         try:
-            module = capture(model, inputs, fixed, leaves, choice)
+            module = capture(model, inputs, fixed, leaves, choice, expected)
             bare = _graph(model, module, inputs, fixed, expected, choice)
             break
         except TooLargeError:
