@@ -3,7 +3,8 @@
 For every model: the front end that traced it, the size of its graph, its units, the seconds it took
 to trace, and for five random valid masks the largest relative difference of the pruned and the
 masked model, whether parameters and MACs are exactly those counted on the pruned module, and
-whether the pruned model exports to ONNX (up to 30 million parameters). Where something fails, the reason stands in its place.
+whether the pruned model exports to ONNX (tried up to 30 million parameters). Where something fails,
+the reason stands in its place.
 
     python benchmarks/coverage.py torchvision --out benchmarks/results/coverage.json
     python benchmarks/coverage.py timm --slice 1/4 --out benchmarks/results/coverage.json

@@ -167,9 +167,26 @@ def _max_pool(name: str) -> Callable[[fx.Node, Args, Kwargs], Any]:
     return made
 
 
+def _rsub(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+    return Restated("call_function", torch.sub, (args[1], args[0]), kwargs)
+
+
+_FACTORIES = ("arange", "zeros", "ones", "full", "empty", "eye", "linspace", "scalar_tensor")
+
+
+def _factory(name: str) -> Callable[[fx.Node, Args, Kwargs], Any]:
+    def made(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+        wanted = {k: v for k, v in kwargs.items() if k not in ("layout", "pin_memory")}
+        return Restated("call_function", getattr(torch, name), args, wanted)
+
+    return made
+
+
 _SPECIAL: dict[str, Callable[[fx.Node, Args, Kwargs], Any]] = {
     **{f"adaptive_max_pool{d}d": _max_pool(f"adaptive_max_pool{d}d") for d in (1, 2, 3)},
     **{f"max_pool{d}d_with_indices": _max_pool(f"max_pool{d}d") for d in (1, 2, 3)},
+    **{name: _factory(name) for name in _FACTORIES},
+    "rsub": _rsub,
     "to": _to,
     "_to_copy": _to,
     "slice": _slice,

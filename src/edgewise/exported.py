@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import io
 import logging
 import operator
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
@@ -143,11 +144,12 @@ def _plain_attention() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """torch.export logs the whole program before it raises what says the same in a line."""
+    """torch.export prints the whole program before it raises what says the same in a line."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        yield
+        with redirect_stderr(io.StringIO()):
+            yield
     finally:
         logging.disable(before)
 
@@ -170,6 +172,8 @@ class _Restatement:
         self.flat, self.root, self.inputs, self.fixed = flat, root, inputs, fixed
         self.graph = fx.Graph()
         self.env: dict[fx.Node, Any] = {}
+        self.leaves: list[Any] = []
+        self._device_node: fx.Node | None = None
         self.leaf_calls = _single_operator_calls(flat.graph, root)
 
     def run(self) -> fx.Graph:
@@ -180,7 +184,7 @@ class _Restatement:
 
     def _placeholders(self) -> None:
         """One placeholder for each argument of forward; members of nested ones are picked."""
-        leaves: list[Any] = []
+        leaves = self.leaves
         for name, value in self.inputs.items():
             node = self.graph.placeholder(name)
             leaves += self._members(node, value)
@@ -251,9 +255,18 @@ class _Restatement:
         new = restate(node, args, kwargs)
         if not isinstance(new, Restated):
             return new
+        if isinstance(new.kwargs.get("device"), torch.device):
+            new.kwargs["device"] = self._device()
         created = self.graph.create_node(new.op, new.target, new.args, new.kwargs, node.name)
         self._noted(created, node)
         return created if new.first_of == 1 else (created, *[None] * (new.first_of - 1))
+
+    def _device(self) -> fx.Node:
+        """The device of the first input: what the program makes must follow it."""
+        if self._device_node is None:
+            first = next(v for v in self.leaves if isinstance(v, fx.Node))
+            self._device_node = self.graph.call_function(getattr, (first, "device"))
+        return self._device_node
 
     def _noted(self, new: fx.Node, node: fx.Node) -> fx.Node:
         new.meta["source"] = _source(node)
