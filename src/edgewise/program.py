@@ -36,6 +36,11 @@ class Program:
     modes: Mapping[str, bool]
 
 
+def modes_of(module: nn.Module) -> dict[str, bool]:
+    """The path of every module, and whether it is in train mode."""
+    return {path: part.training for path, part in module.named_modules()}
+
+
 def set_modes(module: nn.Module, modes: Mapping[str, bool]) -> nn.Module:
     """The module with the train and eval modes of the user's model, each by its path."""
     module.train(modes[""])

@@ -14,7 +14,7 @@ from .graph import Graph, Mask
 from .liveness import liveness
 from .lower import lower
 from .masked import Tensors, masked
-from .program import copies_of, leaves_of, set_modes
+from .program import copies_of, leaves_of, modes_of, set_modes
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
@@ -129,11 +129,11 @@ def verify(graph: Graph, mask: Mask, small: nn.Module, tensors: Tensors) -> floa
 
 def compare(reference: nn.Module, other: nn.Module, args: tuple[Any, ...]) -> tuple[float, float]:
     """Largest relative difference of two models' outputs in eval mode, and what is allowed."""
-    modes = [(module, module.training) for module in (reference, other)]
+    modes = [(module, modes_of(module)) for module in (reference, other)]
     with torch.no_grad():
         left, right = (module.eval()(*copies_of(args)) for module, _ in modes)
     for module, mode in modes:
-        module.train(mode)
+        set_modes(module, mode)
     leaves, others = leaves_of(left), leaves_of(right)
     worst, allowed = (0.0 if len(leaves) == len(others) else float("inf")), 1e-10
     for a, b in zip(leaves, others, strict=False):

@@ -13,7 +13,7 @@ from .errors import NoUnitsError, TooLargeError, TraceError, UnknownOperatorErro
 from .frontend import FrontEnd, bind, capture
 from .graph import Graph
 from .probe import batch_size, compare_outputs, reference, run, run_doubled
-from .program import Program
+from .program import Program, modes_of
 from .refusals import refuse
 from .units import with_units
 
@@ -122,7 +122,7 @@ def _graph(
         values=once.numbers,
         doubled=doubled.numbers,
         batch=batch_size(args) if doubled.values else 1,
-        modes={name: part.training for name, part in model.named_modules()},
+        modes=modes_of(model),
     )
     return Builder(program, once, doubled).build(frontend)
 
