@@ -29,6 +29,7 @@ import torch
 
 import edgewise as ew
 from architectures import SUITES, Architecture
+from coverage_page import passed
 from edgewise import laws
 from edgewise.errors import EdgewiseError
 from edgewise.rewrite import compare, rewritten
@@ -37,7 +38,9 @@ from machine import describe
 MASKS, LIMIT_SECONDS, ONNX_PARAMETERS = 5, 900, 30_000_000
 
 
-def measure(architecture: Architecture, onnx: bool, double: bool) -> dict[str, Any]:
+def measure(
+    architecture: Architecture, onnx: bool, double: bool, masks: int = MASKS
+) -> dict[str, Any]:
     """One row of the table."""
     torch.manual_seed(0)
     model, args, kwargs = architecture.build()
@@ -54,7 +57,7 @@ def measure(architecture: Architecture, onnx: bool, double: bool) -> dict[str, A
         "units": dict(Counter(unit.kind for unit in graph.units)),
         "trace_seconds": round(time.perf_counter() - begin, 2),
     }
-    row |= masks_of(graph)
+    row |= masks_of(graph, masks)
     if not onnx or row["parameters"] > ONNX_PARAMETERS:
         return row
     return row | onnx_of(graph)
@@ -68,12 +71,12 @@ def as_double(value: Any) -> Any:
     )
 
 
-def masks_of(graph: ew.Graph) -> dict[str, Any]:
+def masks_of(graph: ew.Graph, masks: int) -> dict[str, Any]:
     """Law 2 (pruned is masked) and law 3 (cost is exact) on random valid masks."""
     rng = random.Random(0)
     worst, problems = 0.0, []
     exact = {"params_exact": True, "macs_exact": True}
-    for _ in range(MASKS):
+    for _ in range(masks):
         mask = laws.random_mask(graph, rng)
         small = rewritten(graph, mask, {})
         difference, allowed = compare(ew.masked(graph, mask), small, graph.program.args)
@@ -136,10 +139,6 @@ def run(architecture: Architecture, onnx: bool, double: bool = False) -> dict[st
     names = {"suite": architecture.suite, "name": architecture.name, "family": architecture.family}
     precision = {"precision": "float64"} if double else {}
     return {**names, **precision, **row, "seconds": round(time.perf_counter() - begin, 1)}
-
-
-def passed(row: dict[str, Any]) -> bool:
-    return "error" not in row and not row["problem"]
 
 
 def line(row: dict[str, Any]) -> str:

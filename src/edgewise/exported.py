@@ -83,12 +83,11 @@ def _writes_into_view(node: fx.Node) -> bool:
     schema = getattr(node.target, "_schema", None)
     if schema is None or not schema.is_mutable or not isinstance(node.args[0], fx.Node):
         return False
-    written = node.args[0]
-    whole = written.op != "call_function" or not _is_view(written)
-    return not whole or schema.name in ("aten::copy_", "aten::index_put_")
+    return _is_view(node.args[0]) or schema.name in ("aten::copy_", "aten::index_put_")
 
 
 def _is_view(node: fx.Node) -> bool:
+    """Whether a node gives another tensor's memory."""
     schema = getattr(node.target, "_schema", None)
     return schema is not None and any(r.alias_info is not None for r in schema.returns)
 

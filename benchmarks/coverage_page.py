@@ -1,0 +1,102 @@
+"""Writes docs/models.md from the JSON of coverage.py.
+
+python benchmarks/coverage_page.py benchmarks/results/coverage.json docs/models.md
+"""
+
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+HEAD = """# Which models work
+
+Every row is a model with random weights and a small input, measured by
+[`benchmarks/coverage.py`](../benchmarks/coverage.py) ({machine}). *Works* means that for five
+random valid masks the pruned model gives what the masked model gives (within 1e-5 of its largest
+output in float32, 1e-10 in float64), and that parameters and MACs are exactly those predicted, the
+MACs counted by torch's own counter. *Difference* is the largest of the five. ONNX exports are
+compared with onnxruntime; they were tried up to 30 million parameters.
+
+torchvision: all classification, segmentation, detection and video models. timm: the first model, in
+alphabetical order, of every family (file of `timm.models`). transformers: small configurations.
+
+| suite | models | work | median trace | longest trace | ONNX |
+|---|---|---|---|---|---|
+"""
+
+
+def passed(row: dict[str, Any]) -> bool:
+    """Pruned is masked, and costs are exact, for every mask that was tried."""
+    return "error" not in row and not row["problem"]
+
+
+def summary(rows: list[dict[str, Any]]) -> list[str]:
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        precise = " (float64)" if "precision" in row else ""
+        suite = row["suite"]
+        if suite == "torchvision":
+            suite += f" {row['family']}"
+        groups.setdefault(suite + precise, []).append(row)
+    lines = []
+    for name, group in groups.items():
+        seconds = [row["trace_seconds"] for row in group if "trace_seconds" in row]
+        tried = [row for row in group if "onnx" in row]
+        exported = sum(row["onnx"] is True for row in tried)
+        trace = f"{statistics.median(seconds):.1f} s | {max(seconds):.0f} s" if seconds else "– | –"
+        onnx = f"{exported} of {len(tried)}" if tried else "–"
+        lines.append(f"| {name} | {len(group)} | {sum(map(passed, group))} | {trace} | {onnx} |")
+    return lines
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "| model | front end | vertices | edges | units | trace | difference | ONNX |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        if "error" in row:
+            continue
+        units = ", ".join(f"{count} {kind}" for kind, count in sorted(row["units"].items()))
+        onnx = row.get("onnx")
+        export = "" if onnx is None else "yes" if onnx is True else "no"
+        mark = "" if passed(row) else " ✗"
+        lines.append(
+            f"| {row['name']}{mark} | {row['frontend'].removeprefix('torch.')} | {row['vertices']} "
+            f"| {row['edges']} | {units} | {row['trace_seconds']} s | {row['max_difference']:.1e} "
+            f"| {export} |"
+        )
+    return lines
+
+
+def reasons(rows: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for row in rows:
+        name = f"{row['name']} (float64)" if "precision" in row else row["name"]
+        if not passed(row):
+            lines.append(f"- **{name}** does not work: {plain(row.get('error') or row['problem'])}")
+        elif row.get("onnx") not in (None, True):
+            lines.append(f"- **{name}** works, but is not exported: {plain(row['onnx'])}")
+    return lines
+
+
+def plain(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def main() -> None:
+    source, target = map(Path, sys.argv[1:3])
+    record = json.loads(source.read_text())
+    rows, machine = record["rows"], record["machine"]
+    words = f"{machine['processor']}, {machine['cores']} cores, torch {machine['torch']}"
+    parts = [HEAD.format(machine=words) + "\n".join(summary(rows))]
+    parts += ["## What does not work, and why", "\n".join(reasons(rows))]
+    for suite in sorted({row["suite"] for row in rows}):
+        chosen = [row for row in rows if row["suite"] == suite and "precision" not in row]
+        parts += [f"## {suite}", "\n".join(table(chosen))]
+    target.write_text("\n\n".join(parts) + "\n")
+
+
+if __name__ == "__main__":
+    main()
