@@ -139,11 +139,23 @@ def reshape(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
     for group_in, group_out in _matching_dims(before, after):
         here = [(a, keep) for a, keep in ins[0].keeps if a in group_in]
         if here:
-            found = _through_view(before, after, group_in, group_out, dict(here))
-            out |= found
-            back |= _through_view(after, before, group_out, group_in, found)
+            inner, outer = _same_elements(before, after, group_in, group_out, dict(here))
+            out |= outer
+            back |= inner
     state, want = live(out), live(back)
     return Flow(state, (want,)) if state is not None else _gone(ins)
+
+
+def _same_elements(
+    before: Shape, after: Shape, group_in: list[int], group_out: list[int], keeps: dict[int, Keep]
+) -> tuple[dict[int, Keep], dict[int, Keep]]:
+    """The fewest whole channels of the old and of the new axes that are the same elements."""
+    while True:
+        found = _through_view(before, after, group_in, group_out, keeps)
+        wider = _through_view(after, before, group_out, group_in, found)
+        if wider == keeps:
+            return keeps, found
+        keeps = wider
 
 
 def _through_view(

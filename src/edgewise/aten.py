@@ -51,6 +51,8 @@ def restate(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
         return special(node, args, kwargs)
     function = _torch_function(name)
     if function is None:
+        if not callable(getattr(torch.Tensor, name, print)):
+            return Restated("call_function", getattr, (args[0], name))
         if TABLE.find(f"Tensor.{name.rstrip('_')}") is not None:
             return Restated("call_method", name, args, kwargs)
         return Restated("call_function", target, args, kwargs)
@@ -151,6 +153,12 @@ def _constant_pad(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
     return Restated("call_function", F.pad, (args[0], args[1], "constant", _given(args, 2, 0)))
 
 
+def _rsub(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+    if kwargs.get("alpha", _given(args, 2, 1)) != 1:
+        return Restated("call_function", node.target, args, kwargs)
+    return Restated("call_function", operator.sub, (args[1], args[0]))
+
+
 def _method(name: str) -> Callable[[fx.Node, Args, Kwargs], Any]:
     def made(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
         return Restated("call_method", name, args, kwargs)
@@ -165,10 +173,6 @@ def _max_pool(name: str) -> Callable[[fx.Node, Args, Kwargs], Any]:
         return Restated("call_function", getattr(F, name), args, kwargs, first_of=2)
 
     return made
-
-
-def _rsub(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
-    return Restated("call_function", torch.sub, (args[1], args[0]), kwargs)
 
 
 _FACTORIES = ("arange", "zeros", "ones", "full", "empty", "eye", "linspace", "scalar_tensor")
@@ -186,7 +190,6 @@ _SPECIAL: dict[str, Callable[[fx.Node, Args, Kwargs], Any]] = {
     **{f"adaptive_max_pool{d}d": _max_pool(f"adaptive_max_pool{d}d") for d in (1, 2, 3)},
     **{f"max_pool{d}d_with_indices": _max_pool(f"max_pool{d}d") for d in (1, 2, 3)},
     **{name: _factory(name) for name in _FACTORIES},
-    "rsub": _rsub,
     "to": _to,
     "_to_copy": _to,
     "slice": _slice,
@@ -207,6 +210,8 @@ _SPECIAL: dict[str, Callable[[fx.Node, Args, Kwargs], Any]] = {
     "detach_": _same,
     "lift_fresh_copy": _same,
     "contiguous": _method("contiguous"),
+    "unfold": _method("unfold"),
+    "rsub": _rsub,
     "__and__": lambda node, args, kwargs: Restated("call_function", operator.and_, args, kwargs),
     "__or__": lambda node, args, kwargs: Restated("call_function", operator.or_, args, kwargs),
 }

@@ -200,7 +200,8 @@ class Builder:
                 if not isinstance(leaf, fx.Node) or leaf.name in self.index:
                     continue
                 for source in _ancestors(leaf, self.index):
-                    local = argument if source is leaf else f"{argument}:{source.target}"
+                    itself = source is leaf and source.op == "get_attr"
+                    local = argument if itself else f"{argument}:{source.target}"
                     for tensor in self._reads(source):
                         yield local, tensor, not isinstance(tensor, nn.Parameter)
 

@@ -85,8 +85,11 @@ def no_follows(call: Call) -> Follows:
 
 
 def same_axes(call: Call) -> dict[str, Any]:
-    """Every axis keeps its channels: element-wise operators."""
-    return {"axes": list(range(call.ndim))}
+    """Every axis keeps its channels: element-wise operators, which may broadcast their input."""
+    shape, out = (call.shapes[0] if call.shapes else None) or (), call.out or ()
+    shift = len(out) - len(shape)
+    kept = [axis + shift >= 0 and out[axis + shift] == size for axis, size in enumerate(shape)]
+    return {"axes": [axis + shift if keep else None for axis, keep in enumerate(kept)]}
 
 
 def leading_axes(count: int) -> Callable[[Call], dict[str, Any]]:
@@ -372,8 +375,10 @@ def group_norm_read(call: Call) -> dict[str, Any]:
 
 
 def prelu_follows(call: Call) -> Follows:
-    wide = call.module is not None and call.get("num_parameters") > 1
-    return {"weight": (("out", 1),)} if wide else {}
+    weight = call.args.get("weight")
+    given = math.prod(weight.shape) if isinstance(weight, Constant) else 1
+    wide = given if call.module is None else int(call.get("num_parameters"))
+    return {"weight": (("out", 1),)} if wide > 1 else {}
 
 
 def leading_channels(call: Call) -> dict[str, Any]:

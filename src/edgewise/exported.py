@@ -89,7 +89,9 @@ def _writes_into_view(node: fx.Node) -> bool:
 def _is_view(node: fx.Node) -> bool:
     """Whether a node gives another tensor's memory."""
     schema = getattr(node.target, "_schema", None)
-    return schema is not None and any(r.alias_info is not None for r in schema.returns)
+    if schema is None:
+        return False
+    return any(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns)
 
 
 def _static(fixed: Mapping[str, Any]) -> dict[str, Any]:
@@ -331,7 +333,8 @@ def _key(entry: Any) -> Any:
 
 def _data(node: fx.Node) -> list[fx.Node]:
     """The inputs of a flat call that are neither parameters nor buffers."""
-    return [n for n in node.all_input_nodes if n.op != "get_attr"]
+    leaves = pytree.tree_leaves((node.args, node.kwargs))
+    return [n for n in leaves if isinstance(n, fx.Node) and n.op != "get_attr"]
 
 
 def _single_operator_calls(graph: fx.Graph, root: nn.Module) -> dict[fx.Node, str]:

@@ -13,14 +13,13 @@ from torch import fx, nn
 from .errors import TooLargeError, TraceError
 from .exported import exported
 from .functional import (
-    batch_norm_modules,
-    depends_on_mode,
     drop_unused,
-    follow_modes,
     out_of_place,
     reshape_views,
     restore_outputs,
+    shapes_only,
 )
+from .modes import batch_norm_modules, depends_on_mode, follow_modes
 from .program import holds_tensor
 from .symbolic import traced
 
@@ -63,6 +62,8 @@ def capture(
     drop_unused(module.graph)
     reshape_views(module.graph)
     out_of_place(module.graph)
+    shapes_only(module.graph)
+    _functional_modules(module)
     module.graph.lint()
     module.recompile()
     module.eval()
@@ -90,7 +91,6 @@ def _snapshot(model: nn.Module) -> nn.Module:
         snapshot = copy.deepcopy(model).eval()
     except Exception as error:
         raise TraceError(f"The model cannot be copied (copy.deepcopy): {error}") from error
-    _functional_modules(snapshot)
     return snapshot
 
 

@@ -112,7 +112,8 @@ def law_lives_on(graph: Graph, mask: Mask) -> None:
     trained = copy.deepcopy(small).train()
     outputs = [y for y in pytree.tree_leaves(trained(*args)) if y.dtype.is_floating_point]
     loss = torch.stack([y.square().sum() for y in outputs]).sum()
-    loss.backward()
+    if loss.requires_grad:
+        loss.backward()
     for name, parameter in trained.named_parameters():
         if not parameter.requires_grad:
             continue  # frozen by the user

@@ -95,9 +95,9 @@ class _Execution(fx.Interpreter):
         inputs = iter(edges)
         args, kwargs = fx.map_arg((n.args, n.kwargs), lambda a: self._input(a, vertex, inputs))
         special = _OVER_WHAT_REMAINS.get(vertex.op)
-        have = self._have(edges[0]) if edges else None
-        if special and have is not None and not have.full and self.alive.wants[edges[0]] == have:
-            return special(self._called(n), vertex, have, args, kwargs)
+        want = self.alive.wants[edges[0]] if edges else None
+        if special and want is not None and not want.full:
+            return special(self._called(n), vertex, want, args, kwargs)
         with self._set_current_node(n):
             return getattr(self, n.op)(n.target, args, kwargs)
 

@@ -22,6 +22,8 @@ _HERE = os.path.dirname(__file__)
 class _Tracer(fx.Tracer):
     """torch.fx, stopping at every module that has a rule, and noting the source line."""
 
+    proxy_buffer_attributes = True  # so that methods of buffers may take traced sizes
+
     def __init__(self, leaves: Sequence[type[nn.Module] | str]) -> None:
         super().__init__()
         self.leaves = tuple(leaves)
