@@ -139,6 +139,38 @@ def test_a_front_end_can_be_forced() -> None:
         ew.trace(model, args, leaves=[nn.Linear], frontend="torch.export")
 
 
+class Sorting(nn.Module):
+    """Data-dependent code, to be treated as one operator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.layer(x) if float(x.sum()) > 0 else -self.layer(x)
+
+
+@pytest.mark.parametrize("leaves", [[Sorting], ["inner"]], ids=["class", "path"])
+def test_a_module_can_be_one_operator(leaves: list) -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Sorting()
+
+        def forward(self, x):
+            return x + self.inner(x)
+
+    with pytest.raises(TraceError, match="leaves="):
+        ew.trace(Outer(), torch.randn(2, 4))
+    ew.register(Sorting, ew.Rule("sorting", ew.absence.join))
+    try:
+        graph = ew.trace(Outer(), torch.randn(2, 4), leaves=leaves)
+        small = ew.prune(graph, graph.mask(["inner"]))
+        assert not list(small.parameters())
+    finally:
+        del ew.ops.TABLE.rules["sorting"], ew.ops.TABLE.targets[Sorting]
+
+
 def test_the_batch_size_stays_free() -> None:
     for name in ("shuffle", "attention", "fast_attention", "several"):
         model, args = build(name)
