@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import edgewise as ew
-from edgewise import laws
+from edgewise import laws, rewrite
+from edgewise.errors import EdgewiseWarning, VerificationError
 from edgewise.rewrite import TOLERANCE, compare
 from edgewise.testing import build
 
@@ -122,6 +123,17 @@ def test_it_trains_under_ddp(tmp_path: Path) -> None:
         assert all(p.grad is not None for p in wrapped.parameters())
     finally:
         torch.distributed.destroy_process_group()
+
+
+def test_rounding_is_told_from_a_wrong_rewrite(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that amplifies rounding differs in float32, but not in float64."""
+    graph, mask = pruned("residual")
+    found = iter([(1e-3, 1e-5), (1e-13, 1e-10), (1e-3, 1e-5), (1e-4, 1e-10)])
+    monkeypatch.setattr(rewrite, "compare", lambda *_: next(found))
+    with pytest.warns(EdgewiseWarning, match="amplifies rounding"):
+        ew.prune(graph, mask)
+    with pytest.raises(VerificationError, match=r"differs from the masked one by 0\.001"):
+        ew.prune(graph, mask)
 
 
 def test_broadcast_remains_are_expanded_over_the_batch() -> None:

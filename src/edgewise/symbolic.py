@@ -43,6 +43,8 @@ class _Tracer(fx.Tracer):
 
 def _opaque(module: nn.Module) -> bool:
     """A torch.nn layer without children: nothing to look into, so a rule must exist for it."""
+    if isinstance(module, nn.Sequential):
+        return False  # an empty one is an identity
     return type(module).__module__.startswith("torch.nn") and not any(module.children())
 
 
