@@ -87,6 +87,26 @@ MIDDLES = {
 }
 
 
+class TwoSizes(nn.Module):
+    """One norm without weights, called where channels may be gone and where they are not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(8, elementwise_affine=False)
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(torch.cat([self.first(x), x], 1))
+        return self.norm(y + self.second(y))
+
+
+def test_a_norm_without_weights_has_one_size() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        graph = check_laws(TwoSizes().eval(), (torch.randn(2, 4),), masks=8)
+    ew.prune(graph, graph.mask([unit for unit in graph.unit_index if "first" in unit][:1]))
+
+
 @pytest.mark.parametrize("name", MIDDLES)
 def test_laws_hold(name: str) -> None:
     with torch.random.fork_rng():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -36,6 +37,8 @@ class Builder:
         self.names: dict[str, int] = {}
         self.tensors = self._tensor_names()
         self.calls = self._call_counts()
+        nodes = program.module.graph.find_nodes(op="call_module")
+        self.module_calls = Counter(str(node.target) for node in nodes)
 
     def _tensor_names(self) -> dict[int, str]:
         """One name for each parameter and buffer, however many the model gives it."""
@@ -222,6 +225,9 @@ class Builder:
             module = self.program.module.get_submodule(str(node.target))
             if hasattr(module, "parametrizations") or module._forward_pre_hooks:
                 return True  # its weight is computed before every call (weight norm and the like)
+            sized = hasattr(module, "normalized_shape") or hasattr(module, "num_groups")
+            if sized and self.module_calls[str(node.target)] > 1:
+                return True  # one module cannot have two sizes, with or without weights
         sources = [node, *(n for n in node.all_input_nodes if n.op == "get_attr")]
         return any(self.calls.get(id(t), 0) > 1 for n in sources for t in self._reads(n))
 
