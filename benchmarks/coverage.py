@@ -106,10 +106,11 @@ def onnx_of(graph: ew.Graph) -> dict[str, Any]:
 
 
 def short(text: str) -> str:
-    """The first lines of a message, without paths of this machine."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    text = re.sub(r"(/[\w.+-]+)+/site-packages/", "", " ".join(lines[:3]))
-    return text[:400]
+    """The first line of a message, and that of the other front end, without paths of a machine."""
+    text = re.sub(r"\x1b\[\d+m|(/[\w.+-]+)+/site-packages/", "", text)
+    text = re.sub(r"(?<![\w.])/[\w./+-]*/(?=\w+\.py:\d)", "", text)
+    lines = [line.strip()[:300] for line in text.splitlines() if line.strip()]
+    return " ".join(lines[:1] + [line for line in lines[1:] if "other front end" in line])
 
 
 def _worker(pipe: Any, architecture: Architecture, onnx: bool, double: bool) -> None:

@@ -237,7 +237,7 @@ def test_a_report_needs_evaluations(job: Path) -> None:
         ("macs = 0.75", "macs = 1", 1, "budget"),
         ("net.py:make", "nets.py:make", 2, "There is no file"),
         ("net.py:make", "net.py:chain", 2, "unexpected keyword argument 'blocks'"),
-        ("input = [3, 6, 6]", "input = [1, 6, 6]", 1, "fails on the example inputs"),
+        ("input = [3, 6, 6]", "input = [1, 6, 6]", 1, "fails in eval mode on the example inputs"),
         ("input = [3, 6, 6]", "input = [3, 8, 8]", 2, "have shape [3, 6, 6]"),
         ('report = "48:"', 'report = "72:"', 2, "rows 72: are asked for, but only 0"),
         ('search = "0:24"', 'search = "0:25"', 2, "splits must be disjoint"),
