@@ -96,7 +96,7 @@ def _torchvision_video(name: str) -> Built:
     from torchvision import models
 
     model = models.get_model(name, weights=None)
-    size = 224 if name.startswith("mvit") else 64
+    size = 224 if name.startswith(("mvit", "s3d")) else 64
     return model, (torch.randn(1, 3, 16, size, size),), {}
 
 
