@@ -159,7 +159,7 @@ class Writer:
         """New values: what an expression gives, one tensor or several."""
         layer = re.fullmatch(r"\$(nn\..+)\$\(([vx]\d+)\)", code)
         *before, last = re.sub(r"\$(.+?)\$", lambda found: self._made(found[1]), code).split("; ")
-        if layer and "Embedding" not in code:
+        if layer and not re.search("Embedding|inplace", code):
             shape = tuple(self.space[layer[2]].shape)
             self.calls.append((last.partition("(")[0], layer[1], shape))
         for line in before:
