@@ -77,8 +77,58 @@ def test_a_mixing_operator_drops_channels_and_ends_their_absence() -> None:
     flow = absence.mix(v, [(1, 4)], [half(1, "1010")])
     assert flow.out is FULL
     assert flow.wants == (half(1, "1010"),)
-    depthwise = vertex((1, 8, 2, 2), mixes=1, axes=[0, None, None, None], depthwise=2)
+
+
+def test_groups_mix_apart() -> None:
+    depthwise = vertex((1, 8, 2, 2), mixes=1, axes=[0, None, None, None], groups=4)
     assert absence.mix(depthwise, [(1, 4, 2, 2)], [half(1, "1010")]).out == half(1, "11001100")
+    grouped = vertex((1, 6, 2, 2), mixes=1, axes=[0, None, None, None], groups=2)
+    flow = absence.mix(grouped, [(1, 4, 2, 2)], [half(1, "0100")])
+    assert flow.out == half(1, "111000")
+    assert flow.wants == (half(1, "1100"),)
+    assert absence.mix(grouped, [(1, 4, 2, 2)], [half(1, "0101")]) == absence.Flow(FULL, (FULL,))
+
+
+def test_a_product_drops_what_either_operand_lacks() -> None:
+    v = vertex((1, 3, 2), labels=[[0, 1, "k"], [0, "k", 2]])
+    shapes = [(1, 3, 4), (1, 4, 2)]
+    flow = absence.contract(v, shapes, [half(2, "1100"), half(1, "0110")])
+    assert flow.out is FULL
+    assert flow.wants == (half(2, "0100"), half(1, "0100"))
+    flow = absence.contract(v, shapes, [half(1, "110"), half(2, "01")])
+    assert flow.out == live({1: [True, True, False], 2: [False, True]})
+    assert absence.contract(v, shapes, [half(2, "1100"), half(1, "0011")]).out is None
+    assert absence.contract(v, shapes, [FULL, None]).out is None
+
+
+def test_shared_heads_go_with_all_that_they_serve() -> None:
+    v = vertex((1, 4, 3, 2), labels=[[0, 1, 2, None], [0, 1, None, None], [0, 1, None, 3]])
+    shapes = [(1, 4, 3, 2), (1, 2, 3, 2), (1, 2, 3, 2)]
+    flow = absence.contract(v, shapes, [half(1, "0100"), FULL, FULL])
+    assert flow.out == half(1, "1100")
+    assert flow.wants == (half(1, "1100"), half(1, "10"), half(1, "10"))
+
+
+def test_a_reduction_is_taken_over_what_remains() -> None:
+    flow = absence.reduce(vertex((1, 3), axes=[0, None, 1]), [(1, 4, 3)], [half(1, "1010")])
+    assert flow == absence.Flow(FULL, (half(1, "1010"),))
+    flow = absence.reduce(vertex((1, 3), axes=[0, None, 1]), [(1, 4, 3)], [half(2, "110")])
+    assert flow.out == half(1, "110")
+
+
+def test_a_gated_unit_needs_both_halves() -> None:
+    flow = absence.halves(vertex((1, 3), dim=1), [(1, 6)], [half(1, "110011")])
+    assert flow.out == half(1, "010")
+    assert flow.wants == (half(1, "010010"),)
+    assert absence.halves(vertex((1, 2), dim=1), [(1, 4)], [half(1, "1001")]).out is None
+
+
+def test_members_lose_an_axis() -> None:
+    state = live({1: [True, False], 2: [True, True, False]})
+    flow = absence.unbind(vertex((), dim=1), [(1, 2, 3)], [state])
+    assert flow.out == half(2, "110")
+    assert flow.wants == (half(2, "110"),)
+    assert absence.member(vertex((1, 3), dim=1), [None], [half(2, "110")]).out == half(1, "110")
 
 
 @pytest.mark.parametrize(

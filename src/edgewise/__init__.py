@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import absence as absence
     from . import errors as errors
+    from . import importance as importance
     from . import ops as ops
     from . import surrogates as surrogates
     from .cost import cost as cost
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "absence": "absence",
     "errors": "errors",
+    "importance": "importance",
     "ops": "ops",
     "surrogates": "surrogates",
     "cost": "cost",

@@ -203,20 +203,103 @@ def _matching_dims(before: Shape, after: Shape) -> list[tuple[list[int], list[in
 def mix(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
     """An operator that mixes the channels of attrs["mixes"]: it drops the absent ones.
 
-    Other axes pass as attrs["axes"] says. attrs["depthwise"] = m: nothing mixes, and every input
-    channel gives m output channels; attrs["grouped"]: channels cannot be dropped one by one.
+    Other axes pass as attrs["axes"] says. With attrs["groups"] above 1 channels mix in groups: one
+    that lost all its inputs gives nothing, one that lost some reads zeros in their place.
     """
     if len(ins) != 1 or ins[0] is None or vertex.shared:
         return join(vertex, shapes, ins)
     mixes, axes = vertex.attrs["mixes"], vertex.attrs["axes"]
-    through = [a for a, target in enumerate(axes) if target is not None and a != mixes]
-    grouped, depthwise = vertex.attrs.get("grouped"), vertex.attrs.get("depthwise", 0)
-    want = _only(ins[0], through if grouped else [*through, mixes])
+    want = _only(ins[0], [mixes, *(a for a, target in enumerate(axes) if target is not None)])
     keeps: dict[int, Sequence[bool]] = {axes[a]: keep for a, keep in want.keeps if a != mixes}
-    mixed = want.keep(mixes)
-    if depthwise and mixed is not None:
-        keeps[mixes] = [k for k in mixed for _ in range(depthwise)]
+    mixed, groups = want.keep(mixes), vertex.attrs.get("groups", 1)
+    if mixed is not None and groups > 1:
+        assert vertex.shape is not None
+        there = whole_groups(mixed, groups)
+        keeps[mixes] = spread(there, vertex.shape[mixes])
+        want = live({**dict(want.keeps), mixes: spread(there, len(mixed))}) or FULL
     return Flow(live(keeps), (want,))
+
+
+def whole_groups(keep: Sequence[bool], groups: int) -> Keep:
+    """For each of equal groups of channels, whether anything of it remains."""
+    size = len(keep) // groups
+    return tuple(any(keep[i : i + size]) for i in range(0, len(keep), size))
+
+
+def spread(keep: Sequence[bool], size: int) -> Keep:
+    """The groups that remain as channels, `size` in all."""
+    return tuple(here for here in keep for _ in range(size // len(keep)))
+
+
+def contract(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
+    """A product of tensors that sums over shared axes (matmul, einsum, attention).
+
+    attrs["labels"] names the axes of each input: by the output axis on which their channels arrive
+    (a number), by a letter that other inputs share where they are summed over, or None where
+    absent channels must be read as zeros. A channel that one input lacks is dropped from all. An
+    axis of fewer channels than the output's is repeated (attention heads that share their keys):
+    it goes with all the channels that it serves.
+    """
+    if any(state is None for state in ins) or vertex.shared or not ins:
+        return join(vertex, shapes, ins)
+    assert vertex.shape is not None
+    labels, repeats = vertex.attrs["labels"], {}
+    keeps: dict[int | str, list[bool]] = {}
+    for names, shape in zip(labels, shapes, strict=True):
+        for name, size in zip(names, shape or (), strict=True):
+            if isinstance(name, int) and size < vertex.shape[name]:
+                repeats[name] = size
+    for names, state in zip(labels, ins, strict=True):
+        for axis, keep in state.keeps if state else ():
+            name = names[axis]
+            if name is not None:
+                line = spread(keep, vertex.shape[name]) if isinstance(name, int) else keep
+                before = keeps.get(name, [True] * len(line))
+                keeps[name] = [a and b for a, b in zip(before, line, strict=True)]
+    for name, size in repeats.items():
+        if name in keeps:
+            served = whole_groups(keeps[name], size)
+            keeps[name] = list(spread(served, vertex.shape[name]))
+    if not all(any(keep) for keep in keeps.values()):
+        return _gone(ins)
+    wants = tuple(
+        _narrowed(names, shape, keeps) for names, shape in zip(labels, shapes, strict=True)
+    )
+    return Flow(live({a: keep for a, keep in keeps.items() if isinstance(a, int)}), wants)
+
+
+def _narrowed(
+    names: Sequence[int | str | None], shape: Shape | None, keeps: Mapping[int | str, list[bool]]
+) -> Live:
+    """What an operand of a product is read as, by the channels that remain of each label."""
+    found: dict[int, Sequence[bool]] = {}
+    for axis, (name, size) in enumerate(zip(names, shape or (), strict=True)):
+        if name is not None and name in keeps:
+            found[axis] = whole_groups(keeps[name], size)
+    return live(found) or FULL
+
+
+def reduce(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
+    """A mean, sum or extremum: it is taken over what remains; see `by_axes` for other axes."""
+    flow = by_axes(vertex, shapes, ins)
+    plain = len(ins) == 1 and ins[0] is not None and not vertex.shared
+    return Flow(flow.out, tuple(ins)) if plain and flow.out is not None else flow
+
+
+def halves(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
+    """A gated unit: one half of attrs["dim"] times a function of the other, channel by channel."""
+    if len(ins) != 1 or ins[0] is None:
+        return join(vertex, shapes, ins)
+    keeps: dict[int, Sequence[bool]] = dict(ins[0].keeps)
+    dim = vertex.attrs["dim"]
+    if dim in keeps:
+        half = len(keeps[dim]) // 2
+        pairs = zip(keeps[dim][:half], keeps[dim][half:], strict=True)
+        keeps[dim] = [a and b for a, b in pairs]
+    out = live(keeps)
+    if out is None:
+        return _gone(ins)
+    return Flow(out, (live({a: (*k, *k) if a == dim else k for a, k in keeps.items()}),))
 
 
 def norm(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
@@ -268,7 +351,7 @@ def _union(states: Sequence[Live]) -> Live:
     return live(keeps) or FULL
 
 
-def _intersection(states: Sequence[Live]) -> State:
+def intersection(states: Sequence[Live]) -> State:
     """What all these states hold."""
     keeps: dict[int, list[bool]] = {}
     for state in states:
@@ -310,7 +393,7 @@ def multiply(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
     states = {i: _aligned(state, shape, full) for i, (state, shape) in present.items()}
     alone = vertex.attrs["alone"]
     regions = [states[i] for i, (_, shape) in present.items() if shape == full and alone[i]]
-    together = _intersection(list(states.values())) if len(present) == len(ins) else None
+    together = intersection(list(states.values())) if len(present) == len(ins) else None
     regions += [together] if together is not None else []
     if not regions:
         return _gone(ins)
@@ -372,6 +455,22 @@ def piece(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
         keeps[dim] = keeps[dim][vertex.attrs["start"] : vertex.attrs["stop"]]
     out = live(keeps)
     return Flow(out, (ins[0] if out else None,))
+
+
+def unbind(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
+    """An operator that makes a tuple of attrs["dim"], whose members lose that axis."""
+    if len(ins) != 1 or ins[0] is None:
+        return join(vertex, shapes, ins)
+    state = _only(ins[0], (a for a, _ in ins[0].keeps if a != vertex.attrs["dim"]))
+    return Flow(state, (state,))
+
+
+def member(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
+    """One member of an `unbind`."""
+    if ins[0] is None:
+        return _gone(ins)
+    dim = vertex.attrs["dim"]
+    return Flow(live((a - (a > dim), keep) for a, keep in ins[0].keeps), (ins[0],))
 
 
 def take(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:

@@ -135,7 +135,7 @@ class Builder:
         elif node.target is operator.getitem and slots:
             source = self.vertices[self.index[slots[0].name]]
             if source.shape is None:
-                key = "piece" if source.op == "split" else "take"
+                key = {"split": "piece", "unbind": "member"}.get(source.op, "take")
         return TABLE.find(key) or self._unknown(node, _target_name(node, None))
 
     def _unknown(self, node: fx.Node, name: str) -> NoReturn:
@@ -233,10 +233,12 @@ class Builder:
 
     def _piece(self, node: fx.Node, rule: Rule) -> dict[str, Any]:
         """Where a member of a split lies in the split tensor."""
-        if rule.name != "piece":
+        if rule.name not in ("piece", "member"):
             return {}
         parent: Any = node.args[0]
         dim = self.vertices[self.index[parent.name]].attrs["dim"]
+        if rule.name == "member":
+            return {"dim": dim, "number": int(node.args[1])}  # type: ignore[arg-type]
         sizes = [part.shape[dim] for part in self.values[parent.name]]
         number = int(node.args[1]) % len(sizes)  # type: ignore[arg-type]
         begin = sum(sizes[:number])

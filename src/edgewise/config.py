@@ -108,9 +108,18 @@ class ObjectiveSection:
 
 @dataclass(frozen=True, slots=True)
 class UnitsSection:
-    """Which units a mask may remove; `only` and `exclude` are globs on unit names."""
+    """Which units a mask may remove; `only` and `exclude` are globs on unit names.
 
-    granularity: tuple[Literal["edge", "layer", "raw"], ...] = ("edge", "layer")
+    Widths ("hidden", "heads", "channels") are cut into `slices` nested parts, and what remains of
+    each is a multiple of `round_to` channels.
+    """
+
+    granularity: tuple[Literal["edge", "layer", "hidden", "heads", "channels", "raw"], ...] = (
+        "edge",
+        "layer",
+    )
+    slices: Count = 8
+    round_to: Count = 1
     only: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 

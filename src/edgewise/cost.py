@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 from .absence import FULL, Flow, Live, State, elements
-from .graph import Cost, Follow, Graph, Mask, Parameter, Vertex
+from .graph import Cost, Follow, Graph, Mask, Parameter, Slice, Vertex
 from .liveness import Liveness, liveness
 from .ops import TABLE
 
@@ -140,8 +141,22 @@ def _live_units(graph: Graph, alive: Liveness) -> int:
         if flow.out is None:
             vertices.add(index)
         edges.update(e for e in graph.inputs[index] if alive.wants[e] is None)
-    dead = {"edge": edges, "layer": vertices}
-    return sum(not dead[unit.kind].issuperset(unit.members) for unit in graph.units)
+    live = 0
+    for unit in graph.units:
+        if unit.slices:
+            live += any(map(partial(_some_live, alive), unit.members, unit.slices))
+        else:
+            live += not (edges if unit.kind == "edge" else vertices).issuperset(unit.members)
+    return live
+
+
+def _some_live(alive: Liveness, vertex: int, cut: Slice) -> bool:
+    """Whether any of a vertex's channels in a slice remains."""
+    state = alive.states[vertex]
+    if state is None or state is FULL:
+        return state is FULL
+    keep = state.keep(cut.axis)
+    return keep is None or any(keep[channel] for channel in cut.channels)
 
 
 def weight(vertex: Vertex) -> int:

@@ -15,7 +15,7 @@ from .errors import MaskError
 
 Shape = tuple[int, ...]
 Follow = tuple[Literal["in", "out"], int] | None
-UnitKind = Literal["edge", "layer"]
+UnitKind = Literal["edge", "layer", "channels", "hidden", "heads"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +90,31 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
+class Slice:
+    """Some channels of a vertex's output: indices along one axis."""
+
+    axis: int
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Unit:
     """The smallest thing a mask removes.
 
-    `members` are indices of edges for kind "edge" and of vertices for kind "layer" (bypassed by
-    identity). `cost` is what removing this unit alone saves.
+    `members` are indices of edges for kind "edge" and of vertices for all others: "layer" (bypassed
+    by identity), and the widths "channels", "hidden" and "heads", for which `slices` says what
+    each member's output loses. Widths of one `group` are nested: they are removed in their order,
+    the least important first, `importance` being what the channels of one add up to. `cost` is
+    what removing this unit alone saves.
     """
 
     name: str
     kind: UnitKind
     members: tuple[int, ...]
     cost: Cost
+    slices: tuple[Slice, ...] = ()
+    group: str = ""
+    importance: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +155,8 @@ class Graph:
 
     Everything but `program` (what the front end keeps to run and rewrite the network) is plain
     data, and `fingerprint` identifies it. Vertices are in topological order, edges sorted by
-    (target, slot). Two graphs are equal when their fingerprints are.
+    (target, slot). `refused` says why widths cannot be removed, by the vertex that produces them.
+    Two graphs are equal when their fingerprints are.
     """
 
     vertices: tuple[Vertex, ...]
@@ -150,6 +165,7 @@ class Graph:
     granularity: tuple[str, ...]
     frontend: str
     program: Any = field(default=None, repr=False)
+    refused: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Graph) and other.fingerprint == self.fingerprint
@@ -185,7 +201,10 @@ class Graph:
                 for vertex in self.vertices
             ],
             "edges": [[e.source, e.target, e.slot] for e in self.edges],
-            "units": [[u.name, u.kind, list(u.members)] for u in self.units],
+            "units": [
+                [u.name, u.kind, list(u.members), *([s.axis, *s.channels] for s in u.slices)]
+                for u in self.units
+            ],
         }
 
     @cached_property
@@ -238,6 +257,29 @@ class Graph:
     def unit_index(self) -> dict[str, int]:
         """Unit name → index."""
         return {unit.name: i for i, unit in enumerate(self.units)}
+
+    @cached_property
+    def nested(self) -> tuple[tuple[int, ...], ...]:
+        """The widths of each group, by index, in the order in which they are removed."""
+        groups: dict[str, list[int]] = {}
+        for index, unit in enumerate(self.units):
+            if unit.group:
+                groups.setdefault(unit.group, []).append(index)
+        return tuple(map(tuple, groups.values()))
+
+    @cached_property
+    def group_of(self) -> dict[int, tuple[int, ...]]:
+        """For every width, the widths of its group in the order of their removal."""
+        return {unit: group for group in self.nested for unit in group}
+
+    def nest(self, mask: Mask) -> Mask:
+        """The mask that removes as many widths of each group, the least important ones."""
+        bits = list(mask.bits)
+        for group in self.nested:
+            count = sum(bits[unit] for unit in group)
+            for rank, unit in enumerate(group):
+                bits[unit] = rank < count
+        return replace(mask, bits=tuple(bits))
 
     @property
     def empty(self) -> Mask:

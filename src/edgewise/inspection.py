@@ -48,7 +48,8 @@ def trace_named(source: str, shape: str, weights: Path | None, granularity: str)
 
 def block(unit: Unit) -> str:
     """The module that a unit belongs to: that of the last vertex in its name."""
-    last = re.split(r"\.\.|->", unit.name.removeprefix("bypass:"))[-1]
+    name = (unit.group or unit.name).rpartition(":")[2]
+    last = re.split(r"\.\.|->", name)[-1]
     return last.rpartition(".")[0]
 
 

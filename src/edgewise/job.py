@@ -45,7 +45,13 @@ def trace_job(config: Config) -> Graph:
         TraceError: the model cannot be traced.
     """
     model = load_model(config.model)
-    graph = trace(model, (_example(config),), granularity=config.units.granularity)
+    graph = trace(
+        model,
+        (_example(config),),
+        granularity=config.units.granularity,
+        slices=config.units.slices,
+        round_to=config.units.round_to,
+    )
     return select_units(graph, config.units)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 
-from .absence import FULL, Flow, State
+from .absence import FULL, Flow, Live, State, intersection
 from .errors import DisconnectedError
-from .graph import Graph, Mask, Shape
+from .graph import Graph, Mask, Unit
 from .ops import TABLE
+
+_WHOLE: Mapping[int, Live] = {}
 
 
 @dataclass(frozen=True)
@@ -87,18 +89,42 @@ def liveness(graph: Graph, mask: Mask) -> Liveness:
     graph.check(mask)
     edges: set[int] = set()
     layers: set[int] = set()
+    widths: list[Unit] = []
     for unit in compress(graph.units, mask.bits):
-        (edges if unit.kind == "edge" else layers).update(unit.members)
-    return alive(graph, edges, layers)
+        if unit.slices:
+            widths.append(unit)
+        else:
+            (edges if unit.kind == "edge" else layers).update(unit.members)
+    return alive(graph, edges, layers, narrowed(graph, widths))
 
 
-def alive(graph: Graph, removed: set[int], bypassed: set[int]) -> Liveness:
-    """As `liveness`, for sets of removed edges and bypassed vertices instead of units.
+def narrowed(graph: Graph, widths: Iterable[Unit]) -> dict[int, Live]:
+    """For every vertex whose output loses channels, those that these units leave."""
+    keeps: dict[tuple[int, int], list[bool]] = {}
+    for unit in widths:
+        for vertex, cut in zip(unit.members, unit.slices, strict=True):
+            keep = keeps.get((vertex, cut.axis))
+            if keep is None:
+                shape = graph.vertices[vertex].shape
+                assert shape is not None
+                keep = keeps[vertex, cut.axis] = [True] * shape[cut.axis]
+            for channel in cut.channels:
+                keep[channel] = False
+    found: dict[int, Live] = {}
+    for (vertex, axis), keep in sorted(keeps.items()):
+        found[vertex] = Live((*found.get(vertex, FULL).keeps, (axis, tuple(keep))))
+    return found
+
+
+def alive(
+    graph: Graph, removed: set[int], bypassed: set[int], narrow: Mapping[int, Live] = _WHOLE
+) -> Liveness:
+    """As `liveness`, for removed edges, bypassed vertices and cut outputs instead of units.
 
     Only the vertices that a removal reaches are looked at: whatever has all its inputs in full
     gives its output in full. So the time taken is that of what changes, not of the network.
     """
-    flows = _forward(graph, removed, bypassed)
+    flows = _forward(graph, removed, bypassed, narrow)
     changed, wants = _backward(graph, flows)
     states: list[State] = [FULL] * len(graph.vertices)
     for index, flow in changed.items():
@@ -116,15 +142,20 @@ def alive(graph: Graph, removed: set[int], bypassed: set[int]) -> Liveness:
     )
 
 
-def _forward(graph: Graph, removed: set[int], bypassed: set[int]) -> dict[int, Flow]:
-    """The flows of the vertices that are bypassed or lack some of their input."""
+def _forward(
+    graph: Graph, removed: set[int], bypassed: set[int], narrow: Mapping[int, Live]
+) -> dict[int, Flow]:
+    """The flows of the vertices that are bypassed or cut, or lack some of their input."""
     flows: dict[int, Flow] = {}
     states: list[State] = [FULL] * len(graph.vertices)
-    reached = _marks(graph, bypassed.union(graph.edges[e].target for e in removed))
+    reached = _marks(graph, bypassed.union((graph.edges[e].target for e in removed), narrow))
     index = -1
     while (index := reached.find(1, index + 1)) >= 0:
         ins = [None if e in removed else states[graph.edges[e].source] for e in graph.inputs[index]]
-        flow = flows[index] = _flow(graph, index, ins, index in bypassed)
+        flow = _flow(graph, index, ins, index in bypassed)
+        if index in narrow and flow.out is not None:
+            flow = _cut(flow, narrow[index], index in bypassed)
+        flows[index] = flow
         states[index] = flow.out
         if flow.out is not FULL:
             for edge in graph.consumers[index]:
@@ -137,6 +168,15 @@ def _flow(graph: Graph, index: int, ins: Sequence[State], bypassed: bool) -> Flo
         return Flow(ins[0], tuple(ins))
     vertex = graph.vertices[index]
     return TABLE.rules[vertex.op].flow(vertex, graph.input_shapes[index], ins)
+
+
+def _cut(flow: Flow, narrow: Live, bypassed: bool) -> Flow:
+    """The flow of a vertex that gives only some of its channels, be it computed or bypassed."""
+    assert flow.out is not None
+    out = intersection([flow.out, narrow])
+    if out is None:
+        return Flow(None, (None,) * len(flow.wants))
+    return Flow(out, (out,) if bypassed else flow.wants, flow.fill, flow.forward)
 
 
 def _backward(graph: Graph, flows: dict[int, Flow]) -> tuple[dict[int, Flow], list[State]]:
@@ -180,8 +220,3 @@ def _missing(graph: Graph, flows: dict[int, Flow], removed: set[int]) -> tuple[s
     outputs = [index for index in sorted(gone) if graph.vertices[index].op == "output"]
     edges = [(e, graph.edges[e].source) for index in outputs for e in graph.inputs[index]]
     return tuple(graph.vertices[s].name for e, s in edges if e in removed or s in gone)
-
-
-def input_shapes(graph: Graph, index: int) -> tuple[Shape | None, ...]:
-    """The full shapes of a vertex's inputs, by slot."""
-    return graph.input_shapes[index]

@@ -15,11 +15,11 @@ from .cost import live_slices
 from .cut import cut_module, cut_tensor
 from .emit import assemble, ragged_group_norm, segments
 from .graph import Follow, Graph, Parameter, Vertex
-from .liveness import Liveness, input_shapes
+from .liveness import Liveness
 from .ops import TABLE
 from .program import attribute
 
-_ELEMENTWISE = ("add", "sub", "mul", "div", "pointwise")
+_GROUPS = 6  # the place of `groups` among the arguments of a functional convolution
 
 
 @dataclass
@@ -110,14 +110,14 @@ class _Lowering:
     def _call(self, function: Any, *args: Any) -> fx.Node:
         return self.out.graph.call_function(function, args)
 
-    def _expanded(self, value: Any, edge: int, index: int) -> Any:
+    def _expanded(self, value: Any, edge: int, index: int, always: bool = False) -> Any:
         """The last summand or factor, in the shape and dtype of the sum or product."""
         source, target = self.full.vertices[self.full.edges[edge].source], self.full.vertices[index]
         if source.dtype != target.dtype:
             value = self.out.graph.call_method("to", (value, getattr(torch, target.dtype)))
         before, after = source.shape, target.shape
         grown = source.batched == target.batched
-        if (before == after and grown) or before is None or after is None:
+        if (before == after and grown and not always) or before is None or after is None:
             return value
         state = self.alive.states[index]
         assert state is not None
@@ -354,21 +354,31 @@ class _Lowering:
         return result
 
     def _lower_conv(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
-        """A functional depthwise convolution: its groups are its channels."""
-        state = self.alive.states[index]
-        if node.op == "call_module" or state is None or not vertex.attrs.get("depthwise"):
-            return None
-        shape = input_shapes(self.full, index)[0]
+        """A functional convolution in groups, some of which are gone."""
+        groups, shape = vertex.attrs["groups"], self.full.input_shapes[index][0]
         want = self.alive.wants[self.full.inputs[index][0]]
-        if shape is None or want is None or want.full:
+        whole = shape is None or want is None or want.full
+        if node.op == "call_module" or groups == 1 or whole:
             return None
+        assert shape is not None
+        assert want is not None
         new = self._copy(node, index)
-        groups = want.shape(shape)[1]
-        if len(new.args) > 6:
-            new.update_arg(6, groups)
+        left = groups * want.shape(shape)[1] // shape[1]
+        if len(new.args) > _GROUPS:
+            new.update_arg(_GROUPS, left)
         else:
-            new.update_kwarg("groups", groups)
+            new.update_kwarg("groups", left)
         return new
+
+    def _lower_conv_transpose(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
+        return self._lower_conv(node, index, vertex, used)
+
+    def _lower_expand(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
+        """Sizes that are written out, where some of the channels are gone."""
+        state = self.alive.states[index]
+        if state is None or state.full or vertex.shape is None:
+            return None
+        return self._expanded(self._read(*used[0]), used[0][1], index, True)
 
 
 def _map(value: Any, convert: Any) -> Any:

@@ -21,8 +21,8 @@ def conv_macs(vertex: Vertex, ins: States, out: Live, shapes: Sequence[Shape | N
         return 0
     if len(shapes) > 1:  # the weight is data too
         return elements(vertex.shape) * math.prod((shapes[1] or (0, 0))[1:])
-    groups = vertex.attrs["groups"]
-    inner = 1 if vertex.attrs.get("depthwise") else ins[0].shape(shapes[0])[1] // groups
+    groups = int(vertex.attrs["groups"])
+    inner = ins[0].shape(shapes[0])[1] if groups == 1 else shapes[0][1] // groups
     return math.prod(out.shape(vertex.shape)) * inner * int(vertex.attrs["kernel"])
 
 
@@ -32,7 +32,8 @@ def conv_transpose_macs(
     assert vertex.shape is not None
     if len(shapes) > 1 or shapes[0] is None or ins[0] is None:
         return 0
-    outer = out.shape(vertex.shape)[1] // int(vertex.attrs["groups"])
+    groups = int(vertex.attrs["groups"])
+    outer = out.shape(vertex.shape)[1] if groups == 1 else vertex.shape[1] // groups
     return math.prod(ins[0].shape(shapes[0])) * outer * int(vertex.attrs["kernel"])
 
 
@@ -45,7 +46,13 @@ def linear_macs(vertex: Vertex, ins: States, out: Live, shapes: Sequence[Shape |
 
 def bilinear_macs(vertex: Vertex, ins: States, out: Live, shapes: Sequence[Shape | None]) -> int:
     """matmul of data, or of data and a constant: output elements times the inner size."""
-    return elements(vertex.shape) * int(vertex.attrs["inner"])
+    if vertex.shape is None:
+        return 0
+    inner = int(vertex.attrs["inner"])
+    for names, state in zip(vertex.attrs["labels"], ins, strict=True):
+        keep = state.keep(names.index("k")) if state is not None and "k" in names else None
+        inner = inner if keep is None else keep.count(True)
+    return math.prod(out.shape(vertex.shape)) * inner
 
 
 def einsum_macs(vertex: Vertex, ins: States, out: Live, shapes: Sequence[Shape | None]) -> int:
@@ -59,6 +66,9 @@ def einsum_macs(vertex: Vertex, ins: States, out: Live, shapes: Sequence[Shape |
         for term, shape in zip(terms, vertex.attrs["shapes"], strict=True)
         for letter, size in zip(term, shape, strict=True)
     }
+    for number, state in zip(vertex.attrs["operands"], ins, strict=True):
+        for axis, keep in state.keeps if state is not None else ():
+            sizes[terms[number][axis]] = keep.count(True)
     total, held = 0, set(terms[0])
     for position, term in enumerate(terms[1:], start=1):
         later = set(right).union(*terms[position + 1 :])
@@ -72,8 +82,9 @@ def einsum_macs(vertex: Vertex, ins: States, out: Live, shapes: Sequence[Shape |
 def attention_macs(vertex: Vertex, ins: States, out: Live, shapes: Sequence[Shape | None]) -> int:
     if len(shapes) < 3 or shapes[0] is None or shapes[1] is None or vertex.shape is None:
         return 0
-    scores = math.prod(shapes[0][:-1]) * shapes[1][-2]
-    return scores * (shapes[0][-1] + vertex.shape[-1])
+    query = shapes[0] if ins[0] is None else ins[0].shape(shapes[0])
+    scores = math.prod(query[:-1]) * shapes[1][-2]
+    return scores * (query[-1] + out.shape(vertex.shape)[-1])
 
 
 def multihead_macs(vertex: Vertex, ins: States, out: Live, shapes: Sequence[Shape | None]) -> int:

@@ -130,7 +130,8 @@ class _Execution(fx.Interpreter):
         if have is None or have.full:
             return value
         fill = self.alive.fills.get(edge, 0.0)
-        if want == have and have.keep(vertex.attrs.get("mixes", -1)) is None:
+        summed = "labels" in vertex.attrs or have.keep(vertex.attrs.get("mixes", -1)) is not None
+        if want == have and not summed:
             return value
         return torch.where(_there(have, value), value, torch.full_like(value, fill))
 
@@ -213,7 +214,25 @@ def _group_norm(
     return _affine(torch.cat(parts, 1), *affine)
 
 
+def _reduced(
+    module: Any, vertex: Vertex, have: Live, args: Any, kwargs: Mapping[str, Any]
+) -> torch.Tensor:
+    """A mean, sum or extremum over what remains: the rest is replaced by what changes nothing."""
+    value: torch.Tensor = args[0] if args else kwargs["input"]
+    over = [(a, k) for a, k in have.keeps if vertex.attrs["axes"][a] is None]
+    fill = {"amax": -torch.inf, "logsumexp": -torch.inf, "amin": torch.inf, "prod": 1.0}
+    rest = torch.full_like(value, fill.get(vertex.op, 0.0))
+    value = torch.where(_there(Live(tuple(over)), value), value, rest)
+    named = {key: kwargs[key] for key in kwargs if key != "input"}
+    result: torch.Tensor = getattr(torch, vertex.op)(value, *args[1:], **named)
+    if vertex.op == "mean":
+        for _, keep in over:
+            result = result * (len(keep) / keep.count(True))
+    return result
+
+
 _OVER_WHAT_REMAINS: dict[str, Callable[..., torch.Tensor]] = {
+    **dict.fromkeys(("mean", "sum", "amax", "amin", "prod", "logsumexp"), _reduced),
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
     "group_norm": _group_norm,

@@ -146,7 +146,7 @@ def _fill_mixers() -> None:
     transpose = Rule(
         "conv_transpose", absence.mix,
         "input weight bias stride padding output_padding groups dilation",
-        read.conv_transpose_read, read.conv_transpose_follows, count.conv_transpose_macs,
+        read.conv_read, read.conv_transpose_follows, count.conv_transpose_macs,
         resize=resize.conv_transpose_resize,
     )  # fmt: skip
     TABLE.add(
@@ -217,9 +217,11 @@ def _fill_spatial() -> None:
     TABLE.add(Rule("flip", absence.by_axes, "input dims", read.flipped), *_spelled("flip"))
     TABLE.add(Rule("triangle", absence.by_axes, read=read.leading_axes(2)), *_spelled("tril triu"))
     TABLE.add(
-        Rule("reduce", absence.by_axes, "input dim keepdim", read.reduced),
-        *_spelled("mean sum amax amin prod logsumexp all any"),
+        Rule("reduce", absence.by_axes, "input dim keepdim", read.reduced), *_spelled("all any")
     )
+    for name in ["mean", "sum", "amax", "amin", "prod", "logsumexp"]:
+        taken = Rule(name, absence.reduce, "input dim keepdim", read.reduced)
+        TABLE.add(taken, *_spelled(name))
     TABLE.add(
         Rule("spread", absence.join), *_spelled("std var norm std_mean var_mean"),
         torch.linalg.norm, torch.linalg.vector_norm, *_aten("linalg_vector_norm.default"),
@@ -231,7 +233,7 @@ def _fill_spatial() -> None:
     TABLE.add(
         Rule("normalize", absence.by_axes, "input p dim", read.but_axis("dim", 1)), F.normalize
     )
-    TABLE.add(Rule("glu", absence.by_axes, "input dim", read.but_axis("dim", -1)), nn.GLU, F.glu)
+    TABLE.add(Rule("glu", absence.halves, "input dim", read.halved), nn.GLU, F.glu)
 
 
 # -- shapes ------------------------------------------------------------------------------------
@@ -262,13 +264,18 @@ def _fill_views() -> None:
         Rule("narrow", absence.by_axes, "input dim", read.but_axis("dim", 0), view=True),
         *_spelled("narrow"),
     )
-    add(Rule("expand", absence.join, view=True), *_spelled("expand expand_as broadcast_to"))
-    add(Rule("repeat", absence.join), *_spelled("repeat tile repeat_interleave"))
+    add(
+        Rule("expand", absence.by_axes, read=read.broadcast_axes, view=True),
+        *_spelled("expand expand_as broadcast_to"),
+    )
+    add(Rule("repeat", absence.by_axes, read=read.broadcast_axes), *_spelled("repeat tile"))
+    add(Rule("interleave", absence.join), *_spelled("repeat_interleave"))
     add(
         Rule("split", absence.split, "input sections dim", read.cut, view=True),
         *_spelled("chunk split tensor_split split_with_sizes"),
     )
-    add(Rule("unbind", absence.join, "input dim", read.cut, view=True), *_spelled("unbind"))
+    add(Rule("unbind", absence.unbind, "input dim", read.cut, view=True), *_spelled("unbind"))
+    add(Rule("member", absence.member, "input index", view=True), "member")
     add(Rule("piece", absence.piece, "input index", view=True), "piece")
     add(Rule("take", absence.take, "input index", view=True), "take")
     add(Rule("construct", absence.join, view=True), "construct")
@@ -286,23 +293,36 @@ def _fill_views() -> None:
 def _fill_joins() -> None:
     add = TABLE.add
     add(
-        Rule("matmul", absence.join, "input other", read.matmul_read, macs=count.bilinear_macs),
+        Rule("matmul", absence.contract, "input other", read.matmul_read, read.matmul_follows,
+             count.bilinear_macs),
         operator.matmul,
-        *_spelled("matmul bmm mm mv"), "aten._grouped_mm.default",
+        *_spelled("matmul bmm mm"),
+    )  # fmt: skip
+    add(
+        Rule("grouped_matmul", absence.join, "input other", read.matmul_read,
+             macs=count.bilinear_macs),
+        torch.mv, "Tensor.mv", "aten._grouped_mm.default",
         "transformers.grouped_mm_fallback.default",
     )  # fmt: skip
     add(
-        Rule("addmm", absence.join, "bias input other", read.matmul_read, macs=count.bilinear_macs),
-        *_spelled("addmm baddbmm addmv"),
+        Rule("addmm", absence.contract, "bias input other", read.addmm_read, read.addmm_follows,
+             count.bilinear_macs),
+        *_spelled("addmm baddbmm"),
+    )  # fmt: skip
+    add(
+        Rule("addmv", absence.join, "bias input other", read.addmm_read, macs=count.bilinear_macs),
+        *_spelled("addmv"),
     )
     add(
-        Rule("einsum", absence.join, "equation tensors", read.einsum_read, macs=count.einsum_macs),
+        Rule("einsum", absence.contract, "equation tensors", read.einsum_read,
+             read.einsum_follows, count.einsum_macs),
         torch.einsum,
-    )
+    )  # fmt: skip
     add(
-        Rule("attention", absence.join, "query key value", macs=count.attention_macs),
+        Rule("attention", absence.contract, "query key value attn_mask dropout_p is_causal",
+             read.attention_read, read.attention_follows, count.attention_macs),
         F.scaled_dot_product_attention,
-    )
+    )  # fmt: skip
     add(
         Rule("multihead_attention", absence.join, "query key value", read.multihead_read,
              macs=count.multihead_macs),
@@ -310,8 +330,11 @@ def _fill_joins() -> None:
     )  # fmt: skip
     recurrent = Rule("recurrent", absence.join, macs=count.recurrent_macs)
     add(recurrent, *_modules("LSTM GRU RNN LSTMCell GRUCell RNNCell"))
-    add(Rule("embedding", absence.join), *_modules("Embedding EmbeddingBag"), F.embedding,
-        F.embedding_bag)  # fmt: skip
+    add(
+        Rule("embedding", absence.join, "input weight", follows=read.embedding_follows,
+             resize=resize.embedding_resize),
+        *_modules("Embedding EmbeddingBag"), F.embedding, F.embedding_bag,
+    )  # fmt: skip
     add(Rule("emitted", absence.join), assemble, ragged_group_norm, RaggedGroupNorm)
     add(
         Rule("combine", absence.join),

@@ -7,16 +7,23 @@ from typing import Any
 
 def conv_resize(module: Any) -> None:
     outer, inner = module.weight.shape[:2]
-    depthwise = module.groups > 1 and module.groups == module.in_channels
-    if depthwise:
-        module.groups = module.in_channels = outer * module.in_channels // module.out_channels
-    else:
-        module.in_channels = inner * module.groups
-    module.out_channels = outer
+    module.groups = _groups(module, outer, module.out_channels)
+    module.in_channels, module.out_channels = inner * module.groups, outer
 
 
 def conv_transpose_resize(module: Any) -> None:
-    module.in_channels, module.out_channels = module.weight.shape[:2]
+    inner, outer = module.weight.shape[:2]
+    module.groups = _groups(module, inner, module.in_channels)
+    module.in_channels, module.out_channels = inner, outer * module.groups
+
+
+def _groups(module: Any, channels: int, before: int) -> int:
+    """How many groups remain: they go as a whole, so that each keeps its channels."""
+    return 1 if module.groups == 1 else channels // (before // module.groups)
+
+
+def embedding_resize(module: Any) -> None:
+    module.embedding_dim = module.weight.shape[1]
 
 
 def linear_resize(module: Any) -> None:

@@ -16,7 +16,7 @@ import torch
 from .choose import Finalists, check_surrogate, fit_surrogate, measured, shortlist
 from .errors import EdgewiseError, PlanError
 from .evaluate import Engine, Outcome
-from .graph import Graph, Mask
+from .graph import Graph, Mask, Unit
 from .liveness import liveness
 from .objective import Objective
 from .plan import Plan
@@ -342,7 +342,14 @@ def trace_record(graph: Graph) -> dict[str, Any]:
         "granularity": list(graph.granularity),
         "frontend": graph.frontend,
         "units": [unit.name for unit in graph.units],
+        "widths": [_width_record(unit) for unit in graph.units if unit.group],
         "inputs": inputs,
         "constants": {k: v for k, v in program.fixed.items() if isinstance(v, plain)},
         "tensors_only": len(inputs) == len(program.args),
     }
+
+
+def _width_record(unit: Unit) -> list[Any]:
+    """A width as plain data: its channels were ordered by weights that a factory may not have."""
+    slices = [[v, s.axis, list(s.channels)] for v, s in zip(unit.members, unit.slices, strict=True)]
+    return [unit.name, unit.kind, unit.group, slices]

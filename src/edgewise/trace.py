@@ -12,10 +12,11 @@ from .builder import Builder
 from .errors import NoUnitsError, TooLargeError, TraceError, UnknownOperatorError
 from .frontend import FrontEnd, bind, capture
 from .graph import Graph
+from .importance import Importance, l2
 from .probe import batch_size, compare_outputs, reference, run, run_doubled
 from .program import Program, modes_of
 from .refusals import refuse
-from .units import with_units
+from .units import SLICES, with_units
 
 
 def trace(
@@ -26,6 +27,9 @@ def trace(
     granularity: Sequence[str] | str = ("edge", "layer"),
     leaves: Sequence[type[nn.Module] | str] = (),
     frontend: FrontEnd | None = None,
+    slices: int = SLICES,
+    round_to: int = 1,
+    importance: Importance = l2,
 ) -> Graph:
     """The dataflow graph of a model.
 
@@ -42,10 +46,16 @@ def trace(
         args: example inputs, a tuple (or one tensor); dimension 0 is the batch.
         kwargs: example keyword inputs.
         granularity: kinds of units: "edge" (whole connections and branches), "layer" (layers
-            bypassed by identity), or "raw" (every edge by itself).
+            bypassed by identity), "hidden" (inner channels of a branch or MLP), "heads" (attention
+            heads), "channels" (those of a residual stream), or "raw" (every edge by itself).
         leaves: module classes or paths to treat as one operator each; they need a rule, and
             torch.fx.
         frontend: "torch.fx" or "torch.export", to force one; None tries both in this order.
+        slices: nested parts into which each width (hidden, heads, channels) is cut; the most
+            important one always stays. A width of fewer channels is cut into single ones.
+        round_to: what remains of a width is a multiple of this many channels.
+        importance: which channels of a width go first: `ew.importance.l2`, or what
+            `ew.importance.taylor` or `.activation` give, or a function of your own.
 
     Returns:
         The graph; `graph.units` are what a mask can remove.
@@ -54,6 +64,7 @@ def trace(
         TraceError: the model cannot be traced, or the traced program gives other outputs.
         UnknownOperatorError: an operator has no rule; names it, its line and the way out.
         NoUnitsError: nothing in the model can be removed.
+        EdgewiseError: granularity, slices or round_to make no sense for this model.
 
     Example:
         >>> graph = ew.trace(model, (torch.randn(1, 3, 32, 32),))  # doctest: +SKIP
@@ -75,9 +86,9 @@ def trace(
             problems.append(problem)
     else:
         raise _failure(problems)
-    graph = with_units(bare, kinds)
+    graph = with_units(bare, kinds, slices=slices, round_to=round_to, importance=importance)
     if not graph.units:
-        raise NoUnitsError(_why_no_units(model, kinds))
+        raise NoUnitsError(_why_no_units(model, kinds, graph.refused))
     return graph
 
 
@@ -127,14 +138,19 @@ def _graph(
     return Builder(program, once, doubled).build(frontend)
 
 
-def _why_no_units(model: nn.Module, kinds: tuple[str, ...]) -> str:
-    reasons = {
+def _why_no_units(model: nn.Module, kinds: tuple[str, ...], refused: Mapping[str, str]) -> str:
+    widths = "; ".join(f"{name}: {reason}" for name, reason in list(refused.items())[:5])
+    width = f"no width can be cut ({widths or 'no operator produces channels'})"
+    reasons: dict[str, str] = {
         "edge": "every edge lies on every path from input to output (a plain chain), so that "
         "removing any would disconnect the output",
         "layer": "no layer that takes MACs has an output of its input's shape",
         "raw": "it has no edge at all",
+        "channels": width,
+        "hidden": width,
+        "heads": width,
     }
-    why = "; ".join(reasons[kind] for kind in kinds)
+    why = "; ".join(dict.fromkeys(reasons[kind] for kind in kinds))
     more = [kind for kind in ("edge", "layer") if kind not in kinds and "raw" not in kinds]
     hint = f' Try granularity=("edge", "layer"), which offers {more[0]} units too.' if more else ""
     return f"{type(model).__name__} has no unit to remove: {why}.{hint}"

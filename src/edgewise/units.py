@@ -5,26 +5,38 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from .cost import cost_of, full_macs
 from .errors import EdgewiseError
-from .graph import Cost, Graph, Unit
+from .graph import Cost, Graph, Slice, Unit
+from .importance import Importance, l2
 from .liveness import Liveness, alive
+from .widths import WIDTHS, width_units
 
-KINDS = ("edge", "layer", "raw")
+KINDS = ("edge", "layer", *WIDTHS, "raw")
+SLICES = 8
 
 
-def with_units(graph: Graph, granularity: Sequence[str]) -> Graph:
+def with_units(
+    graph: Graph,
+    granularity: Sequence[str],
+    *,
+    slices: int = SLICES,
+    round_to: int = 1,
+    importance: Importance = l2,
+) -> Graph:
     """The graph with the units that a granularity names.
 
     Args:
         graph: vertices and edges.
         granularity: "edge" (series-contracted edges), "layer" (vertices that take MACs and keep
-            their input's shape, bypassed by identity), or "raw" alone (every edge by itself,
-            also those that disconnect the output).
+            their input's shape, bypassed by identity), "channels", "hidden" and "heads" (widths),
+            or "raw" alone (every edge by itself, also those that disconnect the output).
+        slices, round_to, importance: of widths; see `width_units`.
 
     Raises:
-        EdgewiseError: an unknown granularity.
+        EdgewiseError: an unknown granularity; see also `width_units`.
     """
     unknown = [kind for kind in granularity if kind not in KINDS]
     if unknown or not granularity:
@@ -40,8 +52,35 @@ def with_units(graph: Graph, granularity: Sequence[str]) -> Graph:
         units += _edge_units(graph)
     if "layer" in granularity:
         units += _layer_units(graph)
-    units.sort(key=lambda unit: (_position(graph, unit), unit.kind, unit.members))
-    return replace(graph, units=_distinct(units), granularity=tuple(granularity))
+    refused: dict[str, str] = {}
+    if any(kind in WIDTHS for kind in granularity):
+        widths, refused = width_units(graph, granularity, slices, round_to, importance)
+        units += widths
+    units.sort(key=lambda u: (_position(graph, u), u.kind, u.members, -_kept(u)))
+    return replace(graph, units=_distinct(units), granularity=tuple(granularity), refused=refused)
+
+
+def recorded_units(
+    graph: Graph, granularity: Sequence[str], names: Sequence[str], widths: Sequence[Any]
+) -> Graph:
+    """The graph with the units that a plan recorded: their names, and the widths as plain data.
+
+    The channels of a width are those of the record, whatever weights the graph has.
+    """
+    plain = [kind for kind in granularity if kind not in WIDTHS]
+    units = with_units(graph, plain).units if plain else ()
+    known = {unit.name: unit for unit in units}
+    for name, kind, group, slices in widths:
+        members = tuple(int(vertex) for vertex, _, _ in slices)
+        cuts = tuple(Slice(int(axis), tuple(channels)) for _, axis, channels in slices)
+        known[name] = Unit(name, kind, members, Cost(0, 0, 0, 0), cuts, group)
+    found = tuple(known[name] for name in names if name in known)
+    return replace(graph, units=found, granularity=tuple(granularity))
+
+
+def _kept(unit: Unit) -> int:
+    """What a width leaves, by its name: its slices stand in the order of their removal."""
+    return int(unit.name.rpartition("@")[2].partition("/")[0]) if unit.group else 0
 
 
 def _position(graph: Graph, unit: Unit) -> int:

@@ -17,6 +17,7 @@ from .graph import Graph
 from .plan import Plan
 from .rewrite import prune
 from .trace import trace
+from .units import recorded_units
 
 Example = tuple[Any, ...] | Mapping[str, Any]
 
@@ -85,15 +86,9 @@ def retrace(model: nn.Module, plan: Plan, example: Example | None = None) -> Gra
     if example is None and not plan.trace.get("tensors_only"):
         raise PlanError("The plan's model takes more than tensors: pass example=(...) to load it.")
     args, kwargs = _inputs(plan) if example is None else _given(example)
-    graph = trace(
-        model,
-        args,
-        kwargs,
-        granularity=tuple(plan.trace["granularity"]),
-        frontend=plan.trace["frontend"],
-    )
-    offered = set(plan.trace["units"])
-    graph = graph.select(lambda unit: unit.name in offered)
+    raw = trace(model, args, kwargs, granularity="raw", frontend=plan.trace["frontend"])
+    kinds = tuple(plan.trace["granularity"])
+    graph = recorded_units(raw, kinds, plan.trace["units"], plan.trace.get("widths", []))
     if graph.fingerprint != plan.fingerprint:
         raise PlanError(
             f"The plan was made for {plan.provenance.get('model', 'a model')} with graph "

@@ -140,7 +140,7 @@ class Membership:
 
     Args:
         edges: edge → unit.
-        layers: vertex → the unit that bypasses it.
+        layers: vertex → the unit that bypasses it or takes channels from it.
     """
 
     edges: dict[int, int]
@@ -148,11 +148,11 @@ class Membership:
 
 
 def membership(graph: Graph) -> Membership:
-    """The unit of every edge and of every bypassable vertex."""
+    """The unit of every edge and of every vertex that is bypassed or loses channels."""
     found: dict[str, dict[int, int]] = {"edge": {}, "layer": {}}
     for index, unit in enumerate(graph.units):
         for member in unit.members:
-            found[unit.kind].setdefault(member, index)
+            found["edge" if unit.kind == "edge" else "layer"].setdefault(member, index)
     return Membership(found["edge"], found["layer"])
 
 

@@ -13,6 +13,7 @@ from .space import Space
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Score = Callable[[Array], Array]
 _MOVES = 1024
+_ROUNDS = 4  # slices of one width that may make up for a removed unit, or for one put back
 
 
 def descend(
@@ -27,7 +28,8 @@ def descend(
     """The local minimum of a score that steepest descent reaches from a feasible mask.
 
     Moves put one removed unit back, remove one more, or do both; at most 1 024 a step, drawn at
-    random where there are more. A move that leaves the budget or disconnects is never taken.
+    random where there are more. Where none of them helps, a unit that is no width changes and
+    widths make up for it. A move that leaves the budget or disconnects is never taken.
 
     Args:
         space: the feasible masks.
@@ -52,9 +54,43 @@ def descend(
         best, best_value = _first_new(space, moves, values, order, avoid, best, best_value)
         step = next((int(i) for i in order if values[i] >= value or space.allows(moves[i])), None)
         if step is None or values[step] >= value - 1e-12:
+            moves = _exchanges(space, current, score)
+            values = score(space.graph.matrix(moves)) if moves else np.empty(0)
+            order = np.argsort(values, kind="stable")
+            best, best_value = _first_new(space, moves, values, order, avoid, best, best_value)
+            step = int(order[0]) if len(order) else None
+        if step is None or values[step] >= value - 1e-12:
             break
         current, value = moves[step], float(values[step])
     return best
+
+
+def _exchanges(space: Space, mask: Mask, score: Score) -> list[Mask]:
+    """Masks in which one unit that is no width changed, and widths were cut or put back for it.
+
+    Which widths: by what each step alone changes of the score, relative to what it saves.
+    """
+    widths = space.graph.group_of
+    coarse = [u for u in space.free if u not in widths]
+    steps = [u for u in (*space.here(mask), *space.gone(mask)) if u in widths]
+    if not steps or not coarse:
+        return []
+    flipped = [mask.with_kept(u) if mask.bits[u] else mask.with_removed(u) for u in steps]
+    value, *changes = score(space.graph.matrix([mask, *flipped])).tolist()
+    gain = {
+        u: abs(v - value) / max(space.saving(u), 1e-12) for u, v in zip(steps, changes, strict=True)
+    }
+    more = sorted((u for u in steps if not mask.bits[u]), key=lambda u: gain[u])
+    back = sorted((u for u in steps if mask.bits[u]), key=lambda u: -gain[u])
+    found = []
+    for unit in coarse:
+        changed = mask.with_kept(unit) if mask.bits[unit] else mask.with_removed(unit)
+        if not space.connected(changed):
+            continue
+        changed = space.removing(changed, more * _ROUNDS)
+        if space.allows(changed):
+            found.append(space.refilled(changed, back * _ROUNDS))
+    return found
 
 
 def _first_new(
@@ -71,8 +107,7 @@ def _first_new(
 
 
 def _moves(space: Space, mask: Mask, rng: np.random.Generator) -> list[Mask]:
-    gone = [u for u in space.free if mask.bits[u]]
-    here = [u for u in space.free if not mask.bits[u]]
+    gone, here = space.gone(mask), space.here(mask)
     swaps = [(back, more) for back in [None, *gone] for more in [None, *here]][1:]
     if len(swaps) > _MOVES:
         chosen = rng.choice(len(swaps), _MOVES, replace=False)

@@ -79,7 +79,8 @@ def _sample_removed(graph: Graph, n: int, removed: int, rng: np.random.Generator
     while misses < _MISSES:
         if len(found) == n:
             return list(found)
-        mask = graph.mask(int(u) for u in rng.choice(len(graph.units), removed, replace=False))
+        chosen = rng.choice(len(graph.units), removed, replace=False)
+        mask = graph.nest(graph.mask(int(u) for u in chosen))
         new = mask not in found and liveness(graph, mask).connected
         misses = 0 if new else misses + 1
         if new:
@@ -98,7 +99,7 @@ def _sample_removed(graph: Graph, n: int, removed: int, rng: np.random.Generator
 def _one_by_one(graph: Graph, removed: int, rng: np.random.Generator) -> Mask:
     mask = graph.empty
     for unit in rng.permutation(len(graph.units)):
-        more = mask.with_removed(int(unit))
+        more = graph.nest(mask.with_removed(int(unit)))
         if len(mask.removed) < removed and liveness(graph, more).connected:
             mask = more
     return mask

@@ -76,6 +76,25 @@ class Space:
         cost = self.cost(mask)
         return float("inf") if cost is None else self.budget.excess(cost, self.unpruned)
 
+    def next_of(self, mask: Mask, unit: int) -> int | None:
+        """What goes when a unit is to be removed: of a group of widths, the least important."""
+        group = self.graph.group_of.get(unit, (unit,))
+        first = next((u for u in group if not mask.bits[u]), None)
+        return None if first in self.protected else first
+
+    def last_of(self, mask: Mask, unit: int) -> int | None:
+        """What comes back when a unit is to be put back: of a group, the most important."""
+        group = self.graph.group_of.get(unit, (unit,))
+        return next((u for u in reversed(group) if mask.bits[u]), None)
+
+    def gone(self, mask: Mask) -> list[int]:
+        """The units that can be put back one at a time."""
+        return [u for u in self.free if mask.bits[u] and self.last_of(mask, u) == u]
+
+    def here(self, mask: Mask) -> list[int]:
+        """The units that can be removed one at a time."""
+        return [u for u in self.free if not mask.bits[u] and self.next_of(mask, u) == u]
+
     def saving(self, unit: int) -> float:
         """What removing a unit alone saves, relative to the limits."""
         cost = self.graph.units[unit].cost
@@ -91,19 +110,29 @@ class Space:
             BudgetError: the budget is not met when nothing more can be removed; says how far
                 this order got.
         """
-        mask = self.graph.empty
         order = sorted(order, key=lambda unit: self.saving(unit) <= 0)
+        mask = self.removing(self.graph.empty, order)
+        if self.excess(mask) > 0:
+            raise self._impossible(mask)
+        return self.refilled(mask, reversed(order))
+
+    def removing(self, mask: Mask, order: Iterable[int]) -> Mask:
+        """The mask with units of this order removed until the budget is met, if it can be."""
         for unit in order:
             if self.excess(mask) <= 0:
                 break
-            more = mask.with_removed(unit)
-            if unit not in self.protected and self.connected(more):
+            following = self.next_of(mask, unit)
+            if following is not None and self.connected(more := mask.with_removed(following)):
                 mask = more
-        if self.excess(mask) > 0:
-            raise self._impossible(mask)
-        for unit in reversed(order):
-            if mask.bits[unit] and self.saving(unit) > 0 and self.allows(mask.with_kept(unit)):
-                mask = mask.with_kept(unit)
+        return mask
+
+    def refilled(self, mask: Mask, order: Iterable[int]) -> Mask:
+        """The mask with units of this order put back as long as the budget stays met."""
+        for unit in order:
+            last = self.last_of(mask, unit)
+            if last is not None and self.saving(last) > 0:
+                less = mask.with_kept(last)
+                mask = less if self.allows(less) else mask
         return mask
 
     def reachable(self) -> Mask:

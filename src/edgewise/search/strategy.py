@@ -136,12 +136,19 @@ def search(
 
 def _opening(space: Space, limit: int) -> list[tuple[str, str, list[Mask]]]:
     graph = space.graph
-    alone = [graph.mask([u]) for u in space.free]
-    valid = [mask for mask in alone if space.connected(mask)]
+    valid = [mask for mask in map(graph.mask, probes(space)) if space.connected(mask)]
     opening = [("leave-one-out", "unpruned", [graph.empty])]
     if len(valid) + 1 <= 0.75 * limit:
         opening.append(("leave-one-out", "leave-one-out", valid))
     return opening
+
+
+def probes(space: Space) -> list[tuple[int, ...]]:
+    """What is removed by itself first: each unit, of each group of widths its lesser half."""
+    single = [(u,) for u in space.free if u not in space.graph.group_of]
+    free = set(space.free)
+    halves = [group[: (len(group) + 1) // 2] for group in space.graph.nested]
+    return [*single, *(half for half in halves if free.issuperset(half))]
 
 
 def _check_unpruned(evaluation: Evaluation) -> None:
@@ -158,16 +165,30 @@ def damages(space: Space, evaluations: Mapping[str, Evaluation]) -> dict[int, fl
     if base is None or base.loss is None:
         return None
     found: dict[int, float] = {}
-    for unit in space.free:
-        mask = space.graph.mask([unit])
+    for units in probes(space):
+        mask = space.graph.mask(units)
+        measured = evaluations.get(str(mask))
         if not space.connected(mask):
-            found[unit] = float("inf")
-            continue
-        alone = evaluations.get(str(mask))
-        if alone is None:
+            damage = float("inf")
+        elif measured is None:
             return None
-        found[unit] = float("inf") if alone.loss is None else alone.loss - base.loss
+        else:
+            damage = float("inf") if measured.loss is None else measured.loss - base.loss
+        found |= _shared_out(space, units, damage)
     return found
+
+
+def _shared_out(space: Space, probed: tuple[int, ...], damage: float) -> dict[int, float]:
+    """A measured damage as that of each unit: of widths by their importance, all of the group."""
+    group = space.graph.group_of.get(probed[0])
+    if group is None:
+        return {probed[0]: damage}
+    units = space.graph.units
+    share = [max(units[u].importance, 0.0) for u in group]
+    known = sum(share[: len(probed)])
+    if known <= 0:  # without scores: as if the damage grew with the square of what is cut
+        share, known = [2.0 * i + 1.0 for i in range(len(group))], float(len(probed) ** 2)
+    return {u: damage * s / known for u, s in zip(group, share, strict=True)}
 
 
 def single_pick(space: Space, evaluations: Mapping[str, Evaluation]) -> Mask | None:
@@ -227,7 +248,10 @@ def fatal_units(space: Space, evaluations: Mapping[str, Evaluation]) -> frozense
     if whole is None or whole.loss is None or base.loss is None:
         return space.protected
     bound = whole.loss - base.loss
-    fatal = {u for u, damage in alone.items() if damage > bound and not pick.bits[u]}
+    fatal = {
+        u for u, damage in alone.items()
+        if damage > bound and not pick.bits[u] and u not in space.graph.group_of
+    }  # fmt: skip
     return space.protected.union(fatal)
 
 

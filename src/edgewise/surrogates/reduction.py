@@ -1,8 +1,8 @@
 """From a Graph to the few ways that masks can tell apart.
 
-A way is kept when none of the units that cut it is removed. Where a layer can be bypassed, its
-vertex is two parallel ways: one through the layer, which the unit cuts, and one around it, which
-is always there. Nodes fed by one way only are contracted, ways between the same nodes that the
+A way is kept when none of the units that cut it is removed. Where a layer can be bypassed or
+loses channels, its vertex is parallel ways: one that each of these units cuts, and one that is
+always there. Nodes fed by one way only are contracted, ways between the same nodes that the
 same units cut are merged, and what lies on no path from an input to an output is dropped: the
 path sum stays the same function of the mask, with fewer terms.
 """
@@ -29,9 +29,11 @@ def _expand(graph: Graph) -> tuple[int, list[Way]]:
     """Nodes in topological order: the source, each vertex (a layer unit's is two), the sink."""
     cut_edge: dict[int, set[int]] = defaultdict(set)
     cut_layer: dict[int, set[int]] = defaultdict(set)
+    cut_width: dict[int, set[int]] = defaultdict(set)
+    cuts = {"edge": cut_edge, "layer": cut_layer}
     for index, unit in enumerate(graph.units):
         for member in unit.members:
-            (cut_edge if unit.kind == "edge" else cut_layer)[member].add(index)
+            cuts.get(unit.kind, cut_width)[member].add(index)
     entry, leave, count = [0] * len(graph.vertices), [0] * len(graph.vertices), 1
     ways: list[Way] = []
     for index, vertex in enumerate(graph.vertices):
@@ -42,11 +44,14 @@ def _expand(graph: Graph) -> tuple[int, list[Way]]:
         for e in graph.inputs[index]:
             tail = leave[graph.edges[e].source]
             ways.append(Way(tail, entry[index], frozenset(cut_edge[e]), e))
+        inside: list[frozenset[int]] = [frozenset((u,)) for u in sorted(cut_width[index])]
         if index in cut_layer:
+            inside.append(frozenset(cut_layer[index]))
+        if inside:
             leave[index] = count
             count += 1
-            ways.append(Way(entry[index], leave[index], frozenset(cut_layer[index]), -1))
-            ways.append(Way(entry[index], leave[index], frozenset(), -1))
+            inside.append(frozenset())
+            ways += [Way(entry[index], leave[index], side, -1) for side in inside]
     sink = count
     ways += [
         Way(leave[i], sink, frozenset(), -1)
