@@ -1,10 +1,9 @@
 """ResNet-56 on CIFAR-10 (JPEG copy) at 20, 30, 40 and 60 % fewer MACs, without training.
 
 Whole branches, hidden channels, and both chosen jointly by edgewise, against one global Taylor
-ranking of the hidden channels and against Torch-Pruning (coupled channels ranked globally by L2,
-group norm or Taylor). Everybody gets the same batch-norm recovery from 500 training images. Each
-seed has search images, calibration images and random numbers of its own; the report split
-(7 000 images) is used once for each final network.
+ranking of the hidden channels. Everybody gets the same batch-norm recovery from 500 training
+images. Each seed has search images, calibration images and random numbers of its own; the report
+split (7 000 images) is used once for each final network.
 
     python benchmarks/widths.py --data ../shared/data --seed 0 --methods taylor joint
     python benchmarks/widths.py --merge
@@ -13,7 +12,6 @@ Finished evaluations are kept in --storage; run the same command again to resume
 """
 
 import argparse
-import copy
 import json
 import sys
 import time
@@ -39,7 +37,6 @@ from resnet_cifar import resnet56
 MACS = (0.8, 0.7, 0.6, 0.4)
 EVALUATIONS, FINALISTS = 48, 8  # at each budget, after the first ones of single units
 KINDS = {"branches": ("edge",), "hidden": ("hidden",), "joint": ("edge", "hidden")}
-RIVALS = ("l2", "group_norm", "taylor")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -134,68 +131,9 @@ def ranking(study: ew.Study) -> list:
     return rows
 
 
-def rival(folder: Path, seed: int, kind: str, splits: ew.Objective) -> list:
-    """Torch-Pruning, its channels ranked globally until the MACs are met."""
-    import torch_pruning as tp
-
-    x, rows = torch.randn(1, 3, 32, 32), []
-    for macs in MACS:
-        model = copy.deepcopy(network(folder)).to(memory_format=torch.contiguous_format)
-        importance = {
-            "l2": lambda: tp.importance.MagnitudeImportance(p=2, group_reduction="first"),
-            "group_norm": lambda: tp.importance.GroupMagnitudeImportance(p=2),
-            "taylor": tp.importance.GroupTaylorImportance,
-        }[kind]()
-        base, _ = tp.utils.count_ops_and_params(model, x)
-        pruner = tp.pruner.BasePruner(
-            model, x, importance, global_pruning=True, pruning_ratio=0.95, iterative_steps=200,
-            ignored_layers=[m for m in model.modules() if isinstance(m, nn.Linear)],
-        )  # fmt: skip
-        batches = data(folder, "train", 2000 * seed, 2000 * seed + 1500, 100)
-        for _ in range(200):
-            if kind == "taylor":
-                model.zero_grad()
-                for inputs, targets in batches[:5]:
-                    F.cross_entropy(model(inputs.contiguous()), targets).backward()
-            pruner.step()
-            left = tp.utils.count_ops_and_params(model, x)[0] / base
-            if left <= macs:
-                break
-        recover(model, calibration(folder, seed)[0][0].contiguous())
-        loss, accuracy = measure(model, splits.splits["report"])
-        rows.append({"macs": macs, "reached_macs": left, "evaluations": 0, "report_loss": loss,
-                     "report_accuracy": accuracy})  # fmt: skip
-        print(kind, rows[-1], flush=True)
-    return rows
-
-
-def recover(model: nn.Module, images: torch.Tensor) -> None:
-    """Statistics of every batch norm from these images, layer by layer."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = None
-    with torch.no_grad():
-        model.train()(images)
-    model.eval()
-
-
-def measure(model: nn.Module, batches: list) -> tuple[float, float]:
-    losses, hits, count = 0.0, 0, 0
-    with torch.no_grad():
-        for inputs, targets in batches:
-            output = model(inputs)
-            losses += float(F.cross_entropy(output, targets, reduction="sum"))
-            hits += int((output.argmax(1) == targets).sum())
-            count += len(targets)
-    return losses / count, hits / count
-
-
 def run(options: argparse.Namespace, method: str) -> list:
     seed, folder = options.seed, options.data
     splits = objective(folder, seed)
-    if method in RIVALS:
-        return rival(folder, seed, method, splits)
     graph = traced(folder, seed, KINDS.get(method, ("hidden",)))
     name = f"widths-{method}-{seed}"
     study = ew.Study(graph, splits, f"sqlite:///{options.storage}-{method}-{seed}.db", name)

@@ -265,7 +265,8 @@ class _Pass:
             to = [a + shift if size == full[a + shift] else None for a, size in enumerate(shape)]
             for axes, ids in labels.items():
                 up = [a for axis in axes if (a := to[axis]) is not None]
-                if len(ins) > 1 and any(a in held for a in up) and vertex.op in ("add", "sub"):
+                known = any(np.array_equal(ids, theirs) for theirs in out.values())
+                if vertex.op in ("add", "sub") and held.intersection(up) and not known:
                     self.joined.append(ids)
                 held.update(up)
                 if not self.pass_on(axes, ids, to, out):
