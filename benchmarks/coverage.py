@@ -9,6 +9,10 @@ the reason stands in its place.
     python benchmarks/coverage.py torchvision --out benchmarks/results/coverage.json
     python benchmarks/coverage.py timm --slice 1/4 --out benchmarks/results/coverage.json
     python benchmarks/coverage.py transformers --only bert --no-onnx
+    python benchmarks/coverage.py timm --widths --out benchmarks/results/coverage.json
+
+With --widths the models also offer hidden channels, heads and coupled channels, in four slices, and
+two random masks of all kinds of units are tried; the result is added to the model's row.
 
 Every model runs in a process of its own, and rows already in --out are replaced.
 """
@@ -22,6 +26,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +100,18 @@ def masks_of(graph: ew.Graph, masks: int) -> dict[str, Any]:
     return {"max_difference": worst, **exact, "problem": "; ".join(dict.fromkeys(problems))}
 
 
+def measure_widths(architecture: Architecture) -> dict[str, Any]:
+    """The widths that a model offers, and whether laws 2 and 3 hold when they are removed too."""
+    torch.manual_seed(0)
+    model, args, kwargs = architecture.build()
+    kinds = ("edge", "hidden", "heads", "channels")
+    graph = ew.trace(model.eval(), args, kwargs, granularity=kinds, slices=4)
+    found = masks_of(graph, 2)
+    sets = Counter(graph.units[group[0]].kind for group in graph.nested)
+    return {"widths": dict(sets), "width_difference": found["max_difference"],
+            "width_problem": found["problem"]}  # fmt: skip
+
+
 def onnx_of(graph: ew.Graph) -> dict[str, Any]:
     small = ew.prune(graph, laws.random_mask(graph, random.Random(1)))
     with tempfile.TemporaryDirectory() as folder:
@@ -113,33 +130,46 @@ def short(text: str) -> str:
     return " ".join(lines[:1] + [line for line in lines[1:] if "other front end" in line])
 
 
-def _worker(pipe: Any, architecture: Architecture, onnx: bool, double: bool) -> None:
+def _worker(pipe: Any, work: Callable[[], dict[str, Any]]) -> None:
     try:
-        pipe.send(measure(architecture, onnx, double))
+        pipe.send(work())
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = "" if isinstance(error, EdgewiseError) else f" at {place.filename}:{place.lineno}"
         pipe.send({"error": short(f"{type(error).__name__}{where}: {error}")})
 
 
-def run(architecture: Architecture, onnx: bool, double: bool = False) -> dict[str, Any]:
-    """A row, measured in another process, which may take too long or die."""
+def elsewhere(work: Callable[[], dict[str, Any]], seconds: float = LIMIT_SECONDS) -> dict[str, Any]:
+    """What work returns in another process, which may take too long or die."""
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe()
-    process = context.Process(target=_worker, args=(there, architecture, onnx, double))
-    begin = time.perf_counter()
+    process = context.Process(target=_worker, args=(there, work))
     process.start()
     there.close()
     row: dict[str, Any]
     try:
-        row = here.recv() if here.poll(LIMIT_SECONDS) else {"error": f"over {LIMIT_SECONDS} s"}
+        row = here.recv() if here.poll(seconds) else {"error": f"over {seconds:g} s"}
     except EOFError:
         row = {"error": "the process died (out of memory?)"}
     process.kill()
     process.join()
+    return row
+
+
+def run(architecture: Architecture, onnx: bool, double: bool = False) -> dict[str, Any]:
+    """A row of the table."""
+    begin = time.perf_counter()
+    row = elsewhere(lambda: measure(architecture, onnx, double))
     names = {"suite": architecture.suite, "name": architecture.name, "family": architecture.family}
     precision = {"precision": "float64"} if double else {}
     return {**names, **precision, **row, "seconds": round(time.perf_counter() - begin, 1)}
+
+
+def run_widths(architecture: Architecture) -> dict[str, Any]:
+    """The part of a row that is about widths."""
+    names = {"suite": architecture.suite, "name": architecture.name}
+    found = elsewhere(lambda: measure_widths(architecture), LIMIT_SECONDS / 9)
+    return {**names, **({"width_problem": found["error"]} if "error" in found else found)}
 
 
 def line(row: dict[str, Any]) -> str:
@@ -160,7 +190,10 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
     def key(row: dict[str, Any]) -> tuple[str, str, str]:
         return row["suite"], row["name"], row.get("precision", "float32")
 
-    merged = {key(row): row for row in [*old, *rows]}
+    merged = {key(row): row for row in old}
+    for row in rows:
+        before = merged.get(key(row), {}) if "width_problem" in row else {}
+        merged[key(row)] = {**before, **row}
     record = {"machine": describe(), "rows": [merged[k] for k in sorted(merged)]}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n")
@@ -173,12 +206,18 @@ def main() -> None:
     parser.add_argument("--only", help="only models whose name contains this")
     parser.add_argument("--out", type=Path, help="the JSON file to add rows to")
     parser.add_argument("--no-onnx", action="store_true")
+    parser.add_argument("--widths", action="store_true", help="add what widths give to the rows")
     parser.add_argument("--double", action="store_true", help="float64, where 1e-10 is allowed")
     options = parser.parse_args()
     part, parts = map(int, options.slice.split("/"))
     chosen = [a for a in SUITES[options.suite]() if not options.only or options.only in a.name]
     rows = []
     for architecture in chosen[part - 1 :: parts]:
+        if options.widths:
+            found = run_widths(architecture)
+            print({k: found[k] for k in found if k != "suite"}, flush=True)
+            write(options.out, [found])
+            continue
         rows.append(run(architecture, not options.no_onnx, options.double))
         print(line(rows[-1]), flush=True)
         if options.out:

@@ -18,6 +18,10 @@ output in float32, 1e-10 in float64), and that parameters and MACs are exactly t
 MACs counted by torch's own counter. *Difference* is the largest of the five. ONNX exports are
 compared with onnxruntime; they were tried up to 30 million parameters.
 
+*Widths* are sets of channels that can be cut as well ("12 hidden, 12 heads"), each in nested slices.
+For each model that has an entry there, two more masks were tried, of branches and widths together;
+✗ marks those that fail.
+
 torchvision: all classification, segmentation, detection and video models. timm: the first model, in
 alphabetical order, of every family (file of `timm.models`). transformers: small configurations.
 
@@ -52,8 +56,8 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
-        "| model | front end | vertices | edges | units | trace | difference | ONNX |",
-        "|---|---|---|---|---|---|---|---|",
+        "| model | front end | vertices | edges | units | widths | trace | difference | ONNX |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         if "error" in row:
@@ -64,10 +68,27 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
         mark = "" if passed(row) else " ✗"
         lines.append(
             f"| {row['name']}{mark} | {row['frontend'].removeprefix('torch.')} | {row['vertices']} "
-            f"| {row['edges']} | {units} | {row['trace_seconds']} s | {row['max_difference']:.1e} "
+            f"| {row['edges']} | {units} | {widths(row)} | {row['trace_seconds']} s "
+            f"| {row['max_difference']:.1e} "
             f"| {export} |"
         )
     return lines
+
+
+def widths(row: dict[str, Any]) -> str:
+    """The sets of channels of a row: nothing where they were not tried."""
+    if row.get("width_problem"):
+        return "✗"
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(row.get("widths", {}).items()))
+
+
+def width_summary(rows: list[dict[str, Any]]) -> str:
+    tried = [row for row in rows if "width_problem" in row]
+    held = [row for row in tried if not row["width_problem"]]
+    return (
+        f"With widths: {len(tried)} models tried, {len(held)} hold, "
+        f"{sum(bool(row.get('widths')) for row in held)} of them offer some."
+    )
 
 
 def reasons(rows: list[dict[str, Any]]) -> list[str]:
@@ -76,6 +97,8 @@ def reasons(rows: list[dict[str, Any]]) -> list[str]:
         name = f"{row['name']} (float64)" if "precision" in row else row["name"]
         if not passed(row):
             lines.append(f"- **{name}** does not work: {plain(row.get('error') or row['problem'])}")
+        elif row.get("width_problem"):
+            lines.append(f"- **{name}** works, but not with widths: {plain(row['width_problem'])}")
         elif row.get("onnx") not in (None, True):
             lines.append(f"- **{name}** works, but is not exported: {plain(row['onnx'])}")
     return lines
@@ -91,6 +114,7 @@ def main() -> None:
     rows, machine = record["rows"], record["machine"]
     words = f"{machine['processor']}, {machine['cores']} cores, torch {machine['torch']}"
     parts = [HEAD.format(machine=words) + "\n".join(summary(rows))]
+    parts += [width_summary(rows)]
     parts += ["## What does not work, and why", "\n".join(reasons(rows))]
     for suite in sorted({row["suite"] for row in rows}):
         chosen = [row for row in rows if row["suite"] == suite and "precision" not in row]

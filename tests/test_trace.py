@@ -42,7 +42,7 @@ def test_raw_granularity_offers_every_edge() -> None:
     with pytest.raises(ew.errors.EdgewiseError, match="cannot be mixed"):
         ew.trace(model, args, granularity=("raw", "edge"))
     with pytest.raises(ew.errors.EdgewiseError, match="must name some of"):
-        ew.trace(model, args, granularity="channels")
+        ew.trace(model, args, granularity="filters")
 
 
 def test_vertices_know_their_source_line() -> None:

@@ -129,7 +129,8 @@ def by_axes(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
 def reshape(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
     """A view of the same elements under another shape (flatten, view, unflatten, squeeze).
 
-    What remains is widened, where it must be, to whole channels of the new axes.
+    What remains is widened, where it must be, to whole channels of the new axes; an axis that grows
+    with the batch has none.
     """
     before, after = (shapes[0] if shapes else None), vertex.shape
     if len(ins) != 1 or ins[0] is None or before is None or after is None:
@@ -138,7 +139,8 @@ def reshape(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
     back: dict[int, Keep] = {}
     for group_in, group_out in _matching_dims(before, after):
         here = [(a, keep) for a, keep in ins[0].keeps if a in group_in]
-        if here:
+        wide = [a for a in group_out if after[a] > 1]
+        if here and not set(vertex.batched).intersection(wide):
             inner, outer = _same_elements(before, after, group_in, group_out, dict(here))
             out |= outer
             back |= inner
