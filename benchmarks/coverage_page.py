@@ -18,9 +18,9 @@ output in float32, 1e-10 in float64), and that parameters and MACs are exactly t
 MACs counted by torch's own counter. *Difference* is the largest of the five. ONNX exports are
 compared with onnxruntime; they were tried up to 30 million parameters.
 
-*Widths* are sets of channels that can be cut as well ("12 hidden, 12 heads"), each in nested slices.
-For each model that has an entry there, two more masks were tried, of branches and widths together;
-✗ marks those that fail.
+*Widths* are sets of channels that can be cut as well ("12 hidden, 12 heads"), in nested
+slices. For each model that has an entry there, two more masks were tried, of branches and widths
+together; ✗ marks those that fail.
 
 torchvision: all classification, segmentation, detection and video models. timm: the first model, in
 alphabetical order, of every family (file of `timm.models`). transformers: small configurations.

@@ -34,8 +34,8 @@ from machine import describe
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from resnet_cifar import resnet56
 
-MACS = (0.8, 0.7, 0.6, 0.4)
-EVALUATIONS, FINALISTS = 48, 8  # at each budget, after the first ones of single units
+MACS = (0.6, 0.7, 0.4, 0.8)
+EVALUATIONS, FINALISTS = 36, 6  # at each budget, after the first ones of single units
 KINDS = {"branches": ("edge",), "hidden": ("hidden",), "joint": ("edge", "hidden")}
 RESULTS = Path(__file__).parent / "results"
 
@@ -100,7 +100,15 @@ def ours(study: ew.Study, seed: int) -> list:
         rows.append(row(study, macs, mask, len(known) - spent, time.time() - begin))
         spent = len(known)
         print(study.name, rows[-1], flush=True)
+        save("-".join(study.name.split("-")[1:-1]), seed, rows)
     return rows
+
+
+def save(method: str, seed: int, rows: list) -> None:
+    """Write what one method gave so far on one seed."""
+    named = [{"method": method, "seed": seed, **r} for r in rows]
+    part = RESULTS / f"widths-part-{method}-{seed}.json"
+    part.write_text(json.dumps({"machine": describe(), "rows": named}, indent=1) + "\n")
 
 
 def row(study: ew.Study, macs: float, mask: ew.Mask, evaluations: int, seconds: float) -> dict:
@@ -174,9 +182,7 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     for method in options.methods:
-        rows = [{"method": method, "seed": options.seed, **r} for r in run(options, method)]
-        part = RESULTS / f"widths-part-{method}-{options.seed}.json"
-        part.write_text(json.dumps({"machine": describe(), "rows": rows}, indent=1) + "\n")
+        save(method, options.seed, run(options, method))
 
 
 if __name__ == "__main__":

@@ -164,26 +164,35 @@ def damages(space: Space, evaluations: Mapping[str, Evaluation]) -> dict[int, fl
     base = evaluations.get(str(space.graph.empty))
     if base is None or base.loss is None:
         return None
-    found: dict[int, float] = {}
+    probed: dict[tuple[int, ...], float] = {}
     for units in probes(space):
         mask = space.graph.mask(units)
         measured = evaluations.get(str(mask))
         if not space.connected(mask):
-            damage = float("inf")
+            probed[units] = float("inf")
         elif measured is None:
             return None
         else:
-            damage = float("inf") if measured.loss is None else measured.loss - base.loss
-        found |= _shared_out(space, units, damage)
+            probed[units] = float("inf") if measured.loss is None else measured.loss - base.loss
+    typical = float(np.median([abs(d) for d in probed.values() if np.isfinite(d)] or [0.0]))
+    found: dict[int, float] = {}
+    for units, damage in probed.items():
+        found |= _shared_out(space, units, damage, typical / 10)
     return found
 
 
-def _shared_out(space: Space, probed: tuple[int, ...], damage: float) -> dict[int, float]:
-    """A measured damage as that of each unit: of widths by their importance, all of the group."""
+def _shared_out(
+    space: Space, probed: tuple[int, ...], damage: float, least: float
+) -> dict[int, float]:
+    """A measured damage as that of each unit: of widths by their importance, all of the group.
+
+    That half a width does no harm does not mean that the other half would do none, which is why
+    widths do `least` damage at least.
+    """
     group = space.graph.group_of.get(probed[0])
     if group is None:
         return {probed[0]: damage}
-    units = space.graph.units
+    damage, units = max(damage, least), space.graph.units
     share = [max(units[u].importance, 0.0) for u in group]
     known = sum(share[: len(probed)])
     if known <= 0:  # without scores: as if the damage grew with the square of what is cut
