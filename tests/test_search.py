@@ -5,12 +5,13 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 
 import edgewise as ew
 from edgewise.errors import BudgetError, MaskError
 from edgewise.records import Evaluation
 from edgewise.search import Space, descend, fatal_units, search
-from edgewise.search.strategy import single_pick
+from edgewise.search.strategy import damages, probes, single_pick
 
 
 def evaluations(graph: ew.Graph, loss) -> dict[str, Evaluation]:
@@ -134,3 +135,23 @@ def test_a_search_measures_no_network_twice(residual: ew.Graph) -> None:
             ask = steps.send([Evaluation(str(m), "search", loss(m)) for m in ask.masks])
     networks = [space.network(mask) for mask in asked]
     assert len(set(networks)) == len(networks) >= 25
+
+
+def test_half_of_each_width_is_probed_and_its_damage_shared_out() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    graph = ew.trace(model, (torch.randn(2, 4),), granularity="hidden", slices=5)
+    space = Space(graph, ew.Budget(macs=0.8))
+    (group,) = graph.nested
+    assert probes(space) == [group[:2]]
+    half = graph.mask(group[:2])
+    for loss in (1.5, 0.5):  # a width whose lesser half helps is not free to be cut to the end
+        known = {
+            str(m): Evaluation(str(m), "search", v) for m, v in ((graph.empty, 1.0), (half, loss))
+        }
+        damage = damages(space, known)
+        assert damage is not None
+        assert all(damage[u] > 0 for u in group)
+        assert sum(damage[u] for u in group[:2]) == pytest.approx(0.5 if loss > 1 else 0.05)
+    pick = single_pick(space, known)
+    assert pick is not None
+    assert graph.nest(pick) == pick
