@@ -29,19 +29,23 @@ doubles = st.sampled_from([torch.float64, torch.float64, torch.float32])
 
 
 def traced(
-    recipe: Recipe, dtype: torch.dtype = torch.float64, frontend: str = "torch.fx"
-) -> tuple[nn.Module, ew.Graph]:
+    recipe: Recipe, dtype: torch.dtype = torch.float64, frontend: str = "torch.fx",
+    kinds: tuple[str, ...] = ("edge", "layer"),
+) -> tuple[nn.Module, ew.Graph]:  # fmt: skip
     """The model and its graph; every edge is a unit where there is no other."""
     model, args = recipe.build(dtype)
     try:
-        return model, ew.trace(model, args, frontend=frontend)
+        return model, ew.trace(model, args, frontend=frontend, granularity=kinds, slices=3)
     except ew.errors.NoUnitsError:
         return model, ew.trace(model, args, frontend=frontend, granularity="raw")
 
 
-def hold(recipe: Recipe, seed: int, checked, dtype=torch.float64, frontend="torch.fx") -> None:
+def hold(
+    recipe: Recipe, seed: int, checked, dtype=torch.float64, frontend="torch.fx",
+    kinds: tuple[str, ...] = ("edge", "layer"),
+) -> None:  # fmt: skip
     """Law 1, and the laws `checked` under three random masks."""
-    model, graph = traced(recipe, dtype, frontend)
+    model, graph = traced(recipe, dtype, frontend, kinds)
     laws.law_nothing_removed(model, graph)
     rng = random.Random(seed)
     for _ in range(3):
@@ -84,6 +88,12 @@ def floats(value) -> list[torch.Tensor]:
 @given(recipes(), seeds, doubles)
 def test_laws_hold(recipe: Recipe, seed: int, dtype: torch.dtype) -> None:
     hold(recipe, seed, QUICK, dtype)
+
+
+@settings(max_examples=80, phases=NO_SHRINKING)
+@given(recipes(), seeds)
+def test_laws_hold_with_widths(recipe: Recipe, seed: int) -> None:
+    hold(recipe, seed, QUICK, kinds=("edge", "layer", "hidden", "heads", "channels"))
 
 
 @settings(max_examples=12)

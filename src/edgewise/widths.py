@@ -66,7 +66,7 @@ def width_units(
         units += found
         if reason:
             refused[graph.vertices[group.places[0].vertex].name] = reason
-    if not units and widest and round_to >= widest:
+    if not units and round_to > 1 and widest and round_to >= widest:
         raise EdgewiseError(
             f"round_to={round_to} leaves nothing to remove: the widest set of channels that can "
             f"be cut has {widest}."
