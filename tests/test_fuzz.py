@@ -22,6 +22,7 @@ from random_models import BATCH, Recipe, random_plan, recipes, write
 LONG = int(os.environ.get("EDGEWISE_FUZZ", "500"))
 QUICK = (laws.law_pruned_is_masked, laws.law_cost_is_exact, laws.law_less_costs_less)
 
+ALL = ("edge", "layer", "hidden", "heads", "channels")
 NO_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)
 
 seeds = st.integers(0, 10**6)
@@ -93,7 +94,7 @@ def test_laws_hold(recipe: Recipe, seed: int, dtype: torch.dtype) -> None:
 @settings(max_examples=80, phases=NO_SHRINKING)
 @given(recipes(), seeds)
 def test_laws_hold_with_widths(recipe: Recipe, seed: int) -> None:
-    hold(recipe, seed, QUICK, kinds=("edge", "layer", "hidden", "heads", "channels"))
+    hold(recipe, seed, QUICK, kinds=ALL)
 
 
 @settings(max_examples=12)
@@ -120,7 +121,7 @@ def test_laws_hold_through_export(recipe: Recipe, seed: int) -> None:
 @given(recipes(), seeds)
 def test_any_batch(recipe: Recipe, seed: int) -> None:
     """A pruned model takes the batches that the model takes."""
-    model, graph = traced(recipe)
+    model, graph = traced(recipe, kinds=ALL)
     args = tuple(torch.cat([a, a[:1]]) for a in graph.program.args)
     try:
         model(*(a.clone() for a in args))
@@ -135,7 +136,7 @@ def test_any_batch(recipe: Recipe, seed: int) -> None:
 @given(recipes(), seeds)
 def test_engine_is_masked(recipe: Recipe, seed: int) -> None:
     """Law 6: many masks measured together give what each gives alone."""
-    _, graph = traced(recipe)
+    _, graph = traced(recipe, kinds=ALL)
     rng = random.Random(seed)
     masks = list({laws.random_mask(graph, rng) for _ in range(5)})
     batch = (graph.program.args, torch.zeros(BATCH))
