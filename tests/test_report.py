@@ -178,6 +178,16 @@ def test_bypassed_layers_are_marked(graph: Graph) -> None:
     assert "blocks.1.conv1 (bypassed)" in page
 
 
+def test_widths_say_what_they_keep() -> None:
+    wide = trace(Net(), torch.randn(2, 3, 8, 8), granularity=("edge", "hidden", "channels"))
+    unit = wide.units[wide.nested[0][0]]
+    page = render(wide, [], plan_of(wide, unit.name), title="Net")
+    kept, size = unit.name.rpartition("@")[2].split("/")
+    assert f"keeps {kept} of {size} channels" in page
+    assert unit.name in page
+    Page(page)
+
+
 def test_names_are_escaped(graph: Graph) -> None:
     evil = "<script>alert('x')</script>\"&\udc80\0"
     vertices = tuple(replace(v, name=f"{v.name}{evil}") for v in graph.vertices)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Literal
 
@@ -181,11 +181,13 @@ class Fate:
         dead: nothing of it is left.
         bypassed: vertices that pass their input on unchanged.
         forwarded: it had several inputs, one is left, and passes through.
+        kept: for vertices that lost channels, how many remain of how many.
     """
 
     dead: bool
     bypassed: tuple[int, ...]
     forwarded: bool
+    kept: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
 
 def fates(blocks: Sequence[Block], rest: Liveness) -> list[Fate]:
@@ -197,6 +199,12 @@ def fates(blocks: Sequence[Block], rest: Liveness) -> list[Fate]:
             rest.forwarded.issuperset(
                 block.vertices[:1] if block.form == "joint" else block.vertices
             ),
+            {
+                i: (keep.count(True), len(keep))
+                for i in block.vertices
+                if (state := rest.states[i]) is not None
+                for _, keep in state.keeps
+            },
         )
         for block in blocks
     ]

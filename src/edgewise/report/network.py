@@ -126,6 +126,9 @@ def _detail(graph: Graph, block: Block, fate: Fate) -> str:
     if fate.bypassed and not fate.dead:
         return f"bypassed: {_bypassed(graph, fate)}"
     shape = figures.shape(block.shape, block.batched)
+    if fate.kept and not fate.dead:
+        kept, size = next(iter(fate.kept.values()))
+        shape = f"{kept} of {size} channels"
     return f"{shape} · {figures.count(block.macs)} MACs" if block.macs else shape
 
 
@@ -258,12 +261,17 @@ def _strike(kind: str, left: float, top: float, right: float, bottom: float) -> 
     return None
 
 
+def _kept(fate: Fate, vertex: int) -> str:
+    """How many channels of a vertex remain, if not all do."""
+    return " (keeps {} of {} channels)".format(*fate.kept[vertex]) if vertex in fate.kept else ""
+
+
 def _title(facts: Facts, block: Block, fate: Fate, members: Membership) -> str:
     graph = facts.graph
     names = [graph.vertices[i].name for i in block.vertices]
     gone = set(fate.bypassed)
     shown = [
-        f"{name} (bypassed)" if i in gone else name
+        f"{name} (bypassed)" if i in gone else f"{name}{_kept(fate, i)}"
         for i, name in zip(block.vertices, names, strict=True)
     ]
     lines = [", ".join(shown), f"gives {figures.shape(block.shape, block.batched)}"]
