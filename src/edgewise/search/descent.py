@@ -12,7 +12,7 @@ from .space import Space
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Score = Callable[[Array], Array]
-_MOVES = 1024
+_MOVES = 256
 _ROUNDS = 4  # slices of one width that may make up for a removed unit, or for one put back
 
 
@@ -27,7 +27,7 @@ def descend(
 ) -> Mask | None:
     """The local minimum of a score that steepest descent reaches from a feasible mask.
 
-    Moves put one removed unit back, remove one more, or do both; at most 1 024 a step, drawn at
+    Moves put one removed unit back, remove one more, or do both; at most 256 a step, drawn at
     random where there are more. Where none of them helps, a unit that is no width changes and
     widths make up for it. A move that leaves the budget or disconnects is never taken.
 
@@ -108,7 +108,8 @@ def _first_new(
 
 def _moves(space: Space, mask: Mask, rng: np.random.Generator) -> list[Mask]:
     gone, here = space.gone(mask), space.here(mask)
-    swaps = [(back, more) for back in [None, *gone] for more in [None, *here]][1:]
+    pairs = [(back, more) for back in [None, *gone] for more in [None, *here]][1:]
+    swaps = [(b, m) for b, m in pairs if b is None or space.may_return(mask, b, m)]
     if len(swaps) > _MOVES:
         chosen = rng.choice(len(swaps), _MOVES, replace=False)
         swaps = [swaps[int(i)] for i in chosen]

@@ -76,6 +76,15 @@ class Space:
         cost = self.cost(mask)
         return float("inf") if cost is None else self.budget.excess(cost, self.unpruned)
 
+    def may_return(self, mask: Mask, unit: int, instead: int | None = None) -> bool:
+        """Whether a unit may come back, for another one, without counting: widths almost add up."""
+        if unit not in self.graph.group_of:
+            return True
+        cost = self.cost(mask)
+        assert cost is not None
+        room = sum(1 - float(getattr(cost, n)) / max(m, 1e-9) for n, m in self.limits.items())
+        return self.saving(unit) / 2 <= room + (0.0 if instead is None else self.saving(instead))
+
     def next_of(self, mask: Mask, unit: int) -> int | None:
         """What goes when a unit is to be removed: of a group of widths, the least important."""
         group = self.graph.group_of.get(unit, (unit,))
@@ -130,7 +139,7 @@ class Space:
         """The mask with units of this order put back as long as the budget stays met."""
         for unit in order:
             last = self.last_of(mask, unit)
-            if last is not None and self.saving(last) > 0:
+            if last is not None and self.saving(last) > 0 and self.may_return(mask, last):
                 less = mask.with_kept(last)
                 mask = less if self.allows(less) else mask
         return mask
