@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from resnet_cifar import resnet56
 
 MACS = (0.6, 0.7, 0.4, 0.8)
-EVALUATIONS, FINALISTS = 36, 6  # at each budget, after the first ones of single units
+EVALUATIONS, FINALISTS = 32, 6  # at each budget, after the first ones of single units
 KINDS = {"branches": ("edge",), "hidden": ("hidden",), "joint": ("edge", "hidden")}
 RESULTS = Path(__file__).parent / "results"
 

@@ -28,7 +28,8 @@ class Evaluation:
         status: "ok", or why it is none: "failed" (an exception), "nan", "out of memory".
         error: what went wrong.
         origin: why this mask was evaluated: "unpruned", "leave-one-out", "sampled", "proposed",
-            "single pick" (the cheapest units by leave-one-out) or "finalist".
+            "single pick" (the cheapest units by leave-one-out), "ranking" (the least important
+            widths) or "finalist".
         predicted: the surrogate's prediction before the evaluation, if there was one.
         deviation: its standard deviation.
         number: position in the study, from 0.

@@ -76,8 +76,10 @@ def search(
 
     First nothing and each unit alone is removed, then the mask of the units that are cheapest by
     themselves. A unit whose removal alone loses more than that whole mask is fatal and protected
-    from then on. Then come random masks at the budget, most of them around that mask, then rounds
-    of proposals: descent on a surrogate's optimistic prediction, some of them very optimistic.
+    from then on. Where there are widths, one ranking of them all by importance is measured too.
+    Then come random masks at the budget, most of them around the mask of cheapest units, then
+    rounds of proposals: descent on a surrogate's optimistic prediction, some of them very
+    optimistic.
 
     Args:
         space: graph and budget.
@@ -118,6 +120,9 @@ def search(
         if question := ask("leave-one-out", "single pick", [pick]):
             note((yield question))
         space = space.protecting(fatal_units(space, known))
+    ranked = ranked_pick(space)
+    if ranked is not None and (question := ask("sampling", "ranking", [ranked])):
+        note((yield question))
     guided = _around_single_pick(space, known, round(settings.samples * settings.guided), rng)
     sampled = guided + sample_at_budget(space, settings.samples - len(guided), rng)
     if question := ask("sampling", "sampled", sampled):
@@ -216,6 +221,17 @@ def single_pick(space: Space, evaluations: Mapping[str, Evaluation]) -> Mask | N
         start = space.reachable()
     rng = np.random.default_rng(0)  # matters only where there are too many moves to try all
     return descend(space, lambda X: np.asarray(X @ weights), start, rng=rng)
+
+
+def ranked_pick(space: Space) -> Mask | None:
+    """The mask at the budget of the least important widths, in one ranking of all; None without."""
+    units = space.graph.units
+    widths = [u for u in space.free if u in space.graph.group_of]
+    order = sorted(widths, key=lambda u: units[u].importance / max(space.saving(u), 1e-12))
+    try:
+        return space.shrink(order) if widths else None
+    except BudgetError:
+        return None
 
 
 def _around_single_pick(
