@@ -27,6 +27,7 @@ import edgewise as ew
 from edgewise.config import DataSection
 from edgewise.datasets import load_batches
 from edgewise.search import Space
+from edgewise.search.strategy import ranked_pick
 from edgewise.sources import load_loss, load_metrics
 from edgewise.tables import Rows
 from machine import describe
@@ -131,10 +132,9 @@ def ranking(study: ew.Study) -> list:
     """Hidden channels by one global Taylor ranking, per MAC saved; nothing is searched."""
     rows = []
     for macs in MACS:
-        space = Space(study.graph, ew.Budget(macs=macs))
-        units = study.graph.units
-        order = sorted(space.free, key=lambda u: units[u].importance / max(space.saving(u), 1e-12))
-        rows.append(row(study, macs, space.shrink(order), 0, 0.0))
+        mask = ranked_pick(Space(study.graph, ew.Budget(macs=macs)))
+        assert mask is not None
+        rows.append(row(study, macs, mask, 0, 0.0))
         print(study.name, rows[-1], flush=True)
     return rows
 

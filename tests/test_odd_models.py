@@ -114,7 +114,7 @@ def test_laws_hold(name: str) -> None:
         check_laws(Branches(MIDDLES[name]()).eval(), (torch.randn(2, 3, 4, 4),), masks=8)
 
 
-def engine_equals_masked(model: nn.Module, x: Tensor) -> None:
+def assert_engine_is_masked(model: nn.Module, x: Tensor) -> None:
     graph = ew.trace(model.eval(), (x,))
     objective = ew.Objective([(x, torch.zeros(len(x)))], loss=lambda o, t: o.square().mean(1))
     masks = [graph.mask([u]) for u in range(len(graph.units))]
@@ -127,7 +127,9 @@ def engine_equals_masked(model: nn.Module, x: Tensor) -> None:
 
 def test_the_engine_keeps_cut_norms_apart() -> None:
     """Groups that different masks leave must not be mixed up."""
-    engine_equals_masked(Branches(MIDDLES["group_norm_without_affine"]()), torch.randn(4, 3, 4, 4))
+    assert_engine_is_masked(
+        Branches(MIDDLES["group_norm_without_affine"]()), torch.randn(4, 3, 4, 4)
+    )
 
 
 def test_the_engine_looks_into_slices() -> None:
@@ -146,7 +148,7 @@ def test_the_engine_looks_into_slices() -> None:
             n, m = x.size(1), x.size(2)
             return out + self.head(a[:, :, :n].mean((2, 3))) * self.head(a[:, :, :m].amax((2, 3)))
 
-    engine_equals_masked(Slices(), torch.randn(4, 3, 6, 6))
+    assert_engine_is_masked(Slices(), torch.randn(4, 3, 6, 6))
 
 
 class Pair(NamedTuple):

@@ -101,20 +101,34 @@ def test_channels_of_tied_embeddings_are_refused_with_the_reason() -> None:
     assert "cannot be cut" in graph.refused["mlp.2"]  # it adds to the tied embedding
 
 
-def test_a_custom_operator_without_a_channel_rule_keeps_its_inputs_whole() -> None:
-    def odd(x: torch.Tensor) -> torch.Tensor:
-        return x.flip(-1).cumsum(-1)
-
+def test_an_operator_that_mixes_channels_keeps_them_whole() -> None:
     class Model(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.b(odd(self.a(x)))
+            return self.b(self.a(x).flip(-1).cumsum(-1))
 
     with pytest.raises(NoUnitsError, match="needs all of them"):
         ew.trace(Model(), (torch.randn(2, 4),), granularity="hidden")
+
+
+class Odd(nn.Module):
+    """An operator whose rule of absence is a function of the user's."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if x.sum() > 0 else x
+
+
+def test_a_custom_operator_without_a_channel_rule_keeps_its_inputs_whole() -> None:
+    def own(vertex, shapes, ins):
+        return ew.absence.join(vertex, shapes, ins)
+
+    ew.register(Odd, ew.Rule("odd_of_test_widths", own))
+    model = nn.Sequential(nn.Linear(4, 8), Odd(), nn.Linear(8, 2))
+    with pytest.raises(NoUnitsError, match="custom operator without a channel rule"):
+        ew.trace(model, (torch.randn(2, 4),), granularity="hidden", leaves=[Odd])
 
 
 @pytest.mark.parametrize("name", ZOO)

@@ -137,7 +137,7 @@ def reshape(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
         return join(vertex, shapes, ins)
     out: dict[int, Keep] = {}
     back: dict[int, Keep] = {}
-    for group_in, group_out in _matching_dims(before, after):
+    for group_in, group_out in matching_dims(before, after):
         here = [(a, keep) for a, keep in ins[0].keeps if a in group_in]
         wide = [a for a in group_out if after[a] > 1]
         if here and not set(vertex.batched).intersection(wide):
@@ -179,7 +179,7 @@ def _through_view(
     return found
 
 
-def _matching_dims(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:
+def matching_dims(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:
     """The smallest runs of dimensions of two shapes with equal numbers of elements."""
     groups: list[tuple[list[int], list[int]]] = []
     i = j = 0

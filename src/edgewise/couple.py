@@ -69,24 +69,24 @@ class _Pass:
         self.heads: list[Ids] = []
         self.joined: list[Ids] = []
         self.writes: dict[Place, Ids] = {}
-        self.reads: dict[Place, list[Ids]] = {}
+        self.reads: dict[Place, Ids] = {}
         self.labels: list[Labels] = []
         self.index = 0
 
     def run(self) -> Coupling:
         for index, vertex in enumerate(self.graph.vertices):
             self.index = index
-            edges = self.graph.inputs[self.index]
+            edges = self.graph.inputs[index]
             ins = [self.labels[self.graph.edges[e].source] for e in edges]
             flow = TABLE.rules[vertex.op].flow
             rule = _RULES.get(flow, _Pass.fix)
             if vertex.shared and flow not in (absence.add, absence.multiply, absence.concat):
                 rule = _Pass.fix
-            out = rule(self, vertex, self.graph.input_shapes[self.index], ins)
+            out = rule(self, vertex, self.graph.input_shapes[index], ins)
             if (axis := produced(vertex)) is not None and (axis,) not in out:
                 assert vertex.shape is not None
                 ids = self.new(vertex.shape[axis])
-                out[axis,] = self.writes[Place(self.index, axis)] = ids
+                out[axis,] = self.writes[Place(index, axis)] = ids
             self.labels.append(out)
         return self.result()
 
@@ -119,7 +119,7 @@ class _Pass:
                 refused[place.vertex] = reasons[int(named[0])]
         return Coupling(
             writes={place: found(ids) for place, ids in self.writes.items()},
-            reads={place: found(lists[0]) for place, lists in self.reads.items()},
+            reads={place: found(ids) for place, ids in self.reads.items()},
             heads=marked(self.heads),
             joined=marked(self.joined),
             refused=refused,
@@ -219,7 +219,7 @@ class _Pass:
 
     def read(self, slot: int, axis: int, ids: Ids) -> None:
         source = self.graph.edges[self.graph.inputs[self.index][slot]].source
-        self.reads.setdefault(Place(source, axis), []).append(ids)
+        self.reads.setdefault(Place(source, axis), ids)
 
     def contract(self, vertex: Vertex, shapes: Any, ins: Sequence[Labels]) -> Labels:
         out: Labels = {}
@@ -321,7 +321,7 @@ class _Pass:
             return self.fix(vertex, shapes, ins)
         out: Labels = {}
         for axes, ids in ins[0].items():
-            for group_in, group_out in absence._matching_dims(before, after):
+            for group_in, group_out in absence.matching_dims(before, after):
                 here = tuple(a for a in axes if a in group_in)
                 if here:
                     held = self.collapse(axes, ids, here) if here != axes else ids

@@ -31,7 +31,7 @@ def register(target: Any, rule: Rule) -> None:
 
     Args:
         target: a function, an `nn.Module` class, "Tensor.name" for a tensor method, or for
-            models that torch.export traces a custom operator, `torch.ops.library.name.default`.
+            models that torch.export traces a custom operator, `torch.ops.mylib.name.default`.
         rule: the rule; `ew.Rule("swish6", flow=ew.absence.by_axes, read=ew.ops.same_axes)` is one
             for an element-wise operator.
 

@@ -56,7 +56,8 @@ def with_units(
     if any(kind in WIDTHS for kind in granularity):
         widths, refused = width_units(graph, granularity, slices, round_to, importance)
         units += widths
-    units.sort(key=lambda u: (_position(graph, u), u.kind, u.members, -_kept(u)))
+    # the sort is stable: widths of one group stay in the order of their removal
+    units.sort(key=lambda unit: (_position(graph, unit), unit.kind, unit.members))
     return replace(graph, units=_distinct(units), granularity=tuple(granularity), refused=refused)
 
 
@@ -76,11 +77,6 @@ def recorded_units(
         known[name] = Unit(name, kind, members, Cost(0, 0, 0, 0), cuts, group)
     found = tuple(known[name] for name in names if name in known)
     return replace(graph, units=found, granularity=tuple(granularity))
-
-
-def _kept(unit: Unit) -> int:
-    """What a width leaves, by its name: its slices stand in the order of their removal."""
-    return int(unit.name.rpartition("@")[2].partition("/")[0]) if unit.group else 0
 
 
 def _position(graph: Graph, unit: Unit) -> int:

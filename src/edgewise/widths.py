@@ -12,7 +12,7 @@ import numpy as np
 from .cost import cost_of
 from .couple import Coupling, Place, couple
 from .errors import EdgewiseError
-from .graph import Graph, Slice, Unit, UnitKind
+from .graph import Cost, Graph, Slice, Unit, UnitKind
 from .importance import Importance, Scores
 from .liveness import Liveness, alive, narrowed
 
@@ -56,13 +56,14 @@ def width_units(
     refused = {graph.vertices[v].name: reason for v, reason in coupling.refused.items()}
     scores = importance(graph, tuple(coupling.writes), tuple(coupling.reads))
     whole = alive(graph, set(), set())
+    base = cost_of(graph, whole)
     units: list[Unit] = []
     widest = 0
     for group in _groups(graph, coupling, scores, whole):
         if group.kind not in kinds:
             continue
         widest = max(widest, _channels(group))
-        found, reason = _slices(graph, group, slices, round_to)
+        found, reason = _slices(graph, group, base, slices, round_to)
         units += found
         if reason:
             refused[graph.vertices[group.places[0].vertex].name] = reason
@@ -103,10 +104,7 @@ def _groups(graph: Graph, coupling: Coupling, scores: Scores, whole: Liveness) -
 def _class_scores(coupling: Coupling, scores: Scores) -> dict[int, float]:
     total: dict[int, float] = defaultdict(float)
     for place, values in scores.items():
-        ids = coupling.writes.get(place) if place in coupling.writes else coupling.reads[place]
-        if place in coupling.reads and place in coupling.writes:
-            ids = coupling.writes[place]
-        assert ids is not None
+        ids = coupling.writes[place] if place in coupling.writes else coupling.reads[place]
         for one, value in zip(ids.tolist(), np.asarray(values, dtype=float).tolist(), strict=True):
             total[one] += value
     return total
@@ -132,7 +130,7 @@ def kept_levels(count: int, wide: int, slices: int, round_to: int) -> list[int]:
 
 
 def _slices(
-    graph: Graph, group: Group, slices: int, round_to: int
+    graph: Graph, group: Group, base: Cost, slices: int, round_to: int
 ) -> tuple[list[Unit], str | None]:
     """The nested units of one width; none and a reason where liveness does not carry it through."""
     count, wide = len(group.classes), len(group.classes[0][0])
@@ -140,7 +138,6 @@ def _slices(
     levels = kept_levels(count, wide, slices, round_to)
     if not levels:
         return [], f"{count * wide} channels cannot be cut to a smaller multiple of {round_to}"
-    base = cost_of(graph, alive(graph, set(), set()))
     units: list[Unit] = []
     before = count
     for kept in levels:
