@@ -2,8 +2,8 @@
 
 Whole branches, hidden channels, and both chosen jointly by edgewise, against one global Taylor
 ranking of the hidden channels. Everybody gets the same batch-norm recovery from 500 training
-images. Each seed has search images, calibration images and random numbers of its own; the report
-split (7 000 images) is used once for each final network.
+images. Seeds share the 1 000 search images, and have calibration images and random numbers of
+their own; the report split (7 000 images) is used once for each final network.
 
     python benchmarks/widths.py --data ../shared/data --seed 0 --methods taylor joint
     python benchmarks/widths.py --merge
@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from resnet_cifar import resnet56
 
 MACS = (0.6, 0.7, 0.4, 0.8)
-EVALUATIONS, FINALISTS = 32, 6  # at each budget, after the first ones of single units
+EVALUATIONS, FINALISTS = 40, 5  # at each budget, after the first ones of single branches
 KINDS = {"branches": ("edge",), "hidden": ("hidden",), "joint": ("edge", "hidden")}
 RESULTS = Path(__file__).parent / "results"
 
@@ -58,9 +58,8 @@ def calibration(folder: Path, seed: int) -> list:
 
 
 def objective(folder: Path, seed: int) -> ew.Objective:
-    start = 250 * (seed % 3)
     return ew.Objective(
-        data(folder, "test", start, start + 500, 100),
+        data(folder, "test", 0, 1000, 100),
         loss=load_loss("cross_entropy"),
         metrics=load_metrics(["accuracy"]),
         recovery=ew.Recovery("batchnorm", calibration(folder, seed)),
@@ -93,7 +92,8 @@ def ours(study: ew.Study, seed: int) -> list:
     for macs in MACS:
         begin = time.time()
         budget = ew.Budget(macs=macs)
-        first = 1 + len({u.group or u.name for u in study.graph.units}) if macs == MACS[0] else 0
+        single = [u for u in study.graph.units if not u.group]
+        first = 1 + len(single) if macs == MACS[0] else 0
         study.run(evaluations=first + EVALUATIONS, budget=budget, seed=seed)
         plan = study.plan(budget, finalists=FINALISTS)
         mask = study.graph.mask(bits=plan.bits)

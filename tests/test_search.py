@@ -11,7 +11,7 @@ import edgewise as ew
 from edgewise.errors import BudgetError, MaskError
 from edgewise.records import Evaluation
 from edgewise.search import Space, descend, fatal_units, search
-from edgewise.search.strategy import damages, probes, single_pick
+from edgewise.search.strategy import damages, probes, ranked_pick, single_pick
 
 
 def evaluations(graph: ew.Graph, loss) -> dict[str, Evaluation]:
@@ -137,21 +137,38 @@ def test_a_search_measures_no_network_twice(residual: ew.Graph) -> None:
     assert len(set(networks)) == len(networks) >= 25
 
 
-def test_half_of_each_width_is_probed_and_its_damage_shared_out() -> None:
+def test_the_damage_of_the_ranking_is_shared_out_among_widths() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
     graph = ew.trace(model, (torch.randn(2, 4),), granularity="hidden", slices=5)
     space = Space(graph, ew.Budget(macs=0.8))
-    (group,) = graph.nested
-    assert probes(space) == [group[:2]]
-    half = graph.mask(group[:2])
-    for loss in (1.5, 0.5):  # a width whose lesser half helps is not free to be cut to the end
+    assert probes(space) == []
+    ranked = ranked_pick(space)
+    assert ranked is not None
+    for loss in (1.5, 0.5):  # a ranking that happens to help does not make all widths free
         known = {
-            str(m): Evaluation(str(m), "search", v) for m, v in ((graph.empty, 1.0), (half, loss))
+            str(m): Evaluation(str(m), "search", v) for m, v in ((graph.empty, 1.0), (ranked, loss))
         }
         damage = damages(space, known)
         assert damage is not None
-        assert all(damage[u] > 0 for u in group)
-        assert sum(damage[u] for u in group[:2]) == pytest.approx(0.5 if loss > 1 else 0.05)
+        assert all(damage[u] > 0 for u in graph.nested[0])
+        assert sum(damage[u] for u in ranked.removed) == pytest.approx(0.5 if loss > 1 else 0.01)
     pick = single_pick(space, known)
     assert pick is not None
     assert graph.nest(pick) == pick
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_widths_removed_by_bisection_are_those_removed_one_by_one(seed: int) -> None:
+    parts = [torch.nn.Linear(6, 16), torch.nn.ReLU(), torch.nn.Linear(16, 16), torch.nn.ReLU()]
+    model = torch.nn.Sequential(*parts, torch.nn.Linear(16, 2))
+    graph = ew.trace(model, (torch.randn(2, 6),), granularity=("layer", "hidden"), slices=8)
+    space = Space(graph, ew.Budget(macs=0.5))
+    order = np.random.default_rng(seed).permutation(space.free).tolist()
+    slow = graph.empty
+    for unit in order:
+        following = space.next_of(slow, unit)
+        if space.excess(slow) > 0 and following is not None:
+            more = slow.with_removed(following)
+            slow = more if space.connected(more) else slow
+    assert space.removing(graph.empty, order) == slow
+    assert graph.nest(slow) == slow

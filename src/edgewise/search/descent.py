@@ -13,6 +13,7 @@ from .space import Space
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Score = Callable[[Array], Array]
 _MOVES = 256
+_TRIED = 4  # units that are no widths, tried together with widths that make up for them
 _ROUNDS = 4  # slices of one width that may make up for a removed unit, or for one put back
 
 
@@ -83,7 +84,7 @@ def _exchanges(space: Space, mask: Mask, score: Score) -> list[Mask]:
     more = sorted((u for u in steps if not mask.bits[u]), key=lambda u: gain[u])
     back = sorted((u for u in steps if mask.bits[u]), key=lambda u: -gain[u])
     found = []
-    for unit in coarse:
+    for unit in _promising(space, mask, score, coarse, float(np.median(list(gain.values())))):
         changed = mask.with_kept(unit) if mask.bits[unit] else mask.with_removed(unit)
         if not space.connected(changed):
             continue
@@ -91,6 +92,16 @@ def _exchanges(space: Space, mask: Mask, score: Score) -> list[Mask]:
         if space.allows(changed):
             found.append(space.refilled(changed, back * _ROUNDS))
     return found
+
+
+def _promising(
+    space: Space, mask: Mask, score: Score, coarse: Sequence[int], price: float
+) -> list[int]:
+    """The few units whose change is expected to pay, when widths save at this price."""
+    flipped = [mask.with_kept(u) if mask.bits[u] else mask.with_removed(u) for u in coarse]
+    values = score(space.graph.matrix(flipped))
+    saves = np.array([-space.saving(u) if mask.bits[u] else space.saving(u) for u in coarse])
+    return [coarse[int(i)] for i in np.argsort(values - price * saves, kind="stable")[:_TRIED]]
 
 
 def _first_new(

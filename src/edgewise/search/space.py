@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 import numpy as np
 
@@ -11,6 +13,8 @@ from ..errors import BudgetError
 from ..graph import Cost, Graph, Mask
 from ..liveness import liveness
 from ..records import Budget
+
+SLACK = 0.9  # of a width's estimated saving must fit into the budget, before it is counted
 
 
 class Space:
@@ -77,13 +81,21 @@ class Space:
         return float("inf") if cost is None else self.budget.excess(cost, self.unpruned)
 
     def may_return(self, mask: Mask, unit: int, instead: int | None = None) -> bool:
-        """Whether a unit may come back, for another one, without counting: widths almost add up."""
+        """Whether a width may come back, for another unit, without counting.
+
+        What widths save almost adds up; `SLACK` of it is left to the exact count.
+        """
         if unit not in self.graph.group_of:
             return True
         cost = self.cost(mask)
         assert cost is not None
-        room = sum(1 - float(getattr(cost, n)) / max(m, 1e-9) for n, m in self.limits.items())
-        return self.saving(unit) / 2 <= room + (0.0 if instead is None else self.saving(instead))
+        left = sum(float(getattr(cost, n)) / max(m, 1e-9) for n, m in self.limits.items())
+        whole = sum(float(getattr(self.unpruned, n)) / max(m, 1e-9) for n, m in self.limits.items())
+        room = len(self.limits) - left
+        alone = sum(self.saving(u) for u in mask.removed)
+        real = min((whole - left) / alone, 1.0) if alone > 0 else 1.0
+        more = 0.0 if instead is None else self.saving(instead)
+        return SLACK * real * self.saving(unit) <= room + real * more
 
     def next_of(self, mask: Mask, unit: int) -> int | None:
         """What goes when a unit is to be removed: of a group of widths, the least important."""
@@ -126,14 +138,32 @@ class Space:
         return self.refilled(mask, reversed(order))
 
     def removing(self, mask: Mask, order: Iterable[int]) -> Mask:
-        """The mask with units of this order removed until the budget is met, if it can be."""
-        for unit in order:
+        """The mask with units of this order removed until the budget is met, if it can be.
+
+        Widths never disconnect, so a run of them is removed as a whole and the place where the
+        budget is met is found by bisection.
+        """
+        for widths, run in groupby(order, key=lambda unit: unit in self.graph.group_of):
             if self.excess(mask) <= 0:
                 break
-            following = self.next_of(mask, unit)
-            if following is not None and self.connected(more := mask.with_removed(following)):
-                mask = more
+            steps = list(self._steps(mask, run, check=not widths))
+            enough = bisect_left(steps, True, key=lambda more: self.excess(more) <= 0)
+            mask = steps[min(enough, len(steps) - 1)] if steps else mask
         return mask
+
+    def _steps(self, mask: Mask, order: Iterable[int], check: bool) -> Iterator[Mask]:
+        """The mask after each removal, in this order, up to the budget if each is checked."""
+        for unit in order:
+            following = self.next_of(mask, unit)
+            if following is None:
+                continue
+            more = mask.with_removed(following)
+            if check and not self.connected(more):
+                continue
+            mask = more
+            yield mask
+            if check and self.excess(mask) <= 0:
+                return
 
     def refilled(self, mask: Mask, order: Iterable[int]) -> Mask:
         """The mask with units of this order put back as long as the budget stays met."""

@@ -26,6 +26,8 @@ class Predictor(Protocol):
     def predict_link(self, X: Array, return_std: bool = False) -> Any: ...
 
 
+LEAST = 0.01  # of the unpruned loss: harm that the ranked mask is taken to do at least
+SPREAD = 0.5  # of the importance of groups of widths, in nats
 FitFunction = Callable[[Sequence[Evaluation], Space], Predictor]
 
 
@@ -45,7 +47,8 @@ class Settings:
 
     Args:
         samples: random masks at the budget before the first surrogate.
-        guided: share of them drawn around the single pick instead of uniformly.
+        guided: share of them drawn around the single pick instead of uniformly; all of them
+            where there are widths.
         round: masks proposed at a time.
         explore: share of a round that is proposed with great optimism.
         starts: descents for each proposal.
@@ -74,12 +77,12 @@ def search(
 ) -> Generator[Ask, Sequence[Evaluation], None]:
     """Ask for evaluations until `limit` of them are there.
 
-    First nothing and each unit alone is removed, then the mask of the units that are cheapest by
-    themselves. A unit whose removal alone loses more than that whole mask is fatal and protected
-    from then on. Where there are widths, one ranking of them all by importance is measured too.
-    Then come random masks at the budget, most of them around the mask of cheapest units, then
-    rounds of proposals: descent on a surrogate's optimistic prediction, some of them very
-    optimistic.
+    First nothing and each unit alone is removed; widths are not tried one by one, but all in one
+    ranking by importance. Then comes the mask of the units that are cheapest by themselves. A
+    unit whose removal alone loses more than that whole mask is fatal and protected from then on.
+    Then come random masks at the budget, most of them around the mask of cheapest units (all of
+    them where there are widths), then rounds of proposals: descent on a surrogate's optimistic
+    prediction, some of them very optimistic.
 
     Args:
         space: graph and budget.
@@ -116,14 +119,15 @@ def search(
             note((yield question))
         if origin == "unpruned":
             _check_unpruned(known[str(space.graph.empty)])
+    ranked = ranked_pick(space)
+    if ranked is not None and (question := ask("sampling", "ranking", [ranked])):
+        note((yield question))
     if (pick := single_pick(space, known)) is not None:
         if question := ask("leave-one-out", "single pick", [pick]):
             note((yield question))
         space = space.protecting(fatal_units(space, known))
-    ranked = ranked_pick(space)
-    if ranked is not None and (question := ask("sampling", "ranking", [ranked])):
-        note((yield question))
-    guided = _around_single_pick(space, known, round(settings.samples * settings.guided), rng)
+    share = 1.0 if space.graph.nested else settings.guided
+    guided = _guided(space, known, round(settings.samples * share), rng)
     sampled = guided + sample_at_budget(space, settings.samples - len(guided), rng)
     if question := ask("sampling", "sampled", sampled):
         note((yield question))
@@ -141,19 +145,16 @@ def search(
 
 def _opening(space: Space, limit: int) -> list[tuple[str, str, list[Mask]]]:
     graph = space.graph
-    valid = [mask for mask in map(graph.mask, probes(space)) if space.connected(mask)]
+    valid = [mask for u in probes(space) if space.connected(mask := graph.mask([u]))]
     opening = [("leave-one-out", "unpruned", [graph.empty])]
     if len(valid) + 1 <= 0.75 * limit:
         opening.append(("leave-one-out", "leave-one-out", valid))
     return opening
 
 
-def probes(space: Space) -> list[tuple[int, ...]]:
-    """What is removed by itself first: each unit, of each group of widths its lesser half."""
-    single = [(u,) for u in space.free if u not in space.graph.group_of]
-    free = set(space.free)
-    halves = [group[: (len(group) + 1) // 2] for group in space.graph.nested]
-    return [*single, *(half for half in halves if free.issuperset(half))]
+def probes(space: Space) -> list[int]:
+    """What is removed by itself first: each unit that is not a width."""
+    return [u for u in space.free if u not in space.graph.group_of]
 
 
 def _check_unpruned(evaluation: Evaluation) -> None:
@@ -165,44 +166,37 @@ def _check_unpruned(evaluation: Evaluation) -> None:
 
 
 def damages(space: Space, evaluations: Mapping[str, Evaluation]) -> dict[int, float] | None:
-    """What removing each unit alone adds to the loss (inf where it failed); None if unknown."""
+    """What removing each unit alone adds to the loss (inf where it failed); None if unknown.
+
+    The damage that the ranked mask does is shared out among all widths by importance.
+    """
     base = evaluations.get(str(space.graph.empty))
     if base is None or base.loss is None:
         return None
-    probed: dict[tuple[int, ...], float] = {}
-    for units in probes(space):
-        mask = space.graph.mask(units)
+    found: dict[int, float] = {}
+    for unit in probes(space):
+        mask = space.graph.mask([unit])
         measured = evaluations.get(str(mask))
         if not space.connected(mask):
-            probed[units] = float("inf")
+            found[unit] = float("inf")
         elif measured is None:
             return None
         else:
-            probed[units] = float("inf") if measured.loss is None else measured.loss - base.loss
-    typical = float(np.median([abs(d) for d in probed.values() if np.isfinite(d)] or [0.0]))
-    found: dict[int, float] = {}
-    for units, damage in probed.items():
-        found |= _shared_out(space, units, damage, typical / 10)
-    return found
+            found[unit] = float("inf") if measured.loss is None else measured.loss - base.loss
+    return found | _width_damages(space, evaluations, base.loss)
 
 
-def _shared_out(
-    space: Space, probed: tuple[int, ...], damage: float, least: float
+def _width_damages(
+    space: Space, evaluations: Mapping[str, Evaluation], base: float
 ) -> dict[int, float]:
-    """A measured damage as that of each unit: of widths by their importance, all of the group.
-
-    That half a width does no harm does not mean that the other half would do none, which is why
-    widths do `least` damage at least.
-    """
-    group = space.graph.group_of.get(probed[0])
-    if group is None:
-        return {probed[0]: damage}
-    damage, units = max(damage, least), space.graph.units
-    share = [max(units[u].importance, 0.0) for u in group]
-    known = sum(share[: len(probed)])
-    if known <= 0:  # without scores: as if the damage grew with the square of what is cut
-        share, known = [2.0 * i + 1.0 for i in range(len(group))], float(len(probed) ** 2)
-    return {u: damage * s / known for u, s in zip(group, share, strict=True)}
+    shares = {u: max(space.graph.units[u].importance, 0.0) for u in space.graph.group_of}
+    ranked = ranked_pick(space)
+    measured = evaluations.get(str(ranked)) if ranked else None
+    if ranked is None or measured is None or measured.loss is None:
+        return shares
+    gone = sum(shares[u] for u in ranked.removed if u in shares)
+    scale = max(measured.loss - base, LEAST * abs(base)) / gone if gone > 0 else 1.0
+    return {u: scale * share for u, share in shares.items() if u not in space.protected}
 
 
 def single_pick(space: Space, evaluations: Mapping[str, Evaluation]) -> Mask | None:
@@ -224,20 +218,28 @@ def single_pick(space: Space, evaluations: Mapping[str, Evaluation]) -> Mask | N
 
 
 def ranked_pick(space: Space) -> Mask | None:
-    """The mask at the budget of the least important widths, in one ranking of all; None without."""
-    units = space.graph.units
+    """The mask of the least important widths, in one ranking of all; None without widths.
+
+    It is at the budget, or as near to it as half of every width comes.
+    """
+    units, free = space.graph.units, set(space.free)
     widths = [u for u in space.free if u in space.graph.group_of]
     order = sorted(widths, key=lambda u: units[u].importance / max(space.saving(u), 1e-12))
     try:
         return space.shrink(order) if widths else None
     except BudgetError:
-        return None
+        halves = [u for g in space.graph.nested if free.issuperset(g) for u in g[: len(g) // 2]]
+        mask = space.graph.mask(halves)
+        return mask if halves and space.connected(mask) else None
 
 
-def _around_single_pick(
+def _guided(
     space: Space, evaluations: Mapping[str, Evaluation], count: int, rng: np.random.Generator
 ) -> list[Mask]:
-    """Masks that would be the single pick if the damages were others, as interactions make them."""
+    """Masks that would be the single pick if the damages were others, as interactions make them.
+
+    The widths of one group err together, since what was mistaken of one is so of the next.
+    """
     alone = damages(space, evaluations)
     if alone is None:
         return []
@@ -247,9 +249,11 @@ def _around_single_pick(
         return []
     floor = float(np.median(finite)) * 0.1
     for _ in range(4 * count):
-        noise = np.exp(rng.normal(size=len(space.free)))
-        rank = {u: max(alone[u], floor) * n for u, n in zip(space.free, noise, strict=True)}
-        order = sorted(space.free, key=lambda u: rank[u] / max(space.saving(u), 1e-12))
+        noise = dict(zip(space.free, np.exp(rng.normal(size=len(space.free))), strict=True))
+        for group in space.graph.nested:
+            noise |= dict.fromkeys(group, float(np.exp(SPREAD * rng.normal())))
+        rank = {u: max(alone[u], 0.0 if u in space.graph.group_of else floor) for u in space.free}
+        order = sorted(space.free, key=lambda u: rank[u] * noise[u] / max(space.saving(u), 1e-12))
         try:
             found[space.shrink(order)] = None
         except BudgetError:
@@ -295,7 +299,13 @@ def propose(
     for number in range(settings.round):
         bold = number < explore
         optimism = settings.boldness if bold else settings.optimism * abs(float(rng.normal()))
-        mask = _propose_one(space, model, best, frozenset(seen), settings.starts, optimism, rng)
+        top = [space.graph.mask(bits=e.mask) for e in best[:5]]
+        starts = [top[int(rng.integers(len(top)))]] if top else []
+        if space.graph.nested:  # what is drawn uniformly is far from everything good
+            starts += _guided(space, known, settings.starts // 2 - len(starts), rng)
+        else:
+            starts += sample_at_budget(space, settings.starts - len(starts), rng)
+        mask = _propose_one(space, model, starts, frozenset(seen), optimism, rng)
         if mask is not None:
             chosen.append(mask)
             seen.add(space.network(mask))
@@ -308,8 +318,8 @@ def feasible(space: Space, known: Mapping[str, Evaluation]) -> list[Evaluation]:
 
 
 def _propose_one(
-    space: Space, model: Predictor, best: Sequence[Evaluation], seen: frozenset[int],
-    starts: int, optimism: float, rng: np.random.Generator,
+    space: Space, model: Predictor, starts: Sequence[Mask], seen: frozenset[int], optimism: float,
+    rng: np.random.Generator,
 ) -> Mask | None:  # fmt: skip
     """The unseen mask that descent on an optimistic prediction finds from several starts."""
 
@@ -317,10 +327,7 @@ def _propose_one(
         mean, std = model.predict_link(X, return_std=True)
         return np.asarray(mean - optimism * std)
 
-    top = [space.graph.mask(bits=e.mask) for e in best[:5]]
-    picked = [top[int(rng.integers(len(top)))]] if top else []
-    picked += sample_at_budget(space, starts - len(picked), rng)
-    ends = [descend(space, score, start, rng=rng, avoid=seen) for start in picked]
+    ends = [descend(space, score, start, rng=rng, avoid=seen) for start in starts]
     found = [mask for mask in ends if mask is not None]
     if not found:
         return None

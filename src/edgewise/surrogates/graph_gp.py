@@ -11,6 +11,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ..graph import Graph
+from .coordinates import Coordinates
 from .flow import path_kernel
 from .marginal import JITTER, Posterior, Prior, fit_process, square_root
 from .observations import (
@@ -31,15 +32,18 @@ ROWS = 2048  # masks predicted at a time, to bound memory
 NEGLIGIBLE = 1e-3  # of the target's variance: not worth the time the path kernel takes
 
 # Normal priors (mean, std) of the log variances, for a target of unit variance: the constant,
-# the path-sum prediction, single units, paths, pairs of paths.
-SCALES = ((1.0, 1.0), (0.0, 2.0), (-1.0, 1.5), (-1.0, 1.5), (-1.0, 1.5))
-PATHS, PAIRS = 3, 4
+# the path-sum prediction, single coordinates, all widths together, paths, pairs of paths.
+SCALES = ((1.0, 1.0), (0.0, 2.0), (-1.0, 1.5), (-1.0, 2.0), (-1.0, 1.5), (-1.0, 1.5))
+PATHS, PAIRS = 4, 5
 
 
 class GraphGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """Gaussian process whose prior mean and covariance know the graph.
 
-    target = β₀ + β₁ · m̂(M) + GP(0, s₁ M·M' + s₂ K + s₃ K∘K + s₄ exp(-Σ_e w_e |M_e - M'_e|)) + ε.
+    target = β₀ + β₁ · m̂(M) + GP(0, s₁ c·c' + s₂ t·t' + s₃ K + s₄ K∘K + s₅ exp(-Σ w|c - c'|)) + ε.
+    c are coordinates of the mask: M_e for each edge or layer, and for each group of nested widths
+    how much importance is gone, Σ importance_e · M_e, all in one unit; t is the sum over groups,
+    what a ranking by importance alone would go by.
     m̂ is the prediction of a (saturating) `PathSum`, for the training masks cross-fitted in five
     folds so that its coefficient is honest; K is the path kernel with τ = ½a + ½/indegree
     (Takimoto & Warmuth 2003), and K∘K its products of two paths; the last term says which units
@@ -96,10 +100,13 @@ class GraphGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         standard = (target - self.shift_) / self.scale_
         self.path_sum_ = fit_path_sum(self.flow_, masks, standard, saturate=True)
         self.train_mean_ = self._cross_fitted(masks, standard)
+        self.coordinates_ = Coordinates.of(self.graph, masks)
         self.tau_ = 0.5 * self.path_sum_.weights + 0.5 / self.flow_.indegree
         self.paths_ = True
         kernels = self._kernels(masks, masks, self.train_mean_, self.train_mean_)
-        self.posterior_ = fit_process(masks, standard, kernels, Prior(SCALES, hamming=True))
+        prior = Prior(SCALES, hamming=True)
+        weights = self.coordinates_.weights
+        self.posterior_ = fit_process(masks, standard, kernels, prior, weights)
         self.paths_ = float(self.posterior_.scales[[PATHS, PAIRS]].sum()) > NEGLIGIBLE
         self.relevance_ = self.posterior_.relevance
         self.noise_ = float(np.sqrt(self.posterior_.noise)) * self.scale_
@@ -127,7 +134,9 @@ class GraphGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _kernels(self, X: Array, Z: Array, mean_x: Array, mean_z: Array) -> list[Array]:
         """The kernels of SCALES between masks X and Z with their m̂, each [n_X, n_Z]."""
-        given = [np.ones((len(X), len(Z))), np.outer(mean_x, mean_z), X @ Z.T]
+        (single_x, total_x), (single_z, total_z) = map(self.coordinates_.values, (X, Z))
+        given = [np.ones((len(X), len(Z))), np.outer(mean_x, mean_z)]
+        given += [single_x @ single_z.T, np.outer(total_x, total_z)]
         if not self.paths_:
             return given
         paths = path_kernel(self.flow_, self.tau_, self.flow_.keep(X), self.flow_.keep(Z))
@@ -174,7 +183,8 @@ class GraphGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def _prior_variance(self, masks: Array, mean: Array) -> Array:
         """[n_masks] variance of the latent function before any data."""
         assert self.posterior_ is not None
-        diagonal = [np.ones(len(masks)), mean**2, masks.sum(axis=1)]
+        single, total = self.coordinates_.values(masks)
+        diagonal = [np.ones(len(masks)), mean**2, (single**2).sum(axis=1), total**2]
         if self.paths_:
             # keep is 0 or 1, so keep · keep' of a mask with itself is a path sum with weights τ
             paths = self.flow_.forward(self.tau_, self.flow_.keep(masks))[-1]

@@ -1,7 +1,8 @@
 """Gaussian processes over masks, with hyper-parameters by penalised marginal likelihood.
 
 The covariance is a non-negative sum of given kernels plus, if asked for, a Hamming kernel with
-one relevance per unit: s_h · exp(-Σ_e w_e |M_e - M'_e|). On binary inputs this is the ARD squared
+one relevance per coordinate: s_h · exp(-Σ_e w_e |M_e - M'_e|), where units of one coordinate
+share w up to a fixed weight. On binary inputs this is the ARD squared
 exponential, the ARD Laplace kernel, and every other product of per-unit kernels with correlation
 exp(-w_e).
 """
@@ -45,7 +46,7 @@ class Posterior:
         masks: [n, n_units] training masks.
         scales: variances of the given kernels.
         hamming: variance of the Hamming kernel (0 if absent).
-        relevance: w [n_units].
+        relevance: w [n_units]: of its coordinate, times the unit's weight in it.
         noise: noise variance.
         factor: [n, n] lower Cholesky factor of the covariance of the observations.
         alpha: [n] covariance⁻¹ · target.
@@ -88,7 +89,9 @@ def weighted_hamming(X: Array, Z: Array, relevance: Array) -> Array:
 
 
 @single_threaded
-def fit_process(X: Array, target: Array, kernels: list[Array], prior: Prior) -> Posterior:
+def fit_process(
+    X: Array, target: Array, kernels: list[Array], prior: Prior, weights: Array
+) -> Posterior:
     """The process whose hyper-parameters maximise marginal likelihood times prior.
 
     Args:
@@ -96,8 +99,9 @@ def fit_process(X: Array, target: Array, kernels: list[Array], prior: Prior) -> 
         target: [n], about zero mean and unit variance.
         kernels: given kernels, each [n, n].
         prior: as many scales as kernels.
+        weights: [n_units, n_coordinates] of the units in each coordinate of the Hamming kernel.
     """
-    evidence = _Evidence(X, target, kernels, prior)
+    evidence = _Evidence(X, target, kernels, prior, weights)
     start = evidence.start()
     result = minimize(
         evidence,
@@ -112,18 +116,19 @@ def fit_process(X: Array, target: Array, kernels: list[Array], prior: Prior) -> 
 
 @dataclass(frozen=True)
 class _Evidence:
-    """Negative log posterior of φ = [log scales, log noise, (log s_h, μ, δ_e)], log w = μ + δ."""
+    """Negative log posterior of φ = [log scales, log noise, (log s_h, μ, δ_c)], log w = μ + δ."""
 
     X: Array
     target: Array
     kernels: list[Array]
     prior: Prior
+    weights: Array
 
     def _means_stds(self) -> tuple[Array, Array]:
         pairs = [*self.prior.scales, self.prior.noise]
         if self.prior.hamming:
             pairs += [self.prior.hamming_scale, self.prior.relevance]
-            pairs += [(0.0, SPREAD)] * self.X.shape[1]
+            pairs += [(0.0, SPREAD)] * self.weights.shape[1]
         means, stds = np.array(pairs).T
         return means, stds
 
@@ -139,7 +144,7 @@ class _Evidence:
             values[:k],
             float(values[k]),
             float(np.exp(phi[k + 1])),
-            np.exp(phi[k + 2] + phi[k + 3 :]),
+            self.weights @ np.exp(phi[k + 2] + phi[k + 3 :]),
         )
 
     def __call__(self, phi: Array) -> tuple[float, Array]:
@@ -167,7 +172,9 @@ class _Evidence:
             rows = weight.sum(axis=1)
             # Σ_ij G_ij |x_ie - x_je| = 2 Σ_i (G 1)_i x_ie - 2 (xᵀ G x)_ee on binary masks
             by_unit = rows @ self.X - np.einsum("ne,ne->e", self.X, weight @ self.X)
-            by_log = -relevance * by_unit
+            by_log = -np.exp(phi[len(scales) + 2 + 1 :] + phi[len(scales) + 2]) * (
+                by_unit @ self.weights
+            )
             slopes += [0.5 * float(rows.sum()), float(by_log.sum()), *by_log]
         return float(value), np.array(slopes) + z / stds
 
