@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 
 import edgewise as ew
 import jobs
+from edgewise.engine import EngineOptions
 from edgewise.evaluate import Engine
 from edgewise.rewrite import compare, relative_difference
 from edgewise.testing import ZOO, build, random_mask
@@ -33,7 +34,7 @@ def test_engine_equals_one_mask_at_a_time(name: str, seed: int) -> None:
         (tuple(a[1:] for a in args), torch.zeros(1)),
     ]
     objective = ew.Objective(halves, loss=first)
-    for outcome in Engine(graph, objective, chunk=4).evaluate(masks):
+    for outcome in Engine(graph, objective, EngineOptions(chunk=4)).evaluate(masks):
         record = outcome.evaluation
         assert record.ok, record.error
         full = ew.masked(graph, graph.mask(bits=record.mask)).eval()

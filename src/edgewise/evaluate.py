@@ -1,34 +1,29 @@
 """Measuring many masks: only live operators run, and masks share what they have in common.
 
-A node of a lowered program is identified by what it computes: its operator, its weights, and the
-identities of its inputs. Masks that agree on everything upstream of an operator therefore share
-its value, whatever the shape of the graph. Masks are visited in an order in which neighbours
-agree on as much of the beginning of the network as possible, and a value is kept exactly as long
-as a later mask still reads it.
+A step of a program is identified by what it computes: its operator, its weights, and the steps it
+reads. Masks that agree on everything upstream of an operator therefore share its value, whatever
+the shape of the graph. Masks are visited in an order in which neighbours agree on as much of the
+beginning of the network as possible, and a value is kept exactly as long as a later mask still
+reads it.
 """
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import fx, nn
-from torch.utils import _pytree as pytree
 
+from .engine import EngineOptions, visiting_order
+from .engine.pieces import choose, join
+from .engine.run import Run
+from .engine.steps import Compiler, Program
 from .errors import ObjectiveError
 from .graph import Graph, Mask
-from .liveness import liveness
-from .lower import Lowered, lower
 from .objective import Measurement, Objective
 from .program import copies_of
 from .records import Evaluation, Split, Status
-
-Key = int
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @dataclass(frozen=True)
@@ -41,50 +36,11 @@ class Outcome:
 
 
 @dataclass
-class _Program:
-    """A lowered program with the identity of every node's value."""
+class _Answer:
+    """What one mask gave so far: an output a piece, or the exception that ended it."""
 
-    mask: Mask
-    lowered: Lowered
-    keys: dict[fx.Node, Key] = field(default_factory=dict)
-    recover: set[fx.Node] = field(default_factory=set)
-
-    @property
-    def nodes(self) -> list[fx.Node]:
-        return list(self.keys)
-
-    @property
-    def placeholders(self) -> list[fx.Node]:
-        return [node for node in self.keys if node.op == "placeholder"]
-
-    @property
-    def output(self) -> fx.Node:
-        return next(reversed(self.keys))
-
-    def missing(self, goals: Sequence[fx.Node], known: Container[Key]) -> list[fx.Node]:
-        """The nodes to run for these goals, in order, when some values are known."""
-        wanted = set(goals)
-        queue = list(goals)
-        while queue:
-            for source in queue.pop().all_input_nodes:
-                if self.keys[source] not in known and source not in wanted:
-                    wanted.add(source)
-                    queue.append(source)
-        return [node for node in self.keys if node in wanted]
-
-
-@dataclass
-class _Cache:
-    """Values by identity, each dropped after the last mask that reads it."""
-
-    values: dict[Key, Any] = field(default_factory=dict)
-    readers: Counter[Key] = field(default_factory=Counter)
-
-    def release(self, keys: Iterable[Key]) -> None:
-        for key in keys:
-            self.readers[key] -= 1
-            if self.readers[key] <= 0:
-                self.values.pop(key, None)
+    outputs: list[Any] = field(default_factory=list)
+    seconds: float = 0.0
 
 
 class Engine:
@@ -93,15 +49,25 @@ class Engine:
     Args:
         graph: the traced graph; its weights are used as they are, in eval mode.
         objective: what to measure.
-        chunk: how many masks share their computations at a time when the data are several batches.
+        options: memory, layout and the like.
+
+    Raises:
+        ObjectiveError: the data do not give the inputs that the traced model takes.
     """
 
-    def __init__(self, graph: Graph, objective: Objective, chunk: int = 32) -> None:
-        self.graph, self.objective, self.chunk = graph, objective, chunk
-        self.cut: dict[Any, Any] = {}
-        self.numbers: dict[Any, Key] = {}
+    def __init__(
+        self, graph: Graph, objective: Objective, options: EngineOptions | None = None
+    ) -> None:
+        self.graph, self.objective = graph, objective
+        self.options = options or EngineOptions()
         graph.program.module.eval()
         self._check_inputs()
+        search = [inputs for inputs, _ in objective.splits["search"]]
+        self.pieces = choose(graph, self.options, search)
+        recovers = objective.recovery.kind == "batchnorm"
+        self.compiler = Compiler(graph, recovers)
+        whole = [join(objective.recovery.batches)] if recovers else []
+        self.calibration = [self.pieces.laid_out(part) for _, part in self.pieces.of(whole)]
 
     def _check_inputs(self) -> None:
         """Raise ObjectiveError unless the data give as many inputs as the traced model takes."""
@@ -128,110 +94,59 @@ class Engine:
         Yields:
             One outcome a mask, in an order of the engine's choice.
         """
-        order = sorted(masks, key=lambda mask: mask.bits)
-        for begin in range(0, len(order), self.chunk):
-            yield from self._evaluate_chunk(order[begin : begin + self.chunk], split, tensors)
-            self.numbers.clear()
-            self.cut.clear()
+        order, chunk = visiting_order(self.graph, masks), self.options.chunk
+        for begin in range(0, len(order), chunk):
+            yield from self._evaluate_chunk(order[begin : begin + chunk], split, tensors)
+            self.compiler.forget()
 
     def _evaluate_chunk(
         self, masks: Sequence[Mask], split: Split, tensors: bool
     ) -> Iterator[Outcome]:
-        batches = [inputs for inputs, _ in self.objective.splits[split]]
         programs, failed = self._programs(masks, split)
         yield from failed
-        run = _Run(programs, self.objective.recovery.batches)
-        outputs: list[list[Any]] = [[] for _ in programs]
-        seconds = [0.0 for _ in programs]
-        for number, batch in enumerate(batches):
-            last = number == len(batches) - 1
-            for position, value, spent in run.batch(batch):
-                seconds[position] += spent
-                outputs[position].append(value)
-                if last:
-                    yield self._outcome(
-                        programs[position], outputs[position], split, seconds[position],
-                        run.recovered(programs[position]) if tensors else {},
-                    )  # fmt: skip
-                    outputs[position] = []
+        run = Run(programs, self.calibration, self.options.limit)
+        answers = [_Answer() for _ in programs]
+        parts = self.pieces.of(inputs for inputs, _ in self.objective.splits[split])
+        numbers = [number for number, _ in parts]
+        for index, (_, part) in enumerate(parts):
+            for position, value, seconds in run.piece(self.pieces.laid_out(part)):
+                program, answer = programs[position], answers[position]
+                answer.outputs.append(value)
+                answer.seconds += seconds
+                if index == len(parts) - 1:
+                    answers[position] = _Answer()
+                    yield self._outcome(program, answer, numbers, split, tensors)
 
-    def _programs(
-        self, masks: Sequence[Mask], split: Split
-    ) -> tuple[list[_Program], list[Outcome]]:
+    def _programs(self, masks: Sequence[Mask], split: Split) -> tuple[list[Program], list[Outcome]]:
         programs, failed = [], []
         for mask in masks:
             try:
-                programs.append(self._program(mask))
+                programs.append(self.compiler.program(mask))
             except Exception as error:  # noqa: BLE001 - one bad mask must not end the study
                 failed.append(self._failure(mask, split, error, 0.0))
         return programs, failed
 
-    def _program(self, mask: Mask) -> _Program:
-        alive = liveness(self.graph, mask).require_connected()
-        lowered = lower(self.graph, alive, self.cut)
-        program = _Program(mask, lowered)
-        touched: set[fx.Node] = set()
-        once = Counter(n.target for n in lowered.graph.nodes if n.op == "call_module")
-        for node in lowered.graph.nodes:
-            if self._changed(node, lowered, alive, touched):
-                touched.add(node)
-                if self._is_batch_norm(node, lowered) and once[node.target] == 1:
-                    program.recover.add(node)
-            program.keys[node] = self._key(node, program)
-        return program
-
-    def _changed(self, node: fx.Node, lowered: Lowered, alive: Any, touched: set[fx.Node]) -> bool:
-        """Whether a removal lies upstream of a node."""
-        if any(source in touched for source in node.all_input_nodes):
-            return True
-        index = lowered.vertices.get(node.name)
-        if index is None:
-            return False
-        sources = [self.graph.edges[e].source for e in self.graph.inputs[index]]
-        whole = all(alive.wants[e] is not None for e in self.graph.inputs[index])
-        skipped = any(s in alive.bypassed or s in alive.forwarded for s in sources)
-        return (
-            not whole
-            or skipped
-            or any(not w.full for e in self.graph.inputs[index] if (w := alive.wants[e]))
-        )
-
-    def _is_batch_norm(self, node: fx.Node, lowered: Lowered) -> bool:
-        if self.objective.recovery.kind != "batchnorm" or node.op != "call_module":
-            return False
-        module = lowered.attributes[str(node.target)]
-        return isinstance(module, _BATCH_NORMS) and module.running_mean is not None
-
-    def _key(self, node: fx.Node, program: _Program) -> Key:
-        """A number that stands for what the node computes."""
-
-        def known(value: Any) -> Any:
-            if isinstance(value, slice):
-                return ("slice", *map(known, (value.start, value.stop, value.step)))
-            return ("node", program.keys[value]) if isinstance(value, fx.Node) else repr(value)
-
-        arguments = pytree.tree_map(known, (list(node.args), dict(node.kwargs)))
-        target: Any = node.target
-        if node.op in ("call_module", "get_attr"):
-            target = program.lowered.attributes[str(node.target)]
-        same = target if isinstance(target, str) else id(target)
-        what = (node.op, same, repr(arguments), node in program.recover)
-        return self.numbers.setdefault(what, len(self.numbers))
-
     def _outcome(
-        self, program: _Program, outputs: Sequence[Any], split: Split, seconds: float,
-        tensors: Mapping[str, torch.Tensor],
-    ) -> Outcome:  # fmt: skip
-        broken = next((value for value in outputs if isinstance(value, Exception)), None)
+        self, program: Program, answer: _Answer, numbers: Sequence[int], split: Split, tensors: bool
+    ) -> Outcome:
+        """What a mask gave on all pieces, `numbers` saying of which batch each is, as a record."""
+        mask, seconds = program.mask, answer.seconds
+        broken = next((value for value in answer.outputs if isinstance(value, Exception)), None)
         if broken is not None:
-            return self._failure(program.mask, split, broken, seconds)
+            return self._failure(mask, split, broken, seconds)
         try:
+            batches = [
+                join(
+                    [value for value, n in zip(answer.outputs, numbers, strict=True) if n == number]
+                )
+                for number in range(len(self.objective.splits[split]))
+            ]
             with torch.no_grad():  # copies, since the loss may write and masks may share outputs
-                own = copies_of(list(outputs))
-                measured = self.objective.measure(own, split)
+                measured = self.objective.measure(copies_of(batches), split)
         except Exception as error:  # noqa: BLE001 - user code may raise anything
-            return self._failure(program.mask, split, error, seconds)
-        return Outcome(self._record(program.mask, split, measured, seconds), measured.each, tensors)
+            return self._failure(mask, split, error, seconds)
+        record = self._record(mask, split, measured, seconds)
+        return Outcome(record, measured.each, program.recovered if tensors else {})
 
     def _record(
         self, mask: Mask, split: Split, measured: Measurement, seconds: float
@@ -258,129 +173,3 @@ class Engine:
         )
         record = Evaluation(str(mask), split, None, {}, 0, seconds, status, text[:2000])
         return Outcome(record)
-
-
-class _Run:
-    """Executes programs on one batch after another, sharing values between them."""
-
-    def __init__(
-        self, programs: Sequence[_Program], calibration: Sequence[tuple[Any, ...]]
-    ) -> None:
-        self.programs = programs
-        self.reads = self._plan()
-        self.statistics: dict[Key, tuple[torch.Tensor, torch.Tensor]] = {}
-        recovers = any(program.recover for program in programs)
-        self.calibration = _join(calibration) if recovers else None
-
-    def _plan(self) -> list[set[Key]]:
-        """For every program the values it reads, if what earlier programs computed is kept."""
-        seen: set[Key] = set()
-        reads = []
-        for program in self.programs:
-            run = program.missing([program.output], seen)
-            reads.append({program.keys[s] for node in run for s in node.all_input_nodes})
-            seen.update(program.keys[node] for node in run)
-        return reads
-
-    def batch(self, inputs: tuple[Any, ...]) -> Iterator[tuple[int, Any, float]]:
-        """(program, its output or the exception it raised, seconds) for one batch."""
-        readers = Counter(key for keys in self.reads for key in keys)
-        evaluated, calibrated = _Cache({}, readers.copy()), _Cache({}, readers.copy())
-        for position, program in enumerate(self.programs):
-            begin = time.perf_counter()
-            value: Any
-            try:
-                with torch.no_grad():
-                    self._calibrate(program, position, calibrated)
-                    goals = [program.output]
-                    value = self._execute(program, position, goals, inputs, evaluated)
-            except Exception as error:  # noqa: BLE001 - recorded with its mask
-                value = error
-            evaluated.release(self.reads[position])
-            calibrated.release(self.reads[position])
-            yield position, value, time.perf_counter() - begin
-        self.calibration = None
-
-    def _calibrate(self, program: _Program, position: int, cache: _Cache) -> None:
-        """Run the calibration batch up to the last batch norm without statistics."""
-        goals = [n for n in program.nodes if n in program.recover]
-        goals = [n for n in goals if program.keys[n] not in self.statistics]
-        if goals and self.calibration is not None:
-            self._execute(program, position, goals, self.calibration, cache)
-
-    def _execute(
-        self, program: _Program, position: int, goals: Sequence[fx.Node],
-        inputs: tuple[Any, ...], cache: _Cache,
-    ) -> Any:  # fmt: skip
-        """Run what is missing for the goals; returns the value of the last."""
-        run = program.missing(goals, cache.values.keys())
-        uses = Counter(program.keys[s] for node in run for s in node.all_input_nodes)
-        arguments = dict(zip(program.placeholders, inputs, strict=False))
-        local: dict[Key, Any] = {}
-        value: Any = None
-        for node in run:
-            key = program.keys[node]
-            value = arguments.get(node) if node.op == "placeholder" else (
-                self._node(program, node, local, cache)
-            )  # fmt: skip
-            local[key] = value
-            if cache.readers[key] > (key in self.reads[position]):
-                cache.values[key] = value
-            for source in node.all_input_nodes:
-                used = program.keys[source]
-                uses[used] -= 1
-                if uses[used] == 0:
-                    local.pop(used, None)
-        return value
-
-    def _node(self, program: _Program, node: fx.Node, local: dict[Key, Any], cache: _Cache) -> Any:
-        def read(n: fx.Node) -> Any:
-            key = program.keys[n]
-            return local[key] if key in local else cache.values[key]
-
-        args: Any
-        kwargs: Any
-        args, kwargs = fx.map_arg((node.args, node.kwargs), read)
-        if node.op == "output":
-            return args[0]
-        if node.op == "get_attr":
-            return program.lowered.attributes[str(node.target)]
-        if node.op == "call_function":
-            return node.target(*args, **kwargs)  # type: ignore[operator]
-        if node.op == "call_method":
-            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        module = program.lowered.attributes[str(node.target)]
-        if node in program.recover:
-            return self._batch_norm(module, program.keys[node], args[0])
-        return module(*args, **kwargs)
-
-    def _batch_norm(self, module: Any, key: Key, x: torch.Tensor) -> torch.Tensor:
-        """Normalise with the statistics of the calibration batch, which comes first."""
-        if key not in self.statistics:
-            axes = [axis for axis in range(x.ndim) if axis != 1]
-            self.statistics[key] = (x.mean(axes), x.var(axes, unbiased=True))
-        mean, var = self.statistics[key]
-        return nn.functional.batch_norm(
-            x, mean, var, module.weight, module.bias, False, 0.0, module.eps
-        )
-
-    def recovered(self, program: _Program) -> dict[str, torch.Tensor]:
-        """The recovered tensors of a program, by the names they have in the pruned model."""
-        found: dict[str, torch.Tensor] = {}
-        for node in program.recover:
-            mean, var = self.statistics[program.keys[node]]
-            found[f"{node.target}.running_mean"] = mean.clone()
-            found[f"{node.target}.running_var"] = var.clone()
-        return found
-
-
-def _join(batches: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
-    """All calibration batches as one."""
-    if len(batches) == 1:
-        return batches[0]
-
-    def join(*parts: Any) -> Any:
-        return torch.cat(parts) if isinstance(parts[0], torch.Tensor) else parts[0]
-
-    joined: tuple[Any, ...] = pytree.tree_map(join, *batches)
-    return joined

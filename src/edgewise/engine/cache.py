@@ -1,0 +1,68 @@
+"""Values that later masks read, each kept until the last of them, within a limit of memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from .steps import Step
+
+
+class Memory:
+    """Bytes that several caches hold together, and what they may hold."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.held = limit, 0
+
+
+class Cache:
+    """Values by step.
+
+    What does not fit is dropped, the oldest first: in the order of a trie it is the last to be
+    read again.
+
+    Args:
+        readers: how many masks will read each step's value.
+        memory: shared with other caches.
+    """
+
+    def __init__(self, readers: Counter[Step], memory: Memory) -> None:
+        self.readers, self.memory = readers, memory
+        self.values: dict[Step, Any] = {}
+        self._sizes: dict[Step, int] = {}
+
+    def keep(self, step: Step, value: Any) -> None:
+        """Keep a value, if it fits."""
+        size = size_of(value)
+        while self.values and self.memory.held + size > self.memory.limit:
+            self._drop(next(iter(self.values)))
+        if self.memory.held + size <= self.memory.limit:
+            self.values[step], self._sizes[step] = value, size
+            self.memory.held += size
+
+    def release(self, steps: Iterable[Step]) -> None:
+        """One mask has read these steps, or never will."""
+        for step in steps:
+            self.readers[step] -= 1
+            if self.readers[step] <= 0 and step in self.values:
+                self._drop(step)
+
+    def clear(self) -> None:
+        """Drop everything."""
+        for step in list(self.values):
+            self._drop(step)
+
+    def _drop(self, step: Step) -> None:
+        del self.values[step]
+        self.memory.held -= self._sizes.pop(step)
+
+
+def size_of(value: Any) -> int:
+    """Bytes that the tensors in a value keep alive; a view keeps all of what it shows a part of."""
+    leaves = (leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor))
+    stores = {s.data_ptr(): s.nbytes() for s in (leaf.untyped_storage() for leaf in leaves)}
+    return sum(stores.values())

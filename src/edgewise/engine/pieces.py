@@ -1,0 +1,130 @@
+"""Batches as pieces that fit the cache of a processor, with the memory layout it likes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from ..graph import Graph
+from ..program import copies_of, leaves_of
+from ..rewrite import TOLERANCE, relative_difference
+from .options import EngineOptions
+
+Inputs = tuple[Any, ...]
+_BYTES, _LEAST = 4 * 2**20, 16  # of the largest activation in a piece; examples in a piece
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """How batches are cut.
+
+    Args:
+        examples: in a piece at most; None leaves batches whole.
+        channels_last: whether images lie in memory with their channels last.
+    """
+
+    examples: int | None
+    channels_last: bool
+
+    def of(self, batches: Iterable[Inputs]) -> list[tuple[int, Inputs]]:
+        """(number of the batch, inputs) of all pieces, pieces of a batch as equal as can be."""
+        found = []
+        for number, inputs in enumerate(batches):
+            size = batch_size(inputs)
+            count = 1 if self.examples is None else math.ceil(size / self.examples)
+            found += [(number, part) for part in cut(inputs, max(count, 1))]
+        return found
+
+    def laid_out(self, inputs: Inputs) -> Inputs:
+        """The inputs in the memory layout of these pieces."""
+        if not self.channels_last:
+            return inputs
+
+        def convert(value: Any) -> Any:
+            image = isinstance(value, torch.Tensor) and value.ndim == 4
+            return value.contiguous(memory_format=torch.channels_last) if image else value
+
+        found: Inputs = pytree.tree_map(convert, inputs)
+        return found
+
+
+def choose(graph: Graph, options: EngineOptions, batches: Sequence[Inputs]) -> Pieces:
+    """How to cut and lay out batches, from the network, the first batch and the options.
+
+    No clock is asked, so that every process that measures a mask gets the same bits.
+    """
+    module: nn.Module = graph.program.module
+    leaves = pytree.tree_leaves((batches[:1], list(module.parameters())))
+    local = all(v.device.type == "cpu" for v in leaves if isinstance(v, torch.Tensor))
+    images = local and any(isinstance(part, nn.Conv2d) for part in module.modules())
+    examples = options.piece or (_examples(graph) if local else None)
+    return Pieces(
+        examples if examples and treats_examples_alone(module, batches[0]) else None,
+        images if options.channels_last is None else options.channels_last,
+    )
+
+
+def _examples(graph: Graph) -> int:
+    """Examples whose largest activation has some megabytes."""
+    sizes = [math.prod(v.shape) * v.itemsize for v in graph.vertices if v.shape is not None]
+    return max(_BYTES // max(*sizes, 1), _LEAST)
+
+
+def treats_examples_alone(module: nn.Module, inputs: Inputs) -> bool:
+    """Whether a network gives for a few examples together what it gives for each half of them."""
+    few = cut(inputs, max(batch_size(inputs) // 4, 1))[0]
+    if batch_size(few) < 2:
+        return True  # nothing to cut
+    try:
+        with torch.no_grad():
+            whole = module(*copies_of(few))
+            parts = join([module(*copies_of(half)) for half in cut(few, 2)])
+    except Exception:  # noqa: BLE001 - a network that takes one batch size may raise anything
+        return False
+    pairs = list(zip(leaves_of(whole), leaves_of(parts), strict=False))
+    return bool(pairs) and all(_equal(a, b) for a, b in pairs)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if not isinstance(a, torch.Tensor):
+        return bool(a == b)
+    return relative_difference(a, b) <= TOLERANCE.get(a.dtype, 0.0)
+
+
+def batch_size(inputs: Inputs) -> int:
+    """Dimension 0 of the first tensor; tensors of another size there are not batched."""
+    leaves = pytree.tree_leaves(inputs)
+    return next((int(v.shape[0]) for v in leaves if isinstance(v, torch.Tensor) and v.ndim), 1)
+
+
+def cut(inputs: Inputs, count: int) -> list[Inputs]:
+    """Inputs as parts of almost equal numbers of examples."""
+    size = batch_size(inputs)
+    ends = [size * i // count for i in range(count + 1)]
+
+    def part(value: Any, begin: int, end: int) -> Any:
+        batched = isinstance(value, torch.Tensor) and value.ndim and value.shape[0] == size
+        return value[begin:end] if batched else value
+
+    return [
+        tuple(pytree.tree_map(lambda v, b=b, e=e: part(v, b, e), inputs))
+        for b, e in zip(ends, ends[1:], strict=False)
+        if e > b or count == 1
+    ]
+
+
+def join(outputs: Sequence[Any]) -> Any:
+    """The outputs of parts as those of the whole."""
+    if len(outputs) == 1:
+        return outputs[0]
+
+    def joined(*parts: Any) -> Any:
+        return torch.cat(parts) if isinstance(parts[0], torch.Tensor) else parts[0]
+
+    return pytree.tree_map(joined, *outputs)

@@ -1,0 +1,325 @@
+"""A mask as steps: each computes one value, and masks that compute the same share the step."""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from collections.abc import Callable, Container, Hashable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from ..graph import Graph, Mask
+from ..liveness import Liveness, liveness
+from ..lower import Lowered, lower
+from . import fold
+from .fold import Norm
+
+_RELU = (torch.relu, nn.functional.relu, "relu")
+_ADD = (operator.add, torch.add, "add")
+
+
+@dataclass(eq=False, slots=True)
+class Step:
+    """One value: an operation on the values of other steps.
+
+    Args:
+        inputs: the steps it reads.
+        call: the operation, a function of their values.
+        free: it costs nothing (an input, a parameter), so nothing is gained by keeping it.
+        fresh: its value is new memory, no view of another value.
+        write: the same operation written into the value of an input, if that can be done.
+        norm: the batch norm whose statistics come from its input, in a calibration.
+    """
+
+    inputs: tuple[Step, ...]
+    call: Callable[..., Any]
+    free: bool = False
+    fresh: bool = False
+    write: Callable[..., Any] | None = None
+    norm: Norm | None = None
+
+
+@dataclass
+class Program:
+    """A mask as two sequences of steps: for the data, and for calibration before it.
+
+    Args:
+        mask: the mask.
+        inputs: the steps that stand for the network's inputs.
+        steps: for the data, in order; the last one gives the output.
+        calibration: up to the last norm under recovery; empty if there is none.
+        norms: the norms under recovery, by the path of their module.
+    """
+
+    mask: Mask
+    inputs: tuple[Step, ...] = ()
+    steps: list[Step] = field(default_factory=list)
+    calibration: list[Step] = field(default_factory=list)
+    norms: dict[str, Step] = field(default_factory=dict)
+
+    @property
+    def output(self) -> Step:
+        return self.steps[-1]
+
+    @property
+    def recovered(self) -> dict[str, torch.Tensor]:
+        """The recovered tensors, by the names they have in the pruned model."""
+        found: dict[str, torch.Tensor] = {}
+        for path, step in self.norms.items():
+            assert step.norm is not None
+            assert step.norm.mean is not None
+            assert step.norm.var is not None
+            found[f"{path}.running_mean"] = step.norm.mean.clone()
+            found[f"{path}.running_var"] = step.norm.var.clone()
+        return found
+
+
+def missing(order: Iterable[Step], goals: Iterable[Step], known: Container[Step]) -> list[Step]:
+    """The steps to run for these goals, in order, when some values are known."""
+    wanted = set(goals)
+    queue = list(wanted)
+    while queue:
+        for source in queue.pop().inputs:
+            if source not in wanted and source not in known:
+                wanted.add(source)
+                queue.append(source)
+    return [step for step in order if step in wanted]
+
+
+class Compiler:
+    """Makes programs whose steps are shared.
+
+    Args:
+        graph: the traced graph.
+        recover: whether batch norms behind a removal take new statistics.
+    """
+
+    def __init__(self, graph: Graph, recover: bool) -> None:
+        self.graph, self.recover = graph, recover
+        self.cut: dict[Any, Any] = {}
+        self.known: dict[Hashable, Step] = {}
+
+    def forget(self) -> None:
+        """Drop the steps of all programs so far, which share nothing with later ones."""
+        self.cut.clear()
+        self.known.clear()
+
+    def program(self, mask: Mask) -> Program:
+        """The program of a mask.
+
+        Raises:
+            DisconnectedError: the mask cuts off an output.
+        """
+        alive = liveness(self.graph, mask).require_connected()
+        return _Translation(self, lower(self.graph, alive, self.cut), alive).run(mask)
+
+
+class _Translation:
+    """One lowered program into steps."""
+
+    def __init__(self, compiler: Compiler, lowered: Lowered, alive: Liveness) -> None:
+        self.graph, self.known = compiler.graph, compiler.known
+        self.lowered, self.alive = lowered, alive
+        self.nodes = list(lowered.graph.nodes)
+        self.folds = fold.folds(self.nodes, self._module, self._dimensions)
+        self.learning = self._learning() if compiler.recover else set()
+
+    def run(self, mask: Mask) -> Program:
+        program = Program(mask)
+        if self.learning:
+            calibrated = self._translate(self.learning, {})
+            program.norms = {str(node.target): calibrated[node] for node in self.learning}
+            program.calibration = list(dict.fromkeys(calibrated.values()))
+            goals = program.norms.values()
+            program.calibration = missing(program.calibration, goals, ())
+        learned = {node: program.norms[str(node.target)] for node in self.learning}
+        steps = self._translate(set(), learned)
+        program.steps = list(dict.fromkeys(steps.values()))
+        program.inputs = tuple(steps[n] for n in self.nodes if n.op == "placeholder")
+        return program
+
+    # -- what recovers ----------------------------------------------------------------------
+
+    def _learning(self) -> set[fx.Node]:
+        """The batch norms behind a removal. One that is called twice keeps its statistics."""
+        once = Counter(node.target for node in self.nodes if node.op == "call_module")
+        touched: set[fx.Node] = set()
+        for node in self.nodes:
+            if self._changed(node, touched):
+                touched.add(node)
+        return {n for n in touched if self._is_norm(n) and once[n.target] == 1}
+
+    def _changed(self, node: fx.Node, touched: set[fx.Node]) -> bool:
+        """Whether a removal lies upstream of a node."""
+        if any(source in touched for source in node.all_input_nodes):
+            return True
+        index = self.lowered.vertices.get(node.name)
+        if index is None:
+            return False
+        edges, alive = self.graph.inputs[index], self.alive
+        sources = [self.graph.edges[e].source for e in edges]
+        whole = all((want := alive.wants[e]) is not None and want.full for e in edges)
+        return not whole or any(s in alive.bypassed or s in alive.forwarded for s in sources)
+
+    def _is_norm(self, node: fx.Node) -> bool:
+        module = self._module(node)
+        return isinstance(module, fold.BATCH_NORMS) and module.running_mean is not None
+
+    # -- steps --------------------------------------------------------------------------------
+
+    def _translate(
+        self, learning: set[fx.Node], learned: dict[fx.Node, Step]
+    ) -> dict[fx.Node, Step]:
+        """The step of every node; layers whose norm is folded into them have none of their own."""
+        within = {bn: layer for bn, layer in self.folds.items() if bn not in learning}
+        skipped = set(within.values())
+        steps: dict[fx.Node, Step] = {}
+        for node in self.nodes:
+            if node not in skipped:
+                layer, norm = within.get(node), learned.get(node)
+                if layer is not None:
+                    steps[node] = self._folded(node, layer, norm, steps)
+                elif norm is not None or node in learning:
+                    steps[node] = self._normalised(node, norm, steps)
+                else:
+                    steps[node] = self._plain(node, steps)
+        return steps
+
+    def _folded(
+        self, node: fx.Node, layer: fx.Node, learned: Step | None, steps: dict[fx.Node, Step]
+    ) -> Step:
+        """A layer with the batch norm behind it, whose statistics are its own or learned."""
+        inner, outer = self._module(layer), self._module(node)
+        inputs = tuple(steps[source] for source in layer.all_input_nodes)
+
+        def make() -> Step:
+            if learned is not None:
+                norm = learned.norm
+                assert norm is not None
+                return Step(inputs, lambda x: fold.apply(inner, x, norm.folded(inner)), fresh=True)
+            affine = fold.affine(outer, outer.running_mean, outer.running_var)
+            weights = fold.scaled(inner, *affine)
+            return Step(inputs, lambda x: fold.apply(inner, x, weights), fresh=True)
+
+        return self._shared(("folded", id(inner), id(outer), learned, inputs), make)
+
+    def _normalised(self, node: fx.Node, learned: Step | None, steps: dict[fx.Node, Step]) -> Step:
+        """A batch norm under recovery: one that learns, or one that has learned."""
+        module = self._module(node)
+        inputs = tuple(steps[source] for source in node.all_input_nodes)
+
+        def make() -> Step:
+            norm = learned.norm if learned is not None else Norm(module)
+            assert norm is not None
+            learns = norm if learned is None else None
+            return Step(inputs, norm, fresh=True, write=norm.write, norm=learns)
+
+        return self._shared(("norm", id(module), learned, inputs), make)
+
+    def _plain(self, node: fx.Node, steps: dict[fx.Node, Step]) -> Step:
+        inputs = tuple(steps[source] for source in node.all_input_nodes)
+        target: Any = node.target
+        if node.op in ("call_module", "get_attr"):
+            target = self.lowered.attributes[str(target)]
+        same = target if isinstance(target, str) else id(target)
+        what = (node.op, same, _described((node.args, node.kwargs), steps))
+        return self._shared(what, lambda: _step(node, target, inputs))
+
+    def _shared(self, what: Hashable, make: Callable[[], Step]) -> Step:
+        step = self.known.get(what)
+        if step is None:
+            step = self.known[what] = make()
+        return step
+
+    def _module(self, node: fx.Node) -> Any:
+        return self.lowered.attributes[str(node.target)] if node.op == "call_module" else None
+
+    def _dimensions(self, node: fx.Node) -> int:
+        index = self.lowered.vertices.get(node.name)
+        shape = None if index is None else self.graph.vertices[index].shape
+        return 0 if shape is None else len(shape)
+
+
+def _described(value: Any, steps: dict[fx.Node, Step]) -> Hashable:
+    """Arguments as something to compare: steps for nodes, text for constants."""
+    if isinstance(value, fx.Node):
+        return steps[value]
+    if isinstance(value, tuple | list):
+        return (type(value).__name__, *(_described(v, steps) for v in value))
+    if isinstance(value, dict):
+        return ("dict", *((k, _described(v, steps)) for k, v in value.items()))
+    if isinstance(value, slice):
+        return ("slice", *(_described(v, steps) for v in (value.start, value.stop, value.step)))
+    return repr(value)
+
+
+def _step(node: fx.Node, target: Any, inputs: tuple[Step, ...]) -> Step:
+    """A node as it stands."""
+    if node.op == "placeholder":
+        return Step((), _unbound, free=True)
+    if node.op == "get_attr":
+        return Step((), lambda: target, free=True)
+    if node.op == "output":
+        return Step(inputs, _bound(node, lambda value: value))
+    call = _bound(node, _method(target) if node.op == "call_method" else target)
+    write = _written(node, target)
+    return Step(inputs, call, fresh=write is not None or _makes_memory(target), write=write)
+
+
+def _unbound() -> Any:
+    raise AssertionError("an input has no value of its own")
+
+
+def _method(name: str) -> Callable[..., Any]:
+    return lambda value, *args, **kwargs: getattr(value, name)(*args, **kwargs)
+
+
+def _bound(node: fx.Node, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The call of a node as a function of the values of its input nodes."""
+    nodes = node.all_input_nodes
+    found: list[fx.Node] = []
+    fx.map_arg((node.args, node.kwargs), found.append)
+    places = [(i, nodes.index(a)) for i, a in enumerate(node.args) if isinstance(a, fx.Node)]
+    if len(places) < len(found):  # some are inside lists, slices or keywords
+        return lambda *values: _call_nested(function, node, dict(zip(nodes, values, strict=True)))
+    arguments, kwargs = list(node.args), dict(node.kwargs)
+
+    def call(*values: Any) -> Any:
+        args = arguments.copy()
+        for place, which in places:
+            args[place] = values[which]
+        return function(*args, **kwargs)
+
+    return call
+
+
+def _call_nested(function: Callable[..., Any], node: fx.Node, values: dict[fx.Node, Any]) -> Any:
+    args: Any
+    kwargs: Any
+    args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
+    return function(*args, **kwargs)
+
+
+def _makes_memory(target: Any) -> bool:
+    """Whether what a module gives is always new memory."""
+    return isinstance(target, nn.Module) and fold.makes_memory(target)
+
+
+def _written(node: fx.Node, target: Any) -> Callable[..., Any] | None:
+    """The operation of a node written into its first input; inputs may change places."""
+    rectifies = type(target) is nn.ReLU and fold.plain(target)
+    if (rectifies or target in _RELU) and len(node.args) == 1 and not node.kwargs:
+        return torch.relu_
+    if target in _ADD and len(node.args) == len(node.all_input_nodes) == 2 and not node.kwargs:
+        return _add_into
+    return None
+
+
+def _add_into(first: Any, second: Any) -> Any:
+    alike = isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor)
+    if alike and first.shape == second.shape and first.dtype == second.dtype:
+        return first.add_(second)
+    return first + second
