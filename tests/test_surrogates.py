@@ -582,7 +582,10 @@ def test_evidence_has_the_right_gradient() -> None:
     X = masks(35, rng)
     target = rng.normal(size=len(X))
     kernels = [np.ones((35, 35)), X @ X.T]
-    evidence = _Evidence(X, target, kernels, Prior(((1.0, 1.0), (0.0, 1.0)), hamming=True))
+    weights = np.eye(X.shape[1])[:, 1:]
+    weights[0, 0] = 0.5  # the first two units share a coordinate
+    prior = Prior(((1.0, 1.0), (0.0, 1.0)), hamming=True)
+    evidence = _Evidence(X, target, kernels, prior, weights)
     phi = evidence.start() + 0.3 * rng.normal(size=len(evidence.start()))
     gradient = evidence(phi)[1]
     for i in range(len(phi)):

@@ -167,12 +167,25 @@ class Space:
 
     def refilled(self, mask: Mask, order: Iterable[int]) -> Mask:
         """The mask with units of this order put back as long as the budget stays met."""
-        for unit in order:
-            last = self.last_of(mask, unit)
-            if last is not None and self.saving(last) > 0 and self.may_return(mask, last):
-                less = mask.with_kept(last)
-                mask = less if self.allows(less) else mask
+        for widths, run in groupby(order, key=lambda unit: unit in self.graph.group_of):
+            units = list(run)
+            if widths:  # all that fit one after the other, by bisection, then single ones
+                steps = [mask, *self._returns(mask, units)]
+                fitting = bisect_left(steps, True, key=lambda more: not self.allows(more))
+                mask = steps[max(fitting - 1, 0)]
+            for unit in units:
+                last = self.last_of(mask, unit)
+                if last is not None and self.saving(last) > 0 and self.may_return(mask, last):
+                    less = mask.with_kept(last)
+                    mask = less if self.allows(less) else mask
         return mask
+
+    def _returns(self, mask: Mask, units: Iterable[int]) -> Iterator[Mask]:
+        for unit in units:
+            last = self.last_of(mask, unit)
+            if last is not None and last in self.free:
+                mask = mask.with_kept(last)
+                yield mask
 
     def reachable(self) -> Mask:
         """Some mask within the budget.

@@ -56,7 +56,8 @@ class Degree2(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if not is_constant(target):
             standard = (target - self.shift_) / self.scale_
             kernels = _kernels(masks @ masks.T)
-            self.posterior_ = fit_process(masks, standard, kernels, Prior(SCALES, hamming=False))
+            prior, none = Prior(SCALES, hamming=False), np.zeros((masks.shape[1], 0))
+            self.posterior_ = fit_process(masks, standard, kernels, prior, none)
         return self
 
     def predict(self, X: ArrayLike, return_std: bool = False) -> Any:
