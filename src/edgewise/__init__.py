@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from . import importance as importance
     from . import ops as ops
     from . import surrogates as surrogates
+    from .cluster import Ray as Ray
     from .cost import cost as cost
     from .export import export as export
     from .graph import Cost as Cost
@@ -42,6 +43,7 @@ _HOMES = {
     "importance": "importance",
     "ops": "ops",
     "surrogates": "surrogates",
+    "Ray": "cluster",
     "cost": "cost",
     "export": "export",
     "Cost": "graph",
