@@ -81,11 +81,7 @@ class Ray:
                 options["num_cpus"] = self.workers * self.threads
         elif self.address != "auto":
             _check_reachable(self.address)
-        try:
-            ray.init(self.address, **options)
-        except Exception as error:
-            ray.shutdown()
-            raise _unreachable(self.address, error) from error
+        _init(ray, self.address, options)
         return ray.shutdown  # type: ignore[no-any-return]
 
 
@@ -99,6 +95,20 @@ def _require_ray() -> Any:
             "ray is needed for this and not installed: pip install 'edgewise[ray]'"
         ) from error
     return ray
+
+
+def _init(ray: Any, address: str, options: dict[str, Any]) -> None:
+    """ray.init; a busy machine may need more than the half minute that Ray gives itself."""
+    for attempt in range(2):
+        try:
+            ray.init(address, **options)
+            return
+        except BaseException as error:
+            ray.shutdown()
+            if not isinstance(error, Exception):
+                raise
+            if address != "local" or attempt:
+                raise _unreachable(address, error) from error
 
 
 def _check_reachable(address: str) -> None:
