@@ -86,6 +86,9 @@ class _Package(ModuleType):
         if not (isinstance(value, ModuleType) and name in _HOMES):
             super().__setattr__(name, value)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return import_module, (__name__,)  # user functions that name the package can be sent
+
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *_HOMES})
 

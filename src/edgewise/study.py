@@ -146,7 +146,7 @@ class Study:
         space.reachable()
         settings = {"budget": budget.limits, "seed": seed, "surrogate": surrogate}
         run = self.storage.run(settings)
-        before = self.evaluations[: run.before]
+        before = _in_order(self.evaluations[: run.before])
         known = self._known("search")
         steps = search(
             space, lambda e, s: fit_surrogate(surrogate, self.graph, e, s), seed=seed,
@@ -207,7 +207,7 @@ class Study:
 
     def _known(self, split: Split) -> dict[str, Evaluation]:
         size = self.objective.samples(split)
-        records = (e for e in self.evaluations if e.split == split)
+        records = (e for e in _in_order(self.evaluations) if e.split == split)
         return {e.mask: e for e in records if e.samples in (0, size)}
 
     def _answer(
@@ -331,6 +331,11 @@ class _Teller:
             total = max(self.total, self.done)
             best = self.best if math.isfinite(self.best) else None
             self.callback(Progress(self.phase, self.done, total, best, self.failures, spent))
+
+
+def _in_order(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
+    """The same whatever the order in which workers finished: fits depend on it in the last bits."""
+    return sorted(evaluations, key=lambda e: (e.split, e.mask))
 
 
 def _check_count(name: str, value: Any, least: int = 1) -> None:
