@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from . import importance as importance
     from . import ops as ops
     from . import surrogates as surrogates
+    from .cluster import Ray as Ray
     from .cost import cost as cost
     from .export import export as export
     from .graph import Cost as Cost
@@ -42,6 +43,7 @@ _HOMES = {
     "importance": "importance",
     "ops": "ops",
     "surrogates": "surrogates",
+    "Ray": "cluster",
     "cost": "cost",
     "export": "export",
     "Cost": "graph",
@@ -83,6 +85,9 @@ class _Package(ModuleType):
         # Importing a submodule binds it here; a public function of the same name goes before it.
         if not (isinstance(value, ModuleType) and name in _HOMES):
             super().__setattr__(name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return import_module, (__name__,)  # user functions that name the package can be sent
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *_HOMES})

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.core import TyperCommand
 
 from .version import __version__
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from .config import Config
     from .console import Screen
     from .plan import Plan
+    from .study import Study
 
 app = typer.Typer(
     help="Prune connections, layers and blocks of PyTorch models, chosen jointly.",
@@ -118,7 +120,17 @@ def inspect(
             screen.table(inspection.title(graph), inspection.COLUMNS, inspection.rows(graph), 2)
 
 
-@app.command()
+class _Run(TyperCommand):
+    """`--ray` takes an address or none."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        nexts = [*args[1:], "-"]
+        bare = ("--ray=" if a == "--ray" and (b[:1] == "-" or b.endswith(".toml")) else a
+                for a, b in zip(args, nexts, strict=True))  # fmt: skip
+        return super().parse_args(ctx, list(bare))
+
+
+@app.command(cls=_Run)
 def run(
     config: ConfigFile,
     evaluations: Annotated[int | None, typer.Option(min=1, help="Masks to evaluate.")] = None,
@@ -127,6 +139,13 @@ def run(
         typer.Option(help="Limits such as macs=0.7, instead of those in the file."),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search.")] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS]",
+            help="Measure on Ray workers: of this machine, or of the cluster at ADDRESS or 'auto'.",
+        ),
+    ] = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -134,7 +153,7 @@ def run(
     with _screen(quiet, debug, KEPT) as screen:
         from .config import override, read_config
 
-        job = override(read_config(config), evaluations, budget or (), seed)
+        job = override(read_config(config), evaluations, budget or (), seed, ray)
         _run(job, screen)
 
 
@@ -144,11 +163,19 @@ def _run(config: Config, screen: Screen) -> None:
     require_budget(config)
     screen.say(f"Reading the model and the data that {config.path.name} names")
     graph = trace_job(config)
-    study = open_study(config, graph)
+    with open_study(config, graph, measuring=True) as study:
+        plan = _search(config, study, screen)
+    paths = write_results(config, graph, study, plan)
+    _show_plan(screen, plan)
+    for path in paths:
+        screen.path(path)
+
+
+def _search(config: Config, study: Study, screen: Screen) -> Plan:
     done = sum(e.split == "search" for e in study.evaluations)
     if done:
         screen.say(f"Resuming study {config.name!r}: {done} evaluations are kept from before")
-    screen.say(f"Searching among {len(graph.units)} units, budget {config.budget}")
+    screen.say(f"Searching among {len(study.graph.units)} units, budget {config.budget}")
     search = config.search
     with screen.progress() as progress:
         study.run(
@@ -159,11 +186,7 @@ def _run(config: Config, screen: Screen) -> None:
             progress=progress,
         )
     with screen.progress() as progress:
-        plan = study.plan(finalists=search.finalists, progress=progress)
-    paths = write_results(config, graph, study, plan)
-    _show_plan(screen, plan)
-    for path in paths:
-        screen.path(path)
+        return study.plan(finalists=search.finalists, progress=progress)
 
 
 def _show_plan(screen: Screen, plan: Plan) -> None:

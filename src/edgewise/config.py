@@ -143,6 +143,15 @@ class StudySection:
 
 
 @dataclass(frozen=True, slots=True)
+class RaySection:
+    """Workers on Ray; without this section one process measures."""
+
+    address: str = "local"
+    workers: Count | None = None
+    threads: Count = 1
+
+
+@dataclass(frozen=True, slots=True)
 class OutputSection:
     """Where results go; by default a folder beside the file, named after it."""
 
@@ -163,6 +172,7 @@ class Config:
     search: SearchSection = field(default_factory=SearchSection)
     study: StudySection = field(default_factory=StudySection)
     output: OutputSection = field(default_factory=OutputSection)
+    ray: RaySection | None = None
 
     @property
     def directory(self) -> Path:
@@ -264,15 +274,23 @@ def override(
     evaluations: int | None = None,
     budget: Sequence[str] = (),
     seed: int | None = None,
+    ray: str | None = None,
 ) -> Config:
-    """The config with what a command line says instead; its limits replace the whole budget."""
+    """The config with what a command line says instead; its limits replace the whole budget.
+
+    `ray` is an address, or empty for that of the config.
+    """
     search = replace(
         config.search,
         evaluations=config.search.evaluations if evaluations is None else evaluations,
         seed=config.search.seed if seed is None else seed,
     )
     limits = parse_budget(budget) if budget else config.budget
-    return replace(config, search=search, budget=limits)
+    workers = config.ray
+    if ray is not None:
+        workers = workers or RaySection()
+        workers = replace(workers, address=ray or workers.address)
+    return replace(config, search=search, budget=limits, ray=workers)
 
 
 def parse_model(table: Mapping[str, Any], folder: Path) -> ModelSection:

@@ -45,6 +45,10 @@ class StorageError(EdgewiseError):
     """A study file belongs to something else, is newer than this program, or cannot be used."""
 
 
+class ExecutorError(EdgewiseError):
+    """Workers cannot be started, reached, or sent what they need."""
+
+
 class PlanError(EdgewiseError):
     """A plan cannot be read, or belongs to another model."""
 

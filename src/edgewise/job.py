@@ -121,17 +121,28 @@ def _check_shape(config: Config, inputs: torch.Tensor) -> None:
         )
 
 
-def open_study(config: Config, graph: Graph) -> Study:
+def open_study(config: Config, graph: Graph, *, measuring: bool = False) -> Study:
     """The study of a config, with the evaluations there are.
+
+    Args:
+        measuring: whether to start the workers that the config asks for.
 
     Raises:
         ConfigError: the output directory cannot be made.
+        ExecutorError: the workers cannot be started.
         StorageError: the study belongs to something else.
     """
+    from .executor import MakeExecutor, Serial
     from .study import Study
 
+    executor: MakeExecutor = Serial
+    if measuring and config.ray is not None:
+        from .cluster import Ray
+
+        executor = Ray(config.ray.address, config.ray.workers, config.ray.threads)
     make_directory(config.directory)
-    return Study(graph, read_objective(config), storage=config.storage, name=config.name)
+    objective = read_objective(config)
+    return Study(graph, objective, config.storage, config.name, executor=executor)
 
 
 def make_directory(path: Path) -> None:

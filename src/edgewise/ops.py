@@ -366,3 +366,4 @@ def _fill() -> None:
 
 
 _fill()
+BUILT_IN = frozenset(TABLE.rules)

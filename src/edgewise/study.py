@@ -15,7 +15,8 @@ import torch
 
 from .choose import Finalists, check_surrogate, fit_surrogate, measured, shortlist
 from .errors import EdgewiseError, PlanError
-from .evaluate import Engine, Outcome
+from .evaluate import Outcome
+from .executor import MakeExecutor, Serial
 from .graph import Graph, Mask, Unit
 from .liveness import liveness
 from .objective import Objective
@@ -41,8 +42,11 @@ class Study:
         objective: what an evaluation measures.
         storage: an SQLAlchemy URL, e.g. "sqlite:///runs.db"; None keeps it in memory.
         name: of the study in the storage.
+        executor: makes what measures masks of the graph and the objective: `Serial`, or
+            `ew.Ray(...)` for many processes and machines. The results are the same.
 
     Raises:
+        ExecutorError: the executor cannot be started.
         StorageError: the stored study belongs to another graph, other weights or another
             objective, or the storage cannot be used.
 
@@ -53,7 +57,13 @@ class Study:
     """
 
     def __init__(
-        self, graph: Graph, objective: Objective, storage: str | None = None, name: str = "study"
+        self,
+        graph: Graph,
+        objective: Objective,
+        storage: str | None = None,
+        name: str = "study",
+        *,
+        executor: MakeExecutor = Serial,
     ) -> None:
         self.graph, self.objective, self.name = graph, objective, name
         identity = {
@@ -62,8 +72,18 @@ class Study:
             "objective": objective.fingerprint,
         }
         self.storage = Storage(storage, name, identity)
-        self._engine = Engine(graph, objective)
+        self._executor = executor(graph, objective)
         self._tried: set[tuple[str, str]] = set()
+
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers; the evaluations can still be read."""
+        self._executor.close()
 
     @property
     def evaluations(self) -> list[Evaluation]:
@@ -126,7 +146,7 @@ class Study:
         space.reachable()
         settings = {"budget": budget.limits, "seed": seed, "surrogate": surrogate}
         run = self.storage.run(settings)
-        before = self.evaluations[: run.before]
+        before = _in_order(self.evaluations[: run.before])
         known = self._known("search")
         steps = search(
             space, lambda e, s: fit_surrogate(surrogate, self.graph, e, s), seed=seed,
@@ -187,7 +207,7 @@ class Study:
 
     def _known(self, split: Split) -> dict[str, Evaluation]:
         size = self.objective.samples(split)
-        records = (e for e in self.evaluations if e.split == split)
+        records = (e for e in _in_order(self.evaluations) if e.split == split)
         return {e.mask: e for e in records if e.samples in (0, size)}
 
     def _answer(
@@ -205,7 +225,7 @@ class Study:
         for mask in ask.masks:
             if str(mask) in known:
                 told(known[str(mask)])
-        for outcome in self._engine.evaluate(fresh, split):
+        for outcome in self._executor.evaluate(fresh, split):
             mask = self.graph.mask(bits=outcome.evaluation.mask)
             mean, std = ask.expected.get(mask, (None, None))
             record = replace(outcome.evaluation, origin=ask.origin, predicted=mean, deviation=std)
@@ -280,7 +300,7 @@ class Study:
         """The winner on a split, with tensors and per-example losses, and the unpruned network."""
         ask = Ask("reporting", "unpruned", (self.graph.empty,))
         unpruned = self._answer(ask, split, self._known(split), lambda _: None)[0]
-        outcome = next(iter(self._engine.evaluate([winner], split, tensors=True)))
+        outcome = next(iter(self._executor.evaluate([winner], split, tensors=True)))
         if not outcome.evaluation.ok:
             raise PlanError(
                 f"The chosen mask failed on the {split} split: {outcome.evaluation.error}"
@@ -311,6 +331,11 @@ class _Teller:
             total = max(self.total, self.done)
             best = self.best if math.isfinite(self.best) else None
             self.callback(Progress(self.phase, self.done, total, best, self.failures, spent))
+
+
+def _in_order(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
+    """The same whatever the order in which workers finished: fits depend on it in the last bits."""
+    return sorted(evaluations, key=lambda e: (e.split, e.mask))
 
 
 def _check_count(name: str, value: Any, least: int = 1) -> None:

@@ -1,0 +1,44 @@
+"""Who measures masks: this process, or workers elsewhere behind the same interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from .evaluate import Engine, Outcome
+from .graph import Graph, Mask
+from .objective import Objective
+from .records import Split
+
+
+class Executor(Protocol):
+    """Measures masks of one graph with one objective."""
+
+    def evaluate(
+        self, masks: Sequence[Mask], split: Split = "search", *, tensors: bool = False
+    ) -> Iterator[Outcome]:
+        """One outcome a mask, in any order, as they arrive; failures are outcomes too."""
+        ...
+
+    def close(self) -> None:
+        """Free what the executor holds; it measures nothing afterwards."""
+        ...
+
+
+MakeExecutor = Callable[[Graph, Objective], Executor]
+
+
+class Serial:
+    """Measures in this process, one mask after another."""
+
+    def __init__(self, graph: Graph, objective: Objective) -> None:
+        self._engine = Engine(graph, objective)
+
+    def evaluate(
+        self, masks: Sequence[Mask], split: Split = "search", *, tensors: bool = False
+    ) -> Iterator[Outcome]:
+        """See `Executor`."""
+        return self._engine.evaluate(masks, split, tensors=tensors)
+
+    def close(self) -> None:
+        """Nothing is held beyond this object."""
