@@ -122,6 +122,8 @@ def _connect(url: str, memory: bool, create: bool) -> sa.Engine:
     if engine.dialect.name == "sqlite":
         _find_file(engine.url, create)
         sa.event.listen(engine, "connect", _configure_sqlite)
+        if create:  # also readers and a writer side by side; the file keeps it
+            sa.event.listen(engine, "connect", lambda c, _: c.execute("PRAGMA journal_mode=WAL"))
         sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
 
@@ -142,11 +144,10 @@ def _find_file(url: sa.URL, create: bool) -> None:
 
 
 def _configure_sqlite(connection: Any, record: Any) -> None:
-    """Readers and a writer side by side; a finished evaluation survives a crash."""
+    """A finished evaluation survives a crash; a writer waits for another."""
     connection.isolation_level = None  # the driver begins no transaction: _begin_sqlite does
     cursor = connection.cursor()
     cursor.execute("PRAGMA busy_timeout=30000")
-    cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
