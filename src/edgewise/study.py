@@ -340,10 +340,9 @@ class Study:
         ask = Ask("reporting", "unpruned", (self.graph.empty,))
         unpruned = self._answer(ask, split, self._known(split), _silent)[0]
         outcome = next(iter(self._engine.evaluate([winner], split, tensors=True)))
-        if not outcome.evaluation.ok:
-            raise PlanError(
-                f"The chosen mask failed on the {split} split: {outcome.evaluation.error}"
-            )
+        for which, record in (("unpruned network", unpruned), ("chosen mask", outcome.evaluation)):
+            if not record.ok:
+                raise PlanError(f"The {which} failed on the {split} split: {record.error}")
         self.storage.add(replace(outcome.evaluation, origin="finalist"), _each(outcome))
         told(outcome.evaluation)
         return outcome, unpruned
