@@ -4,12 +4,16 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
 import edgewise as ew
+import jobs
 from edgewise.testing import build
+from postgres import Server, missing
 
 torch.set_num_threads(1)
 settings.register_profile(
@@ -33,3 +37,22 @@ def residual() -> ew.Graph:
 def branches(residual: ew.Graph) -> ew.Graph:
     """The same, offering only the three branches and the three skips."""
     return residual.select(lambda unit: unit.kind == "edge")
+
+
+@pytest.fixture(scope="session")
+def reference() -> ew.Plan:
+    """The plan of the job in jobs.py when nothing goes wrong."""
+    return jobs.plan_of(None)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server of our own; on CI there must be one."""
+    if reason := missing():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    server = Server()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()

@@ -1,13 +1,17 @@
 """A small job that tests run in this process and in others."""
 
+import os
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
 import edgewise as ew
+from edgewise.evaluate import Engine
+from edgewise.storage import Storage
 from edgewise.testing import build
 
 BUDGET = ew.Budget(macs=0.7)
@@ -27,7 +31,7 @@ def accuracy(outputs, targets):
     return (outputs.argmax(1) == targets).float()
 
 
-def make(loss=losses, recovery="batchnorm", **options):
+def make(loss=losses, recovery="batchnorm", metric=accuracy, **options):
     """A graph and an objective: a network that must imitate itself."""
     model, args = build("residual")
     random = torch.Generator().manual_seed(0)
@@ -39,7 +43,7 @@ def make(loss=losses, recovery="batchnorm", **options):
     objective = ew.Objective(
         [(x[:16], y[:16]), (x[16:32], y[16:32])],
         loss=loss,
-        metrics={"accuracy": accuracy},
+        metrics={"accuracy": metric},
         recovery=ew.Recovery(recovery, [x[:32]] if recovery == "batchnorm" else None),
         **(splits | options),
     )
@@ -53,6 +57,53 @@ def plan_of(storage, evaluations=EVALUATIONS, loss=losses):
     return study.plan(finalists=5)
 
 
+def keep_a_diary(path):
+    """Write to a file what is measured and, once it is stored, kept: one line an evaluation."""
+    evaluate, add = Engine.evaluate, Storage.add
+
+    def write(word, record):
+        with open(path, "a") as file:
+            file.write(f"{word} {record.split} {record.mask}\n")
+
+    def evaluating(self, masks, split="search", *, tensors=False):
+        for outcome in evaluate(self, masks, split, tensors=tensors):
+            if not tensors:  # the winner is measured once more for its tensors
+                write("measured", outcome.evaluation)
+            yield outcome
+
+    def adding(self, evaluation, each=None):
+        add(self, evaluation, each)
+        write("kept", evaluation)
+
+    Engine.evaluate, Storage.add = evaluating, adding
+
+
+def measured_after_kept(diary):
+    """The evaluations that were done although they were stored already."""
+    kept, again = set(), []
+    for line in diary.read_text().splitlines():
+        word, what = line.split(" ", 1)
+        if word == "kept":
+            kept.add(what)
+        elif what in kept:
+            again.append(what)
+    return again
+
+
+def times_measured(diary):
+    """How often each evaluation was done, by split and mask."""
+    lines = diary.read_text().splitlines()
+    return Counter(line.split(" ", 1)[1] for line in lines if line.startswith("measured"))
+
+
+def command(url, out, diary):
+    """The arguments of a process that does the job."""
+    return [sys.executable, __file__, str(url), str(out), str(diary)]
+
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    plan_of(f"sqlite:///{sys.argv[1]}", loss=slow_losses).save(Path(sys.argv[2]))
+    keep_a_diary(sys.argv[3])
+    plan_of(sys.argv[1], loss=slow_losses).save(Path(sys.argv[2]))

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from edgewise.console import Screen, lines
+from edgewise.console import Screen, lines, note
 from edgewise.records import Progress
 
 
-def at(done: int, phase: str = "sampling", seconds: float = 0.0, failures: int = 0) -> Progress:
-    return Progress(phase, done, 100, 0.5 if done > 1 else None, failures, seconds)
+def at(
+    done: int, phase: str = "sampling", seconds: float = 0.0, failures: int = 0, pace: float = 0.0
+) -> Progress:
+    return Progress(phase, done, 100, 0.5 if done > 1 else None, failures, seconds, pace or None)
 
 
 def test_lines_come_once_a_phase_and_every_tenth() -> None:
@@ -27,27 +29,38 @@ def test_lines_come_once_a_phase_and_every_tenth() -> None:
     assert said[6] == "proposals: 55/100, best loss 0.5, 1 failed"
 
 
-def test_the_time_left_does_not_count_what_a_resumed_run_found() -> None:
+def test_slow_work_says_a_line_a_minute() -> None:
     said: list[str] = []
     update = lines(said.append)
-    for done in range(1, 41):
-        update(at(done, seconds=0.01))
-    update(at(50, seconds=100.0))
-    assert said[-1] == "sampling: 50/100, best loss 0.5, 0:08:20 left"  # 10 in 100 s, 50 to go
+    for done in range(1, 9):
+        update(at(done, seconds=25.0 * done))
+    assert [line.split(",")[0] for line in said] == [f"sampling: {n}/100" for n in (1, 4, 7)]
 
 
-def test_a_terminal_gets_a_bar_that_fits_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("pace", "words"),
+    [(0.1, "0:08:20 left, best loss 0.5, 6.0/min"), (12.5, "0:00:04 left, best loss 0.5, 12.5/s")],
+)
+def test_pace_and_time_left(pace: float, words: str) -> None:
+    assert note(at(50, pace=pace)) == words
+    assert "left" not in note(at(100, pace=pace))
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_a_terminal_gets_a_bar_that_fits_it(width: int) -> None:
     screen, buffer = Screen(), io.StringIO()
     assert not screen.live
-    screen.err = Console(file=buffer, force_terminal=True, width=80, color_system=None)
+    screen.err = Console(file=buffer, force_terminal=True, width=width, color_system=None)
     screen.live = True
     with screen.progress() as update:
         update(at(1))
-        update(at(42, "leave-one-out", failures=3))
+        update(at(42, "leave-one-out", failures=3, pace=2.0))
     text = buffer.getvalue()
-    assert "leave-one-out" in text
     assert "42/100" in text
-    assert "best loss 0.5, 3 failed" in text
+    assert "0:00:29 left" in text
+    assert "best loss 0.5" in text
+    assert ("leave-one-out" in text) == (width > 40)
+    assert ("3 failed, 2.0/s" in text) == (width > 40)
 
 
 def test_quiet_gives_lines_on_a_terminal_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +17,7 @@ from edgewise.job import (
     require_budget,
     select_units,
     trace_job,
-    write_evaluations,
 )
-from edgewise.records import Evaluation
 
 CODE = """
 import torch
@@ -112,14 +109,3 @@ def test_an_output_directory_that_is_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(ConfigError, match="cannot be made a directory"):
         make_directory(tmp_path / "out")
-
-
-def test_evaluations_are_written_one_a_row(tmp_path: Path) -> None:
-    path = tmp_path / "e.csv"
-    failed = Evaluation("01", "search", None, status="failed", error="odd, very")
-    write_evaluations(path, [Evaluation("00", "search", 0.5, {"accuracy": 0.25}, 4), failed])
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["mask"] for row in rows] == ["00", "01"]
-    assert (rows[0]["loss"], rows[0]["accuracy"]) == ("0.5", "0.25")
-    assert (rows[1]["loss"], rows[1]["accuracy"], rows[1]["error"]) == ("", "", "odd, very")

@@ -56,7 +56,7 @@ def test_a_study_of_something_else_is_refused(tmp_path: Path, what: str) -> None
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     storage = Storage(url, "s", IDENTITY)
-    with storage.database.begin() as connection:
+    with storage.database.engine.begin() as connection:
         connection.execute(sa.text("insert into edgewise_schema values (99)"))
     with pytest.raises(StorageError, match="schema 99"):
         Storage(url, "s", IDENTITY)

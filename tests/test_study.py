@@ -1,26 +1,13 @@
-"""Law 7: a study interrupted anywhere ends with the plan of one that was not."""
+"""A study from masks to a plan; what it survives is in test_faults.py."""
 
-import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import edgewise as ew
 import jobs
 from edgewise.errors import BudgetError, ObjectiveError, PlanError, StorageError
-
-HERE = Path(__file__).parent
-
-
-@pytest.fixture(scope="module")
-def reference() -> ew.Plan:
-    return jobs.plan_of(None)
 
 
 def test_a_plan_says_what_was_measured(reference: ew.Plan) -> None:
@@ -75,54 +62,39 @@ def test_a_new_budget_starts_from_what_is_known() -> None:
     assert len([e for e in study.evaluations if e.split == "search"]) <= count + 5
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_killed_and_resumed_ends_with_the_same_plan(tmp_path: Path, seed: int, reference) -> None:
-    """SIGKILL at random instants, three times; the fourth run comes through."""
-    database, out = tmp_path / "study.db", tmp_path / "plan.json"
-    command = [sys.executable, str(HERE / "jobs.py"), str(database), str(out)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    rng, kills, seen = random.Random(seed), 0, 0
-    while not out.exists():
-        job = subprocess.Popen(command, env=environment, cwd=HERE)
-        if kills < 3:
-            wait_for_more(database, seen + rng.randint(1, 12), job)
-            time.sleep(rng.random() * 0.05)
-            job.send_signal(signal.SIGKILL)
-            kills += 1
-        assert job.wait(120) in (0, -signal.SIGKILL)
-        found = stored(database)
-        assert found >= seen, "a finished evaluation was lost"
-        seen = found
-    assert kills == 3
-    data = json.loads(out.read_text())
-    del data["tensors"]
-    assert data == json.loads(json.dumps(reference.to_dict()))
+def test_losses_of_examples_are_kept_and_compared(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    graph, objective = jobs.make()
+    one, two = graph.mask([0]), graph.mask([1])
+    ew.Study(graph, objective, url).evaluate([graph.empty, one])
+    study = ew.Study(*jobs.make(), url)
+    each = [study.losses(m) for m in (graph.empty, one)]
+    records = {e.mask: e for e in study.evaluations}
+    for mask, losses in zip((graph.empty, one), each, strict=True):
+        assert losses.dtype == np.float32
+        assert losses.shape == (32,)
+        assert losses.mean() == pytest.approx(records[str(mask)].loss, rel=1e-6)
+    found = study.compare(one, graph.empty)
+    assert found.difference == pytest.approx(float((each[1] - each[0]).mean()), rel=1e-5)
+    assert found.interval[0] < found.difference < found.interval[1]
+    assert found.samples == 32
+    back = study.compare(graph.empty, one)
+    assert back.difference == -found.difference
+    some = study.compare(one, graph.empty, rows=[3, 5])
+    assert some.difference == pytest.approx(float((each[1] - each[0])[[3, 5]].mean()), rel=1e-5)
+    assert study.losses(two) is None
+    assert study.losses(one, "verify") is None
+    with pytest.raises(ew.errors.EdgewiseError, match="No losses of single examples are stored"):
+        study.compare(one, two)
+    with pytest.raises(ew.errors.EdgewiseError, match="at least one"):
+        study.compare(one, one, rows=slice(0))
 
 
-def stored(database: Path) -> int:
-    if not database.exists():
-        return 0
-    try:
-        return len(
-            ew.Study(*jobs.make(jobs.slow_losses), f"sqlite:///{database}", "job").evaluations
-        )
-    except StorageError:
-        return 0
-
-
-def wait_for_more(database: Path, count: int, job: subprocess.Popen) -> None:
-    import sqlite3
-
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and job.poll() is None:
-        try:
-            with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
-                found = connection.execute("select count(*) from evaluations").fetchone()[0]
-        except sqlite3.Error:
-            found = 0
-        if found >= count:
-            return
-        time.sleep(0.01)
+def test_a_loss_that_is_a_mean_leaves_no_losses_of_examples() -> None:
+    study = ew.Study(*jobs.make(lambda o, t: jobs.losses(o, t).mean()))
+    mask = study.graph.mask([0])
+    assert study.evaluate([mask])[0].ok
+    assert study.losses(mask) is None
 
 
 def test_failing_masks_do_not_end_a_study() -> None:
@@ -155,6 +127,14 @@ def test_an_objective_that_cannot_measure_the_model_says_so() -> None:
         study.run(10, jobs.BUDGET)
     with pytest.raises(ObjectiveError, match="The loss is nan"):
         ew.Study(*jobs.make(lambda o, t: o.mean() * float("nan"))).run(10, jobs.BUDGET)
+
+
+def test_an_unpruned_network_that_fails_on_the_report_split_is_said() -> None:
+    inputs, targets = jobs.make()[1].splits["report"][0]
+    study = ew.Study(*jobs.make(report=[(inputs[0] * float("nan"), targets)]))
+    study.run(12, jobs.BUDGET)
+    with pytest.raises(PlanError, match="unpruned network failed on the report split"):
+        study.plan(finalists=2)
 
 
 def test_impossible_wishes_are_explained() -> None:

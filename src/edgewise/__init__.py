@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .ops import register as register
     from .plan import Plan as Plan
     from .records import Budget as Budget
+    from .records import Comparison as Comparison
     from .records import Evaluation as Evaluation
     from .rewrite import prune as prune
     from .search import sample_masks as sample_masks
@@ -60,6 +61,7 @@ _HOMES = {
     "register": "ops",
     "Plan": "plan",
     "Budget": "records",
+    "Comparison": "records",
     "Evaluation": "records",
     "prune": "rewrite",
     "sample_masks": "search",

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from . import surrogates
 from .errors import EdgewiseError, PlanError
 from .evaluate import Outcome
 from .graph import Graph, Mask
 from .plan import Measured
-from .records import Evaluation
+from .records import Comparison, Evaluation
 from .search import Space
 from .search.strategy import Settings, propose
 from .surrogates.observations import Link
@@ -116,14 +116,28 @@ def measured(outcome: Outcome, unpruned: Evaluation) -> Measured:
         samples=record.samples,
         unpruned_loss=unpruned.loss,
         unpruned_metrics=dict(unpruned.metrics),
-        interval=None if outcome.each is None else bootstrap(outcome.each),
+        interval=None if outcome.each is None else bootstrap(outcome.each.numpy()),
     )
 
 
-def bootstrap(values: torch.Tensor, seed: int = 0) -> tuple[float, float]:
+def compare(first: NDArray[Any], second: NDArray[Any]) -> Comparison:
+    """Losses [n] of two masks on the same examples, compared example by example.
+
+    Raises:
+        EdgewiseError: there is no example, or the masks saw different numbers of them.
+    """
+    if first.shape != second.shape or not first.size:
+        raise EdgewiseError(
+            "Two masks can be compared on the same examples only, at least one; got "
+            f"{first.size} and {second.size}."
+        )
+    each = first.astype(np.float64) - second.astype(np.float64)
+    return Comparison(float(each.mean()), bootstrap(each), each.size)
+
+
+def bootstrap(data: NDArray[Any], seed: int = 0) -> tuple[float, float]:
     """A 95 % percentile bootstrap interval of the mean of values [n]."""
     rng = np.random.default_rng(seed)
-    data = values.numpy()
     means = [data[rng.integers(0, len(data), len(data))].mean() for _ in range(_RESAMPLES)]
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import traceback
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.core import TyperCommand
 
+from .shell import Debug, Quiet, open_screen
+from .study_commands import app as study_app
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -26,10 +25,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(study_app, name="study")
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="The job's file.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Log lines, no progress bar.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 KEPT = "Interrupted. Finished evaluations are kept; the same command resumes."
 
 
@@ -53,29 +51,6 @@ def _root(
     pass
 
 
-@contextmanager
-def _screen(quiet: bool, debug: bool, interrupted: str = "Interrupted.") -> Iterator[Screen]:
-    """Where a command draws; what it raises becomes a message and an exit code."""
-    from .console import Screen
-    from .errors import ConfigError, EdgewiseError
-
-    screen = Screen(quiet)
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: screen.warn(str(message))
-        try:
-            yield screen
-        except KeyboardInterrupt:
-            screen.say(interrupted)
-            raise typer.Exit(130) from None
-        except (EdgewiseError, OSError) as error:
-            if isinstance(error, BrokenPipeError):
-                raise
-            if debug:
-                traceback.print_exc()
-            screen.fail(str(error))
-            raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from None
-
-
 @app.command()
 def demo(
     directory: Annotated[Path, typer.Option(help="Where results go.")] = Path("edgewise-demo"),
@@ -84,7 +59,7 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """Prune and fine-tune a small network on bundled data, without network access."""
-    with _screen(quiet, debug) as screen:
+    with open_screen(quiet, debug) as screen:
         from .demo import run_demo
 
         with screen.progress() as progress:
@@ -110,7 +85,7 @@ def inspect(
     debug: Debug = False,
 ) -> None:
     """Show what of a model can be removed, block by block, and what that saves."""
-    with _screen(False, debug) as screen:
+    with open_screen(False, debug) as screen:
         from . import inspection
 
         graph = inspection.trace_named(model, input, weights, granularity)
@@ -150,7 +125,7 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Search, choose and prune: the whole job of a config, resumed where it stopped."""
-    with _screen(quiet, debug, KEPT) as screen:
+    with open_screen(quiet, debug, KEPT) as screen:
         from .config import override, read_config
 
         job = override(read_config(config), evaluations, budget or (), seed, ray)
@@ -217,7 +192,7 @@ def prune(
     debug: Debug = False,
 ) -> None:
     """Apply a plan to the model of a config again, verified, and save the weights."""
-    with _screen(quiet, debug) as screen:
+    with open_screen(quiet, debug) as screen:
         from .config import read_config
         from .job import make_directory, trace_job, write_weights
         from .plan import Plan
@@ -234,7 +209,7 @@ def prune(
 @app.command()
 def report(config: ConfigFile, quiet: Quiet = False, debug: Debug = False) -> None:
     """Write the report of a study so far."""
-    with _screen(quiet, debug) as screen:
+    with open_screen(quiet, debug) as screen:
         from .config import read_config
         from .job import load_plan, open_study, trace_job, write_page
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
@@ -19,7 +19,9 @@ from rich.text import Text
 from .records import Progress
 
 Callback = Callable[[Progress], None]
-PACE_AFTER = 1.0  # seconds
+LINE_EVERY = 60.0  # seconds
+NARROW = 60  # columns; below it there is no room for a bar
+_COUNT, _NOTE = "{task.completed:.0f}/{task.total:.0f}", "{task.fields[note]}"
 
 
 class Screen:
@@ -76,13 +78,10 @@ class Screen:
         if not self.live:
             yield lines(self.say)
             return
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(compact=True),
-        )
+        columns: list[ProgressColumn] = [TextColumn(f"{_COUNT}, {_NOTE}")]
+        if self.err.width >= NARROW:
+            columns = [TextColumn("{task.description}"), BarColumn(bar_width=None)]
+            columns += [TextColumn(_COUNT), TextColumn(_NOTE)]
         with Bars(*columns, console=self.err, expand=True, transient=True) as bars:
             yield _bar(bars)
 
@@ -100,29 +99,30 @@ def _bar(bars: Bars) -> Callback:
 
 
 def lines(say: Callable[[str], None]) -> Callback:
-    """A callback that says one line a phase and one every tenth of the work."""
-    said: dict[str, Any] = {"at": None, "kept": 0}
+    """A callback that says one line a phase, one every tenth of the work, and one a minute."""
+    said: dict[str, Any] = {"at": None, "seconds": 0.0}
 
     def update(now: Progress) -> None:
-        if now.seconds < PACE_AFTER:
-            said["kept"] = now.done  # of a resumed run: they took no time and say nothing of pace
         at = (now.phase, 10 * now.done // max(now.total, 1))
-        if at != said["at"]:
-            said["at"] = at
-            say(f"{now.phase}: {now.done}/{now.total}, {note(now)}{_left(now, said['kept'])}")
+        if at != said["at"] or now.seconds - said["seconds"] >= LINE_EVERY:
+            said.update(at=at, seconds=now.seconds)
+            say(f"{now.phase}: {now.done}/{now.total}, {note(now)}")
 
     return update
 
 
 def note(now: Progress) -> str:
-    """Best loss and failures in words."""
-    best = "no loss yet" if now.best is None else f"best loss {now.best:.4g}"
-    return best + (f", {now.failures} failed" if now.failures else "")
+    """Time left, best loss, failures and pace in words, as far as there are any."""
+    parts = ["no loss yet" if now.best is None else f"best loss {now.best:.4g}"]
+    if now.seconds_left and now.done < now.total:
+        parts.insert(0, f"{timedelta(seconds=round(now.seconds_left))} left")
+    if now.failures:
+        parts.append(f"{now.failures} failed")
+    if now.per_second:
+        parts.append(_pace(now.per_second))
+    return ", ".join(parts)
 
 
-def _left(now: Progress, kept: int) -> str:
-    """The time left at the pace so far, if there is any pace."""
-    done, waiting = now.done - kept, now.total - now.done
-    if done < 1 or waiting < 1:
-        return ""
-    return f", {timedelta(seconds=round(now.seconds / done * waiting))} left"
+def _pace(per_second: float) -> str:
+    """Evaluations a second, or a minute where that is easier to read."""
+    return f"{60 * per_second:.1f}/min" if per_second < 1 else f"{per_second:.1f}/s"

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from .config import Config, UnitsSection
 from .datasets import load_batches
 from .errors import ConfigError, PlanError
-from .files import write_atomically
 from .graph import Graph
 from .objective import Objective, Recovery
 from .plan import Plan
-from .records import Evaluation
 from .rewrite import prune
+from .sheet import write_evaluations
 from .sources import load_loss, load_metrics, load_model
 from .tables import Rows, nearest
 from .trace import trace
@@ -197,22 +195,3 @@ def write_page(config: Config, graph: Graph, study: Study, plan: Plan | None) ->
         )
     facts = {"Model": config.model.source, "Data": config.data.source, "Study": config.name}
     return write(path, graph, records, plan, title=config.name, extra=facts)
-
-
-def write_evaluations(path: Path, evaluations: Iterable[Evaluation]) -> Path:
-    """All evaluations as CSV, one row each, one column a metric."""
-    records = list(evaluations)
-    metrics = sorted({name for record in records for name in record.metrics})
-    plain = ("number", "mask", "split", "origin", "status", "loss", "samples", "seconds")
-    extra = ("predicted", "deviation", "error")
-
-    def row(record: Evaluation) -> list[Any]:
-        values = [getattr(record, name) for name in (*plain, *extra)]
-        return [*values, *(record.metrics.get(name) for name in metrics)]
-
-    def write(to: Path) -> None:
-        with to.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([[*plain, *extra, *metrics], *map(row, records)])
-
-    write_atomically(path, write)
-    return path

@@ -125,6 +125,8 @@ class Progress:
         best: lowest loss so far among masks within the budget, None if there is none.
         failures: evaluations that failed.
         seconds: spent in this run so far.
+        per_second: evaluations a second, those not counted that were known before; None if all
+            were.
     """
 
     phase: str
@@ -133,3 +135,24 @@ class Progress:
     best: float | None
     failures: int
     seconds: float
+    per_second: float | None = None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until all is done at the pace so far, None if there is no pace yet."""
+        return (self.total - self.done) / self.per_second if self.per_second else None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two masks on the same examples.
+
+    Args:
+        difference: mean of the first mask's loss minus the second's; negative: the first is better.
+        interval: 95 % bootstrap interval of that mean; the masks differ if it leaves out 0.
+        samples: examples compared.
+    """
+
+    difference: float
+    interval: tuple[float, float]
+    samples: int

@@ -1,57 +1,31 @@
-"""Where evaluations are kept: any database that SQLAlchemy reaches, SQLite by default."""
+"""Where the evaluations of a study are kept: any database that SQLAlchemy reaches."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
+import logging
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
-from sqlalchemy.engine import Engine as Database
-from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
+from numpy.typing import NDArray
+from sqlalchemy.dialects import postgresql, sqlite
 
+from .claims import Claims
+from .database import Database
 from .errors import StorageError
 from .records import Evaluation
+from .schema import EVALUATIONS, LOSSES, RUNS, STUDIES
 
-SCHEMA = 1
+POLL = 0.2  # seconds between two looks at what another process has measured
 
-_META = sa.MetaData()
-_SCHEMA = sa.Table("edgewise_schema", _META, sa.Column("version", sa.Integer, primary_key=True))
-_STUDIES = sa.Table(
-    "studies",
-    _META,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("name", sa.String(200), unique=True, nullable=False),
-    sa.Column("identity", sa.Text, nullable=False),
-)
-_RUNS = sa.Table(
-    "runs",
-    _META,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("study", sa.ForeignKey("studies.id"), nullable=False),
-    sa.Column("settings", sa.Text, nullable=False),
-    sa.Column("before", sa.Integer, nullable=False),
-)
-_EVALUATIONS = sa.Table(
-    "evaluations",
-    _META,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("study", sa.ForeignKey("studies.id"), nullable=False, index=True),
-    sa.Column("mask", sa.Text, nullable=False),
-    sa.Column("split", sa.String(20), nullable=False),
-    sa.Column("loss", sa.Double),
-    sa.Column("metrics", sa.Text, nullable=False),
-    sa.Column("samples", sa.Integer, nullable=False),
-    sa.Column("seconds", sa.Double, nullable=False),
-    sa.Column("status", sa.String(20), nullable=False),
-    sa.Column("error", sa.Text),
-    sa.Column("origin", sa.String(40), nullable=False),
-    sa.Column("predicted", sa.Double),
-    sa.Column("deviation", sa.Double),
-    sa.UniqueConstraint("study", "mask", "split", "samples", name="one_result_per_mask"),
-)
+log = logging.getLogger("edgewise")
+RETRIED = ("failed", "out of memory")  # statuses whose cause may be mended by the next process
+_INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 @dataclass(frozen=True)
@@ -69,43 +43,39 @@ class Storage:
     Args:
         url: an SQLAlchemy URL such as "sqlite:///runs.db"; None = memory only.
         name: of the study; several studies may share a database.
-        identity: what the study belongs to (graph, weights, objective, by fingerprint).
+        identity: what the study belongs to (graph, weights, objective, by fingerprint); None
+            takes a study that is there, whatever it belongs to.
 
     Raises:
-        StorageError: the study belongs to something else, the database is newer than this
-            program, damaged, or cannot be written to.
+        StorageError: the study belongs to something else or is not there, the database is newer
+            than this program, damaged, or cannot be written to.
     """
 
-    def __init__(self, url: str | None, name: str, identity: Mapping[str, str]) -> None:
-        self.database = _connect(url or "sqlite://")
-        self.url = self.database.url.render_as_string(hide_password=True)
-        try:
-            _META.create_all(self.database)
-            self._check_schema()
-            self.study = self._open(name, dict(identity))
-        except StorageError:
-            raise
-        except SQLAlchemyError as error:
-            raise _unusable(self.url, error) from error
+    def __init__(self, url: str | None, name: str, identity: Mapping[str, str] | None) -> None:
+        self.database = Database(url, create=identity is not None)
+        self.url, self.name = self.database.url, name
+        self.study = self._find(name) if identity is None else self._open(name, dict(identity))
+        self.claims = Claims(self.database, self.study)
 
-    def _check_schema(self) -> None:
-        with self.database.begin() as connection:
-            version = connection.execute(sa.select(sa.func.max(_SCHEMA.c.version))).scalar()
-            if version is None:
-                connection.execute(sa.insert(_SCHEMA).values(version=SCHEMA))
-            elif version > SCHEMA:
-                raise StorageError(
-                    f"The study database {self.url} has schema {version}; this edgewise knows up "
-                    f"to {SCHEMA}. Upgrade edgewise, or use another storage."
-                )
+    def _find(self, name: str) -> int:
+        known = study_names(self.database)
+        if name not in known:
+            listed = ", ".join(repr(other) for other in known) or "none"
+            raise StorageError(f"{self.url} has no study {name!r}. Its studies: {listed}.")
+        query = sa.select(STUDIES.c.id).where(STUDIES.c.name == name)
+        return int(self.database.read(lambda connection: connection.execute(query).scalar_one()))
 
     def _open(self, name: str, identity: dict[str, str]) -> int:
-        with self.database.begin() as connection:
-            row = connection.execute(sa.select(_STUDIES).where(_STUDIES.c.name == name)).first()
-            if row is None:
-                values = {"name": name, "identity": json.dumps(identity, sort_keys=True)}
-                return _new_id(connection.execute(sa.insert(_STUDIES).values(**values)))
-            known: dict[str, str] = json.loads(row.identity)
+        query = sa.select(STUDIES).where(STUDIES.c.name == name)
+        row = self.database.read(lambda connection: connection.execute(query).first())
+        if row is None:
+            values = {"name": name, "identity": json.dumps(identity, sort_keys=True)}
+            # Another process may have been faster since; then its row stays.
+            new = _INSERTS[self.database.engine.dialect.name](STUDIES).values(**values)
+            new = new.on_conflict_do_nothing(index_elements=[STUDIES.c.name])
+            self.database.write(lambda connection: connection.execute(new))
+            row = self.database.read(lambda connection: connection.execute(query).one())
+        known: dict[str, str] = json.loads(row.identity)
         changed = [key for key in identity if known.get(key) != identity[key]]
         if changed:
             raise StorageError(
@@ -115,121 +85,212 @@ class Storage:
         return int(row.id)
 
     def evaluations(self) -> list[Evaluation]:
-        """All evaluations of the study, in the order in which they were finished."""
-        query = sa.select(_EVALUATIONS).where(_EVALUATIONS.c.study == self.study)
-        try:
-            with self.database.connect() as connection:
-                rows = connection.execute(query.order_by(_EVALUATIONS.c.id)).all()
-        except SQLAlchemyError as error:
-            raise _unusable(self.url, error) from error
+        """All evaluations of the study, in the order in which they were finished.
+
+        One that failed and was tried again keeps its place.
+        """
+        query = sa.select(EVALUATIONS).where(EVALUATIONS.c.study == self.study)
+        query = query.order_by(EVALUATIONS.c.id)
+        rows = self.database.read(lambda connection: connection.execute(query).all())
         return [_record(row, number) for number, row in enumerate(rows)]
 
-    def add(self, evaluation: Evaluation) -> None:
+    def losses(
+        self, mask: str, split: str, samples: int | None = None
+    ) -> NDArray[np.float32] | None:
+        """The loss of every example [n], None where only the mean is known or not even that.
+
+        Args:
+            mask: bits of the mask.
+            split: the data.
+            samples: of which evaluation; None = of the one that saw most examples.
+        """
+        query = (
+            sa.select(LOSSES.c.each)
+            .join(EVALUATIONS, EVALUATIONS.c.id == LOSSES.c.evaluation)
+            .where(*self._of(mask, split))
+            .order_by(EVALUATIONS.c.samples.desc())
+        )
+        if samples is not None:
+            query = query.where(EVALUATIONS.c.samples == samples)
+        found = self.database.read(lambda connection: connection.execute(query).scalar())
+        return None if found is None else unpack(found)
+
+    def _of(self, mask: str, split: str) -> tuple[Any, ...]:
+        columns = EVALUATIONS.c
+        return columns.study == self.study, columns.mask == mask, columns.split == split
+
+    def add(self, evaluation: Evaluation, each: NDArray[Any] | None = None) -> None:
         """Keep an evaluation, in the place of a failed one of the same mask and split.
 
-        One that another process finished first stays as it is.
+        One that another process finished first stays as it is. A claim on the mask ends.
+
+        Args:
+            evaluation: what was measured.
+            each: the loss of every example [n], kept as float32.
 
         Raises:
             StorageError: the database cannot be written to; what it holds is untouched.
         """
-        values = {column.name: getattr(evaluation, column.name, None) for column in _EVALUATIONS.c}
+
+        def work(connection: sa.Connection) -> None:
+            self._lock(connection)
+            self._put(connection, evaluation, each)
+            self.claims.drop(connection, evaluation.mask, evaluation.split)
+
+        self.database.write(work)
+
+    def _put(
+        self, connection: sa.Connection, evaluation: Evaluation, each: NDArray[Any] | None
+    ) -> None:
+        columns, values = EVALUATIONS.c, self._values(evaluation)
+        query = sa.select(columns.id, columns.samples, columns.status)
+        rows = connection.execute(query.where(*self._of(evaluation.mask, evaluation.split))).all()
+        failed = next((r.id for r in rows if r.status in RETRIED), None)
+        same = {r.samples: r.id for r in rows if r.status not in RETRIED}
+        if evaluation.samples in same:
+            number = same[evaluation.samples]
+        elif failed is not None:
+            number = failed
+            connection.execute(sa.update(EVALUATIONS).where(columns.id == number).values(**values))
+        else:
+            number = _new_id(connection.execute(sa.insert(EVALUATIONS).values(**values)))
+        known = sa.select(LOSSES.c.evaluation).where(LOSSES.c.evaluation == number)
+        if each is not None and evaluation.ok and connection.execute(known).first() is None:
+            connection.execute(sa.insert(LOSSES).values(evaluation=number, each=pack(each)))
+
+    def _values(self, evaluation: Evaluation) -> dict[str, Any]:
+        values = {column.name: getattr(evaluation, column.name, None) for column in EVALUATIONS.c}
         del values["id"]
-        values |= {"study": self.study, "metrics": json.dumps(dict(evaluation.metrics))}
-        same = [_EVALUATIONS.c[k] == values[k] for k in ("study", "mask", "split")]
-        failed = _EVALUATIONS.c.status.in_(("failed", "out of memory"))
-        try:
-            with self.database.begin() as connection:
-                connection.execute(sa.delete(_EVALUATIONS).where(*same, failed))
-                connection.execute(sa.insert(_EVALUATIONS).values(**values))
-        except sa.exc.IntegrityError:
-            return
-        except SQLAlchemyError as error:
-            raise _unusable(self.url, error) from error
+        error = None if evaluation.error is None else _storable(evaluation.error)
+        metrics = json.dumps(dict(evaluation.metrics))
+        return values | {"study": self.study, "metrics": metrics, "error": error}
+
+    def _lock(self, connection: sa.Connection) -> None:
+        """Keep other writers of the study out until the end of the transaction."""
+        row = sa.select(STUDIES.c.id).where(STUDIES.c.id == self.study)
+        connection.execute(row.with_for_update())
+
+    @contextmanager
+    def sharing(self) -> Iterator[None]:
+        """Work in which masks are claimed; claims that are left at its end are given up."""
+        with self.claims.beating():
+            yield
+
+    def share(
+        self, masks: Sequence[str], split: str, samples: int, again: Collection[str], limit: int
+    ) -> tuple[list[str], list[Evaluation]]:
+        """Claim masks to measure, and learn what other processes have measured of them.
+
+        If there is neither, other processes hold all of them, and this waits a moment.
+
+        Args:
+            masks: bits of the masks that are still to be measured, in the order of preference.
+            split: the data.
+            samples: examples that an evaluation has to have seen, unless it failed.
+            again: those of them whose stored failure does not count.
+            limit: how many to claim at most.
+
+        Returns:
+            The masks that are this process's to measure, and evaluations that are there.
+        """
+        if self.database.memory:
+            return list(masks), []
+
+        def work(connection: sa.Connection) -> tuple[list[str], list[Evaluation], list[str]]:
+            self._lock(connection)
+            there = self._found(connection, split, masks)
+            done = {
+                e.mask: e
+                for e in sorted(there, key=lambda e: e.samples)  # a result before a failure
+                if e.samples in (0, samples) and (e.mask not in again or e.status not in RETRIED)
+            }
+            waiting = [mask for mask in masks if mask not in done]
+            mine, others = self.claims.take(connection, waiting, split, limit)
+            return mine, list(done.values()), others
+
+        mine, found, others = self.database.write(work)
+        if others and not mine and not found:
+            log.debug("Waiting for what %s measures.", ", ".join(others))
+            time.sleep(POLL)
+        return mine, found
+
+    def _found(
+        self, connection: sa.Connection, split: str, masks: Sequence[str]
+    ) -> list[Evaluation]:
+        columns = EVALUATIONS.c
+        where = (columns.study == self.study) & (columns.split == split) & columns.mask.in_(masks)
+        rows = connection.execute(sa.select(EVALUATIONS).where(where).order_by(columns.id)).all()
+        return [_record(row, -1) for row in rows]
 
     def run(self, settings: Mapping[str, Any]) -> Run:
         """The run with these settings, begun now if there is none."""
         text = json.dumps(dict(settings), sort_keys=True)
-        where = (_RUNS.c.study == self.study) & (_RUNS.c.settings == text)
-        try:
-            with self.database.begin() as connection:
-                row = connection.execute(sa.select(_RUNS).where(where)).first()
-                if row is not None:
-                    return Run(int(row.id), settings, int(row.before))
-                count = sa.select(sa.func.count()).where(_EVALUATIONS.c.study == self.study)
-                before = int(connection.execute(count).scalar() or 0)
-                values = {"study": self.study, "settings": text, "before": before}
-                return Run(
-                    _new_id(connection.execute(sa.insert(_RUNS).values(**values))), settings, before
-                )
-        except SQLAlchemyError as error:
-            raise _unusable(self.url, error) from error
+        where = (RUNS.c.study == self.study) & (RUNS.c.settings == text)
+
+        def work(connection: sa.Connection) -> Run:
+            self._lock(connection)
+            row = connection.execute(sa.select(RUNS).where(where)).first()
+            if row is not None:
+                return Run(int(row.id), settings, int(row.before))
+            count = sa.select(sa.func.count()).where(EVALUATIONS.c.study == self.study)
+            before = int(connection.execute(count).scalar() or 0)
+            values = {"study": self.study, "settings": text, "before": before}
+            result = connection.execute(sa.insert(RUNS).values(**values))
+            return Run(_new_id(result), settings, before)
+
+        return self.database.write(work)
 
     def runs(self) -> list[Run]:
         """All runs of the study, oldest first."""
-        query = sa.select(_RUNS).where(_RUNS.c.study == self.study).order_by(_RUNS.c.id)
-        try:
-            with self.database.connect() as connection:
-                rows = connection.execute(query).all()
-        except SQLAlchemyError as error:
-            raise _unusable(self.url, error) from error
+        query = sa.select(RUNS).where(RUNS.c.study == self.study).order_by(RUNS.c.id)
+        rows = self.database.read(lambda connection: connection.execute(query).all())
         return [Run(int(r.id), json.loads(r.settings), int(r.before)) for r in rows]
+
+    def drop_failed(self) -> int:
+        """Remove the evaluations that gave no loss, so that they are tried again; how many."""
+        failed = EVALUATIONS.c.status != "ok"
+
+        def work(connection: sa.Connection) -> int:
+            self._lock(connection)
+            query = sa.select(EVALUATIONS.c.id, failed).where(EVALUATIONS.c.study == self.study)
+            rows = connection.execute(query.order_by(EVALUATIONS.c.id)).all()
+            for run in connection.execute(sa.select(RUNS).where(RUNS.c.study == self.study)).all():
+                gone = sum(bool(bad) for _, bad in rows[: run.before])  # the rest moves up
+                moved = sa.update(RUNS).where(RUNS.c.id == run.id)
+                connection.execute(moved.values(before=run.before - gone))
+            here = EVALUATIONS.c.study == self.study
+            connection.execute(sa.delete(EVALUATIONS).where(here, failed))
+            return sum(bool(bad) for _, bad in rows)
+
+        return self.database.write(work)
+
+
+def study_names(database: Database) -> list[str]:
+    """The studies of a database, oldest first."""
+    query = sa.select(STUDIES.c.name).order_by(STUDIES.c.id)
+    return list(database.read(lambda connection: connection.execute(query).scalars().all()))
+
+
+def pack(each: NDArray[Any]) -> bytes:
+    """Losses [n] as bytes: float32, little-endian."""
+    return np.asarray(each, dtype="<f4").reshape(-1).tobytes()
+
+
+def unpack(data: bytes) -> NDArray[np.float32]:
+    """The losses [n] that `pack` made these bytes of."""
+    return np.frombuffer(data, dtype="<f4").astype(np.float32)
+
+
+def _storable(text: str) -> str:
+    """What is no UTF-8 or a NUL, which some database refuses, written out."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def _new_id(result: Any) -> int:
     return int(result.inserted_primary_key[0])
 
 
-def _connect(url: str) -> Database:
-    try:
-        memory = url in ("sqlite://", "sqlite:///:memory:")
-        options: dict[str, Any] = {"poolclass": sa.pool.StaticPool} if memory else {}
-        database = sa.create_engine(url, **options)
-    except (SQLAlchemyError, ImportError, ValueError) as error:
-        raise StorageError(
-            f"The storage URL is no database that can be opened: {error}. Use for example "
-            '"sqlite:///runs.db".'
-        ) from error
-    if database.dialect.name == "sqlite":
-        _make_folder(database.url.database)
-        sa.event.listen(database, "connect", _configure_sqlite)
-    return database
-
-
-def _make_folder(path: str | None) -> None:
-    folder = os.path.dirname(path or "")
-    try:
-        if folder:
-            os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"The folder of the study database cannot be made: {error}") from error
-
-
-def _configure_sqlite(connection: Any, record: Any) -> None:
-    """Readers and a writer side by side; a finished evaluation survives a crash."""
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute("PRAGMA busy_timeout=30000")
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.close()
-
-
 def _record(row: Any, number: int) -> Evaluation:
     values = dict(row._mapping)
     del values["id"], values["study"]
     return Evaluation(**{**values, "metrics": json.loads(row.metrics), "number": number})
-
-
-def _unusable(url: str, error: SQLAlchemyError) -> StorageError:
-    cause = str(getattr(error, "orig", None) or error)
-    if "not a database" in cause or "malformed" in cause:
-        advice = "The file is damaged or is no database. Move it away, or restore a copy."
-    elif "readonly" in cause or "unable to open" in cause:
-        advice = "Check that the file and its folder can be written to."
-    elif "full" in cause:
-        advice = "The disk is full. Finished evaluations are kept; free some space and resume."
-    elif isinstance(error, OperationalError | DatabaseError):
-        advice = "Finished evaluations are kept; run the same command again to resume."
-    else:
-        advice = "Use another storage."
-    return StorageError(f"The study database {url} cannot be used: {cause}. {advice}")

@@ -7,13 +7,15 @@ import logging
 import math
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from .choose import Finalists, check_surrogate, fit_surrogate, measured, shortlist
+from .choose import Finalists, check_surrogate, compare, fit_surrogate, measured, shortlist
 from .errors import EdgewiseError, PlanError
 from .evaluate import Outcome
 from .executor import MakeExecutor, Serial
@@ -21,7 +23,7 @@ from .graph import Graph, Mask, Unit
 from .liveness import liveness
 from .objective import Objective
 from .plan import Plan
-from .records import Budget, Evaluation, Progress, Split
+from .records import Budget, Comparison, Evaluation, Progress, Split
 from .search import Space, fatal_units, search
 from .search.strategy import Ask
 from .storage import Storage
@@ -29,6 +31,7 @@ from .version import __version__
 
 log = logging.getLogger("edgewise")
 Callback = Callable[[Progress], None]
+CLAIMED = 32  # masks that a process takes at a time where several work on one study
 
 
 class Study:
@@ -110,7 +113,46 @@ class Study:
         for mask in masks:
             liveness(self.graph, mask).require_connected()
         ask = Ask("given", "given", masks)
-        return self._answer(ask, split, self._known(split), lambda _: None)
+        return self._answer(ask, split, self._known(split), _silent)
+
+    def losses(self, mask: Mask, split: Split = "search") -> NDArray[np.float32] | None:
+        """The stored loss of every example [n] of a split, in the order of the data.
+
+        None where the mask has not been measured on it, or the loss gives a mean only.
+        """
+        return self.storage.losses(str(mask), split)
+
+    def compare(
+        self, first: Mask, second: Mask, split: Split = "search", rows: Any = slice(None)
+    ) -> Comparison:
+        """How much more one measured mask loses than another, example by example.
+
+        Nothing is measured again. A paired comparison is far sharper than two intervals side by
+        side, since most of what varies between examples is common to both masks.
+
+        Args:
+            first: a mask with stored losses.
+            second: another.
+            split: the data.
+            rows: which examples count: a slice, indices or booleans [n]; all unless given.
+
+        Returns:
+            The mean of first minus second (negative: the first is better), with a 95 % interval.
+
+        Raises:
+            EdgewiseError: the losses of a mask are not stored.
+        """
+        return compare(*(self._stored_losses(m, split)[rows] for m in (first, second)))
+
+    def _stored_losses(self, mask: Mask, split: Split) -> NDArray[np.float32]:
+        losses = self.losses(mask, split)
+        if losses is None:
+            raise EdgewiseError(
+                f"No losses of single examples are stored for mask {mask} on the {split} split: it "
+                "is not measured there, or was by an edgewise that kept the mean only, or the "
+                'loss gives no value an example (reduction="none").'
+            )
+        return losses
 
     def run(
         self,
@@ -207,33 +249,50 @@ class Study:
 
     def _known(self, split: Split) -> dict[str, Evaluation]:
         size = self.objective.samples(split)
-        records = (e for e in _in_order(self.evaluations) if e.split == split)
-        return {e.mask: e for e in records if e.samples in (0, size)}
+        records = [e for e in self.evaluations if e.split == split and e.samples in (0, size)]
+        # Sorted, since workers finish in any order; a result comes after a failure to win.
+        return {e.mask: e for e in sorted(records, key=lambda e: (e.mask, e.samples))}
 
     def _answer(
         self,
         ask: Ask,
         split: Split,
         known: dict[str, Evaluation],
-        told: Callable[[Evaluation], Any],
+        told: Callable[..., Any],
     ) -> list[Evaluation]:
         """The evaluations that were asked for: known ones from the storage, the rest measured."""
-        for mask in ask.masks:
-            if self._retry(known.get(str(mask))):
-                del known[str(mask)]
+        again = {str(m) for m in ask.masks if self._retry(known.get(str(m)))}
+        for bits in again:
+            del known[bits]
         fresh = [m for m in ask.masks if str(m) not in known]
         for mask in ask.masks:
             if str(mask) in known:
-                told(known[str(mask)])
-        for outcome in self._executor.evaluate(fresh, split):
-            mask = self.graph.mask(bits=outcome.evaluation.mask)
-            mean, std = ask.expected.get(mask, (None, None))
-            record = replace(outcome.evaluation, origin=ask.origin, predicted=mean, deviation=std)
-            self._tried.add((record.mask, record.split))
-            self.storage.add(record)
-            known[record.mask] = record
-            told(record)
+                told(known[str(mask)], kept=True)
+        with self.storage.sharing():
+            for record in self._finished(ask, fresh, split, again):
+                known[record.mask] = record
+                told(record)
         return [known[str(m)] for m in ask.masks]
+
+    def _finished(
+        self, ask: Ask, masks: Iterable[Mask], split: Split, again: set[str]
+    ) -> Iterator[Evaluation]:
+        """Evaluations as they are finished, here or by another process, and kept."""
+        waiting = {str(m): m for m in sorted(masks, key=lambda m: m.bits)}
+        samples = self.objective.samples(split)
+        while waiting:
+            mine, found = self.storage.share(list(waiting), split, samples, again, CLAIMED)
+            for record in found:
+                del waiting[record.mask]
+                yield record
+            for outcome in self._executor.evaluate([waiting[bits] for bits in mine], split):
+                mean, std = ask.expected.get(waiting.pop(outcome.evaluation.mask), (None, None))
+                record = replace(
+                    outcome.evaluation, origin=ask.origin, predicted=mean, deviation=std
+                )
+                self._tried.add((record.mask, record.split))
+                self.storage.add(record, _each(outcome))
+                yield record
 
     def _retry(self, record: Evaluation | None) -> bool:
         """Whether a failure is tried again: once a process, since its cause may be mended."""
@@ -299,15 +358,23 @@ class Study:
     def _measure(self, winner: Mask, split: Split, told: _Teller) -> tuple[Outcome, Evaluation]:
         """The winner on a split, with tensors and per-example losses, and the unpruned network."""
         ask = Ask("reporting", "unpruned", (self.graph.empty,))
-        unpruned = self._answer(ask, split, self._known(split), lambda _: None)[0]
+        unpruned = self._answer(ask, split, self._known(split), _silent)[0]
         outcome = next(iter(self._executor.evaluate([winner], split, tensors=True)))
-        if not outcome.evaluation.ok:
-            raise PlanError(
-                f"The chosen mask failed on the {split} split: {outcome.evaluation.error}"
-            )
-        self.storage.add(replace(outcome.evaluation, origin="finalist"))
+        for which, record in (("unpruned network", unpruned), ("chosen mask", outcome.evaluation)):
+            if not record.ok:
+                raise PlanError(f"The {which} failed on the {split} split: {record.error}")
+        self.storage.add(replace(outcome.evaluation, origin="finalist"), _each(outcome))
         told(outcome.evaluation)
         return outcome, unpruned
+
+
+def _each(outcome: Outcome) -> NDArray[Any] | None:
+    """The loss of every example [n], if known."""
+    return None if outcome.each is None else outcome.each.numpy()
+
+
+def _silent(record: Evaluation, kept: bool = False) -> None:
+    """Tells nobody of an evaluation."""
 
 
 class _Teller:
@@ -317,20 +384,26 @@ class _Teller:
         self.callback, self.space, self.total = callback, space, total
         self.phase, self.done, self.failures = "", 0, 0
         self.split, self.best = "", math.inf
-        self.begin = time.monotonic()
+        self.begin = self.last = time.monotonic()
+        self.fresh, self.working = 0, 0.0  # what was not known before, and the seconds it took
 
-    def __call__(self, record: Evaluation) -> None:
+    def __call__(self, record: Evaluation, kept: bool = False) -> None:
         self.done += 1
+        now = time.monotonic()
+        if not kept:
+            self.fresh, self.working = self.fresh + 1, self.working + now - self.last
+        self.last = now
         self.failures += not record.ok
         if record.split != self.split:  # losses of different data do not compare
             self.split, self.best = record.split, math.inf
         if record.loss is not None and self.space.allows(self.space.graph.mask(bits=record.mask)):
             self.best = min(self.best, record.loss)
         if self.callback is not None:
-            spent = time.monotonic() - self.begin
             total = max(self.total, self.done)
             best = self.best if math.isfinite(self.best) else None
-            self.callback(Progress(self.phase, self.done, total, best, self.failures, spent))
+            pace = self.fresh / self.working if self.working > 0 else None
+            spent = now - self.begin
+            self.callback(Progress(self.phase, self.done, total, best, self.failures, spent, pace))
 
 
 def _in_order(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
