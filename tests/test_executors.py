@@ -60,7 +60,7 @@ def job(folder: Path) -> tuple[ew.Graph, ew.Objective]:
 @pytest.fixture(scope="module")
 def workers(job) -> Iterator[Executor]:
     pytest.importorskip("ray")
-    executor = ew.Ray(workers=2, patience=1.0)(*job)
+    executor = ew.Ray(workers=2, patience=4.0)(*job)
     yield executor
     pids = executor.pids
     executor.close()

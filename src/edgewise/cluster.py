@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from .shipping import pack
 from .workers import Workers
 
 CONNECT_SECONDS = 10.0
+STARTS = 3
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,6 @@ class Ray:
             return lambda: None
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if self.address == "local":
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             options["include_dashboard"] = False
             if self.workers is not None:
                 options["num_cpus"] = self.workers * self.threads
@@ -99,7 +98,7 @@ def _require_ray() -> Any:
 
 def _init(ray: Any, address: str, options: dict[str, Any]) -> None:
     """ray.init; a busy machine may need more than the half minute that Ray gives itself."""
-    for attempt in range(2):
+    for attempt in range(1, STARTS + 1):
         try:
             ray.init(address, **options)
             return
@@ -107,7 +106,7 @@ def _init(ray: Any, address: str, options: dict[str, Any]) -> None:
             ray.shutdown()
             if not isinstance(error, Exception):
                 raise
-            if address != "local" or attempt:
+            if address != "local" or attempt == STARTS:
                 raise _unreachable(address, error) from error
 
 
