@@ -50,7 +50,8 @@ class Norm:
         """Normalise with these statistics."""
         shape = (-1, *[1] * (x.ndim - 2))
         scale, shift = (v.view(shape) for v in affine(self.module, self.mean, self.var))
-        return torch.addcmul(shift, x, scale, out=out)
+        # without `out` the layout would be that of the shift
+        return torch.addcmul(shift, x, scale, out=torch.empty_like(x) if out is None else out)
 
     def write(self, x: torch.Tensor) -> torch.Tensor:
         """The same, in place."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -115,7 +115,7 @@ def cut(inputs: Inputs, count: int) -> list[Inputs]:
 
     return [
         tuple(pytree.tree_map(lambda v, b=b, e=e: part(v, b, e), inputs))
-        for b, e in itertools.pairwise(ends)
+        for b, e in pairwise(ends)
         if e > b or count == 1
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Container, Hashable, Iterable
+from collections.abc import Callable, Collection, Container, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,7 +125,7 @@ class _Translation:
         self.lowered, self.alive = lowered, alive
         self.nodes = list(lowered.graph.nodes)
         self.folds = fold.folds(self.nodes, self._module, self._dimensions)
-        self.learning = self._learning() if compiler.recover else set()
+        self.learning = self._learning() if compiler.recover else []
 
     def run(self, mask: Mask) -> Program:
         program = Program(mask)
@@ -136,21 +136,22 @@ class _Translation:
             goals = program.norms.values()
             program.calibration = missing(program.calibration, goals, ())
         learned = {node: program.norms[str(node.target)] for node in self.learning}
-        steps = self._translate(set(), learned)
+        steps = self._translate([], learned)
         program.steps = list(dict.fromkeys(steps.values()))
         program.inputs = tuple(steps[n] for n in self.nodes if n.op == "placeholder")
         return program
 
     # -- what recovers ----------------------------------------------------------------------
 
-    def _learning(self) -> set[fx.Node]:
+    def _learning(self) -> list[fx.Node]:
         """The batch norms behind a removal. One that is called twice keeps its statistics."""
         once = Counter(node.target for node in self.nodes if node.op == "call_module")
         touched: set[fx.Node] = set()
         for node in self.nodes:
             if self._changed(node, touched):
                 touched.add(node)
-        return {n for n in touched if self._is_norm(n) and once[n.target] == 1}
+        norms = [node for node in self.nodes if node in touched and self._is_norm(node)]
+        return [norm for norm in norms if once[norm.target] == 1]
 
     def _changed(self, node: fx.Node, touched: set[fx.Node]) -> bool:
         """Whether a removal lies upstream of a node."""
@@ -171,7 +172,7 @@ class _Translation:
     # -- steps --------------------------------------------------------------------------------
 
     def _translate(
-        self, learning: set[fx.Node], learned: dict[fx.Node, Step]
+        self, learning: Collection[fx.Node], learned: dict[fx.Node, Step]
     ) -> dict[fx.Node, Step]:
         """The step of every node; layers whose norm is folded into them have none of their own."""
         within = {bn: layer for bn, layer in self.folds.items() if bn not in learning}
@@ -310,8 +311,8 @@ def _makes_memory(target: Any) -> bool:
 
 def _written(node: fx.Node, target: Any) -> Callable[..., Any] | None:
     """The operation of a node written into its first input; inputs may change places."""
-    rectifies = type(target) is nn.ReLU and fold.plain(target)
-    if (rectifies or target in _RELU) and len(node.args) == 1 and not node.kwargs:
+    rectifies = target in _RELU or (type(target) is nn.ReLU and fold.plain(target))
+    if rectifies and len(node.args) == 1 and node.kwargs in ({}, {"inplace": False}):
         return torch.relu_
     if target in _ADD and len(node.args) == len(node.all_input_nodes) == 2 and not node.kwargs:
         return _add_into
@@ -319,7 +320,9 @@ def _written(node: fx.Node, target: Any) -> Callable[..., Any] | None:
 
 
 def _add_into(first: Any, second: Any) -> Any:
-    alike = isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor)
-    if alike and first.shape == second.shape and first.dtype == second.dtype:
-        return first.add_(second)
+    """The sum, in the first if it has the same form as a new tensor would have."""
+    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+        forms = [(v.shape, v.stride(), v.dtype) for v in (first, second)]
+        if forms[0] == forms[1]:
+            return first.add_(second)
     return first + second
