@@ -105,8 +105,10 @@ class Workers:
         several workers died is a failed outcome.
 
         Raises:
-            ExecutorError: no worker can be used.
+            ExecutorError: no worker can be used, or they have been closed.
         """
+        if self.cargo is None:
+            raise ExecutorError("The workers have been closed; open the study again.")
         dispatch = Dispatch(masks, self._wanted())
         try:
             while dispatch.pending:
@@ -135,8 +137,6 @@ class Workers:
         if now - self._looked < TICK:
             return
         self._looked = now
-        if self.cargo is None:
-            raise ExecutorError("The workers have been closed; open the study again.")
         actor = self.ray.remote(num_cpus=self.threads, max_restarts=0)(Worker)
         for _ in range(self._wanted() - len(self.refused) - len(self.hands)):
             made = actor.remote()
@@ -152,8 +152,8 @@ class Workers:
             self._waiting_since = None
             free = self.ray.available_resources().get("CPU", 0)
             warnings.warn(
-                f"No worker is ready after {WARN_AFTER} seconds. One takes {self.threads} CPUs, and "
-                f"{free:g} of the cluster are free: others may hold them, or it starts slowly.",
+                f"No worker is ready after {WARN_AFTER} seconds. One takes {self.threads} CPUs; "
+                f"{free:g} of the cluster are free. Others may hold them, or it starts slowly.",
                 EdgewiseWarning, stacklevel=2,
             )  # fmt: skip
 
