@@ -21,6 +21,7 @@ from .records import Evaluation, Split
 from .shipping import unpack
 
 log = logging.getLogger("edgewise")
+WARN_AFTER = 60  # seconds without any worker
 TICK = 0.5  # seconds between looks at the cluster
 FALSE_STARTS = 5  # workers in a row that die before they are ready
 KILL_AFTER = 3  # times the patience after which a silent worker is killed
@@ -104,8 +105,10 @@ class Workers:
         several workers died is a failed outcome.
 
         Raises:
-            ExecutorError: no worker can be used.
+            ExecutorError: no worker can be used, or they have been closed.
         """
+        if self.cargo is None:
+            raise ExecutorError("The workers have been closed; open the study again.")
         dispatch = Dispatch(masks, self._wanted())
         try:
             while dispatch.pending:
@@ -134,8 +137,6 @@ class Workers:
         if now - self._looked < TICK:
             return
         self._looked = now
-        if self.cargo is None:
-            raise ExecutorError("The workers have been closed; open the study again.")
         actor = self.ray.remote(num_cpus=self.threads, max_restarts=0)(Worker)
         for _ in range(self._wanted() - len(self.refused) - len(self.hands)):
             made = actor.remote()
@@ -147,12 +148,13 @@ class Workers:
     def _warn_of_waiting(self, now: float) -> None:
         if self.pids:
             self._waiting_since = None
-        elif self._waiting_since is not None and now - self._waiting_since > 30:
+        elif self._waiting_since is not None and now - self._waiting_since > WARN_AFTER:
             self._waiting_since = None
             free = self.ray.available_resources().get("CPU", 0)
             warnings.warn(
-                f"No worker has started for 30 seconds: {free:g} CPUs of the cluster are free, a "
-                f"worker takes {self.threads}.", EdgewiseWarning, stacklevel=2,
+                f"No worker is ready after {WARN_AFTER} seconds. One takes {self.threads} CPUs; "
+                f"{free:g} of the cluster are free. Others may hold them, or it starts slowly.",
+                EdgewiseWarning, stacklevel=2,
             )  # fmt: skip
 
     def _hand_out(self, dispatch: Dispatch, split: Split, tensors: bool) -> None:
