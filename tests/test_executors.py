@@ -21,6 +21,7 @@ from edgewise.executor import Executor, Serial
 
 HERE = Path(__file__).parent
 pytestmark = [
+    pytest.mark.slow,  # a cluster takes minutes to start and to kill on a busy machine
     pytest.mark.xdist_group("ray"),  # one Ray for all of them
     pytest.mark.filterwarnings("ignore:No worker is ready"),  # on a busy machine
 ]

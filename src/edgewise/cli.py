@@ -101,7 +101,7 @@ class _Run(TyperCommand):
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         nexts = [*args[1:], "-"]
         bare = ("--ray=" if a == "--ray" and (b[:1] == "-" or b.endswith(".toml")) else a
-                for a, b in zip(args, nexts, strict=True))  # fmt: skip
+                for a, b in zip(args, nexts, strict=False))  # fmt: skip
         return super().parse_args(ctx, list(bare))
 
 
