@@ -19,8 +19,6 @@ from edgewise.ops import TABLE
 from edgewise.sources import load_function
 from edgewise.testing import ZOO, build
 
-pytestmark = pytest.mark.slow  # with the Ray workers that it serves
-
 cloudpickle = pytest.importorskip("ray.cloudpickle")
 pack = functools.partial(shipping.pack, pickle=cloudpickle)
 unpack = functools.partial(shipping.unpack, pickle=cloudpickle)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import socket
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ from .version import __version__
 class _Node:
     """A reference to a node of a packed program, by name."""
 
+    name: str
+
+
+@dataclass(frozen=True)
+class _Function:
+    """A function of a module, whose own name says otherwise: F.max_pool2d calls itself `fn`."""
+
+    module: str
     name: str
 
 
@@ -113,11 +122,19 @@ def _pack_program(program: Program) -> tuple[Any, ...]:
     nodes = []
     for node in program.module.graph.nodes:
         args, kwargs = fx.map_arg((node.args, node.kwargs), named)
-        nodes.append((node.op, node.target, args, kwargs, node.name))
+        nodes.append((node.op, _pack_target(node.target), args, kwargs, node.name))
     targets = {str(t) for op, t, *_ in nodes if op in ("call_module", "get_attr")}
     parts = {target: attribute(program.module, target) for target in sorted(targets)}
     rest = replace(program, module=None)  # type: ignore[arg-type]
     return type(program.module).__name__, nodes, parts, rest
+
+
+def _pack_target(target: Any) -> Any:
+    """What a node calls, by the name under which torch has it where its own name is another."""
+    module, name = getattr(target, "__module__", None) or "", getattr(target, "__name__", "")
+    misnamed = "<locals>" in getattr(target, "__qualname__", "") and module.startswith("torch.")
+    there = misnamed and getattr(sys.modules.get(module), name, None) is target
+    return _Function(module, name) if there else target
 
 
 def _unpack_program(packed: tuple[Any, ...]) -> Program:
@@ -129,6 +146,8 @@ def _unpack_program(packed: tuple[Any, ...]) -> Program:
 
     for op, target, args, kwargs, own in nodes:
         args, kwargs = fx.node.map_aggregate((args, kwargs), read)
+        if isinstance(target, _Function):
+            target = getattr(import_module(target.module), target.name)
         made[own] = graph.create_node(op, target, args, kwargs, name=own)
     module = fx.GraphModule(parts, graph, class_name=name)
     program: Program = replace(rest, module=module.eval())
@@ -139,7 +158,10 @@ def _unpack_program(packed: tuple[Any, ...]) -> Program:
 def _by_value(pickle: Any) -> Iterator[None]:
     """Pickle what comes from files that are not installed with its code, not by its name."""
     known = set(pickle.list_registry_pickle_by_value())
-    modules = [m for name, m in list(sys.modules.items()) if name not in known and _is_loose(m)]
+    installed = {sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")}
+    homes = {*map(Path, installed), Path(__file__).parent}
+    loaded = [module for name, module in list(sys.modules.items()) if name not in known]
+    modules = [module for module in loaded if _is_loose(module, homes)]
     for module in modules:
         pickle.register_pickle_by_value(module)
     try:
@@ -149,15 +171,17 @@ def _by_value(pickle: Any) -> Iterator[None]:
             pickle.unregister_pickle_by_value(module)
 
 
-def _is_loose(module: Any) -> bool:
-    """Whether a module is a file of the user's, which another machine need not have."""
+def _is_loose(module: Any, homes: Collection[Path]) -> bool:
+    """Whether a module is a file of the user's, which another machine need not have.
+
+    Args:
+        module: of sys.modules.
+        homes: folders of what is installed.
+    """
     name, file = getattr(module, "__name__", ""), getattr(module, "__file__", None)
     if not file or sys.modules.get(name) is not module or name in ("__main__", "__mp_main__"):
         return False
-    installed = {sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")}
-    homes = [*map(Path, installed), Path(__file__).parent]
-    path = Path(file).absolute()
-    return not any(home in path.parents for home in homes)
+    return not any(folder in homes for folder in Path(file).absolute().parents)
 
 
 def _unpicklable(parts: dict[str, Any], dumps: Callable[[Any], Any], error: Any) -> ExecutorError:
