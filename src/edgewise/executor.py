@@ -28,17 +28,8 @@ class Executor(Protocol):
 MakeExecutor = Callable[[Graph, Objective], Executor]
 
 
-class Serial:
+class Serial(Engine):
     """Measures in this process, one mask after another."""
-
-    def __init__(self, graph: Graph, objective: Objective) -> None:
-        self._engine = Engine(graph, objective)
-
-    def evaluate(
-        self, masks: Sequence[Mask], split: Split = "search", *, tensors: bool = False
-    ) -> Iterator[Outcome]:
-        """See `Executor`."""
-        return self._engine.evaluate(masks, split, tensors=tensors)
 
     def close(self) -> None:
         """Nothing is held beyond this object."""

@@ -143,6 +143,10 @@ class Mask:
         extra = set(units)
         return replace(self, bits=tuple(bit or i in extra for i, bit in enumerate(self.bits)))
 
+    def flipped(self, unit: int) -> Mask:
+        """The mask with one unit put back if it is removed, else removed."""
+        return self.with_kept(unit) if self.bits[unit] else self.with_removed(unit)
+
     def with_kept(self, *units: int) -> Mask:
         """The mask that keeps these units."""
         extra = set(units)

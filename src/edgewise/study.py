@@ -26,7 +26,7 @@ from .plan import Plan
 from .records import Budget, Comparison, Evaluation, Progress, Split
 from .search import Space, fatal_units, search
 from .search.strategy import Ask
-from .storage import Storage
+from .storage import RETRIED, Storage
 from .version import __version__
 
 log = logging.getLogger("edgewise")
@@ -249,9 +249,8 @@ class Study:
 
     def _known(self, split: Split) -> dict[str, Evaluation]:
         size = self.objective.samples(split)
-        records = [e for e in self.evaluations if e.split == split and e.samples in (0, size)]
-        # Sorted, since workers finish in any order; a result comes after a failure to win.
-        return {e.mask: e for e in sorted(records, key=lambda e: (e.mask, e.samples))}
+        records = (e for e in _in_order(self.evaluations) if e.split == split)
+        return {e.mask: e for e in records if e.samples in (0, size)}
 
     def _answer(
         self,
@@ -296,7 +295,7 @@ class Study:
 
     def _retry(self, record: Evaluation | None) -> bool:
         """Whether a failure is tried again: once a process, since its cause may be mended."""
-        if record is None or record.status not in ("failed", "out of memory"):
+        if record is None or record.status not in RETRIED:
             return False
         again = (record.mask, record.split)
         if again in self._tried:
@@ -407,8 +406,11 @@ class _Teller:
 
 
 def _in_order(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
-    """The same whatever the order in which workers finished: fits depend on it in the last bits."""
-    return sorted(evaluations, key=lambda e: (e.split, e.mask))
+    """The same whatever the order in which workers finished: fits depend on it in the last bits.
+
+    Of one mask a result comes after a failure, which has seen no samples.
+    """
+    return sorted(evaluations, key=lambda e: (e.split, e.mask, e.samples))
 
 
 def _check_count(name: str, value: Any, least: int = 1) -> None:

@@ -76,16 +76,13 @@ def _exchanges(space: Space, mask: Mask, score: Score) -> list[Mask]:
     steps = [u for u in (*space.here(mask), *space.gone(mask)) if u in widths]
     if not steps or not coarse:
         return []
-    flipped = [mask.with_kept(u) if mask.bits[u] else mask.with_removed(u) for u in steps]
-    value, *changes = score(space.graph.matrix([mask, *flipped])).tolist()
-    gain = {
-        u: abs(v - value) / max(space.saving(u), 1e-12) for u, v in zip(steps, changes, strict=True)
-    }
+    value, *changes = score(space.graph.matrix([mask, *map(mask.flipped, steps)])).tolist()
+    gain = {u: space.price(u, abs(v - value)) for u, v in zip(steps, changes, strict=True)}
     more = sorted((u for u in steps if not mask.bits[u]), key=lambda u: gain[u])
     back = sorted((u for u in steps if mask.bits[u]), key=lambda u: -gain[u])
     found = []
     for unit in _promising(space, mask, score, coarse, float(np.median(list(gain.values())))):
-        changed = mask.with_kept(unit) if mask.bits[unit] else mask.with_removed(unit)
+        changed = mask.flipped(unit)
         if not space.connected(changed):
             continue
         changed = space.removing(changed, more * _ROUNDS)
@@ -98,8 +95,7 @@ def _promising(
     space: Space, mask: Mask, score: Score, coarse: Sequence[int], price: float
 ) -> list[int]:
     """The few units whose change is expected to pay, when widths save at this price."""
-    flipped = [mask.with_kept(u) if mask.bits[u] else mask.with_removed(u) for u in coarse]
-    values = score(space.graph.matrix(flipped))
+    values = score(space.graph.matrix([mask.flipped(unit) for unit in coarse]))
     saves = np.array([-space.saving(u) if mask.bits[u] else space.saving(u) for u in coarse])
     return [coarse[int(i)] for i in np.argsort(values - price * saves, kind="stable")[:_TRIED]]
 
@@ -120,7 +116,8 @@ def _first_new(
 def _moves(space: Space, mask: Mask, rng: np.random.Generator) -> list[Mask]:
     gone, here = space.gone(mask), space.here(mask)
     pairs = [(back, more) for back in [None, *gone] for more in [None, *here]][1:]
-    swaps = [(b, m) for b, m in pairs if b is None or space.may_return(mask, b, m)]
+    may_return = space.returning(mask)
+    swaps = [(b, m) for b, m in pairs if b is None or may_return(b, m)]
     if len(swaps) > _MOVES:
         chosen = rng.choice(len(swaps), _MOVES, replace=False)
         swaps = [swaps[int(i)] for i in chosen]

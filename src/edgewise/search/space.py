@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 
 import numpy as np
@@ -35,6 +35,7 @@ class Space:
         assert unpruned is not None
         self.unpruned = unpruned
         self.limits = budget.absolute(unpruned)
+        self._savings = [self._used(unit.cost) for unit in graph.units]
 
     def protecting(self, units: Iterable[int]) -> Space:
         """The same space with further protected units."""
@@ -80,22 +81,28 @@ class Space:
         cost = self.cost(mask)
         return float("inf") if cost is None else self.budget.excess(cost, self.unpruned)
 
-    def may_return(self, mask: Mask, unit: int, instead: int | None = None) -> bool:
-        """Whether a width may come back, for another unit, without counting.
+    def returning(self, mask: Mask) -> Callable[..., bool]:
+        """Tells whether a unit may come back, for another one or for none, without counting.
 
-        What widths save almost adds up; `SLACK` of it is left to the exact count.
+        What widths save almost adds up; `SLACK` of it is left to the exact count. Other units
+        always may.
         """
-        if unit not in self.graph.group_of:
-            return True
         cost = self.cost(mask)
         assert cost is not None
-        left = sum(float(getattr(cost, n)) / max(m, 1e-9) for n, m in self.limits.items())
-        whole = sum(float(getattr(self.unpruned, n)) / max(m, 1e-9) for n, m in self.limits.items())
+        left, alone = self._used(cost), sum(self.saving(u) for u in mask.removed)
         room = len(self.limits) - left
-        alone = sum(self.saving(u) for u in mask.removed)
-        real = min((whole - left) / alone, 1.0) if alone > 0 else 1.0
-        more = 0.0 if instead is None else self.saving(instead)
-        return SLACK * real * self.saving(unit) <= room + real * more
+        real = min((self._used(self.unpruned) - left) / alone, 1.0) if alone > 0 else 1.0
+
+        def may_return(unit: int, instead: int | None = None) -> bool:
+            more = 0.0 if instead is None else self.saving(instead)
+            widths = unit in self.graph.group_of
+            return not widths or SLACK * real * self.saving(unit) <= room + real * more
+
+        return may_return
+
+    def _used(self, cost: Cost) -> float:
+        """A cost relative to the limits, added up."""
+        return sum(float(getattr(cost, n)) / max(limit, 1e-9) for n, limit in self.limits.items())
 
     def next_of(self, mask: Mask, unit: int) -> int | None:
         """What goes when a unit is to be removed: of a group of widths, the least important."""
@@ -118,8 +125,11 @@ class Space:
 
     def saving(self, unit: int) -> float:
         """What removing a unit alone saves, relative to the limits."""
-        cost = self.graph.units[unit].cost
-        return sum(float(getattr(cost, n)) / max(limit, 1e-9) for n, limit in self.limits.items())
+        return self._savings[unit]
+
+    def price(self, unit: int, harm: float) -> float:
+        """A harm relative to what removing a unit alone saves."""
+        return harm / max(self.saving(unit), 1e-12)
 
     def shrink(self, order: Iterable[int]) -> Mask:
         """Remove units in this order until the budget is met, skipping what would disconnect.
@@ -173,11 +183,14 @@ class Space:
                 steps = [mask, *self._returns(mask, units)]
                 fitting = bisect_left(steps, True, key=lambda more: not self.allows(more))
                 mask = steps[max(fitting - 1, 0)]
+            may_return = self.returning(mask)
             for unit in units:
                 last = self.last_of(mask, unit)
-                if last is not None and self.saving(last) > 0 and self.may_return(mask, last):
-                    less = mask.with_kept(last)
-                    mask = less if self.allows(less) else mask
+                if last is None or self.saving(last) <= 0 or not may_return(last):
+                    continue
+                less = mask.with_kept(last)
+                if self.allows(less):
+                    mask, may_return = less, self.returning(less)
         return mask
 
     def _returns(self, mask: Mask, units: Iterable[int]) -> Iterator[Mask]:

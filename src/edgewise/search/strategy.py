@@ -208,7 +208,7 @@ def single_pick(space: Space, evaluations: Mapping[str, Evaluation]) -> Mask | N
     weights = np.zeros(len(space.graph.units))
     for unit, damage in alone.items():
         weights[unit] = damage if np.isfinite(damage) else 10 * abs(worst) + 1.0
-    order = sorted(space.free, key=lambda u: weights[u] / max(space.saving(u), 1e-12))
+    order = sorted(space.free, key=lambda u: space.price(u, float(weights[u])))
     try:
         start = space.shrink(order)
     except BudgetError:
@@ -224,7 +224,7 @@ def ranked_pick(space: Space) -> Mask | None:
     """
     units, free = space.graph.units, set(space.free)
     widths = [u for u in space.free if u in space.graph.group_of]
-    order = sorted(widths, key=lambda u: units[u].importance / max(space.saving(u), 1e-12))
+    order = sorted(widths, key=lambda u: space.price(u, units[u].importance))
     try:
         return space.shrink(order) if widths else None
     except BudgetError:
@@ -253,7 +253,7 @@ def _guided(
         for group in space.graph.nested:
             noise |= dict.fromkeys(group, float(np.exp(SPREAD * rng.normal())))
         rank = {u: max(alone[u], 0.0 if u in space.graph.group_of else floor) for u in space.free}
-        order = sorted(space.free, key=lambda u: rank[u] * noise[u] / max(space.saving(u), 1e-12))
+        order = sorted(space.free, key=lambda u: space.price(u, rank[u] * noise[u]))
         try:
             found[space.shrink(order)] = None
         except BudgetError:

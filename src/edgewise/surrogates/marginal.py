@@ -2,9 +2,8 @@
 
 The covariance is a non-negative sum of given kernels plus, if asked for, a Hamming kernel with
 one relevance per coordinate: s_h · exp(-Σ_e w_e |M_e - M'_e|), where units of one coordinate
-share w up to a fixed weight. On binary inputs this is the ARD squared
-exponential, the ARD Laplace kernel, and every other product of per-unit kernels with correlation
-exp(-w_e).
+share w up to a fixed weight. On binary inputs this is the ARD squared exponential, the ARD Laplace
+kernel, and every other product of per-unit kernels with correlation exp(-w_e).
 """
 
 from __future__ import annotations
@@ -139,12 +138,12 @@ class _Evidence:
         k = len(self.kernels)
         values = np.exp(phi[: k + 1])
         if not self.prior.hamming:
-            return values[:k], float(values[k]), 0.0, np.zeros(self.X.shape[1])
+            return values[:k], float(values[k]), 0.0, np.zeros(self.weights.shape[1])
         return (
             values[:k],
             float(values[k]),
             float(np.exp(phi[k + 1])),
-            self.weights @ np.exp(phi[k + 2] + phi[k + 3 :]),
+            np.exp(phi[k + 2] + phi[k + 3 :]),
         )
 
     def __call__(self, phi: Array) -> tuple[float, Array]:
@@ -152,7 +151,8 @@ class _Evidence:
         scales, noise, variance, relevance = self._split(phi)
         parts = [s * kernel for s, kernel in zip(scales, self.kernels, strict=True)]
         if self.prior.hamming:
-            parts.append(variance * np.exp(-weighted_hamming(self.X, self.X, relevance)))
+            distance = weighted_hamming(self.X, self.X, self.weights @ relevance)
+            parts.append(variance * np.exp(-distance))
         n = len(self.X)
         covariance = sum(parts, np.zeros((n, n)))
         covariance[np.diag_indices(n)] += noise + JITTER
@@ -172,15 +172,14 @@ class _Evidence:
             rows = weight.sum(axis=1)
             # Σ_ij G_ij |x_ie - x_je| = 2 Σ_i (G 1)_i x_ie - 2 (xᵀ G x)_ee on binary masks
             by_unit = rows @ self.X - np.einsum("ne,ne->e", self.X, weight @ self.X)
-            by_log = -np.exp(phi[len(scales) + 2 + 1 :] + phi[len(scales) + 2]) * (
-                by_unit @ self.weights
-            )
+            by_log = -relevance * (by_unit @ self.weights)
             slopes += [0.5 * float(rows.sum()), float(by_log.sum()), *by_log]
         return float(value), np.array(slopes) + z / stds
 
     def posterior(self, phi: Array) -> Posterior:
         scales, noise, variance, relevance = self._split(phi)
         empty = np.zeros((0, 0))
+        relevance = self.weights @ relevance  # of the units
         bare = Posterior(self.X, scales, variance, relevance, noise, empty, np.zeros(0))
         covariance = bare.covariance(self.X, self.X, self.kernels)
         covariance[np.diag_indices(len(self.X))] += noise + JITTER
