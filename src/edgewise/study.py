@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import platform
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -23,14 +21,14 @@ from .graph import Graph, Mask, Unit
 from .liveness import liveness
 from .objective import Objective
 from .plan import Plan
-from .records import Budget, Comparison, Evaluation, Progress, Split
+from .records import Budget, Comparison, Evaluation, Split
 from .search import Space, fatal_units, search
 from .search.strategy import Ask
 from .storage import RETRIED, Storage
+from .telling import Callback, Teller, silent
 from .version import __version__
 
 log = logging.getLogger("edgewise")
-Callback = Callable[[Progress], None]
 CLAIMED = 32  # masks that a process takes at a time where several work on one study
 
 
@@ -113,7 +111,7 @@ class Study:
         for mask in masks:
             liveness(self.graph, mask).require_connected()
         ask = Ask("given", "given", masks)
-        return self._answer(ask, split, self._known(split), _silent)
+        return self._answer(ask, split, self._known(split), silent)
 
     def losses(self, mask: Mask, split: Split = "search") -> NDArray[np.float32] | None:
         """The stored loss of every example [n] of a split, in the order of the data.
@@ -194,7 +192,7 @@ class Study:
             space, lambda e, s: fit_surrogate(surrogate, self.graph, e, s), seed=seed,
             limit=evaluations, before=before,
         )  # fmt: skip
-        told = _Teller(progress, space, evaluations)
+        told = Teller(progress, space, evaluations)
         try:
             ask = next(steps)
             while True:
@@ -237,7 +235,7 @@ class Study:
         known = self._known("search")
         space = space.protecting(fatal_units(space, known))
         chosen = shortlist(space, run["surrogate"], list(known.values()), finalists, run["seed"])
-        told = _Teller(progress, space, len(chosen.masks) + 1 + len(self.objective.splits))
+        told = Teller(progress, space, len(chosen.masks) + 1 + len(self.objective.splits))
         winner = self._verified(chosen, told)
         return self._make_plan(space, run, chosen, winner, told)
 
@@ -303,7 +301,7 @@ class Study:
         self._tried.add(again)
         return True
 
-    def _verified(self, chosen: Finalists, told: _Teller) -> Mask:
+    def _verified(self, chosen: Finalists, told: Teller) -> Mask:
         """The finalist of the lowest loss on the verify split, if there is one."""
         if "verify" not in self.objective.splits:
             return chosen.masks[0]
@@ -318,7 +316,7 @@ class Study:
         return min(losses, key=lambda mask: losses[mask])
 
     def _make_plan(
-        self, space: Space, run: Mapping[str, Any], chosen: Finalists, winner: Mask, told: _Teller
+        self, space: Space, run: Mapping[str, Any], chosen: Finalists, winner: Mask, told: Teller
     ) -> Plan:
         told.phase = "reporting"
         results = {split: self._measure(winner, split, told) for split in self.objective.splits}
@@ -354,10 +352,10 @@ class Study:
             tensors=last.tensors,
         )
 
-    def _measure(self, winner: Mask, split: Split, told: _Teller) -> tuple[Outcome, Evaluation]:
+    def _measure(self, winner: Mask, split: Split, told: Teller) -> tuple[Outcome, Evaluation]:
         """The winner on a split, with tensors and per-example losses, and the unpruned network."""
         ask = Ask("reporting", "unpruned", (self.graph.empty,))
-        unpruned = self._answer(ask, split, self._known(split), _silent)[0]
+        unpruned = self._answer(ask, split, self._known(split), silent)[0]
         outcome = next(iter(self._executor.evaluate([winner], split, tensors=True)))
         for which, record in (("unpruned network", unpruned), ("chosen mask", outcome.evaluation)):
             if not record.ok:
@@ -370,39 +368,6 @@ class Study:
 def _each(outcome: Outcome) -> NDArray[Any] | None:
     """The loss of every example [n], if known."""
     return None if outcome.each is None else outcome.each.numpy()
-
-
-def _silent(record: Evaluation, kept: bool = False) -> None:
-    """Tells nobody of an evaluation."""
-
-
-class _Teller:
-    """Turns finished evaluations into Progress for a callback."""
-
-    def __init__(self, callback: Callback | None, space: Space, total: int) -> None:
-        self.callback, self.space, self.total = callback, space, total
-        self.phase, self.done, self.failures = "", 0, 0
-        self.split, self.best = "", math.inf
-        self.begin = self.last = time.monotonic()
-        self.fresh, self.working = 0, 0.0  # what was not known before, and the seconds it took
-
-    def __call__(self, record: Evaluation, kept: bool = False) -> None:
-        self.done += 1
-        now = time.monotonic()
-        if not kept:
-            self.fresh, self.working = self.fresh + 1, self.working + now - self.last
-        self.last = now
-        self.failures += not record.ok
-        if record.split != self.split:  # losses of different data do not compare
-            self.split, self.best = record.split, math.inf
-        if record.loss is not None and self.space.allows(self.space.graph.mask(bits=record.mask)):
-            self.best = min(self.best, record.loss)
-        if self.callback is not None:
-            total = max(self.total, self.done)
-            best = self.best if math.isfinite(self.best) else None
-            pace = self.fresh / self.working if self.working > 0 else None
-            spent = now - self.begin
-            self.callback(Progress(self.phase, self.done, total, best, self.failures, spent, pace))
 
 
 def _in_order(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
