@@ -41,14 +41,24 @@ def some_masks(graph: ew.Graph, seed: int, count: int = 6) -> list[ew.Mask]:
 
 
 def outputs_of(graph, args, masks, recovery="none", options=WHOLE) -> dict:
-    """What every mask gives on the example, and its recovered tensors."""
+    """What every mask gives on the example, and its recovered tensors.
+
+    Statistics are those of sixteen examples, since those of two divide by what is rounding only.
+    """
     outputs = []
+    noise = torch.Generator().manual_seed(0)
+
+    def another(value):
+        if not value.is_floating_point():
+            return value
+        return value + torch.randn(value.shape, generator=noise, dtype=value.dtype)
 
     def loss(out, target):
         outputs.append(out)
         return torch.zeros(())
 
-    kind = ew.Recovery(recovery, [(args, None)] if recovery != "none" else None)
+    calibration = [(args, None), *((tuple(map(another, args)), None) for _ in range(7))]
+    kind = ew.Recovery(recovery, calibration if recovery != "none" else None)
     engine = Engine(graph, ew.Objective([(args, torch.zeros(2))], loss, recovery=kind), options)
     found = list(engine.evaluate(masks, tensors=True))
     assert all(o.evaluation.ok for o in found), [o.evaluation.error for o in found]
@@ -66,16 +76,28 @@ def same(a: dict, b: dict) -> bool:
     return all(apart(a[mask], b[mask]) == 0.0 for mask in a) and a.keys() == b.keys()
 
 
+def has_constant_channel(tensors: dict) -> bool:
+    variances = [v for name, v in tensors.items() if name.endswith("running_var")]
+    return any(bool((v == 0).any()) for v in variances)
+
+
 @pytest.mark.parametrize("recovery", ["none", "batchnorm"])
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("name", ZOO)
 @given(seed=st.integers(0, 10**6))
 def test_programs_give_what_masked_models_give(name, dtype, recovery, seed) -> None:
-    """Folded norms, values written in place and pieces of one example change nothing."""
+    """Folded norms, values written in place and pieces of one example change nothing.
+
+    Where a removal leaves a channel constant, its norm divides rounding by √ε, norm after norm: in
+    float32 masked models are then themselves further from the exact result than the tolerance, and
+    such masks are compared in float64 only.
+    """
     graph, args = traced(name, dtype)
     masks = some_masks(graph, seed)
     options = EngineOptions(piece=1)
     for bits, (out, tensors) in outputs_of(graph, args, masks, recovery, options).items():
+        if dtype == torch.float32 and has_constant_channel(tensors):
+            continue
         full = ew.masked(graph, graph.mask(bits=bits), tensors).eval()
         with torch.no_grad():
             assert apart(full(*args), out) <= TOLERANCE[dtype]
