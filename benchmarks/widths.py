@@ -1,12 +1,16 @@
-"""ResNet-56 on CIFAR-10 (JPEG copy) at 20, 30, 40 and 60 % fewer MACs, without training.
+"""What units to offer: branches, widths, or both, without training, against Torch-Pruning.
 
-Whole branches, hidden channels, and both chosen jointly by edgewise, against one global Taylor
-ranking of the hidden channels. Everybody gets the same batch-norm recovery from 500 training
-images. Seeds share the 1 000 search images, and have calibration images and random numbers of
-their own; the report split (7 000 images) is used once for each final network.
+ResNet-56 on CIFAR-10 (JPEG copy) at 20, 30, 40 and 60 % fewer MACs, with batch-norm recovery from
+500 training images for everybody; a vision transformer of 12 layers on Fashion-MNIST (trained by
+benchmarks/vit_fashion.py) at 20 and 40 %, without recovery. edgewise searches whole branches, widths
+(hidden channels, and heads of attention), and both jointly; rivals are one global Taylor ranking of
+the widths, and Torch-Pruning with three importances. Seeds share the 1 000 search images (the first
+rows of the test file), and have calibration and scoring images and random numbers of their own;
+the report split (7 000 images) is used once for each final network.
 
-    python benchmarks/widths.py --data ../shared/data --seed 0 --methods taylor joint
-    python benchmarks/widths.py --merge
+    python benchmarks/widths.py resnet56 --data ../shared/data --seed 0 --methods taylor joint
+    python benchmarks/widths.py vit --data /usr/share/datasets/fashion-mnist --weights vit.safetensors
+    python benchmarks/widths.py merge
 
 Finished evaluations are kept in --storage; run the same command again to resume.
 """
@@ -15,15 +19,18 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import edgewise as ew
+import vit_fashion
 from edgewise.config import DataSection
 from edgewise.datasets import load_batches
 from edgewise.search import Space
@@ -35,81 +42,112 @@ from machine import describe
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from resnet_cifar import resnet56
 
-MACS = (0.6, 0.7, 0.4, 0.8)
-EVALUATIONS, FINALISTS = 40, 5  # at each budget, after the first ones of single branches
-KINDS = {"branches": ("edge",), "hidden": ("hidden",), "joint": ("edge", "hidden")}
+FINALISTS = 5  # at each budget
 RESULTS = Path(__file__).parent / "results"
+RIVALS = ("torch-pruning-l2", "torch-pruning-group", "torch-pruning-taylor")
+METHODS = ("unpruned", "taylor", "branches", "widths", "joint", *RIVALS)
 
 
-def data(folder: Path, name: str, start: int, stop: int, batch: int) -> list:
-    section = DataSection(
-        source=str(folder / f"cifar10-{name}.parquet"),
-        batch=batch,
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-    )
+@dataclass(frozen=True)
+class Task:
+    """A trained network and its data.
+
+    Args:
+        name: in the results.
+        macs: what remains, in the order in which the budgets are searched.
+        evaluations: at each budget, after the first ones of single branches.
+        example: one input.
+        model: makes the trained network.
+        batches: (train or test, first row, end, batch) to batches.
+        widths: kinds of units beside the branches.
+        recovery: of everybody.
+    """
+
+    name: str
+    macs: tuple[float, ...]
+    evaluations: int
+    example: Tensor
+    model: Callable[[], nn.Module]
+    batches: Callable[[str, int, int, int], list]
+    widths: tuple[str, ...]
+    recovery: str
+
+    def calibration(self, seed: int) -> list:
+        return self.batches("train", 2000 * seed, 2000 * seed + 500, 500)
+
+    def scoring(self, seed: int) -> list:
+        """1 500 training images that order channels."""
+        return self.batches("train", 2000 * seed, 2000 * seed + 1500, 100)
+
+    def objective(self, seed: int) -> ew.Objective:
+        recovers = self.recovery == "batchnorm"
+        return ew.Objective(
+            self.batches("test", 0, 1000, 100),
+            loss=load_loss("cross_entropy"),
+            metrics=load_metrics(["accuracy"]),
+            recovery=ew.Recovery(self.recovery, self.calibration(seed) if recovers else None),
+            verify=self.batches("test", 1000, 3000, 100),
+            report=self.batches("test", 3000, 10000, 100),
+        )
+
+    def graph(self, seed: int, kinds: tuple[str, ...]) -> ew.Graph:
+        """The network with these units; a branch is one, a skip connection none."""
+        taylor = ew.importance.taylor(self.scoring(seed), F.cross_entropy)
+        graph = ew.trace(self.model(), (self.example,), granularity=kinds, importance=taylor)
+        return graph.select(lambda unit: unit.kind != "edge" or ".." in unit.name)
+
+    def kinds(self, method: str) -> tuple[str, ...]:
+        return {"branches": ("edge",), "joint": ("edge", *self.widths)}.get(method, self.widths)
+
+
+def resnet(options: argparse.Namespace) -> Task:
     last = {"memory_format": torch.channels_last}
-    batches = load_batches(section, Rows(start, stop))
-    return [(images.contiguous(**last), targets) for images, targets in batches]
+
+    def batches(name: str, start: int, stop: int, batch: int) -> list:
+        section = DataSection(
+            source=str(options.data / f"cifar10-{name}.parquet"),
+            batch=batch,
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+        )
+        pairs = load_batches(section, Rows(start, stop))
+        return [(images.contiguous(**last), targets) for images, targets in pairs]
+
+    def model() -> nn.Module:
+        net = resnet56()
+        net.load_state_dict(load_file(options.data / "resnet56_cifar10.safetensors"))
+        return net.eval().to(**last)
+
+    example = torch.randn(1, 3, 32, 32)
+    macs = (0.6, 0.7, 0.4, 0.8)
+    return Task("ResNet-56", macs, 40, example, model, batches, ("hidden",), "batchnorm")
 
 
-def calibration(folder: Path, seed: int) -> list:
-    return data(folder, "train", 2000 * seed, 2000 * seed + 500, 500)
+def transformer(options: argparse.Namespace) -> Task:
+    def batches(name: str, start: int, stop: int, batch: int) -> list:
+        return vit_fashion.fashion(options.data, {"test": "t10k"}.get(name, name), start, stop, batch)
+
+    def model() -> nn.Module:
+        return vit_fashion.network(options.weights)
+
+    example, widths = torch.randn(1, 1, 28, 28), ("hidden", "heads")
+    return Task("ViT, 12 layers", (0.6, 0.8), 80, example, model, batches, widths, "none")
 
 
-def objective(folder: Path, seed: int) -> ew.Objective:
-    return ew.Objective(
-        data(folder, "test", 0, 1000, 100),
-        loss=load_loss("cross_entropy"),
-        metrics=load_metrics(["accuracy"]),
-        recovery=ew.Recovery("batchnorm", calibration(folder, seed)),
-        verify=data(folder, "test", 1000, 3000, 100),
-        report=data(folder, "test", 3000, 10000, 100),
-    )
-
-
-def network(folder: Path) -> nn.Module:
-    model = resnet56()
-    model.load_state_dict(load_file(folder / "resnet56_cifar10.safetensors"))
-    return model.eval().to(memory_format=torch.channels_last)
-
-
-def traced(folder: Path, seed: int, kinds: tuple[str, ...]) -> ew.Graph:
-    """The network with these units; channels are ordered by Taylor on 1 500 training images."""
-    pairs = data(folder, "train", 2000 * seed, 2000 * seed + 1500, 100)
-    graph = ew.trace(
-        network(folder),
-        (torch.randn(1, 3, 32, 32),),
-        granularity=kinds,
-        importance=ew.importance.taylor(pairs, F.cross_entropy),
-    )
-    return graph.select(lambda unit: unit.kind != "edge" or "conv1.." in unit.name)
-
-
-def ours(study: ew.Study, seed: int) -> list:
+def ours(task: Task, study: ew.Study, seed: int) -> Iterable[dict]:
     """All budgets from one study; a later one starts from all that is known."""
-    rows, spent = [], 0
-    for macs in MACS:
+    spent = 0
+    for macs in task.macs:
         begin = time.time()
         budget = ew.Budget(macs=macs)
         single = [u for u in study.graph.units if not u.group]
-        first = 1 + len(single) if macs == MACS[0] else 0
-        study.run(evaluations=first + EVALUATIONS, budget=budget, seed=seed)
+        first = 1 + len(single) if macs == task.macs[0] else 0
+        study.run(evaluations=first + task.evaluations, budget=budget, seed=seed)
         plan = study.plan(budget, finalists=FINALISTS)
         mask = study.graph.mask(bits=plan.bits)
         known = [e for e in study.evaluations if e.split != "report"]
-        rows.append(row(study, macs, mask, len(known) - spent, time.time() - begin))
+        yield row(study, macs, mask, len(known) - spent, time.time() - begin)
         spent = len(known)
-        print(study.name, rows[-1], flush=True)
-        save("-".join(study.name.split("-")[1:-1]), seed, rows)
-    return rows
-
-
-def save(method: str, seed: int, rows: list) -> None:
-    """Write what one method gave so far on one seed."""
-    named = [{"method": method, "seed": seed, **r} for r in rows]
-    part = RESULTS / f"widths-part-{method}-{seed}.json"
-    part.write_text(json.dumps({"machine": describe(), "rows": named}, indent=1) + "\n")
 
 
 def row(study: ew.Study, macs: float, mask: ew.Mask, evaluations: int, seconds: float) -> dict:
@@ -128,26 +166,51 @@ def row(study: ew.Study, macs: float, mask: ew.Mask, evaluations: int, seconds: 
     }
 
 
-def ranking(study: ew.Study) -> list:
-    """Hidden channels by one global Taylor ranking, per MAC saved; nothing is searched."""
-    rows = []
-    for macs in MACS:
+def ranking(task: Task, study: ew.Study) -> Iterable[dict]:
+    """Widths by one global Taylor ranking, per MAC saved; nothing is searched."""
+    for macs in task.macs:
         mask = ranked_pick(Space(study.graph, ew.Budget(macs=macs)))
         assert mask is not None
-        rows.append(row(study, macs, mask, 0, 0.0))
-        print(study.name, rows[-1], flush=True)
-    return rows
+        yield row(study, macs, mask, 0, 0.0)
 
 
-def run(options: argparse.Namespace, method: str) -> list:
-    seed, folder = options.seed, options.data
-    splits = objective(folder, seed)
-    graph = traced(folder, seed, KINDS.get(method, ("hidden",)))
-    name = f"widths-{method}-{seed}"
-    study = ew.Study(graph, splits, f"sqlite:///{options.storage}-{method}-{seed}.db", name)
+def rival(task: Task, method: str, seed: int) -> Iterable[dict]:
+    """Torch-Pruning, with the batch-norm statistics of the calibration images where the task has it."""
+    import rivals
+
+    begin, splits = time.time(), task.objective(seed)
+    whole = rivals.macs(task.model(), task.example)
+    scoring = task.scoring(seed)[:5]
+    for macs, model in rivals.pruned(task.model(), task.example, scoring, method, task.macs):
+        if task.recovery == "batchnorm":
+            rivals.recover(model, task.calibration(seed)[0][0])
+        with torch.no_grad():
+            search, report = (
+                splits.measure([model(*inputs) for inputs, _ in splits.splits[name]], name)
+                for name in ("search", "report")
+            )
+        yield {
+            "macs": macs,
+            "reached_macs": rivals.macs(model, task.example) / whole,
+            "params": rivals.params(model),
+            "evaluations": 0,
+            "seconds": round(time.time() - begin, 1),
+            "search_loss": search.loss,
+            "report_loss": report.loss,
+            "report_accuracy": report.metrics["accuracy"],
+        }
+
+
+def run(task: Task, options: argparse.Namespace, method: str) -> Iterable[dict]:
+    seed = options.seed
+    if method in RIVALS:
+        return rival(task, method, seed)
+    graph = task.graph(seed, task.kinds(method))
+    name = f"{options.task}-{method}-{seed}"
+    study = ew.Study(graph, task.objective(seed), f"sqlite:///{options.storage}-{name}.db", name)
     if method == "unpruned":
         return [row(study, 1.0, graph.empty, 0, 0.0)]
-    return ranking(study) if method == "taylor-hidden" else ours(study, seed)
+    return ranking(task, study) if method == "taylor" else ours(task, study, seed)
 
 
 def merge() -> None:
@@ -157,32 +220,36 @@ def merge() -> None:
     (RESULTS / "widths.json").write_text(
         json.dumps({"machine": parts[0]["machine"], "rows": rows}, indent=1) + "\n"
     )
-    for method in dict.fromkeys(row["method"] for row in rows):
+    for network, method in dict.fromkeys((row["network"], row["method"]) for row in rows):
+        same = [r for r in rows if (r["network"], r["method"]) == (network, method)]
         cells = []
-        for macs in dict.fromkeys(r["macs"] for r in rows if r["method"] == method):
-            hits = [
-                100 * r["report_accuracy"]
-                for r in rows
-                if r["method"] == method and r["macs"] == macs
-            ]
+        for macs in sorted({r["macs"] for r in same}, reverse=True):
+            hits = [100 * r["report_accuracy"] for r in same if r["macs"] == macs]
             cells.append(f"{macs:g}: {np.mean(hits):.1f} ({min(hits):.1f}-{max(hits):.1f})")
-        print(f"{method:14}", "  ".join(cells))
+        print(f"{network:15} {method:20}", "  ".join(cells))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("task", choices=("resnet56", "vit", "merge"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--weights", type=Path, default=Path("vit.safetensors"))
     parser.add_argument("--storage", default="widths")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--methods", nargs="+", default=["taylor-hidden", "joint"])
-    parser.add_argument("--merge", action="store_true")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     options = parser.parse_args()
-    if options.merge:
+    if options.task == "merge":
         merge()
         return
     torch.set_num_threads(1)
+    task = {"resnet56": resnet, "vit": transformer}[options.task](options)
     for method in options.methods:
-        save(method, options.seed, run(options, method))
+        rows = []
+        for found in run(task, options, method):
+            rows.append({"network": task.name, "method": method, "seed": options.seed, **found})
+            print({k: v for k, v in rows[-1].items() if k != "removed"}, flush=True)
+            part = RESULTS / f"widths-part-{options.task}-{method}-{options.seed}.json"
+            part.write_text(json.dumps({"machine": describe(), "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -38,9 +39,7 @@ def cost_of(graph: Graph, alive: Liveness) -> Cost:
     """As `cost`, for a liveness that is known already."""
     full = _full(graph)
     params, macs, activations = full.total
-    for index, flow in alive.changed.items():
-        before = full.vertices[index]
-        after = _count(graph, index, flow) if alive.runs(index) else _NOTHING
+    for _, before, after in count_changes(graph, alive):
         params += after.params - before.params
         macs += after.macs - before.macs
         activations += after.activation_bytes - before.activation_bytes
@@ -49,7 +48,15 @@ def cost_of(graph: Graph, alive: Liveness) -> Cost:
     return Cost(_live_units(graph, alive), params, macs, activations)
 
 
-class _Count(NamedTuple):
+def count_changes(graph: Graph, alive: Liveness) -> Iterator[tuple[int, Count, Count]]:
+    """What each vertex that a mask changes costs in the unpruned network, and then."""
+    vertices = _full(graph).vertices
+    for index, flow in alive.changed.items():
+        after = _count(graph, index, flow) if alive.runs(index) else _NOTHING
+        yield index, vertices[index], after
+
+
+class Count(NamedTuple):
     """What one vertex costs; parameters that other vertices read too are not its own."""
 
     params: int
@@ -57,7 +64,7 @@ class _Count(NamedTuple):
     activation_bytes: int
 
 
-_NOTHING = _Count(0, 0, 0)
+_NOTHING = Count(0, 0, 0)
 
 
 class _Full(NamedTuple):
@@ -67,8 +74,8 @@ class _Full(NamedTuple):
     lists the MACs of each computation that only constants enter, and its readers.
     """
 
-    vertices: tuple[_Count, ...]
-    total: _Count
+    vertices: tuple[Count, ...]
+    total: Count
     tied: tuple[tuple[int, tuple[int, ...]], ...]
     constant: tuple[tuple[int, tuple[int, ...]], ...]
 
@@ -83,7 +90,7 @@ def _full(graph: Graph) -> _Full:
 def _count_all(graph: Graph) -> _Full:
     flows = [Flow(FULL, (FULL,) * len(edges)) for edges in graph.inputs]
     vertices = tuple(_count(graph, index, flow) for index, flow in enumerate(flows))
-    total = _Count(*map(sum, zip(*vertices, strict=True)))
+    total = Count(*map(sum, zip(*vertices, strict=True)))
     sizes = {p.name: elements(p.shape) for v in graph.vertices for p in v.params if not p.buffer}
     tied = ((sizes[name], graph.readers[name]) for name in sizes if len(graph.readers[name]) > 1)
     return _Full(vertices, total, tuple(tied), _constant(graph))
@@ -97,7 +104,7 @@ def _constant(graph: Graph) -> tuple[tuple[int, tuple[int, ...]], ...]:
     return tuple((macs, tuple(indices)) for (_, macs), indices in readers.items())
 
 
-def _count(graph: Graph, index: int, flow: Flow) -> _Count:
+def _count(graph: Graph, index: int, flow: Flow) -> Count:
     vertex, out = graph.vertices[index], flow.out
     assert out is not None
     rule = TABLE.rules[vertex.op]
@@ -105,7 +112,7 @@ def _count(graph: Graph, index: int, flow: Flow) -> _Count:
     own = [p for p in vertex.params if not p.buffer and len(graph.readers[p.name]) == 1]
     sizes = {p.name: math.prod(live_shape(p, inner, out)) for p in own}
     shape = None if rule.view or vertex.op in ("input", "output") else vertex.shape
-    return _Count(
+    return Count(
         params=sum(sizes.values()),
         macs=rule.macs(vertex, flow.wants, out, graph.input_shapes[index]),
         activation_bytes=0 if shape is None else math.prod(out.shape(shape)) * vertex.itemsize,

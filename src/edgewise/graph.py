@@ -140,8 +140,7 @@ class Mask:
 
     def with_removed(self, *units: int) -> Mask:
         """The mask that removes these units too."""
-        extra = set(units)
-        return replace(self, bits=tuple(bit or i in extra for i, bit in enumerate(self.bits)))
+        return self._with(units, True)
 
     def flipped(self, unit: int) -> Mask:
         """The mask with one unit put back if it is removed, else removed."""
@@ -149,8 +148,13 @@ class Mask:
 
     def with_kept(self, *units: int) -> Mask:
         """The mask that keeps these units."""
-        extra = set(units)
-        return replace(self, bits=tuple(bit and i not in extra for i, bit in enumerate(self.bits)))
+        return self._with(units, False)
+
+    def _with(self, units: Iterable[int], removed: bool) -> Mask:
+        bits = list(self.bits)
+        for unit in units:
+            bits[unit] = removed
+        return Mask(tuple(bits), self.fingerprint)
 
 
 @dataclass(frozen=True, eq=False)
@@ -350,8 +354,9 @@ class Graph:
 
     def matrix(self, masks: Iterable[Mask]) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Masks as an array [len(masks), len(units)] of 0.0 and 1.0 (1 = removed)."""
-        rows = [mask.bits for mask in masks]
-        return np.array(rows, dtype=np.float64).reshape(len(rows), len(self.units))
+        rows = [bytes(mask.bits) for mask in masks]  # a byte a bit, many times faster than lists
+        bits = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), len(self.units))
+        return bits.astype(np.float64)
 
     def summary(self, width: int = 80) -> str:
         """The graph's size and units as text that fits `width` columns."""

@@ -12,7 +12,7 @@ from .space import Space
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Score = Callable[[Array], Array]
-_MOVES = 256
+_MOVES, _DRAWN = 256, 512  # that a step scores, and that it draws from at random
 _TRIED = 4  # units that are no widths, tried together with widths that make up for them
 _ROUNDS = 4  # slices of one width that may make up for a removed unit, or for one put back
 
@@ -115,13 +115,14 @@ def _first_new(
 
 def _moves(space: Space, mask: Mask, rng: np.random.Generator) -> list[Mask]:
     gone, here = space.gone(mask), space.here(mask)
-    pairs = [(back, more) for back in [None, *gone] for more in [None, *here]][1:]
-    may_return = space.returning(mask)
-    swaps = [(b, m) for b, m in pairs if b is None or may_return(b, m)]
-    if len(swaps) > _MOVES:
-        chosen = rng.choice(len(swaps), _MOVES, replace=False)
-        swaps = [swaps[int(i)] for i in chosen]
-    return [_moved(mask, back, more) for back, more in swaps]
+    swaps = [(back, more) for back in [None, *gone] for more in [None, *here]][1:]
+    if len(swaps) > _DRAWN:
+        swaps = [swaps[int(i)] for i in rng.choice(len(swaps), _DRAWN, replace=False)]
+    moves = [_moved(mask, back, more) for back, more in swaps]
+    moves = [moves[int(i)] for i in np.flatnonzero(space.likely(moves, mask))]
+    if len(moves) > _MOVES:
+        moves = [moves[int(i)] for i in np.sort(rng.choice(len(moves), _MOVES, replace=False))]
+    return moves
 
 
 def _moved(mask: Mask, back: int | None, more: int | None) -> Mask:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..cost import cost_of
 from ..errors import BudgetError
 from ..graph import Cost, Graph, Mask
 from ..liveness import liveness
 from ..records import Budget
+from .estimate import QUANTITIES, CostEstimate
 
-SLACK = 0.9  # of a width's estimated saving must fit into the budget, before it is counted
+ROUNDING = 1e-6  # of a limit, by which an estimate may exceed it
 
 
 class Space:
@@ -31,6 +32,7 @@ class Space:
         self.protected = frozenset(protected)
         self.free = tuple(i for i in range(len(graph.units)) if i not in self.protected)
         self._left: dict[Mask, tuple[Cost | None, int]] = {}
+        self._estimate: list[CostEstimate] = []  # made when it is needed
         unpruned = self.cost(graph.empty)
         assert unpruned is not None
         self.unpruned = unpruned
@@ -40,7 +42,7 @@ class Space:
     def protecting(self, units: Iterable[int]) -> Space:
         """The same space with further protected units."""
         space = Space(self.graph, self.budget, self.protected.union(units))
-        space._left = self._left
+        space._left, space._estimate = self._left, self._estimate
         return space
 
     def cost(self, mask: Mask) -> Cost | None:
@@ -81,24 +83,25 @@ class Space:
         cost = self.cost(mask)
         return float("inf") if cost is None else self.budget.excess(cost, self.unpruned)
 
-    def returning(self, mask: Mask) -> Callable[..., bool]:
-        """Tells whether a unit may come back, for another one or for none, without counting.
+    def likely(self, masks: Sequence[Mask], near: Mask) -> NDArray[np.bool_]:
+        """[n]: which masks are expected to be within the budget, next to one that is counted.
 
-        What widths save almost adds up; `SLACK` of it is left to the exact count. Other units
-        always may.
+        Only graphs with widths are judged: their masks are many, and their costs almost multiply.
         """
-        cost = self.cost(mask)
-        assert cost is not None
-        left, alone = self._used(cost), sum(self.saving(u) for u in mask.removed)
-        room = len(self.limits) - left
-        real = min((self._used(self.unpruned) - left) / alone, 1.0) if alone > 0 else 1.0
+        columns = [QUANTITIES.index(name) for name in self.limits if name in QUANTITIES]
+        cost = self.cost(near)
+        if not columns or not self.graph.nested or cost is None or not len(masks):
+            return np.ones(len(masks), bool)
+        expected = self.estimate(masks) * self.estimate.near(near, cost)
+        limits = [self.limits[QUANTITIES[column]] for column in columns]
+        return np.asarray((expected[:, columns] <= np.array(limits) * (1 + ROUNDING)).all(1))
 
-        def may_return(unit: int, instead: int | None = None) -> bool:
-            more = 0.0 if instead is None else self.saving(instead)
-            widths = unit in self.graph.group_of
-            return not widths or SLACK * real * self.saving(unit) <= room + real * more
-
-        return may_return
+    @property
+    def estimate(self) -> CostEstimate:
+        """What many masks cost, nearly."""
+        if not self._estimate:
+            self._estimate.append(CostEstimate(self.graph))
+        return self._estimate[0]
 
     def _used(self, cost: Cost) -> float:
         """A cost relative to the limits, added up."""
@@ -150,47 +153,56 @@ class Space:
     def removing(self, mask: Mask, order: Iterable[int]) -> Mask:
         """The mask with units of this order removed until the budget is met, if it can be.
 
-        Widths never disconnect, so a run of them is removed as a whole and the place where the
-        budget is met is found by bisection.
+        Where there are widths, the place where the budget is met is looked for among the masks
+        after each removal. Where units may disconnect, each removal is checked.
         """
-        for widths, run in groupby(order, key=lambda unit: unit in self.graph.group_of):
-            if self.excess(mask) <= 0:
-                break
-            steps = list(self._steps(mask, run, check=not widths))
-            enough = bisect_left(steps, True, key=lambda more: self.excess(more) <= 0)
-            mask = steps[min(enough, len(steps) - 1)] if steps else mask
+        order = list(order)
+        if self.graph.nested:
+            steps = list(self._steps(mask, order, check=False))
+            found = steps[min(self._first_within(steps, mask), len(steps) - 1)] if steps else mask
+            if self.connected(found):
+                return found
+        for more in self._steps(mask, order, check=True):
+            mask = more
         return mask
 
+    def _first_within(self, steps: Sequence[Mask], near: Mask) -> int:
+        """The place of the first mask within the budget, where costs fall; their number if none.
+
+        It is where the estimate says, or found by bisection.
+        """
+        guess = int(np.argmax([*self.likely(steps, near), True]))
+        after, before = steps[guess : guess + 1], steps[max(guess - 1, 0) : guess]
+        if all(self.excess(m) <= 0 for m in after) and all(self.excess(m) > 0 for m in before):
+            return guess
+        return bisect_left(steps, True, key=lambda mask: self.excess(mask) <= 0)
+
     def _steps(self, mask: Mask, order: Iterable[int], check: bool) -> Iterator[Mask]:
-        """The mask after each removal, in this order, up to the budget if each is checked."""
+        """The mask after each removal, in this order; checked ones connect, up to the budget."""
         for unit in order:
+            if check and self.excess(mask) <= 0:
+                return
             following = self.next_of(mask, unit)
             if following is None:
                 continue
             more = mask.with_removed(following)
-            if check and not self.connected(more):
-                continue
-            mask = more
-            yield mask
-            if check and self.excess(mask) <= 0:
-                return
+            if not check or self.connected(more):
+                mask = more
+                yield mask
 
     def refilled(self, mask: Mask, order: Iterable[int]) -> Mask:
         """The mask with units of this order put back as long as the budget stays met."""
-        for widths, run in groupby(order, key=lambda unit: unit in self.graph.group_of):
-            units = list(run)
-            if widths:  # all that fit one after the other, by bisection, then single ones
-                steps = [mask, *self._returns(mask, units)]
-                fitting = bisect_left(steps, True, key=lambda more: not self.allows(more))
-                mask = steps[max(fitting - 1, 0)]
-            may_return = self.returning(mask)
-            for unit in units:
-                last = self.last_of(mask, unit)
-                if last is None or self.saving(last) <= 0 or not may_return(last):
-                    continue
-                less = mask.with_kept(last)
-                if self.allows(less):
-                    mask, may_return = less, self.returning(less)
+        units = list(order)
+        if self.graph.nested:  # all that fit one after the other, then single ones
+            steps = [*self._returns(mask, units)][::-1]
+            mask = [*steps, mask][self._first_within(steps, mask)]
+        for unit in units:
+            last = self.last_of(mask, unit)
+            if last is None or self.saving(last) <= 0:
+                continue
+            less = mask.with_kept(last)
+            if self.likely([less], mask)[0] and self.allows(less):
+                mask = less
         return mask
 
     def _returns(self, mask: Mask, units: Iterable[int]) -> Iterator[Mask]:

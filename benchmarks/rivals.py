@@ -1,0 +1,121 @@
+"""Torch-Pruning (Fang et al., CVPR 2023, arXiv:2301.12900) as practitioners use it, for benchmarks.
+
+Coupled channels and heads, ranked over the whole network and scored again after every small step.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch_pruning as tp
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+STEPS = 100  # from nothing to everything removed
+IMPORTANCE = {
+    "torch-pruning-l2": lambda: tp.importance.MagnitudeImportance(p=2, group_reduction="first"),
+    "torch-pruning-group": lambda: tp.importance.GroupMagnitudeImportance(p=2),
+    "torch-pruning-taylor": lambda: tp.importance.GroupTaylorImportance(),
+}
+
+
+class Subsampled(nn.Conv2d):
+    """An option-A shortcut as a convolution, which lets a channel of its input go.
+
+    Torch-Pruning follows channels through convolutions, but not through a padding with a fixed
+    number of zeros, which breaks the pruned network. Its weights count nowhere.
+    """
+
+    def __init__(self, inner: int, outer: int, stride: int) -> None:
+        super().__init__(inner, outer, 1, stride, bias=False)
+        half = (outer - inner) // 2
+        with torch.no_grad():
+            self.weight.zero_()
+            self.weight[half : half + inner, :, 0, 0] = torch.eye(inner)
+        self.pixels = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        self.pixels = y.shape[-1] * y.shape[-2]
+        return y
+
+
+class Residual(nn.Module):
+    """A basic block whose shortcut is a module."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.conv1, self.bn1, self.conv2, self.bn2 = block.conv1, block.bn1, block.conv2, block.bn2
+        inner, outer = block.conv1.in_channels, block.conv1.out_channels
+        same = block.stride == 1
+        self.shortcut = nn.Identity() if same else Subsampled(inner, outer, block.stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+
+
+def macs(model: nn.Module, example: Tensor) -> int:
+    """Multiply-accumulates of one example."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(example)
+    spare = [m.weight.numel() * m.pixels for m in model.modules() if isinstance(m, Subsampled)]
+    return counter.get_total_flops() // 2 - sum(spare)
+
+
+def params(model: nn.Module) -> int:
+    """Parameters."""
+    spare = [m.weight.numel() for m in model.modules() if isinstance(m, Subsampled)]
+    return sum(p.numel() for p in model.parameters()) - sum(spare)
+
+
+def recover(model: nn.Module, images: Tensor) -> None:
+    """Statistics of every batch norm from one batch."""
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = 1.0
+    with torch.no_grad():
+        model.train()(images)
+    model.eval()
+
+
+def pruned(
+    model: nn.Module, example: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], importance: str,
+    targets: Sequence[float],
+) -> Iterator[tuple[float, nn.Module]]:  # fmt: skip
+    """(target, pruned copy) for every share of the MACs, from the largest target on.
+
+    Args:
+        model: a network of examples/resnet_cifar.py or examples/vision_transformer.py; changed in place.
+        example: one input.
+        pairs: data whose gradients score.
+        importance: a key of IMPORTANCE.
+        targets: shares of the MACs to reach.
+    """
+    whole = macs(model, example)
+    for stage in ("layer1", "layer2", "layer3"):
+        for i, block in enumerate(getattr(model, stage, ())):
+            getattr(model, stage)[i] = Residual(block)
+    attentions = [m for m in model.modules() if hasattr(m, "qkv")]
+    heads = {m.qkv: m.heads for m in attentions}
+    last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
+    # what joins attention heads is fixed in number and in size, unless whole heads go
+    more = {"num_heads": heads, "prune_num_heads": True, "prune_head_dims": False,
+            "head_pruning_ratio": 1.0} if heads else {}  # fmt: skip
+    pruner = tp.pruner.BasePruner(
+        model, example, IMPORTANCE[importance](), global_pruning=True, pruning_ratio=1.0,
+        max_pruning_ratio=0.95, iterative_steps=STEPS, ignored_layers=[last], **more,
+    )  # fmt: skip
+    for target in sorted(targets, reverse=True):
+        while macs(model, example) > target * whole:
+            if importance.endswith("taylor"):
+                model.zero_grad()
+                for images, labels in pairs:
+                    F.cross_entropy(model(images), labels).backward()
+            pruner.step()
+            for attention in attentions:
+                attention.heads = pruner.num_heads[attention.qkv]
+        yield target, copy.deepcopy(model)
