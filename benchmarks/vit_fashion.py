@@ -1,8 +1,8 @@
-"""Train the vision transformer of benchmarks/widths.py: 12 layers on the 60 000 images of Fashion-MNIST.
+"""Train the vision transformer of benchmarks/widths.py on the 60 000 images of Fashion-MNIST.
 
     python benchmarks/vit_fashion.py --data /usr/share/datasets/fashion-mnist --out vit.safetensors
 
-Half an hour on one core; Debian's package dataset-fashion-mnist has the data.
+An hour on one core; Debian's package dataset-fashion-mnist has the data.
 """
 
 import argparse
@@ -84,7 +84,8 @@ def main() -> None:
     torch.set_num_threads(1)
     model = train(options.data)
     save_file(model.state_dict(), options.out)
-    print(f"last 3000 rows of train: {accuracy(model, fashion(options.data, 'train', 57000, 60000, 500)):.3f}")
+    seen = fashion(options.data, "train", 57000, 60000, 500)
+    print(f"accuracy on 3 000 training images: {accuracy(model, seen):.3f}")
 
 
 if __name__ == "__main__":

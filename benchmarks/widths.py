@@ -2,14 +2,14 @@
 
 ResNet-56 on CIFAR-10 (JPEG copy) at 20, 30, 40 and 60 % fewer MACs, with batch-norm recovery from
 500 training images for everybody; a vision transformer of 12 layers on Fashion-MNIST (trained by
-benchmarks/vit_fashion.py) at 20 and 40 %, without recovery. edgewise searches whole branches, widths
-(hidden channels, and heads of attention), and both jointly; rivals are one global Taylor ranking of
-the widths, and Torch-Pruning with three importances. Seeds share the 1 000 search images (the first
+vit_fashion.py) at 20 and 40 %, without recovery. edgewise searches whole branches, widths (hidden
+channels, and heads of attention), and both jointly; rivals are one global Taylor ranking of the
+widths, and Torch-Pruning with three importances. Seeds share the 1 000 search images (the first
 rows of the test file), and have calibration and scoring images and random numbers of their own;
 the report split (7 000 images) is used once for each final network.
 
     python benchmarks/widths.py resnet56 --data ../shared/data --seed 0 --methods taylor joint
-    python benchmarks/widths.py vit --data /usr/share/datasets/fashion-mnist --weights vit.safetensors
+    python benchmarks/widths.py vit --data /usr/share/datasets/fashion-mnist
     python benchmarks/widths.py merge
 
 Finished evaluations are kept in --storage; run the same command again to resume.
@@ -125,7 +125,8 @@ def resnet(options: argparse.Namespace) -> Task:
 
 def transformer(options: argparse.Namespace) -> Task:
     def batches(name: str, start: int, stop: int, batch: int) -> list:
-        return vit_fashion.fashion(options.data, {"test": "t10k"}.get(name, name), start, stop, batch)
+        file = {"test": "t10k"}.get(name, name)
+        return vit_fashion.fashion(options.data, file, start, stop, batch)
 
     def model() -> nn.Module:
         return vit_fashion.network(options.weights)
@@ -175,7 +176,7 @@ def ranking(task: Task, study: ew.Study) -> Iterable[dict]:
 
 
 def rival(task: Task, method: str, seed: int) -> Iterable[dict]:
-    """Torch-Pruning, with the batch-norm statistics of the calibration images where the task has it."""
+    """Torch-Pruning, with the same recovery."""
     import rivals
 
     begin, splits = time.time(), task.objective(seed)

@@ -1,4 +1,4 @@
-"""A small vision transformer (Dosovitskiy et al. 2021, pre-norm, mean of the tokens, no class token)."""
+"""A small vision transformer (Dosovitskiy et al. 2021): pre-norm, no class token."""
 
 import torch
 from torch import Tensor, nn
