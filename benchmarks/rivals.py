@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 STEPS = 100  # from nothing to everything removed
