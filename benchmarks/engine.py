@@ -27,7 +27,8 @@ from torch.nn import functional as F
 
 import edgewise as ew
 from branches import data
-from edgewise.engine import EngineOptions, visiting_order
+from edgewise.engine import EngineOptions
+from edgewise.engine.order import visiting_order
 from edgewise.evaluate import Engine
 from machine import describe
 

@@ -180,6 +180,29 @@ def test_options_replace_what_the_file_says(job: Path) -> None:
     assert plan.provenance["evaluations"] <= 5
 
 
+@pytest.mark.parametrize(
+    ("words", "address"),
+    [
+        (["--ray", "{job}"], ""),
+        (["{job}", "--ray"], ""),
+        (["{job}", "--ray", "auto", "--quiet"], "auto"),
+        (["--ray", "10.0.0.1:6379", "{job}"], "10.0.0.1:6379"),
+        (["--ray", "--seed", "1", "{job}"], ""),
+        (["{job}"], None),
+    ],
+)
+def test_an_address_may_follow_ray(
+    job: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], address: str | None
+) -> None:
+    seen = []
+    monkeypatch.setattr(cli, "_run", lambda config, screen: seen.append(config.ray))
+    result = call("run", *(word.format(job=job) for word in words))
+    assert result.exit_code == 0, said(result)
+    assert [ray and ray.address for ray in seen] == [
+        {None: None, "": "local"}.get(address, address)
+    ]
+
+
 def test_a_plan_is_applied_again_without_data(job: Path) -> None:
     assert call("run", job).exit_code == 0
     (job.parent / "data.parquet").unlink()

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from edgewise.config import Config, override, parse_budget, parse_model, read_config
+from edgewise.config import (
+    Config,
+    RaySection,
+    override,
+    parse_budget,
+    parse_model,
+    read_config,
+)
+from edgewise.engine import EngineOptions
 from edgewise.errors import ConfigError
 from edgewise.records import Budget
 from edgewise.tables import Rows
@@ -64,8 +72,12 @@ def test_every_section_is_read(tmp_path: Path) -> None:
         + "[budget]\nmacs = 0.7\nparams = 1000\n"
         + '[search]\nevaluations = 7\nseed = 3\nsurrogate = "linear"\nfinalists = 2\n'
         + '[study]\nstorage = "sqlite:///runs/a.db"\nname = "first"\n'
-        + '[output]\ndirectory = "out"\n',
+        + '[output]\ndirectory = "out"\n'
+        + '[engine]\nmemory = "64MiB"\nchunk = 8\nchannels_last = false\n'
+        + '[ray]\naddress = "auto"\nworkers = 3\n',
     )
+    assert config.engine == EngineOptions(memory="64MiB", chunk=8, channels_last=False)
+    assert config.ray == RaySection(address="auto", workers=3, threads=1)
     assert config.model.weights == tmp_path / "w.safetensors"
     assert config.model.arguments == {"num_classes": 10}
     assert config.model.input == (3, 32, 32)
@@ -166,6 +178,12 @@ def test_other_databases_stay_as_they_are(tmp_path: Path) -> None:
             ["[study] storage must be a database URL"],
         ),
         (MODEL + DATA + '[study]\nstorage = "sqlite://"\n', ["[study] storage must name a file"]),
+        (MODEL + DATA + '[engine]\nmemory = "1 gig"\n', ["[engine]", '"512MiB"', "1 gig"]),
+        (MODEL + DATA + "[engine]\nmemory = 1024\n", ["[engine] memory must be text, got 1024"]),
+        (MODEL + DATA + "[engine]\nchunk = 0\n", ["[engine] chunk must be a whole number"]),
+        (MODEL + DATA + "[engine]\nstacked = 8\n", ["[engine] has no key 'stacked'", "memory"]),
+        (MODEL + DATA + "[ray]\nworkers = 0\n", ["[ray] workers must be at least 1"]),
+        (MODEL + DATA + "[ray]\nadress = 1\n", ["[ray] has no key 'adress'", "'address'"]),
         (MODEL + DATA + "[output]\ndirectory = 1\n", ["[output] directory must be text"]),
     ],
 )
@@ -225,6 +243,15 @@ def test_override_replaces_only_what_is_given(tmp_path: Path) -> None:
     )
     assert override(config, budget=["params=0.5"], seed=0).budget == Budget(params=0.5)
     assert override(config, seed=0).search.seed == 0
+
+
+def test_ray_on_the_command_line_keeps_what_the_file_says_of_workers(tmp_path: Path) -> None:
+    plain = read(tmp_path, MODEL + DATA)
+    assert override(plain).ray is None
+    assert override(plain, ray="").ray == RaySection()
+    config = read(tmp_path, MODEL + DATA + '[ray]\naddress = "auto"\nthreads = 2\n')
+    assert override(config).ray == override(config, ray="").ray == config.ray
+    assert override(config, ray="h:1").ray == RaySection(address="h:1", threads=2)
 
 
 def test_a_model_named_on_the_command_line_is_checked(tmp_path: Path) -> None:

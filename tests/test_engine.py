@@ -14,9 +14,10 @@ from torch.utils import _pytree as pytree
 
 import edgewise as ew
 import jobs
-from edgewise.engine import EngineOptions, visiting_order
+from edgewise.engine import EngineOptions
 from edgewise.engine.cache import Cache, Memory
 from edgewise.engine.options import parse_bytes
+from edgewise.engine.order import visiting_order
 from edgewise.engine.pieces import choose, cut, join
 from edgewise.engine.run import Run
 from edgewise.engine.steps import Compiler, Step

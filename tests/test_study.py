@@ -1,6 +1,7 @@
 """A study from masks to a plan; what it survives is in test_faults.py."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 import edgewise as ew
 import jobs
 from edgewise.errors import BudgetError, ObjectiveError, PlanError, StorageError
+from edgewise.executor import Serial
 
 
 def test_a_plan_says_what_was_measured(reference: ew.Plan) -> None:
@@ -157,6 +159,20 @@ def test_progress_counts_up() -> None:
     run = [p for p in told if p.total == 24]
     assert [p.done for p in run] == list(range(1, 25))
     assert {p.phase for p in told} >= {"leave-one-out", "sampling", "verifying", "reporting"}
+
+
+def test_the_executor_gets_the_options_of_the_engine() -> None:
+    graph, objective = jobs.make()
+    wish, seen = ew.EngineOptions(memory="1MiB", chunk=2), []
+
+    def make(*job: Any) -> Serial:
+        seen.append(Serial(*job))
+        return seen[0]
+
+    studies = [ew.Study(graph, objective, executor=make, engine=wish), ew.Study(graph, objective)]
+    losses = [[e.loss for e in study.evaluate([graph.empty])] for study in studies]
+    assert seen[0].options == wish
+    assert losses[0] == pytest.approx(losses[1])
 
 
 def test_a_failure_is_tried_again_when_its_cause_is_mended(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from . import surrogates as surrogates
     from .cluster import Ray as Ray
     from .cost import cost as cost
+    from .engine import EngineOptions as EngineOptions
     from .export import export as export
     from .graph import Cost as Cost
     from .graph import Graph as Graph
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "absence": "absence",
     "errors": "errors",
+    "EngineOptions": "engine",
     "importance": "importance",
     "ops": "ops",
     "surrogates": "surrogates",

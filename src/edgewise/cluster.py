@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .engine import EngineOptions
 from .errors import ExecutorError
 from .graph import Graph
 from .objective import Objective
@@ -56,15 +57,18 @@ class Ray:
         if not self.patience > 0:
             raise ExecutorError(f"patience must be a positive number, got {self.patience!r}.")
 
-    def __call__(self, graph: Graph, objective: Objective) -> Workers:
+    def __call__(
+        self, graph: Graph, objective: Objective, engine: EngineOptions | None = None
+    ) -> Workers:
         """Connect, send the job, and start workers."""
         ray = _require_ray()
         cargo = pack(graph, objective, ray.cloudpickle)  # before anything is started
         leave = self._connect(ray)
         try:
             return Workers(
-                ray, ray.put(cargo), objective, self.threads, self.workers, self.patience, leave
-            )
+                ray, ray.put(cargo), objective, engine or EngineOptions(), self.threads,
+                self.workers, self.patience, leave,
+            )  # fmt: skip
         except BaseException:
             leave()
             raise

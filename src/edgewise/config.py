@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
+from .engine import EngineOptions
 from .errors import ConfigError, EdgewiseError
 from .records import Budget
 from .tables import (
@@ -172,6 +173,7 @@ class Config:
     search: SearchSection = field(default_factory=SearchSection)
     study: StudySection = field(default_factory=StudySection)
     output: OutputSection = field(default_factory=OutputSection)
+    engine: EngineOptions = field(default_factory=EngineOptions)
     ray: RaySection | None = None
 
     @property

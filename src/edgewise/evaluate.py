@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from .engine import EngineOptions, visiting_order
+from .engine import EngineOptions
+from .engine.order import visiting_order
 from .engine.pieces import choose, join
 from .engine.run import Run
 from .engine.steps import Compiler, Program

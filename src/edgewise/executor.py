@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+from .engine import EngineOptions
 from .evaluate import Engine, Outcome
 from .graph import Graph, Mask
 from .objective import Objective
@@ -25,7 +26,7 @@ class Executor(Protocol):
         ...
 
 
-MakeExecutor = Callable[[Graph, Objective], Executor]
+MakeExecutor = Callable[[Graph, Objective, EngineOptions], Executor]
 
 
 class Serial(Engine):

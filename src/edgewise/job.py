@@ -140,7 +140,9 @@ def open_study(config: Config, graph: Graph, *, measuring: bool = False) -> Stud
         executor = Ray(config.ray.address, config.ray.workers, config.ray.threads)
     make_directory(config.directory)
     objective = read_objective(config)
-    return Study(graph, objective, config.storage, config.name, executor=executor)
+    return Study(
+        graph, objective, config.storage, config.name, executor=executor, engine=config.engine
+    )
 
 
 def make_directory(path: Path) -> None:

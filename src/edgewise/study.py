@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from .choose import Finalists, check_surrogate, compare, fit_surrogate, measured, shortlist
+from .engine import EngineOptions
 from .errors import EdgewiseError, PlanError
 from .evaluate import Outcome
 from .executor import MakeExecutor, Serial
@@ -43,8 +44,9 @@ class Study:
         objective: what an evaluation measures.
         storage: an SQLAlchemy URL, e.g. "sqlite:///runs.db"; None keeps it in memory.
         name: of the study in the storage.
-        executor: makes what measures masks of the graph and the objective: `Serial`, or
-            `ew.Ray(...)` for many processes and machines. The results are the same.
+        executor: makes what measures masks, of the graph, the objective and the engine's options:
+            `Serial`, or `ew.Ray(...)` for many processes and machines. The results are the same.
+        engine: memory, layout and the like, of every process that measures.
 
     Raises:
         ExecutorError: the executor cannot be started.
@@ -65,6 +67,7 @@ class Study:
         name: str = "study",
         *,
         executor: MakeExecutor = Serial,
+        engine: EngineOptions | None = None,
     ) -> None:
         self.graph, self.objective, self.name = graph, objective, name
         identity = {
@@ -73,7 +76,7 @@ class Study:
             "objective": objective.fingerprint,
         }
         self.storage = Storage(storage, name, identity)
-        self._executor = executor(graph, objective)
+        self._executor = executor(graph, objective, engine or EngineOptions())
         self._tried: set[tuple[str, str]] = set()
 
     def __enter__(self) -> Study:

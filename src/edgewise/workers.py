@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from .dispatch import DEATHS, Chunk, Dispatch, Patience
+from .engine import EngineOptions
 from .errors import EdgewiseWarning, ExecutorError
 from .evaluate import Engine, Outcome
 from .graph import Mask
@@ -30,13 +31,13 @@ KILL_AFTER = 3  # times the patience after which a silent worker is killed
 class Worker:
     """An actor: it gets graph and objective once, then chunks of masks."""
 
-    def prepare(self, cargo: bytes, threads: int) -> int:
+    def prepare(self, cargo: bytes, engine: EngineOptions, threads: int) -> int:
         """Unpack the job; returns the process id."""
         from ray import cloudpickle
 
         torch.set_num_threads(threads)
         graph, objective = unpack(cargo, cloudpickle)
-        self.engine = Engine(graph, objective)
+        self.engine = Engine(graph, objective, engine)
         return os.getpid()
 
     def measure(self, masks: Chunk, split: Split, tensors: bool) -> Iterator[Outcome]:
@@ -68,6 +69,7 @@ class Workers:
         ray: the connected package.
         cargo: a reference to the packed job.
         objective: what is measured.
+        engine: options of each worker's engine.
         threads: torch threads, and reserved CPUs, of each worker.
         count: workers wanted; None = as many as the cluster has CPUs for, at any time.
         patience: seconds of silence that are never too long.
@@ -77,6 +79,7 @@ class Workers:
     ray: Any
     cargo: Any
     objective: Objective
+    engine: EngineOptions
     threads: int
     count: int | None
     patience: float
@@ -140,7 +143,8 @@ class Workers:
         actor = self.ray.remote(num_cpus=self.threads, max_restarts=0)(Worker)
         for _ in range(self._wanted() - len(self.refused) - len(self.hands)):
             made = actor.remote()
-            self.hands.append(_Hand(made, made.prepare.remote(self.cargo, self.threads)))
+            ready = made.prepare.remote(self.cargo, self.engine, self.threads)
+            self.hands.append(_Hand(made, ready))
         if self.refused and not self.hands:
             raise self.refused[0]
         self._warn_of_waiting(now)

@@ -1,4 +1,3 @@
 """How many masks are run: steps that masks share, folded norms, pieces of batches, and memory."""
 
 from .options import EngineOptions as EngineOptions
-from .order import visiting_order as visiting_order

@@ -32,7 +32,7 @@ class EngineOptions:
         2147483648
     """
 
-    memory: int | str = "1GiB"
+    memory: str | int = "1GiB"
     chunk: int = 32
     piece: int | None = None
     channels_last: bool | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,6 +28,8 @@ class Predictor(Protocol):
 
 
 LEAST = 0.01  # of the unpruned loss: harm that the ranked mask is taken to do at least
+STARTS = 3  # of the best masks, from which a proposal within a region starts
+STEPS = 100  # of a descent without a region
 SPREAD = 0.5  # of the importance of groups of widths, in nats
 FitFunction = Callable[[Sequence[Evaluation], Space], Predictor]
 
@@ -131,16 +134,41 @@ def search(
     sampled = guided + sample_at_budget(space, settings.samples - len(guided), rng)
     if question := ask("sampling", "sampled", sampled):
         note((yield question))
-    dry = 0
+    dry, region = 0, Region()
     while count < limit and dry < 3:
         model = fit(list(known.values()), space)
         round_rng = np.random.default_rng([seed, len(known)])
-        masks = propose(space, model, known, settings, round_rng)
+        masks = propose(space, model, known, settings, round_rng, region)
         expected = _expected(space, model, masks)
         question = ask("proposals", "proposed", masks, expected)
         dry = dry + 1 if question is None else 0
         if question:
+            before = _least(space, known)
             note((yield question))
+            region.learn(_least(space, known) < before)
+
+
+@dataclass
+class Region:
+    """How far proposals may go from what is measured, in moves; only widths need a limit.
+
+    There are so many masks with widths that some are mispredicted to be excellent, and without a
+    limit these are all that is proposed.
+    """
+
+    moves: int = 8
+    least: int = 2
+    most: int = 64
+
+    def learn(self, improved: bool) -> None:
+        """Go further after a round that found something better, less far after one that did not."""
+        self.moves = (
+            min(self.moves * 2, self.most) if improved else max(self.moves // 2, self.least)
+        )
+
+
+def _least(space: Space, known: Mapping[str, Evaluation]) -> float:
+    return min((e.loss for e in feasible(space, known) if e.loss is not None), default=np.inf)
 
 
 def _opening(space: Space, limit: int) -> list[tuple[str, str, list[Mask]]]:
@@ -248,12 +276,14 @@ def _guided(
     if not finite:
         return []
     floor = float(np.median(finite)) * 0.1
-    for _ in range(4 * count):
+    turns = cycle((True, False) if space.graph.nested else (True,))  # else only widths go
+    for _, all_units in zip(range(4 * count), turns, strict=False):
         noise = dict(zip(space.free, np.exp(rng.normal(size=len(space.free))), strict=True))
         for group in space.graph.nested:
             noise |= dict.fromkeys(group, float(np.exp(SPREAD * rng.normal())))
         rank = {u: max(alone[u], 0.0 if u in space.graph.group_of else floor) for u in space.free}
-        order = sorted(space.free, key=lambda u: space.price(u, rank[u] * noise[u]))
+        units = [u for u in space.free if all_units or u in space.graph.group_of]
+        order = sorted(units, key=lambda u: space.price(u, rank[u] * noise[u]))
         try:
             found[space.shrink(order)] = None
         except BudgetError:
@@ -290,8 +320,9 @@ def propose(
     known: Mapping[str, Evaluation],
     settings: Settings,
     rng: np.random.Generator,
+    region: Region,
 ) -> list[Mask]:
-    """The next round of masks."""
+    """The next round of masks; with widths, within a region around the best ones measured."""
     best = sorted(feasible(space, known), key=lambda e: e.loss or 0.0)
     seen = {space.network(space.graph.mask(bits=bits)) for bits in known}
     chosen: list[Mask] = []
@@ -300,12 +331,12 @@ def propose(
         bold = number < explore
         optimism = settings.boldness if bold else settings.optimism * abs(float(rng.normal()))
         top = [space.graph.mask(bits=e.mask) for e in best[:5]]
-        starts = [top[int(rng.integers(len(top)))]] if top else []
-        if space.graph.nested:  # what is drawn uniformly is far from everything good
-            starts += _guided(space, known, settings.starts // 2 - len(starts), rng)
+        if space.graph.nested and top:
+            starts, steps = [top[i] for i in rng.permutation(len(top))[:STARTS]], region.moves
         else:
+            starts, steps = ([top[int(rng.integers(len(top)))]] if top else []), STEPS
             starts += sample_at_budget(space, settings.starts - len(starts), rng)
-        mask = _propose_one(space, model, starts, frozenset(seen), optimism, rng)
+        mask = _propose_one(space, model, starts, frozenset(seen), optimism, rng, steps)
         if mask is not None:
             chosen.append(mask)
             seen.add(space.network(mask))
@@ -319,7 +350,7 @@ def feasible(space: Space, known: Mapping[str, Evaluation]) -> list[Evaluation]:
 
 def _propose_one(
     space: Space, model: Predictor, starts: Sequence[Mask], seen: frozenset[int], optimism: float,
-    rng: np.random.Generator,
+    rng: np.random.Generator, steps: int,
 ) -> Mask | None:  # fmt: skip
     """The unseen mask that descent on an optimistic prediction finds from several starts."""
 
@@ -327,7 +358,7 @@ def _propose_one(
         mean, std = model.predict_link(X, return_std=True)
         return np.asarray(mean - optimism * std)
 
-    ends = [descend(space, score, start, rng=rng, avoid=seen) for start in starts]
+    ends = [descend(space, score, start, rng=rng, avoid=seen, steps=steps) for start in starts]
     found = [mask for mask in ends if mask is not None]
     if not found:
         return None
