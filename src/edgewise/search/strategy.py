@@ -143,9 +143,9 @@ def search(
         question = ask("proposals", "proposed", masks, expected)
         dry = dry + 1 if question is None else 0
         if question:
-            before = _least(space, known)
+            least = _least(space, known)
             note((yield question))
-            region.learn(_least(space, known) < before)
+            region.learn(_least(space, known) < least)
 
 
 @dataclass
@@ -320,9 +320,10 @@ def propose(
     known: Mapping[str, Evaluation],
     settings: Settings,
     rng: np.random.Generator,
-    region: Region,
+    region: Region | None = None,
 ) -> list[Mask]:
     """The next round of masks; with widths, within a region around the best ones measured."""
+    reach = region.moves if region else Region().moves
     best = sorted(feasible(space, known), key=lambda e: e.loss or 0.0)
     seen = {space.network(space.graph.mask(bits=bits)) for bits in known}
     chosen: list[Mask] = []
@@ -332,7 +333,7 @@ def propose(
         optimism = settings.boldness if bold else settings.optimism * abs(float(rng.normal()))
         top = [space.graph.mask(bits=e.mask) for e in best[:5]]
         if space.graph.nested and top:
-            starts, steps = [top[i] for i in rng.permutation(len(top))[:STARTS]], region.moves
+            starts, steps = [top[i] for i in rng.permutation(len(top))[:STARTS]], reach
         else:
             starts, steps = ([top[int(rng.integers(len(top)))]] if top else []), STEPS
             starts += sample_at_budget(space, settings.starts - len(starts), rng)
