@@ -6,9 +6,11 @@ import logging
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .engine import EngineOptions
+from .engine.order import visiting_order
 from .errors import ExecutorError
 from .graph import Graph
 from .objective import Objective
@@ -66,8 +68,8 @@ class Ray:
         leave = self._connect(ray)
         try:
             return Workers(
-                ray, ray.put(cargo), objective, engine or EngineOptions(), self.threads,
-                self.workers, self.patience, leave,
+                ray, ray.put(cargo), objective, engine or EngineOptions(),
+                partial(visiting_order, graph), self.threads, self.workers, self.patience, leave,
             )  # fmt: skip
         except BaseException:
             leave()

@@ -18,17 +18,17 @@ DEATHS = 3  # workers that a mask may take with it
 
 
 def chunks_of(masks: Iterable[Mask], workers: int) -> list[Chunk]:
-    """Masks cut into subtrees of the trie of their bits: neighbours in it share the most.
+    """Masks cut where neighbours have least in common, so that those of a chunk share much.
 
     Args:
-        masks: masks of one graph; each is taken once.
+        masks: masks of one graph in the order in which an engine visits them; each is taken once.
         workers: how many will measure them.
 
     Example:
         >>> [[str(m) for m in c] for c in chunks_of(masks, workers=2)]  # doctest: +SKIP
         [['0001', '0010'], ['0100', '0101'], ['1000', '1001']]
     """
-    order = sorted(set(masks), key=lambda mask: mask.bits)
+    order = list(dict.fromkeys(masks))
     most = min(-(-len(order) // (CHUNKS_PER_WORKER * workers)), LARGEST_CHUNK)
     chunks = []
     while order:
@@ -47,16 +47,15 @@ def _cut(order: Sequence[Mask], most: int) -> int:
 
 
 def _common(one: Mask, other: Mask) -> int:
-    """Bits at the beginning in which two masks agree."""
-    pairs = zip(one.bits, other.bits, strict=True)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), len(one.bits))
+    """Units of which two masks say the same."""
+    return sum(a == b for a, b in zip(one.bits, other.bits, strict=True))
 
 
 class Dispatch:
     """Masks on their way: queued, out, or answered; the first answer to each counts.
 
     Args:
-        masks: to be measured.
+        masks: to be measured, in the order in which an engine visits them.
         workers: how many will measure them.
     """
 

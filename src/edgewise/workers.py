@@ -70,6 +70,7 @@ class Workers:
         cargo: a reference to the packed job.
         objective: what is measured.
         engine: options of each worker's engine.
+        order: masks as an engine visits them.
         threads: torch threads, and reserved CPUs, of each worker.
         count: workers wanted; None = as many as the cluster has CPUs for, at any time.
         patience: seconds of silence that are never too long.
@@ -80,6 +81,7 @@ class Workers:
     cargo: Any
     objective: Objective
     engine: EngineOptions
+    order: Callable[[Sequence[Mask]], list[Mask]]
     threads: int
     count: int | None
     patience: float
@@ -112,7 +114,7 @@ class Workers:
         """
         if self.cargo is None:
             raise ExecutorError("The workers have been closed; open the study again.")
-        dispatch = Dispatch(masks, self._wanted())
+        dispatch = Dispatch(self.order(masks), self._wanted())
         try:
             while dispatch.pending:
                 self._grow()
