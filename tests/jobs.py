@@ -31,14 +31,14 @@ def accuracy(outputs, targets):
     return (outputs.argmax(1) == targets).float()
 
 
-def make(loss=losses, recovery="batchnorm", metric=accuracy, **options):
+def make(loss=losses, recovery="batchnorm", metric=accuracy, kinds=("edge", "layer"), **options):
     """A graph and an objective: a network that must imitate itself."""
     model, args = build("residual")
     random = torch.Generator().manual_seed(0)
     x = torch.randn(96, 3, 8, 8, generator=random)
     with torch.no_grad():
         y = model(x).argmax(1)
-    graph = ew.trace(model, args)
+    graph = ew.trace(model, args, granularity=kinds)
     splits = {"verify": [(x[32:64], y[32:64])], "report": [(x[64:], y[64:])]}
     objective = ew.Objective(
         [(x[:16], y[:16]), (x[16:32], y[16:32])],

@@ -12,6 +12,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,6 +73,39 @@ def wait_for_rows(database: Path, count: int, job: subprocess.Popen) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and job.poll() is None and len(stored(database)) < count:
         time.sleep(0.01)
+
+
+class _Stop(Exception):
+    """Stands for whatever ends a process."""
+
+
+@pytest.fixture(scope="module")
+def with_widths() -> ew.Plan:
+    """The plan of a study of branches and widths to which nothing happens."""
+    return widths_plan(None)
+
+
+def widths_plan(storage: str | None, progress: Any = None) -> ew.Plan:
+    graph, objective = jobs.make(kinds=("edge", "hidden", "channels"))
+    study = ew.Study(graph, objective, storage, "job")
+    study.run(jobs.EVALUATIONS, jobs.BUDGET, seed=3, progress=progress)
+    return study.plan(finalists=5)
+
+
+@pytest.mark.parametrize("after", [1, 7, 20, 33])
+def test_a_study_of_widths_resumes_to_the_same_plan(
+    tmp_path: Path, with_widths: ew.Plan, after: int
+) -> None:
+    def stop(told: Any) -> None:
+        if told.done == after:
+            raise _Stop
+
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    with pytest.raises(_Stop):
+        widths_plan(url, stop)
+    assert len(stored(tmp_path / "study.db")) == after
+    assert plain(widths_plan(url)) == plain(with_widths)
+    assert any(bit for bit in with_widths.bits)
 
 
 def test_two_processes_at_once_share_the_work(tmp_path: Path, reference: ew.Plan) -> None:
