@@ -55,7 +55,7 @@ class Task:
     Args:
         name: in the results.
         macs: what remains, in the order in which the budgets are searched.
-        evaluations: at each budget, after the first ones of single branches.
+        evaluations: at the first budget, after the first ones of single branches, and at others.
         example: one input.
         model: makes the trained network.
         batches: (train or test, first row, end, batch) to batches.
@@ -65,7 +65,7 @@ class Task:
 
     name: str
     macs: tuple[float, ...]
-    evaluations: int
+    evaluations: tuple[int, int]
     example: Tensor
     model: Callable[[], nn.Module]
     batches: Callable[[str, int, int, int], list]
@@ -91,10 +91,10 @@ class Task:
         )
 
     def graph(self, seed: int, kinds: tuple[str, ...]) -> ew.Graph:
-        """The network with these units; a branch is one, a skip connection none."""
+        """The network with these units; units that save no MACs are left out."""
         taylor = ew.importance.taylor(self.scoring(seed), F.cross_entropy)
         graph = ew.trace(self.model(), (self.example,), granularity=kinds, importance=taylor)
-        return graph.select(lambda unit: unit.kind != "edge" or ".." in unit.name)
+        return graph.select(lambda unit: unit.kind != "edge" or unit.cost.macs > 0)
 
     def kinds(self, method: str) -> tuple[str, ...]:
         return {"branches": ("edge",), "joint": ("edge", *self.widths)}.get(method, self.widths)
@@ -120,7 +120,7 @@ def resnet(options: argparse.Namespace) -> Task:
 
     example = torch.randn(1, 3, 32, 32)
     macs = (0.6, 0.7, 0.4, 0.8)
-    return Task("ResNet-56", macs, 40, example, model, batches, ("hidden",), "batchnorm")
+    return Task("ResNet-56", macs, (40, 24), example, model, batches, ("hidden",), "batchnorm")
 
 
 def transformer(options: argparse.Namespace) -> Task:
@@ -132,7 +132,7 @@ def transformer(options: argparse.Namespace) -> Task:
         return vit_fashion.network(options.weights)
 
     example, widths = torch.randn(1, 1, 28, 28), ("hidden", "heads")
-    return Task("ViT, 12 layers", (0.6, 0.8), 80, example, model, batches, widths, "none")
+    return Task("ViT, 12 layers", (0.6, 0.8), (80, 40), example, model, batches, widths, "none")
 
 
 def ours(task: Task, study: ew.Study, seed: int) -> Iterable[dict]:
@@ -142,8 +142,9 @@ def ours(task: Task, study: ew.Study, seed: int) -> Iterable[dict]:
         begin = time.time()
         budget = ew.Budget(macs=macs)
         single = [u for u in study.graph.units if not u.group]
-        first = 1 + len(single) if macs == task.macs[0] else 0
-        study.run(evaluations=first + task.evaluations, budget=budget, seed=seed)
+        first, later = task.evaluations
+        count = later if spent else 1 + len(single) + first
+        study.run(evaluations=count, budget=budget, seed=seed)
         plan = study.plan(budget, finalists=FINALISTS)
         mask = study.graph.mask(bits=plan.bits)
         known = [e for e in study.evaluations if e.split != "report"]

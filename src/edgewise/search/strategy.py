@@ -49,7 +49,8 @@ class Settings:
     """How a search spends its evaluations.
 
     Args:
-        samples: random masks at the budget before the first surrogate.
+        samples: random masks at the budget before the first surrogate; a quarter of them where
+            evaluations at another budget are known.
         guided: share of them drawn around the single pick instead of uniformly; all of them
             where there are widths.
         round: masks proposed at a time.
@@ -130,8 +131,9 @@ def search(
             note((yield question))
         space = space.protecting(fatal_units(space, known))
     share = 1.0 if space.graph.nested else settings.guided
-    guided = _guided(space, known, round(settings.samples * share), rng)
-    sampled = guided + sample_at_budget(space, settings.samples - len(guided), rng)
+    samples = settings.samples // 4 if before else settings.samples
+    guided = _guided(space, known, round(samples * share), rng)
+    sampled = guided + sample_at_budget(space, samples - len(guided), rng)
     if question := ask("sampling", "sampled", sampled):
         note((yield question))
     dry, region = 0, Region()
