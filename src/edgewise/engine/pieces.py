@@ -61,14 +61,19 @@ def choose(graph: Graph, options: EngineOptions, batches: Sequence[Inputs]) -> P
     No clock is asked, so that every process that measures a mask gets the same bits.
     """
     module: nn.Module = graph.program.module
-    leaves = pytree.tree_leaves((batches[:1], list(module.parameters())))
-    local = all(v.device.type == "cpu" for v in leaves if isinstance(v, torch.Tensor))
+    local = on_processor(graph, batches)
     images = local and any(isinstance(part, nn.Conv2d) for part in module.modules())
     examples = options.piece or (_examples(graph) if local else None)
     return Pieces(
         examples if examples and treats_examples_alone(module, batches[0]) else None,
         images if options.channels_last is None else options.channels_last,
     )
+
+
+def on_processor(graph: Graph, batches: Sequence[Inputs]) -> bool:
+    """Whether the network and the first batch are in the memory of the processor."""
+    leaves = pytree.tree_leaves((batches[:1], list(graph.program.module.parameters())))
+    return all(v.device.type == "cpu" for v in leaves if isinstance(v, torch.Tensor))
 
 
 def _examples(graph: Graph) -> int:

@@ -15,6 +15,7 @@ from ..graph import Graph, Mask
 from ..liveness import Liveness, liveness
 from ..lower import Lowered, lower
 from . import fold
+from .alike import least_dimensions
 from .fold import Norm
 
 _RELU = (torch.relu, nn.functional.relu, "relu")
@@ -32,6 +33,10 @@ class Step:
         fresh: its value is new memory, no view of another value.
         write: the same operation written into the value of an input, if that can be done.
         norm: the batch norm whose statistics come from its input, in a calibration.
+        place: of the operator in the network.
+        work: the same for steps that do the same to each part of other inputs along dimension 0,
+            None if that cannot be told.
+        dimensions: that inputs must have for it.
     """
 
     inputs: tuple[Step, ...]
@@ -40,6 +45,9 @@ class Step:
     fresh: bool = False
     write: Callable[..., Any] | None = None
     norm: Norm | None = None
+    place: int = 0
+    work: Hashable = None
+    dimensions: int = 1
 
 
 @dataclass
@@ -124,6 +132,7 @@ class _Translation:
         self.graph, self.known = compiler.graph, compiler.known
         self.lowered, self.alive = lowered, alive
         self.nodes = list(lowered.graph.nodes)
+        self.place = 0
         self.folds = fold.folds(self.nodes, self._module, self._dimensions)
         self.learning = self._learning() if compiler.recover else []
 
@@ -203,9 +212,11 @@ class _Translation:
                 return Step(inputs, lambda x: fold.apply(inner, x, norm.folded(inner)), fresh=True)
             affine = fold.affine(outer, outer.running_mean, outer.running_var)
             weights = fold.scaled(inner, *affine)
-            return Step(inputs, lambda x: fold.apply(inner, x, weights), fresh=True)
+            step = Step(inputs, lambda x: fold.apply(inner, x, weights), fresh=True)
+            step.work, step.dimensions = ("folded", id(inner), id(outer)), inner.weight.ndim
+            return step
 
-        return self._shared(("folded", id(inner), id(outer), learned, inputs), make)
+        return self._shared(node, ("folded", id(inner), id(outer), learned, inputs), make)
 
     def _normalised(self, node: fx.Node, learned: Step | None, steps: dict[fx.Node, Step]) -> Step:
         """A batch norm under recovery: one that learns, or one that has learned."""
@@ -218,7 +229,7 @@ class _Translation:
             learns = norm if learned is None else None
             return Step(inputs, norm, fresh=True, write=norm.write, norm=learns)
 
-        return self._shared(("norm", id(module), learned, inputs), make)
+        return self._shared(node, ("norm", id(module), learned, inputs), make)
 
     def _plain(self, node: fx.Node, steps: dict[fx.Node, Step]) -> Step:
         inputs = tuple(steps[source] for source in node.all_input_nodes)
@@ -227,12 +238,24 @@ class _Translation:
             target = self.lowered.attributes[str(target)]
         same = target if isinstance(target, str) else id(target)
         what = (node.op, same, _described((node.args, node.kwargs), steps))
-        return self._shared(what, lambda: _step(node, target, inputs))
 
-    def _shared(self, what: Hashable, make: Callable[[], Step]) -> Step:
+        def make() -> Step:
+            step = _step(node, target, inputs)
+            least = least_dimensions(node, target)
+            if least is not None:
+                sources = {source: i for i, source in enumerate(node.all_input_nodes)}
+                which = tuple(sources.get(a) for a in node.args if isinstance(a, fx.Node))
+                step.work, step.dimensions = (node.op, same, which, repr(node.kwargs)), least
+            return step
+
+        return self._shared(node, what, make)
+
+    def _shared(self, node: fx.Node, what: Hashable, make: Callable[[], Step]) -> Step:
+        self.place = self.lowered.vertices.get(node.name, self.place)
         step = self.known.get(what)
         if step is None:
             step = self.known[what] = make()
+            step.place = self.place
         return step
 
     def _module(self, node: fx.Node) -> Any:
