@@ -25,6 +25,7 @@ def descend(
     rng: np.random.Generator,
     avoid: frozenset[int] = frozenset(),
     steps: int = 100,
+    exchanges: int = 100,
 ) -> Mask | None:
     """The local minimum of a score that steepest descent reaches from a feasible mask.
 
@@ -39,6 +40,7 @@ def descend(
         rng: source of randomness.
         avoid: networks (`space.network`) that must not be returned.
         steps: at most so many moves.
+        exchanges: at most so many of them change a unit that is no width, and widths for it.
 
     Returns:
         The best feasible mask on the way that is not to be avoided; None if there is none.
@@ -54,7 +56,8 @@ def descend(
         order = np.argsort(values, kind="stable")
         best, best_value = _first_new(space, moves, values, order, avoid, best, best_value)
         step = next((int(i) for i in order if values[i] >= value or space.allows(moves[i])), None)
-        if step is None or values[step] >= value - 1e-12:
+        if exchanges and (step is None or values[step] >= value - 1e-12):
+            exchanges -= 1
             moves = _exchanges(space, current, score)
             values = score(space.graph.matrix(moves)) if moves else np.empty(0)
             order = np.argsort(values, kind="stable")

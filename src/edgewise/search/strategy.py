@@ -29,7 +29,6 @@ class Predictor(Protocol):
 
 LEAST = 0.01  # of the unpruned loss: harm that the ranked mask is taken to do at least
 STARTS = 3  # of the best masks, from which a proposal within a region starts
-STEPS = 100  # of a descent without a region
 SPREAD = 0.5  # of the importance of groups of widths, in nats
 FitFunction = Callable[[Sequence[Evaluation], Space], Predictor]
 
@@ -162,11 +161,19 @@ class Region:
     least: int = 2
     most: int = 64
 
+    @property
+    def exchanges(self) -> int:
+        """How many of the moves may change widths all over the network to make up for a branch."""
+        return max(self.moves // 8, 1)
+
     def learn(self, improved: bool) -> None:
         """Go further after a round that found something better, less far after one that did not."""
         self.moves = (
             min(self.moves * 2, self.most) if improved else max(self.moves // 2, self.least)
         )
+
+
+EVERYWHERE = Region(moves=100)
 
 
 def _least(space: Space, known: Mapping[str, Evaluation]) -> float:
@@ -325,7 +332,7 @@ def propose(
     region: Region | None = None,
 ) -> list[Mask]:
     """The next round of masks; with widths, within a region around the best ones measured."""
-    reach = region.moves if region else Region().moves
+    region = region or Region()
     best = sorted(feasible(space, known), key=lambda e: e.loss or 0.0)
     seen = {space.network(space.graph.mask(bits=bits)) for bits in known}
     chosen: list[Mask] = []
@@ -335,11 +342,11 @@ def propose(
         optimism = settings.boldness if bold else settings.optimism * abs(float(rng.normal()))
         top = [space.graph.mask(bits=e.mask) for e in best[:5]]
         if space.graph.nested and top:
-            starts, steps = [top[i] for i in rng.permutation(len(top))[:STARTS]], reach
+            starts, limits = [top[i] for i in rng.permutation(len(top))[:STARTS]], region
         else:
-            starts, steps = ([top[int(rng.integers(len(top)))]] if top else []), STEPS
+            starts, limits = ([top[int(rng.integers(len(top)))]] if top else []), EVERYWHERE
             starts += sample_at_budget(space, settings.starts - len(starts), rng)
-        mask = _propose_one(space, model, starts, frozenset(seen), optimism, rng, steps)
+        mask = _propose_one(space, model, starts, frozenset(seen), optimism, rng, limits)
         if mask is not None:
             chosen.append(mask)
             seen.add(space.network(mask))
@@ -353,7 +360,7 @@ def feasible(space: Space, known: Mapping[str, Evaluation]) -> list[Evaluation]:
 
 def _propose_one(
     space: Space, model: Predictor, starts: Sequence[Mask], seen: frozenset[int], optimism: float,
-    rng: np.random.Generator, steps: int,
+    rng: np.random.Generator, region: Region,
 ) -> Mask | None:  # fmt: skip
     """The unseen mask that descent on an optimistic prediction finds from several starts."""
 
@@ -361,7 +368,8 @@ def _propose_one(
         mean, std = model.predict_link(X, return_std=True)
         return np.asarray(mean - optimism * std)
 
-    ends = [descend(space, score, start, rng=rng, avoid=seen, steps=steps) for start in starts]
+    limits = {"steps": region.moves, "exchanges": region.exchanges}
+    ends = [descend(space, score, start, rng=rng, avoid=seen, **limits) for start in starts]
     found = [mask for mask in ends if mask is not None]
     if not found:
         return None
