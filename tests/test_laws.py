@@ -63,7 +63,9 @@ VISION = {
 }
 
 
-@pytest.mark.parametrize("name", VISION)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "vgg16_bn")) for n in VISION]
+)
 def test_torchvision(name: str) -> None:
     """Laws 1, 2 and 3 on torchvision's models with random weights."""
     torchvision = pytest.importorskip("torchvision")
