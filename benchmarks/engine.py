@@ -181,10 +181,10 @@ def growth(folder: Path, batches: Batches) -> Iterator[dict]:
     graph = traced(model)
     for count in (100, 300, 1000, 3000):
         engine = Engine(graph, objective(batches[:1], []))
-        parts = chunks(graph, sampled(graph, count, 8), 3)
+        parts = chunks(graph, sampled(graph, count, 8), 3)[1:2]
         taken = np.mean([engine_seconds(engine, part)[0] / len(part) for part in parts])
         yield {"grows": "masks", "value": count, "engine_seconds": round(float(taken), 3)}
-    part = chunks(graph, sampled(graph, 100, 8), 3)[1]
+    part = chunks(graph, sampled(graph, 100, 8), 3)[1][:8]
     images, labels = (torch.cat(column) for column in zip(*batches, strict=True))
     for count in (250, 500, 1000, 2000, 4000):
         some = list(zip(images[:count].split(IMAGES), labels[:count].split(IMAGES), strict=True))
@@ -209,7 +209,7 @@ def memory(folder: Path) -> list[dict]:
 
 
 def peak(what: str, folder: Path) -> float:
-    """MiB that a plain forward of 500 images takes at its peak, or the engine on 32 masks."""
+    """MiB that a plain forward of 500 images takes at its peak, or the engine on 16 masks."""
     torch.set_num_threads(1)
     model = load(9, folder)
     batches = data(folder, "test", 0, IMAGES)
@@ -224,7 +224,7 @@ def peak(what: str, folder: Path) -> float:
         with torch.inference_mode():
             model(batches[0][0])
     else:
-        list(Engine(graph, objective(batches, calibration), options).evaluate(part))
+        list(Engine(graph, objective(batches, calibration), options).evaluate(part[:16]))
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
@@ -232,7 +232,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/engine.json"))
-    parser.add_argument("--chunks", type=int, default=5, help="chunks that stand for 500 masks")
+    parser.add_argument("--chunks", type=int, default=2, help="chunks that stand for a set")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -257,7 +257,7 @@ def main() -> None:
     ]
     for recovery in ([], calibration):
         for name, graph, masks in sets:
-            count = options.chunks if graph is some else 2
+            count = max(options.chunks // (2 if recovery else 1), 1)
             add("ratios", [compare(name, model, graph, masks, count, batches[:1], recovery)])
     add("memory", memory(options.data))
     add("growth", growth(options.data, batches))
