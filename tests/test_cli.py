@@ -357,6 +357,18 @@ def test_version() -> None:
     assert call("--version").stdout == f"edgewise {__version__}\n"
 
 
+def test_it_runs_as_a_module() -> None:
+    words = [sys.executable, "-m", "edgewise", "--version"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == call("--version").stdout.split()
+    assert (
+        "Usage: python -m edgewise"
+        in subprocess.run(
+            [*words[:-1], "--help"], capture_output=True, text=True, timeout=60
+        ).stdout
+    )
+
+
 def test_help_lists_the_commands_and_loads_no_torch() -> None:
     code = "import sys; sys.argv = ['edgewise', '--help']\nimport atexit, edgewise.cli as c\n"
     code += "atexit.register(lambda: print('torch' in sys.modules))\nc.main()"

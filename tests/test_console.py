@@ -84,6 +84,21 @@ def test_results_and_messages_take_different_streams(capsys: pytest.CaptureFixtu
     assert out.endswith('{\n  "a": 1\n}\n')
 
 
+@pytest.mark.parametrize("width", [30, 100])
+def test_a_table_without_room_is_a_list(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    name = "layer1.0.conv1..layer1.0.bn2"
+    rows = [[name, "1,234,567", "98,765,432"]]
+    Screen().table("Units", ["unit", "params", "MACs"], rows)
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= max(width, len(name))
+    for text in ("Units", name, "1,234,567", "98,765,432", "params", "MACs"):
+        assert text in shown
+    assert ("│" in shown) == (width == 100)
+
+
 def test_long_messages_are_wrapped_at_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
     Screen().fail("a sentence of some length " * 12)
     assert max(map(len, capsys.readouterr().err.splitlines())) <= 80

@@ -20,6 +20,7 @@ from .records import Progress
 
 Callback = Callable[[Progress], None]
 LINE_EVERY = 60.0  # seconds
+LEGIBLE = 16  # columns of a table's words, at least, if they have as many
 NARROW = 60  # columns; below it there is no room for a bar
 _COUNT, _NOTE = "{task.completed:.0f}/{task.total:.0f}", "{task.fields[note]}"
 
@@ -63,7 +64,15 @@ class Screen:
     def table(
         self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1
     ) -> None:
-        """Results as a table: the first `words` columns to the left, numbers to the right."""
+        """Results as a table: the first `words` columns to the left, numbers to the right.
+
+        Where there is no room for the numbers and some of the words, a line a value instead.
+        """
+        sizes = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+        words_need = sum(min(size, LEGIBLE) for size in sizes[:words])
+        if self.out.width < words_need + sum(sizes[words:]) + 3 * len(columns) + 1:
+            self._list(title, columns, rows)
+            return
         table = Table(title=Text(title, style="bold"), title_justify="left")
         for number, column in enumerate(columns):
             justify: Any = "right" if number >= words else "left"
@@ -71,6 +80,13 @@ class Screen:
         for row in rows:
             table.add_row(*map(Text, row))
         self.out.print(table)
+
+    def _list(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        self.out.print(Text(title, style="bold"))
+        for first, *others in rows:
+            self.out.print(Text(first), soft_wrap=True)
+            for column, cell in zip(columns[1:], others, strict=True):
+                self.out.print(Text(f"  {column}: {cell}"))
 
     @contextmanager
     def progress(self) -> Iterator[Callback]:
