@@ -360,13 +360,7 @@ def test_version() -> None:
 def test_it_runs_as_a_module() -> None:
     words = [sys.executable, "-m", "edgewise", "--version"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
-    assert done.stdout.split() == call("--version").stdout.split()
-    assert (
-        "Usage: python -m edgewise"
-        in subprocess.run(
-            [*words[:-1], "--help"], capture_output=True, text=True, timeout=60
-        ).stdout
-    )
+    assert done.stdout == f"edgewise {__version__}\n"
 
 
 def test_help_lists_the_commands_and_loads_no_torch() -> None:
