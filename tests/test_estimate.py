@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 import edgewise as ew
 from edgewise.search import Space
 from edgewise.search.estimate import QUANTITIES, CostEstimate
-from edgewise.search.strategy import Region
 from edgewise.testing import build
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
@@ -70,11 +69,3 @@ def test_graphs_without_widths_are_not_judged() -> None:
     space = Space(graph, ew.Budget(macs=0.5))
     assert space.likely([graph.empty], graph.empty).all()
     assert not space.allows(graph.empty)
-
-
-def test_a_region_grows_with_success_within_limits() -> None:
-    region, sizes = Region(), []
-    for improved in [True] * 5 + [False] * 7:
-        region.learn(improved)
-        sizes.append(region.moves)
-    assert sizes == [16, 32, 64, 64, 64, 32, 16, 8, 4, 2, 2, 2]

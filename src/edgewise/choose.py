@@ -16,7 +16,7 @@ from .graph import Graph, Mask
 from .plan import Measured
 from .records import Comparison, Evaluation
 from .search import Space
-from .search.strategy import Settings, propose
+from .search.proposals import Settings, propose
 from .surrogates.observations import Link
 
 _RESAMPLES = 2000

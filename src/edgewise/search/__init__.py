@@ -1,9 +1,9 @@
 """Searching for the best mask within a budget; knows nothing of files, databases or progress."""
 
 from .descent import descend as descend
+from .proposals import Settings as Settings
 from .sampling import sample_masks as sample_masks
 from .space import Space as Space
 from .strategy import Ask as Ask
-from .strategy import Settings as Settings
 from .strategy import fatal_units as fatal_units
 from .strategy import search as search

@@ -9,26 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from ..errors import BudgetError, ObjectiveError
 from ..graph import Mask
 from ..records import Evaluation
-from .descent import Array, descend
+from .descent import descend
+from .proposals import Predictor, Region, Settings, feasible, propose
 from .sampling import sample_at_budget
 from .space import Space
 
-
-class Predictor(Protocol):
-    """A fitted surrogate: mean and standard deviation on its link scale."""
-
-    def predict_link(self, X: Array, return_std: bool = False) -> Any: ...
-
-
 LEAST = 0.01  # of the unpruned loss: harm that the ranked mask is taken to do at least
-STARTS = 3  # of the best masks, from which a proposal within a region starts
 SPREAD = 0.5  # of the importance of groups of widths, in nats
 FitFunction = Callable[[Sequence[Evaluation], Space], Predictor]
 
@@ -41,32 +34,6 @@ class Ask:
     origin: str
     masks: tuple[Mask, ...]
     expected: Mapping[Mask, tuple[float, float]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a search spends its evaluations.
-
-    Args:
-        samples: random masks at the budget before the first surrogate; a quarter of them where
-            evaluations at another budget are known.
-        guided: share of them drawn around the single pick instead of uniformly; all of them
-            where there are widths.
-        round: masks proposed at a time.
-        explore: share of a round that is proposed with great optimism.
-        starts: descents for each proposal.
-        optimism: deviations that a proposal subtracts from the predicted mean, as the scale of a
-            half-normal draw.
-        boldness: deviations that an exploring proposal subtracts.
-    """
-
-    samples: int = 20
-    guided: float = 0.75
-    round: int = 4
-    explore: float = 0.2
-    starts: int = 6
-    optimism: float = 0.5
-    boldness: float = 2.0
 
 
 def search(
@@ -147,33 +114,6 @@ def search(
             least = _least(space, known)
             note((yield question))
             region.learn(_least(space, known) < least)
-
-
-@dataclass
-class Region:
-    """How far proposals may go from what is measured, in moves; only widths need a limit.
-
-    There are so many masks with widths that some are mispredicted to be excellent, and without a
-    limit these are all that is proposed.
-    """
-
-    moves: int = 8
-    least: int = 2
-    most: int = 64
-
-    @property
-    def exchanges(self) -> int:
-        """How many of the moves may change widths all over the network to make up for a branch."""
-        return max(self.moves // 8, 1)
-
-    def learn(self, improved: bool) -> None:
-        """Go further after a round that found something better, less far after one that did not."""
-        self.moves = (
-            min(self.moves * 2, self.most) if improved else max(self.moves // 2, self.least)
-        )
-
-
-EVERYWHERE = Region(moves=100)
 
 
 def _least(space: Space, known: Mapping[str, Evaluation]) -> float:
@@ -321,60 +261,6 @@ def fatal_units(space: Space, evaluations: Mapping[str, Evaluation]) -> frozense
         if damage > bound and not pick.bits[u] and u not in space.graph.group_of
     }  # fmt: skip
     return space.protected.union(fatal)
-
-
-def propose(
-    space: Space,
-    model: Predictor,
-    known: Mapping[str, Evaluation],
-    settings: Settings,
-    rng: np.random.Generator,
-    region: Region | None = None,
-) -> list[Mask]:
-    """The next round of masks; with widths, within a region around the best ones measured."""
-    region = region or Region()
-    best = sorted(feasible(space, known), key=lambda e: e.loss or 0.0)
-    seen = {space.network(space.graph.mask(bits=bits)) for bits in known}
-    chosen: list[Mask] = []
-    explore = round(settings.round * settings.explore)
-    for number in range(settings.round):
-        bold = number < explore
-        optimism = settings.boldness if bold else settings.optimism * abs(float(rng.normal()))
-        top = [space.graph.mask(bits=e.mask) for e in best[:5]]
-        if space.graph.nested and top:
-            starts, limits = [top[i] for i in rng.permutation(len(top))[:STARTS]], region
-        else:
-            starts, limits = ([top[int(rng.integers(len(top)))]] if top else []), EVERYWHERE
-            starts += sample_at_budget(space, settings.starts - len(starts), rng)
-        mask = _propose_one(space, model, starts, frozenset(seen), optimism, rng, limits)
-        if mask is not None:
-            chosen.append(mask)
-            seen.add(space.network(mask))
-    return chosen or sample_at_budget(space, settings.round, rng, frozenset(seen))
-
-
-def feasible(space: Space, known: Mapping[str, Evaluation]) -> list[Evaluation]:
-    """The measured masks that are within the budget."""
-    return [e for e in known.values() if e.ok and space.allows(space.graph.mask(bits=e.mask))]
-
-
-def _propose_one(
-    space: Space, model: Predictor, starts: Sequence[Mask], seen: frozenset[int], optimism: float,
-    rng: np.random.Generator, region: Region,
-) -> Mask | None:  # fmt: skip
-    """The unseen mask that descent on an optimistic prediction finds from several starts."""
-
-    def score(X: Array) -> Array:
-        mean, std = model.predict_link(X, return_std=True)
-        return np.asarray(mean - optimism * std)
-
-    limits = {"steps": region.moves, "exchanges": region.exchanges}
-    ends = [descend(space, score, start, rng=rng, avoid=seen, **limits) for start in starts]
-    found = [mask for mask in ends if mask is not None]
-    if not found:
-        return None
-    values = score(space.graph.matrix(found))
-    return found[int(np.argmin(values))]
 
 
 def _expected(space: Space, model: Any, masks: Sequence[Mask]) -> dict[Mask, tuple[float, float]]:
