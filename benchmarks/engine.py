@@ -13,7 +13,6 @@ so that the noise of the machine hits all alike.
 import argparse
 import json
 import multiprocessing
-import resource
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -219,13 +218,20 @@ def peak(what: str, folder: Path) -> float:
     with torch.inference_mode():
         model(batches[0][0][:8])  # code and buffers that are loaded once
     options = EngineOptions(memory="64MiB" if "64MiB" in what else EngineOptions().memory)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = resident("VmRSS")
     if what == "plain forward":
         with torch.inference_mode():
             model(batches[0][0])
     else:
         list(Engine(graph, objective(batches, calibration), options).evaluate(part[:16]))
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return (resident("VmHWM") - before) / 1024
+
+
+def resident(what: str) -> int:
+    """KiB in memory now (VmRSS) or at the peak (VmHWM), as Linux has it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(what))
 
 
 def main() -> None:
