@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -25,6 +25,7 @@ from test_engine import apart, outputs_of, some_masks, traced
 
 
 @pytest.mark.parametrize("name", ZOO)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 10**6), size=st.integers(2, 8))
 def test_stacked_masks_give_what_masked_models_give(name: str, seed: int, size: int) -> None:
     graph, args = traced(name, torch.float64)
