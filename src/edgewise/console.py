@@ -84,7 +84,7 @@ class Screen:
     def _list(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         self.out.print(Text(title, style="bold"))
         for first, *others in rows:
-            self.out.print(Text(first), soft_wrap=True)
+            self.out.print(Text(first, overflow="fold"))
             for column, cell in zip(columns[1:], others, strict=True):
                 self.out.print(Text(f"  {column}: {cell}"))
 
