@@ -14,6 +14,7 @@ from ..graph import Cost, Graph, Mask
 from ..liveness import liveness
 
 Array = NDArray[np.float64]
+Logs = dict[tuple[int, str], float]  # by vertex and quantity
 QUANTITIES = ("params", "macs", "activation_bytes")
 _LEAST = 1e-9  # of an operator remains where nothing does, so that there is a logarithm
 
@@ -33,8 +34,7 @@ class CostEstimate:
         self.graph = graph
         rows: dict[tuple[int, str], dict[int, float]] = defaultdict(dict)
         sizes: dict[tuple[int, str], int] = {}
-        for unit, mask, less in _single(graph):
-            cut, before = _logs(graph, mask, sizes), _logs(graph, less, sizes)
+        for unit, cut, before in _single(graph, sizes):
             for key in cut.keys() | before.keys():
                 rows[key][unit] = cut.get(key, 0.0) - before.get(key, 0.0)
         self.logs = np.zeros((len(rows), len(graph.units)))
@@ -58,20 +58,24 @@ def _amounts(known: Cost) -> Array:
     return np.array([getattr(known, name) for name in QUANTITIES], float)
 
 
-def _single(graph: Graph) -> Iterator[tuple[int, Mask, Mask]]:
-    """Each unit, the mask without it and all that must go before it, and that without these."""
-    for unit in range(len(graph.units)):
-        group = graph.group_of.get(unit, (unit,))
-        before = group[: group.index(unit)]
-        yield unit, graph.mask([*before, unit]), graph.mask(before)
+def _single(graph: Graph, sizes: Any) -> Iterator[tuple[int, Logs, Logs]]:
+    """Each unit, the logarithms without it and all that must go before it, and without these."""
+    alone = [(unit,) for unit in range(len(graph.units)) if unit not in graph.group_of]
+    for group in (*alone, *graph.nested):
+        mask, before = graph.empty, Logs()
+        for unit in group:
+            mask = mask.with_removed(unit)
+            cut = _logs(graph, mask, sizes)
+            yield unit, cut, before
+            before = cut
 
 
-def _logs(graph: Graph, mask: Mask, sizes: Any) -> dict[tuple[int, str], float]:
+def _logs(graph: Graph, mask: Mask, sizes: Any) -> Logs:
     """The logarithm of what is left of the costs that a mask changes; full ones go to `sizes`."""
     alive = liveness(graph, mask)
     if not alive.connected:
         return {}
-    found = {}
+    found: Logs = {}
     for index, before, after in count_changes(graph, alive):
         for name in QUANTITIES:
             full, left = getattr(before, name), getattr(after, name)
