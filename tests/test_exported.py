@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 from torch.nn import functional as F
 
 import edgewise as ew
@@ -181,7 +181,7 @@ def test_hooks_run_once(encoder: tuple[Encoder, ew.Graph]) -> None:
     assert len(seen) == 1
 
 
-@torch.library.custom_op("edgewise_tests::twice", mutates_args=())
+@library.custom_op("edgewise_tests::twice", mutates_args=())
 def twice(x: Tensor) -> Tensor:
     return x * 2
 
