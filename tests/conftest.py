@@ -20,7 +20,7 @@ settings.register_profile(
     "edgewise",
     deadline=None,
     derandomize=True,
-    max_examples=12,
+    max_examples=8,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("edgewise")

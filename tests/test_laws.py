@@ -5,12 +5,14 @@ from functools import cache
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edgewise as ew
 from edgewise import laws
 from edgewise.testing import ZOO, build
+
+LIVES_ON = laws.law_lives_on
 
 
 @cache
@@ -24,12 +26,22 @@ def test_nothing_removed_changes_nothing(name: str) -> None:
     laws.law_nothing_removed(*traced(name))
 
 
-@pytest.mark.parametrize("law", laws.MASK_LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize(
+    "law", [law for law in laws.MASK_LAWS if law is not LIVES_ON], ids=lambda law: law.__name__
+)
 @pytest.mark.parametrize("name", ZOO)
 @given(seed=st.integers(0, 10**6))
 def test_laws_hold(name: str, law, seed: int) -> None:
     _, graph = traced(name)
     law(graph, laws.random_mask(graph, random.Random(seed)))
+
+
+@pytest.mark.parametrize("name", ZOO)
+@settings(max_examples=4)  # each takes seconds, most of them in torch.export
+@given(seed=st.integers(0, 10**6))
+def test_pruned_models_live_on(name: str, seed: int) -> None:
+    _, graph = traced(name)
+    LIVES_ON(graph, laws.random_mask(graph, random.Random(seed)))
 
 
 @pytest.mark.parametrize("name", ZOO)
