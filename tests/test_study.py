@@ -223,3 +223,29 @@ def test_other_data_on_any_split_is_another_objective(tmp_path: Path, name: str)
 def test_senseless_numbers_are_refused(wish: dict, message: str) -> None:
     with pytest.raises(ew.errors.EdgewiseError, match=message):
         ew.Study(*jobs.make()).run(**wish)
+
+
+def test_few_finalists_of_many_see_the_whole_verify_split() -> None:
+    x, y = jobs.make()[1].splits["verify"][0]
+    repeated = [(x[0][:25].repeat(2, 1, 1, 1), y[:25].repeat(2))] * 8
+    study = ew.Study(*jobs.make(verify=repeated))
+    study.run(24, jobs.BUDGET)
+    told: list[ew.records.Progress] = []
+    plan = study.plan(finalists=13, progress=told.append)
+    trial, verify = (
+        {e.mask: e for e in study.evaluations if e.split == split} for split in ("trial", "verify")
+    )
+    assert (len(trial), {e.samples for e in trial.values()}) == (13, {100})
+    met = {mask: e for mask, e in verify.items() if e.origin == "finalist"}
+    assert {e.samples for e in met.values()} == {400}
+    assert set(met) == set(sorted(trial, key=lambda mask: trial[mask].loss)[:3])
+    assert plan.bits == min(met, key=lambda mask: met[mask].loss)
+    assert set(plan.measured) == {"search", "verify", "report"}
+    assert [p.done for p in told] == list(range(1, told[0].total + 1))
+
+
+def test_a_verify_split_of_few_batches_has_no_trial() -> None:
+    study = ew.Study(*jobs.make())
+    study.run(24, jobs.BUDGET)
+    study.plan(finalists=5)
+    assert {e.split for e in study.evaluations} == {"search", "verify", "report"}

@@ -132,7 +132,7 @@ class SearchSection:
     evaluations: Count = 200
     seed: Whole = 0
     surrogate: str = "auto"
-    finalists: Count = 12
+    finalists: Count = 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ Batch = tuple[tuple[Any, ...], Any]
 Measure = Callable[[Any, Any], torch.Tensor]
 RecoveryKind = Literal["none", "batchnorm"]
 
+TRIAL, LEAST = 4, 100  # a trial sees a quarter of the verify split, and at least 100 examples
+
 
 @dataclass(frozen=True, eq=False)
 class Recovery:
@@ -65,7 +67,8 @@ class Objective:
             `update(outputs, targets)` and `compute()`, such as torchmetrics', for what is no
             mean (AUC).
         recovery: training-free repair before measuring.
-        verify: a second split that decides among the finalists.
+        verify: a second split that decides among the finalists. Its first quarter, in whole
+            batches of together at least 100 examples, is the trial that most of them do not pass.
         report: a third, used once, for the chosen network.
 
     Raises:
@@ -86,7 +89,11 @@ class Objective:
     def __post_init__(self) -> None:
         splits: dict[Split, tuple[Batch, ...]] = {"search": _batches(self.loader, "search")}
         if self.verify is not None:
-            splits["verify"] = _batches(self.verify, "verify")
+            verify = _batches(self.verify, "verify")
+            trial = verify[: len(verify) // TRIAL]
+            if sum(_count(targets, inputs) for inputs, targets in trial) >= LEAST:
+                splits["trial"] = trial
+            splits["verify"] = verify
         if self.report is not None:
             splits["report"] = _batches(self.report, "report")
         object.__setattr__(self, "splits", splits)
@@ -116,9 +123,10 @@ class Objective:
 
         Functions count by name, code and bound values, modules by their state and settings.
         """
-        data = [[self.splits[split] for split in sorted(self.splits)], self.recovery.batches]
+        splits = sorted(self.splits.keys() - {"trial"})
+        data = [[self.splits[split] for split in splits], self.recovery.batches]
         measures = [self.loss, *(self.metrics[name] for name in sorted(self.metrics))]
-        parts = [data, sorted(self.splits), sorted(self.metrics), self.recovery.kind]
+        parts = [data, splits, sorted(self.metrics), self.recovery.kind]
         digest = hashlib.sha256()
         for value in pytree.tree_leaves([parts, [_described(m) for m in measures]]):
             digest.update(_bytes(value))

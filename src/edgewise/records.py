@@ -11,7 +11,7 @@ from .errors import BudgetError
 from .graph import Cost
 
 Status = Literal["ok", "failed", "nan", "out of memory"]
-Split = Literal["search", "verify", "report"]
+Split = Literal["search", "trial", "verify", "report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Evaluation:
 
     Args:
         mask: the mask's bits as text, "1" = removed.
-        split: which data: "search", "verify" or "report".
+        split: which data: "search", "verify", "report", or "trial", the first part of "verify".
         loss: mean loss over the samples; None unless status is "ok".
         metrics: further means by name.
         samples: examples seen.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from .evaluate import Outcome
 from .executor import MakeExecutor, Serial
 from .graph import Graph, Mask, Unit
 from .liveness import liveness
-from .objective import Objective
+from .objective import TRIAL, Objective
 from .plan import Plan
 from .records import Budget, Comparison, Evaluation, Split
 from .search import Space, fatal_units, search
@@ -30,6 +30,7 @@ from .telling import Callback, Teller, silent
 from .version import __version__
 
 log = logging.getLogger("edgewise")
+LEAST_VERIFIED = 3  # finalists that meet on the whole verify split
 CLAIMED = 32  # masks that a process takes at a time where several work on one study
 
 
@@ -213,14 +214,17 @@ class Study:
         self,
         budget: Budget | None = None,
         *,
-        finalists: int = 12,
+        finalists: int = 16,
         progress: Callback | None = None,
     ) -> Plan:
         """Choose a mask: finalists meet on the verify split, the winner on the report split.
 
+        The best quarter of the finalists on the first quarter of the verify split, at least
+        three, meet on the whole of it, as in successive halving (Jamieson & Talwalkar 2016).
+
         Args:
             budget: limits on what remains; by default those of the last run.
-            finalists: how many masks are measured on the verify split.
+            finalists: how many masks are tried.
             progress: called after every evaluation.
 
         Returns:
@@ -238,7 +242,8 @@ class Study:
         known = self._known("search")
         space = space.protecting(fatal_units(space, known))
         chosen = shortlist(space, run["surrogate"], list(known.values()), finalists, run["seed"])
-        told = Teller(progress, space, len(chosen.masks) + 1 + len(self.objective.splits))
+        last = len(self.objective.splits.keys() - {"trial"})
+        told = Teller(progress, space, len(chosen.masks) + last)
         winner = self._verified(chosen, told)
         return self._make_plan(space, run, chosen, winner, told)
 
@@ -306,23 +311,33 @@ class Study:
 
     def _verified(self, chosen: Finalists, told: Teller) -> Mask:
         """The finalist of the lowest loss on the verify split, if there is one."""
+        masks = chosen.masks
         if "verify" not in self.objective.splits:
-            return chosen.masks[0]
+            return masks[0]
         told.phase = "verifying"
-        ask = Ask("verifying", "finalist", (self.graph.empty, *chosen.masks))
-        answers = self._answer(ask, "verify", self._known("verify"), told)[1:]
+        if "trial" in self.objective.splits and len(masks) > LEAST_VERIFIED:
+            told.total += max(len(masks) // TRIAL, LEAST_VERIFIED)
+            masks = self._ranked(masks, "trial", told)
+            masks = masks[: max(len(chosen.masks) // TRIAL, LEAST_VERIFIED)]
+        return self._ranked(masks, "verify", told)[0]
+
+    def _ranked(self, masks: Sequence[Mask], split: Split, told: Teller) -> Sequence[Mask]:
+        """Those finalists that could be measured on a split, the lowest loss first."""
+        ask = Ask("verifying", "finalist", tuple(masks))
+        answers = self._answer(ask, split, self._known(split), told)
         losses = {
-            m: e.loss for m, e in zip(chosen.masks, answers, strict=True) if e.loss is not None
+            m: e.loss for m, e in zip(masks, answers, strict=True) if e.loss is not None
         }
         if not losses:
-            raise PlanError(f"Every finalist failed on the verify split: {answers[0].error}")
-        return min(losses, key=lambda mask: losses[mask])
+            raise PlanError(f"Every finalist failed on the {split} split: {answers[0].error}")
+        return sorted(losses, key=lambda mask: losses[mask])
 
     def _make_plan(
         self, space: Space, run: Mapping[str, Any], chosen: Finalists, winner: Mask, told: Teller
     ) -> Plan:
         told.phase = "reporting"
-        results = {split: self._measure(winner, split, told) for split in self.objective.splits}
+        splits = [split for split in self.objective.splits if split != "trial"]
+        results = {split: self._measure(winner, split, told) for split in splits}
         last = results[list(results)[-1]][0]
         after = space.cost(winner)
         assert after is not None
