@@ -28,8 +28,10 @@ class Recovery:
     Args:
         kind: "batchnorm" takes the statistics of every batch norm behind a removal from the
             calibration data, layer by layer (Li et al., EagleEye, ECCV 2020); "none" does nothing.
-        calibration: an iterable of (inputs, targets) or of inputs, from training data. It is one
-            batch to the statistics, however it is cut; a few hundred examples suffice.
+        calibration: an iterable of (inputs, targets) or of inputs, from training data and as
+            training saw them, augmented likewise: what a network loses by other statistics, every
+            mask loses. It is one batch to the statistics, however it is cut; 500 to 2 000
+            examples suffice.
 
     Raises:
         ObjectiveError: unknown kind, or "batchnorm" without calibration data.

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .calibration import recalibrated
 from .choose import Finalists, check_surrogate, compare, fit_surrogate, measured, shortlist
 from .engine import EngineOptions
 from .errors import EdgewiseError, PlanError
@@ -30,6 +31,7 @@ from .telling import Callback, Teller, silent
 from .version import __version__
 
 log = logging.getLogger("edgewise")
+HARM = 0.02  # of the unpruned loss, worth a warning
 LEAST_VERIFIED = 3  # finalists that meet on the whole verify split
 CLAIMED = 32  # masks that a process takes at a time where several work on one study
 
@@ -200,8 +202,10 @@ class Study:
         try:
             ask = next(steps)
             while True:
-                told.phase = ask.phase
+                told.phase, fresh = ask.phase, str(self.graph.empty) not in known
                 answers = self._answer(ask, "search", known, told)
+                if fresh and ask.origin == "unpruned" and answers[0].loss is not None:
+                    self._check_calibration(answers[0].loss)
                 ask = steps.send(answers)
         except StopIteration:
             if told.done < evaluations:
@@ -246,6 +250,23 @@ class Study:
         told = Teller(progress, space, len(chosen.masks) + last)
         winner = self._verified(chosen, told)
         return self._make_plan(space, run, chosen, winner, told)
+
+    def _check_calibration(self, loss: float) -> None:
+        """Warn if statistics of the calibration data harm a network that lacks nothing."""
+        if self.objective.recovery.kind == "none":
+            return
+        found = recalibrated(self.graph, self.objective)
+        unpruned = self.losses(self.graph.empty)
+        certain = found.each is None or unpruned is None or (
+            compare(found.each.numpy(), unpruned).interval[0] > 0
+        )  # fmt: skip
+        if certain and found.loss - loss > HARM * abs(loss):
+            log.warning(
+                "With nothing removed, batch-norm statistics of the calibration data raise the "
+                "loss from %.4g to %.4g, and every recovered mask loses as much. Calibrate on "
+                "images as training saw them (its augmentation, padding and normalisation), at "
+                "least some hundred of them.", loss, found.loss,
+            )  # fmt: skip
 
     def _last_run(self) -> Mapping[str, Any]:
         runs = self.storage.runs()
@@ -325,9 +346,7 @@ class Study:
         """Those finalists that could be measured on a split, the lowest loss first."""
         ask = Ask("verifying", "finalist", tuple(masks))
         answers = self._answer(ask, split, self._known(split), told)
-        losses = {
-            m: e.loss for m, e in zip(masks, answers, strict=True) if e.loss is not None
-        }
+        losses = {m: e.loss for m, e in zip(masks, answers, strict=True) if e.loss is not None}
         if not losses:
             raise PlanError(f"Every finalist failed on the {split} split: {answers[0].error}")
         return sorted(losses, key=lambda mask: losses[mask])
