@@ -332,7 +332,7 @@ class Study:
 
     def _verified(self, chosen: Finalists, told: Teller) -> Mask:
         """The finalist of the lowest loss on the verify split, if there is one."""
-        masks = chosen.masks
+        masks: Sequence[Mask] = chosen.masks
         if "verify" not in self.objective.splits:
             return masks[0]
         told.phase = "verifying"
