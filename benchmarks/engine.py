@@ -8,6 +8,9 @@ set of masks, evenly spaced, stand for the set; after each chunk the loops run a
 so that the noise of the machine hits all alike.
 
     python benchmarks/engine.py --data ../shared/data --out benchmarks/results/engine.json
+    python benchmarks/engine.py plot    # needs matplotlib
+
+`--sections growth` measures one part anew and keeps the others.
 """
 
 import argparse
@@ -35,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from resnet_cifar import Block, ResNet
 
 IMAGES, CHUNK, LOOPED = 500, EngineOptions().chunk, 2
+SECTIONS = ("ratios", "memory", "growth")
 Batches = list[tuple[Tensor, Tensor]]
 
 
@@ -198,6 +202,25 @@ def growth(folder: Path, batches: Batches) -> Iterator[dict]:
         yield {"grows": "depth", "value": 6 * blocks + 2, "engine_seconds": round(taken, 3)}
 
 
+def plot(rows: Sequence[dict], path: Path) -> None:
+    """Seconds a mask against what grows, three panels side by side."""
+    from matplotlib import pyplot
+
+    kinds = {"masks": "masks (500 images)", "images": "images (8 masks)", "depth": "layers"}
+    figure, panels = pyplot.subplots(1, 3, figsize=(9, 2.8), layout="constrained")
+    for panel, (kind, label) in zip(panels, kinds.items(), strict=True):
+        some = [row for row in rows if row["grows"] == kind]
+        x, y = ([row[key] for row in some] for key in ("value", "engine_seconds"))
+        panel.plot(x, y, "o-", color="#3b6ea5")
+        panel.set_xlabel(label)
+        panel.set_ylim(bottom=0)
+        panel.spines[["top", "right"]].set_visible(False)
+        if kind == "masks":
+            panel.set_xscale("log")
+            panel.set_ylabel("CPU seconds a mask")
+    figure.savefig(path, dpi=130)
+
+
 def memory(folder: Path) -> list[dict]:
     """Peak memory above that before, each in a process of its own."""
     context, rows = multiprocessing.get_context("spawn"), []
@@ -239,7 +262,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/engine.json"))
     parser.add_argument("--chunks", type=int, default=2, help="chunks that stand for a set")
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS)
+    parser.add_argument("what", nargs="?", choices=("measure", "plot"), default="measure")
     options = parser.parse_args()
+    if options.what == "plot":
+        plot(json.loads(options.out.read_text())["growth"], Path("docs/engine-growth.png"))
+        return
     torch.set_num_threads(1)
     torch.manual_seed(0)
     batches = data(options.data, "test", 0, 4000)
@@ -248,7 +276,8 @@ def main() -> None:
     some, both = traced(model), traced(model, skips=True)
     alone = [both.mask([u]) for u in range(len(both.units))]
     alone = [mask for mask in alone if ew.liveness(both, mask).connected]
-    results: dict = {"machine": describe(), "ratios": [], "memory": [], "growth": []}
+    results: dict = json.loads(options.out.read_text()) if options.out.exists() else {}
+    results |= {"machine": describe(), **{section: [] for section in options.sections}}
 
     def add(section: str, rows: Iterator[dict] | Sequence[dict]) -> None:
         for row in rows:
@@ -261,12 +290,14 @@ def main() -> None:
         ("random masks, 8 of 27 branches removed", some, sampled(some, 500, 8)),
         ("masks, each without one of 27 branches and 27 skips", both, alone),
     ]
-    for recovery in ([], calibration):
+    for recovery in ([], calibration) if "ratios" in options.sections else ():
         for name, graph, masks in sets:
             count = max(options.chunks // (2 if recovery else 1), 1)
             add("ratios", [compare(name, model, graph, masks, count, batches[:1], recovery)])
-    add("memory", memory(options.data))
-    add("growth", growth(options.data, batches))
+    if "memory" in options.sections:
+        add("memory", memory(options.data))
+    if "growth" in options.sections:
+        add("growth", growth(options.data, batches))
 
 
 if __name__ == "__main__":
