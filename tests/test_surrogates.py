@@ -90,6 +90,7 @@ MAKERS: dict[str, Callable[..., Any]] = {
     "Linear": surrogates.Linear,
     "Logistic": surrogates.Logistic,
     "FCN": surrogates.FCN,
+    "Trees": surrogates.Trees,
     "Degree2": surrogates.Degree2,
     "PathSum": lambda **k: surrogates.PathSum(GRAPH, **k),
     "PathSum-saturating": lambda **k: surrogates.PathSum(GRAPH, saturate=True, **k),

@@ -10,3 +10,4 @@ from .graph_gp import GraphGP as GraphGP
 from .linear import Linear as Linear
 from .logistic import Logistic as Logistic
 from .path_sum import PathSum as PathSum
+from .trees import Trees as Trees

@@ -21,7 +21,7 @@ from .observations import (
     check_observations,
     constant_std,
     is_constant,
-    original_scale,
+    predict_losses,
 )
 from .path_fit import PathFit, fit_path_sum, path_sum
 from .reduction import reduce_graph
@@ -146,15 +146,7 @@ class GraphGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         assert self.posterior_ is not None
         return self.posterior_.covariance(X, Z, self._kernels(X, Z, mean_x, mean_z))
 
-    def predict(self, X: ArrayLike, return_std: bool = False) -> Any:
-        """Losses [n_masks] in original units; with `return_std` also their standard deviation.
-
-        The standard deviation is that of a new measurement: posterior and noise.
-
-        Raises:
-            ValueError: malformed masks.
-        """
-        return original_scale(self.predict_link(X, return_std), self.link)
+    predict = predict_losses
 
     @single_threaded
     def predict_link(self, X: ArrayLike, return_std: bool = False) -> Any:
