@@ -56,8 +56,7 @@ class Degree2(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if not is_constant(target):
             standard = (target - self.shift_) / self.scale_
             kernels = _kernels(masks @ masks.T)
-            prior, none = Prior(SCALES, hamming=False), np.zeros((masks.shape[1], 0))
-            self.posterior_ = fit_process(masks, standard, kernels, prior, none)
+            self.posterior_ = fit_process(masks, standard, kernels, Prior(SCALES))
         return self
 
     predict = predict_losses

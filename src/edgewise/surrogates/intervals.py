@@ -17,8 +17,8 @@ class Intervals:
     """A fitted surrogate with conformal intervals.
 
     They hold for masks drawn like those it was calibrated on and not evaluated yet; not for a
-    mask that was chosen for its prediction, which is better than predicted in the prediction's
-    error as often as not. Of a chosen mask believe a measurement on fresh data only.
+    mask that was chosen for its prediction, which is likely to be one that is predicted too well.
+    Of a chosen mask believe a measurement on fresh data only.
 
     Args:
         model: the surrogate, fitted to all evaluations.
