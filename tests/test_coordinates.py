@@ -58,3 +58,25 @@ def test_without_widths_coordinates_are_the_units(graph: ew.Graph) -> None:
     single, total = Coordinates.of(layers, X).values(X)
     np.testing.assert_array_equal(single, X)
     np.testing.assert_array_equal(total, np.zeros(len(X)))
+
+
+def test_places_follow_the_graph_and_parallel_branches_share_one() -> None:
+    class Chain(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.deep = torch.nn.Sequential(*(torch.nn.Linear(4, 4) for _ in range(5)))
+            self.left, self.right, self.last = (torch.nn.Linear(4, 4) for _ in range(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x + self.deep(x)
+            x = x + (self.left(x) + self.right(x))
+            return x + self.last(x)
+
+    graph = ew.trace(Chain(), (torch.randn(2, 4),), granularity="edge")
+    branches = ("deep", "left", "right", "last")
+    graph = graph.select(lambda unit: unit.name.startswith(branches))
+    coordinates = Coordinates.of(graph, np.zeros((1, len(graph.units))))
+    names = [next(b for b in branches if u.name.startswith(b)) for u in graph.units]
+    place = dict(zip(names, coordinates.places, strict=True))
+    assert place == {"deep": 0.0, "left": 1.0, "right": 1.0, "last": 2.0}
+    assert coordinates.gaps[names.index("deep"), names.index("last")] == 2.0

@@ -17,8 +17,10 @@ from threadpoolctl import threadpool_info
 
 from edgewise import surrogates
 from edgewise.graph import Cost, Edge, Graph, Unit, Vertex
+from edgewise.surrogates.coordinates import Coordinates
+from edgewise.surrogates.differences import Hamming, Local
 from edgewise.surrogates.flow import path_kernel, push_weights
-from edgewise.surrogates.marginal import Prior, _Evidence, weighted_hamming
+from edgewise.surrogates.marginal import Prior, _Evidence
 from edgewise.surrogates.observations import from_link, to_link
 from edgewise.surrogates.path_fit import fit_path_sum, leave_one_out, path_sum, start_theta
 from edgewise.surrogates.reduction import reduce_graph
@@ -90,6 +92,7 @@ MAKERS: dict[str, Callable[..., Any]] = {
     "Linear": surrogates.Linear,
     "Logistic": surrogates.Logistic,
     "FCN": surrogates.FCN,
+    "Trees": surrogates.Trees,
     "Degree2": surrogates.Degree2,
     "PathSum": lambda **k: surrogates.PathSum(GRAPH, **k),
     "PathSum-saturating": lambda **k: surrogates.PathSum(GRAPH, saturate=True, **k),
@@ -584,20 +587,16 @@ def test_evidence_has_the_right_gradient() -> None:
     kernels = [np.ones((35, 35)), X @ X.T]
     weights = np.eye(X.shape[1])[:, 1:]
     weights[0, 0] = 0.5  # the first two units share a coordinate
-    prior = Prior(((1.0, 1.0), (0.0, 1.0)), hamming=True)
-    evidence = _Evidence(X, target, kernels, prior, weights)
+    places = np.arange(weights.shape[1]) // 2.0
+    coordinates = Coordinates(weights, np.zeros(len(places), dtype=bool), places)
+    prior = Prior(((1.0, 1.0), (0.0, 1.0)), (Local, Hamming), coordinates)
+    evidence = _Evidence(X, target, kernels, prior)
     phi = evidence.start() + 0.3 * rng.normal(size=len(evidence.start()))
     gradient = evidence(phi)[1]
     for i in range(len(phi)):
         step = 1e-5 * np.eye(len(phi))[i]
         slope = (evidence(phi + step)[0] - evidence(phi - step)[0]) / 2e-5
         assert gradient[i] == pytest.approx(slope, rel=1e-4, abs=1e-5)
-
-
-def test_weighted_hamming_counts_differences() -> None:
-    X = np.array([[0.0, 0, 1], [1, 1, 0]])
-    expected = [[0.0, 7.0], [7.0, 0.0]]
-    assert_allclose(weighted_hamming(X, X, np.array([1.0, 2.0, 4.0])), expected)
 
 
 def test_graph_gp_beats_linear_and_path_sum_where_units_interact() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,14 +19,18 @@ from .plan import Measured
 from .records import Comparison, Evaluation
 from .search import Space
 from .search.proposals import Settings, propose
+from .search.strategy import FitFunction
+from .surrogates.auto import Choice, checkpoint, choose
 from .surrogates.observations import Link
 
 _RESAMPLES = 2000
-_SEARCHING: dict[str, Callable[[Graph, Link], Any]] = {
+_SEARCHING: dict[str, Callable[[Graph, Link], Any]] = {  # "auto" stays with the first in doubt
     "GraphGP": lambda graph, link: surrogates.GraphGP(graph, link=link),
-    "Linear": lambda graph, link: surrogates.Linear(link=link),
     "Degree2": lambda graph, link: surrogates.Degree2(link=link),
+    "Linear": lambda graph, link: surrogates.Linear(link=link),
 }
+
+log = logging.getLogger("edgewise")
 
 
 @dataclass(frozen=True)
@@ -33,27 +39,51 @@ class Finalists:
 
     masks: tuple[Mask, ...]
     expected: dict[Mask, tuple[float, float]]
-    surrogate: str
+    choice: Choice
 
 
-def fit_surrogate(name: str, graph: Graph, evaluations: Sequence[Evaluation], space: Space) -> Any:
-    """A surrogate fitted to the evaluations that gave a loss.
+def searching(name: str, graph: Graph) -> FitFunction:
+    """What fits a surrogate in every round of a search.
+
+    With "auto" the candidates are compared again whenever there are half as many evaluations
+    more, by those known then: the choice depends on nothing but the evaluations in their order.
 
     Args:
         name: "auto" or the name of a surrogate with an uncertainty.
         graph: the graph of the masks.
-        evaluations: of the search split.
-        space: the feasible masks.
-
-    Raises:
-        ValueError: the evaluations cannot be fitted.
     """
+    choices: dict[int, Choice] = {}
+
+    def fit(evaluations: Sequence[Evaluation], space: Space) -> Any:
+        X, y, link = _observations(evaluations)
+        first = checkpoint(len(y))
+        if first not in choices:
+            choices[first] = _choose(name, graph, X[:first], y[:first], link)
+            if name == "auto" and choices[first].scores:
+                log.info("Surrogate: %s", _told(choices[first]))
+        return _SEARCHING[choices[first].name](graph, link).fit(X, y)
+
+    return fit
+
+
+def _observations(evaluations: Sequence[Evaluation]) -> tuple[NDArray[Any], NDArray[Any], Link]:
+    """Masks, losses and link of the evaluations of the search split that gave a loss."""
     good = [e for e in evaluations if e.ok and e.split == "search"]
     X = np.array([[bit == "1" for bit in e.mask] for e in good], dtype=np.float64)
     y = np.array([e.loss for e in good], dtype=np.float64)
-    link: Link = "log" if (y > 0).all() else "identity"
-    model = _make(name, graph, link)
-    return model.fit(X, y)
+    return X, y, "log" if (y > 0).all() else "identity"
+
+
+def _choose(name: str, graph: Graph, X: NDArray[Any], y: NDArray[Any], link: Link) -> Choice:
+    if name != "auto":
+        return Choice(name, {}, 0)
+    makers = {n: partial(make, graph, link) for n, make in _SEARCHING.items()}
+    return choose(makers, X, y) if len(y) else Choice(next(iter(makers)), {}, 0)
+
+
+def _told(choice: Choice) -> str:
+    scores = ", ".join(f"{name} {score:.3f}" for name, score in choice.scores.items())
+    return f"{choice.name} (log density of {choice.held} held-out masks: {scores})"
 
 
 def check_surrogate(name: str) -> None:
@@ -63,10 +93,6 @@ def check_surrogate(name: str) -> None:
             f"No surrogate that can search is called {name!r}: it needs an uncertainty. There are "
             f"auto, {', '.join(_SEARCHING)}."
         )
-
-
-def _make(name: str, graph: Graph, link: Link) -> Any:
-    return _SEARCHING["GraphGP" if name == "auto" else name](graph, link)
 
 
 def shortlist(
@@ -83,7 +109,9 @@ def shortlist(
     good = [e for e in evaluations if e.ok]
     if not good:
         raise PlanError("No evaluation has succeeded yet; see study.evaluations for the reasons.")
-    model = fit_surrogate(name, space.graph, good, space)
+    X, y, link = _observations(good)
+    choice = _choose(name, space.graph, X, y, link)
+    model = _SEARCHING[choice.name](space.graph, link).fit(X, y)
     masks = {space.graph.mask(bits=e.mask): None for e in good}
     masks = {m: None for m in masks if space.allows(m)}
     if len(masks) < count:
@@ -101,7 +129,7 @@ def shortlist(
     return Finalists(
         tuple(found[int(i)] for i in order),
         {found[int(i)]: (float(mean[i]), float(std[i])) for i in order},
-        type(model).__name__,
+        choice,
     )
 
 

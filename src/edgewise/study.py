@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from .calibration import recalibrated
-from .choose import Finalists, check_surrogate, compare, fit_surrogate, measured, shortlist
+from .choose import Finalists, check_surrogate, compare, measured, searching, shortlist
 from .engine import EngineOptions
 from .errors import EdgewiseError, PlanError
 from .evaluate import Outcome
@@ -194,10 +194,8 @@ class Study:
         run = self.storage.run(settings)
         before = _in_order(self.evaluations[: run.before])
         known = self._known("search")
-        steps = search(
-            space, lambda e, s: fit_surrogate(surrogate, self.graph, e, s), seed=seed,
-            limit=evaluations, before=before,
-        )  # fmt: skip
+        fit = searching(surrogate, self.graph)
+        steps = search(space, fit, seed=seed, limit=evaluations, before=before)
         told = Teller(progress, space, evaluations)
         try:
             ask = next(steps)
@@ -372,7 +370,7 @@ class Study:
             after=after,
             predicted={"loss": mean, "deviation": std},
             measured={s: measured(o, e) for s, (o, e) in results.items()},
-            surrogate=chosen.surrogate,
+            surrogate=chosen.choice.name,
             recovery=self.objective.recovery.kind,
             trace=trace_record(self.graph),
             provenance={
@@ -380,6 +378,7 @@ class Study:
                 "seed": run["seed"],
                 "evaluations": len([e for e in self.evaluations if e.split == "search"]),
                 "finalists": len(chosen.masks),
+                **chosen.choice.record,
                 "model": type(self.graph.program.module).__name__,
                 "weights": weights_digest(self.graph),
                 "edgewise": __version__,

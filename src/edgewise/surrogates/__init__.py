@@ -7,6 +7,8 @@ All have `fit(X, y)`, `predict(X, return_std=False)` in original units and
 from .degree2 import Degree2 as Degree2
 from .fcn import FCN as FCN
 from .graph_gp import GraphGP as GraphGP
+from .intervals import calibrate as calibrate
 from .linear import Linear as Linear
 from .logistic import Logistic as Logistic
 from .path_sum import PathSum as PathSum
+from .trees import Trees as Trees

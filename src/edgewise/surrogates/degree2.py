@@ -17,7 +17,7 @@ from .observations import (
     check_observations,
     constant_std,
     is_constant,
-    original_scale,
+    predict_losses,
 )
 from .threads import single_threaded
 
@@ -56,19 +56,10 @@ class Degree2(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if not is_constant(target):
             standard = (target - self.shift_) / self.scale_
             kernels = _kernels(masks @ masks.T)
-            prior, none = Prior(SCALES, hamming=False), np.zeros((masks.shape[1], 0))
-            self.posterior_ = fit_process(masks, standard, kernels, prior, none)
+            self.posterior_ = fit_process(masks, standard, kernels, Prior(SCALES))
         return self
 
-    def predict(self, X: ArrayLike, return_std: bool = False) -> Any:
-        """Losses [n_masks] in original units; with `return_std` also their standard deviation.
-
-        The standard deviation is that of a new measurement: posterior and noise.
-
-        Raises:
-            ValueError: malformed masks.
-        """
-        return original_scale(self.predict_link(X, return_std), self.link)
+    predict = predict_losses
 
     @single_threaded
     def predict_link(self, X: ArrayLike, return_std: bool = False) -> Any:

@@ -16,10 +16,10 @@ from .observations import (
     Link,
     check_masks,
     check_observations,
-    is_constant,
-    original_scale,
+    predict_losses,
     refuse_std,
 )
+from .regressor import Regressor
 from .threads import single_threaded
 
 
@@ -60,35 +60,23 @@ class FCN(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """
         masks, target = check_observations(X, y, self.link)
         self.n_features_in_ = masks.shape[1]
-        self.shift_, self.scale_ = float(target.mean()), float(target.std())
-        self.model_ = None
-        if not is_constant(target):
-            model = MLPRegressor(
-                hidden_layer_sizes=self.hidden,
-                activation="tanh",
-                solver="lbfgs",
-                alpha=self.weight_decay,
-                max_iter=self.iterations,
-                random_state=self.random_state,
-            )
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                self.model_ = model.fit(masks, (target - self.shift_) / self.scale_)
+        model = MLPRegressor(
+            hidden_layer_sizes=self.hidden,
+            activation="tanh",
+            solver="lbfgs",
+            alpha=self.weight_decay,
+            max_iter=self.iterations,
+            random_state=self.random_state,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            self.regressor_ = Regressor.fit(model, masks, target)
         return self
 
-    def predict(self, X: ArrayLike, return_std: bool = False) -> Any:
-        """Losses [n_masks] in original units.
-
-        Raises:
-            ValueError: `return_std`, or malformed masks.
-        """
-        return original_scale(self.predict_link(X, return_std), self.link)
+    predict = predict_losses
 
     def predict_link(self, X: ArrayLike, return_std: bool = False) -> Any:
         """As `predict`, on the link scale."""
         check_is_fitted(self)
         refuse_std(self, return_std)
-        masks = check_masks(X, self.n_features_in_)
-        if self.model_ is None or not len(masks):
-            return np.full(len(masks), self.shift_)
-        return self.shift_ + self.scale_ * self.model_.predict(masks)
+        return self.regressor_.predict(check_masks(X, self.n_features_in_))

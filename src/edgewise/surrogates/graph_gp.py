@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..graph import Graph
 from .coordinates import Coordinates
+from .differences import Hamming, Local
 from .flow import path_kernel
 from .marginal import JITTER, Posterior, Prior, fit_process, square_root
 from .observations import (
@@ -21,7 +22,7 @@ from .observations import (
     check_observations,
     constant_std,
     is_constant,
-    original_scale,
+    predict_losses,
 )
 from .path_fit import PathFit, fit_path_sum, path_sum
 from .reduction import reduce_graph
@@ -40,16 +41,18 @@ PATHS, PAIRS = 4, 5
 class GraphGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """Gaussian process whose prior mean and covariance know the graph.
 
-    target = β₀ + β₁ · m̂(M) + GP(0, s₁ c·c' + s₂ t·t' + s₃ K + s₄ K∘K + s₅ exp(-Σ w|c - c'|)) + ε.
+    target = β₀ + β₁ · m̂(M) + GP(0, s₁ c·c' + s₂ t·t' + s₃ K + s₄ K∘K + s₅ exp(-½ δᵀvCvδ)) + ε.
     c are coordinates of the mask: M_e for each edge or layer, and for each group of nested widths
     how much importance is gone, Σ importance_e · M_e, all in one unit; t is the sum over groups,
     what a ranking by importance alone would go by.
     m̂ is the prediction of a (saturating) `PathSum`, for the training masks cross-fitted in five
     folds so that its coefficient is honest; K is the path kernel with τ = ½a + ½/indegree
-    (Takimoto & Warmuth 2003), and K∘K its products of two paths; the last term says which units
-    matter together (on binary inputs the same as an ARD squared exponential). All variances, the
-    relevances w_e (log-normal around a common value) and the noise maximise marginal likelihood
-    times weak priors, so that data decide how much of the graph to believe. β₀ and β₁ have normal
+    (Takimoto & Warmuth 2003), and K∘K its products of two paths. In the last term δ = c - c', v are
+    relevances (log-normal around a common value), and C_ef = ρ exp(-|place_e - place_f| / ℓ) for
+    e ≠ f: it says which units matter together, and that removing one unit does much the same as
+    removing a neighbour along the graph; for widths there is also s₆ exp(-Σ w|δ|). All these and
+    the noise maximise marginal likelihood times weak priors, so that data decide how much of the
+    graph to believe. β₀ and β₁ have normal
     priors and are integrated out. With fewer than ten masks m̂ is left out.
 
     Args:
@@ -60,7 +63,7 @@ class GraphGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     Attributes:
         path_sum_: the fitted path-sum model; None if the losses were constant.
         posterior_: the fitted process, for a standardised target; None if they were constant.
-        relevance_: w [n_units].
+        relevance_: [n_units] what a unit adds to the exponents if only it differs.
         noise_: standard deviation of the noise on the link scale.
 
     Example:
@@ -104,11 +107,12 @@ class GraphGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.tau_ = 0.5 * self.path_sum_.weights + 0.5 / self.flow_.indegree
         self.paths_ = True
         kernels = self._kernels(masks, masks, self.train_mean_, self.train_mean_)
-        prior = Prior(SCALES, hamming=True)
-        weights = self.coordinates_.weights
-        self.posterior_ = fit_process(masks, standard, kernels, prior, weights)
+        # of coordinates that are 0 or 1 the Hamming kernel is the local one with ρ = 0
+        own = (Local, Hamming) if self.coordinates_.widths.any() else (Local,)
+        prior = Prior(SCALES, own, self.coordinates_)
+        self.posterior_ = fit_process(masks, standard, kernels, prior)
         self.paths_ = float(self.posterior_.scales[[PATHS, PAIRS]].sum()) > NEGLIGIBLE
-        self.relevance_ = self.posterior_.relevance
+        self.relevance_ = sum((k.relevance for k in self.posterior_.own), self.relevance_)
         self.noise_ = float(np.sqrt(self.posterior_.noise)) * self.scale_
         return self
 
@@ -146,15 +150,7 @@ class GraphGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         assert self.posterior_ is not None
         return self.posterior_.covariance(X, Z, self._kernels(X, Z, mean_x, mean_z))
 
-    def predict(self, X: ArrayLike, return_std: bool = False) -> Any:
-        """Losses [n_masks] in original units; with `return_std` also their standard deviation.
-
-        The standard deviation is that of a new measurement: posterior and noise.
-
-        Raises:
-            ValueError: malformed masks.
-        """
-        return original_scale(self.predict_link(X, return_std), self.link)
+    predict = predict_losses
 
     @single_threaded
     def predict_link(self, X: ArrayLike, return_std: bool = False) -> Any:
@@ -190,7 +186,9 @@ class GraphGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             paths = self.flow_.forward(self.tau_, self.flow_.keep(masks))[-1]
             diagonal += [paths, paths**2]
         scales = self.posterior_.scales[: len(diagonal)]
-        return np.asarray(scales @ np.array(diagonal)) + self.posterior_.hamming
+        return np.asarray(scales @ np.array(diagonal)) + sum(
+            k.variance for k in self.posterior_.own
+        )
 
     @single_threaded
     def sample(

@@ -15,10 +15,9 @@ from .observations import (
     Link,
     check_masks,
     check_observations,
-    constant_std,
-    is_constant,
-    original_scale,
+    predict_losses,
 )
+from .regressor import Regressor
 from .threads import single_threaded
 
 
@@ -54,32 +53,18 @@ class Linear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """
         masks, target = check_observations(X, y, self.link)
         self.n_features_in_ = masks.shape[1]
-        self.coef_: Array = np.zeros(masks.shape[1])
-        self.intercept_ = float(target.mean())
-        self.model_ = None
-        self.constant_std_ = constant_std(len(target))
-        if not is_constant(target):
-            # scikit-learn's defaults suit a target of unit variance
-            self.scale_ = float(target.std())
-            self.model_ = BayesianRidge().fit(masks, (target - self.intercept_) / self.scale_)
-            self.coef_ = self.model_.coef_ * self.scale_
-            self.intercept_ += float(self.model_.intercept_) * self.scale_
+        self.regressor_ = Regressor.fit(BayesianRidge(), masks, target)
+        shift, scale = self.regressor_.shift, self.regressor_.scale
+        model = self.regressor_.model
+        self.coef_: Array = np.zeros(masks.shape[1]) if model is None else scale * model.coef_
+        self.intercept_ = shift if model is None else shift + scale * float(model.intercept_)
         return self
 
-    def predict(self, X: ArrayLike, return_std: bool = False) -> Any:
-        """Losses [n_masks] in original units; with `return_std` also their standard deviation.
-
-        The standard deviation is that of a new measurement: posterior and noise.
-        """
-        return original_scale(self.predict_link(X, return_std), self.link)
+    predict = predict_losses
 
     def predict_link(self, X: ArrayLike, return_std: bool = False) -> Any:
         """As `predict`, on the link scale."""
         check_is_fitted(self)
         masks = check_masks(X, self.n_features_in_)
-        mean = masks @ self.coef_ + self.intercept_
-        if not return_std:
-            return mean
-        if self.model_ is None or not len(masks):
-            return mean, np.full(len(masks), self.constant_std_)
-        return mean, self.model_.predict(masks, return_std=True)[1] * self.scale_
+        mean = self.regressor_.predict(masks)
+        return (mean, self.regressor_.std(masks)) if return_std else mean

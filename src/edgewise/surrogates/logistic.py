@@ -17,7 +17,7 @@ from .observations import (
     check_observations,
     from_link,
     is_constant,
-    original_scale,
+    predict_losses,
     refuse_std,
 )
 from .threads import single_threaded
@@ -76,13 +76,7 @@ class Logistic(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.bounds_ = (low, high)
         return np.asarray((target - low) / (high - low))
 
-    def predict(self, X: ArrayLike, return_std: bool = False) -> Any:
-        """Losses [n_masks] in original units.
-
-        Raises:
-            ValueError: `return_std`, or malformed masks.
-        """
-        return original_scale(self.predict_link(X, return_std), self.link)
+    predict = predict_losses
 
     def predict_link(self, X: ArrayLike, return_std: bool = False) -> Any:
         """As `predict`, on the link scale."""

@@ -114,6 +114,18 @@ def original_scale(
     return value, std * slope
 
 
+def predict_losses(estimator: Any, X: ArrayLike, return_std: bool = False) -> Any:
+    """Losses [n_masks] in original units; with `return_std` also their standard deviation.
+
+    The standard deviation is that of a new measurement: posterior and noise. This is the method
+    `predict` of every surrogate: what differs between them is `predict_link`.
+
+    Raises:
+        ValueError: malformed masks, or `return_std` of a surrogate without an uncertainty.
+    """
+    return original_scale(estimator.predict_link(X, return_std), estimator.link)
+
+
 def refuse_std(estimator: Any, return_std: bool) -> None:
     """Raise for an estimator that has no honest standard deviation.
 

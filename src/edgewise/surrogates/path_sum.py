@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..graph import Graph
 from .flow import push_weights
-from .observations import Array, Link, check_masks, check_observations, original_scale, refuse_std
+from .observations import Array, Link, check_masks, check_observations, predict_losses, refuse_std
 from .path_fit import fit_path_sum, leave_one_out, path_sum
 from .reduction import reduce_graph
 
@@ -64,13 +64,7 @@ class PathSum(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.kirchhoff_ = None if drops is None else kirchhoff(self.graph, drops)
         return self
 
-    def predict(self, X: ArrayLike, return_std: bool = False) -> Any:
-        """Losses [n_masks] in original units.
-
-        Raises:
-            ValueError: `return_std`, or malformed masks.
-        """
-        return original_scale(self.predict_link(X, return_std), self.link)
+    predict = predict_losses
 
     def predict_link(self, X: ArrayLike, return_std: bool = False) -> Any:
         """As `predict`, on the link scale."""
