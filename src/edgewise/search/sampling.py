@@ -24,8 +24,9 @@ def sample_masks(
     """Random valid, distinct masks.
 
     With `removed`, masks of exactly that many units, uniformly over the valid ones (by rejection)
-    unless valid ones are so rare that units are removed one after another instead. With `budget`,
-    units go in random order until the budget is met; those not needed for it are put back.
+    unless valid ones are so rare that units are removed one after another instead; where there
+    are widths, all orders in which units can go are alike, not all masks. With `budget`, units go
+    in random order until the budget is met; those not needed for it are put back.
 
     Args:
         graph: the traced graph.

@@ -76,8 +76,9 @@ class PathSum(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 def kirchhoff(graph: Graph, drops: Array) -> Array:
     """[n_vertices] Σ Δ of the units cutting edges into a vertex less those cutting edges out of it.
 
-    The unit flow of a path-sum model is conserved, so its residuals are 0. NaN at inputs, outputs
-    and wherever an edge has no unit or its Δ is unknown.
+    The unit flow of a path-sum model is conserved, so its residuals are 0 where each unit cuts one
+    way only; a unit that cuts edges out of several vertices loses more than flows through any of
+    them. NaN at inputs, outputs and wherever an edge has no unit or its Δ is unknown.
     """
     owner = np.full(len(graph.edges), -1)
     for index, unit in enumerate(graph.units):
