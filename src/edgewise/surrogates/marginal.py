@@ -18,6 +18,7 @@ from .observations import Array
 from .threads import single_threaded
 
 JITTER = 1e-8
+FARTHEST = 5.0  # a hyper-parameter from its prior mean, in prior deviations
 Kind = type[Hamming] | type[Local]
 
 
@@ -93,16 +94,23 @@ def fit_process(X: Array, target: Array, kernels: list[Array], prior: Prior) -> 
         prior: as many scales as kernels.
     """
     evidence = _Evidence(X, target, kernels, prior)
-    start = evidence.start()
+    means, stds = evidence.means_stds()
+
+    def by_deviations(z: Array) -> tuple[float, Array]:
+        value, slopes = evidence(means + stds * z)
+        return value, slopes * stds
+
+    # in prior deviations the first step, which may go to a bound, still leaves a covariance with a
+    # Cholesky factor; from one without there is no way back
     result = minimize(
-        evidence,
-        start,
+        by_deviations,
+        np.zeros(len(means)),
         jac=True,
         method="L-BFGS-B",
-        bounds=[(m - 9.0, m + 9.0) for m in start],
+        bounds=[(-FARTHEST, FARTHEST)] * len(means),
         options={"maxiter": 60, "ftol": 1e-6},
     )
-    return evidence.posterior(result.x)
+    return evidence.posterior(means + stds * result.x)
 
 
 @dataclass(frozen=True)
@@ -114,13 +122,11 @@ class _Evidence:
     kernels: list[Array]
     prior: Prior
 
-    def _means_stds(self) -> tuple[Array, Array]:
+    def means_stds(self) -> tuple[Array, Array]:
+        """Of the prior of φ."""
         own = [pair for pairs in self.prior.own_priors() for pair in pairs]
         means, stds = np.array([*self.prior.scales, self.prior.noise, *own]).T
         return means, stds
-
-    def start(self) -> Array:
-        return self._means_stds()[0].copy()
 
     def _split(self, phi: Array) -> tuple[Array, float, tuple[Hamming | Local, ...]]:
         """Scales of the given kernels, noise, and the kernels on differences."""
@@ -133,7 +139,7 @@ class _Evidence:
         return values[:-1], float(values[-1]), tuple(own)
 
     def __call__(self, phi: Array) -> tuple[float, Array]:
-        means, stds = self._means_stds()
+        means, stds = self.means_stds()
         scales, noise, own = self._split(phi)
         parts = [s * kernel for s, kernel in zip(scales, self.kernels, strict=True)]
         parts += [kernel.between(self.X, self.X) for kernel in own]

@@ -33,9 +33,9 @@ class Trees(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self,
         *,
         link: Link = "log",
-        trees: int = 400,
+        trees: int = 200,
         depth: int = 3,
-        rate: float = 0.05,
+        rate: float = 0.1,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.link = link
