@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import edgewise as ew
-from edgewise.calibration import recalibrated
+from edgewise.calibration import _parts, recalibrated
 from edgewise.testing import build
 
 BUDGET = ew.Budget(macs=0.7)
@@ -58,3 +58,17 @@ def test_other_data_are_noticed_once(trained: tuple, caplog: pytest.LogCaptureFi
     assert caplog.text.count("With nothing removed, batch-norm statistics of the calibration") == 1
     after = trained[0].state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(128, [128]), (129, [65, 64]), (300, [100] * 3)])
+def test_large_batches_are_cut_evenly(count: int, sizes: list[int]) -> None:
+    parts = _parts((torch.arange(count), torch.zeros(count, 2)))
+    assert [len(part[0]) for part in parts] == sizes
+    assert torch.equal(torch.cat([part[0] for part in parts]), torch.arange(count))
+    assert all(len(a) == len(b) for a, b in parts)
+
+
+def test_what_has_no_common_length_is_not_cut() -> None:
+    batch = (torch.zeros(300, 1), torch.zeros(2))
+    assert _parts(batch) == [batch]
+    assert _parts((torch.zeros(300), None))[0][1] is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ from torch import nn
 from .graph import Graph
 from .objective import Measurement, Objective
 
+PART = 128  # examples at a time: statistics of so many differ little from those of all
 _Norm = nn.modules.batchnorm._BatchNorm
 
 
@@ -26,7 +28,17 @@ def recalibrated(graph: Graph, objective: Objective) -> Measurement:
         norm.train()
     with torch.no_grad():
         for inputs in objective.recovery.batches:
-            module(*inputs)
+            for part in _parts(inputs):
+                module(*part)
         module.eval()
         outputs = [module(*inputs) for inputs, _ in objective.splits["search"]]
         return objective.measure(outputs, "search")
+
+
+def _parts(inputs: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """A batch in even parts of at most PART examples, where all its tensors have as many."""
+    sizes = {len(v) if isinstance(v, torch.Tensor) and v.ndim else 0 for v in inputs}
+    if len(sizes) != 1 or 0 in sizes:
+        return [inputs]
+    count = -(-sizes.pop() // PART)
+    return list(zip(*(v.tensor_split(count) for v in inputs), strict=True))
