@@ -12,6 +12,7 @@ import edgewise as ew
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks" / "published"))
 import baselines
+import leak
 import scores
 from dags import IMAGE, Masked, Network, graph_of, random_dag
 from measure import distinct_singles
@@ -102,3 +103,23 @@ def test_published_graph_surrogate_has_the_right_slope() -> None:
     assert model.predict(np.zeros((1, len(theta))))[0] == pytest.approx(1.0)
     sums = np.bincount(model.tails, model.gamma())
     np.testing.assert_allclose(sums, 1.0)
+
+
+def test_constants_follow_the_edges_left_into_the_output() -> None:
+    dag = random_dag(3, np.random.default_rng(4))
+    into = np.array([head == len(dag.widths) - 1 for _, head in dag.edges])
+    masks = np.vstack([np.ones(len(into)), np.eye(len(into))[0], into])
+    np.testing.assert_allclose(leak.share_left(dag, masks), [0.0, 1.0, 0.0])
+    losses = np.exp([2.0, 3.0])
+    found = leak.constants(dag, masks[:2], losses, masks)
+    np.testing.assert_allclose(found, [2.0, 3.0, 2.0])
+
+
+def test_a_connected_network_lies_between_itself_and_its_constant() -> None:
+    class Half:
+        def predict_link(self, masks: np.ndarray) -> np.ndarray:
+            return masks.mean(axis=1)
+
+    test = np.array([[0, 0], [0, 1], [1, 1]])
+    found = leak.between(Half(), -1.0, np.array([3.0, 3.0, 4.0]), test)
+    np.testing.assert_allclose(found, [-1.0, 1.0, 4.0])
