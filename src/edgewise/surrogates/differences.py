@@ -82,9 +82,13 @@ class Local:
 
     @staticmethod
     def prior(coordinates: Coordinates) -> Pairs:
-        """(mean, std) of φ = [log s, μ, log ℓ, logit ρ, δ_c], log v = μ + δ."""
-        common = [(0.0, 1.5), (-1.0, 1.0), (1.5, 1.0), (0.0, 1.5)]
-        return [*common, *[(0.0, SPREAD)] * coordinates.weights.shape[1]]
+        """(mean, std) of φ = [log s, μ, log ℓ, logit ρ, δ_c], log v = μ + δ.
+
+        With ρ = 1, a long ℓ and free v the kernel is one of a learned total, which fits any few
+        masks and predicts no others: the more coordinates, the less each v may differ.
+        """
+        common, count = [(0.0, 1.5), (-1.0, 1.0), (1.5, 0.4), (0.0, 0.7)], len(coordinates.places)
+        return [*common, *[(0.0, min(0.5, 2.5 / max(count, 1) ** 0.5))] * count]
 
     @staticmethod
     def at(phi: Array, coordinates: Coordinates) -> Local:
