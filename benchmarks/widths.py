@@ -45,6 +45,7 @@ from resnet_cifar import resnet56
 
 FINALISTS = 5  # at each budget
 FLOOR = 0.005  # nats
+CALIBRATION = "1500 images, shifted and mirrored as in training"
 RESULTS = Path(__file__).parent / "results"
 RIVALS = ("torch-pruning-l2", "torch-pruning-group", "torch-pruning-taylor")
 METHODS = ("unpruned", "taylor", "branches", "widths", "joint", *RIVALS)
@@ -264,24 +265,24 @@ def merge() -> None:
     """All partial results as one file, in the place of older ones, and a table of accuracies."""
     parts = [json.loads(p.read_text()) for p in sorted(RESULTS.glob("widths-part-*.json"))]
     rows = [row for part in parts for row in part["rows"]]
-    new = {run_of(row) for row in rows}
-    if (RESULTS / "widths.json").exists():
-        older = json.loads((RESULTS / "widths.json").read_text())["rows"]
-        rows = [row for row in older if run_of(row) not in new] + rows
-    (RESULTS / "widths.json").write_text(
-        json.dumps({"machine": parts[0]["machine"], "rows": rows}, indent=1) + "\n"
-    )
-    for network, method in dict.fromkeys((row["network"], row["method"]) for row in rows):
-        same = [r for r in rows if (r["network"], r["method"]) == (network, method)]
+    new, file = {run_of(row) for row in rows}, RESULTS / "widths.json"
+    if file.exists():
+        older = json.loads(file.read_text())
+        parts = [older, *parts]
+        rows = [row for row in older["rows"] if run_of(row) not in new] + rows
+    result = {"machine": parts[0]["machine"], "rows": rows}
+    file.write_text(json.dumps(result, indent=1) + "\n")
+    for name in dict.fromkeys(run_of(row)[:3] for row in rows):
+        same = [r for r in rows if run_of(r)[:3] == name]
         cells = []
         for macs in sorted({r["macs"] for r in same}, reverse=True):
             hits = [100 * r["report_accuracy"] for r in same if r["macs"] == macs]
             cells.append(f"{macs:g}: {np.mean(hits):.1f} ({min(hits):.1f}-{max(hits):.1f})")
-        print(f"{network:15} {method:20}", "  ".join(cells))
+        print(*(part for part in name if part), "", *cells, sep="  ")
 
 
-def run_of(row: dict) -> tuple[str, str, int]:
-    return row["network"], row["method"], row["seed"]
+def run_of(row: dict) -> tuple[str | None, ...]:
+    return row["network"], row["method"], row.get("calibration"), row["seed"]
 
 
 def main() -> None:
@@ -301,7 +302,8 @@ def main() -> None:
     for method in options.methods:
         rows = []
         for found in run(task, options, method):
-            rows.append({"network": task.name, "method": method, "seed": options.seed, **found})
+            run_is = {"network": task.name, "method": method, "seed": options.seed}
+            rows.append({**run_is, "calibration": CALIBRATION if task.augment else None, **found})
             print({k: v for k, v in rows[-1].items() if k != "removed"}, flush=True)
             part = RESULTS / f"widths-part-{options.task}-{method}-{options.seed}.json"
             part.write_text(json.dumps({"machine": describe(), "rows": rows}, indent=1) + "\n")
