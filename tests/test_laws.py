@@ -64,6 +64,7 @@ def test_the_laws_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
         laws.law_cost_is_exact(graph, graph.empty)
 
 
+LARGE = ("vgg16_bn", "densenet121")
 VISION = {
     "resnet18": 64,
     "resnet50": 64,
@@ -76,7 +77,7 @@ VISION = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "vgg16_bn")) for n in VISION]
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in VISION]
 )
 def test_torchvision(name: str) -> None:
     """Laws 1, 2 and 3 on torchvision's models with random weights."""
