@@ -335,9 +335,9 @@ class Study:
             return masks[0]
         told.phase = "verifying"
         if "trial" in self.objective.splits and len(masks) > LEAST_VERIFIED:
-            told.total += max(len(masks) // TRIAL, LEAST_VERIFIED)
-            masks = self._ranked(masks, "trial", told)
-            masks = masks[: max(len(chosen.masks) // TRIAL, LEAST_VERIFIED)]
+            passing = max(len(masks) // TRIAL, LEAST_VERIFIED)
+            told.total += passing
+            masks = self._ranked(masks, "trial", told)[:passing]
         return self._ranked(masks, "verify", told)[0]
 
     def _ranked(self, masks: Sequence[Mask], split: Split, told: Teller) -> Sequence[Mask]:
