@@ -58,12 +58,23 @@ def plan_of(storage, evaluations=EVALUATIONS, loss=losses):
 
 
 def keep_a_diary(path):
-    """Write to a file what is measured and, once it is stored, kept: one line an evaluation."""
-    evaluate, add = Engine.evaluate, Storage.add
+    """Write to a file what is measured and, once it is stored, kept: one line an evaluation.
+
+    And one line once the study is open and its run begins.
+    """
+    evaluate, add, run = Engine.evaluate, Storage.add, Storage.run
+
+    def line(text):
+        with open(path, "a") as file:
+            file.write(text + "\n")
 
     def write(word, record):
-        with open(path, "a") as file:
-            file.write(f"{word} {record.split} {record.mask}\n")
+        line(f"{word} {record.split} {record.mask}")
+
+    def running(self, settings):
+        begun = run(self, settings)
+        line("joined run")
+        return begun
 
     def evaluating(self, masks, split="search", *, tensors=False):
         for outcome in evaluate(self, masks, split, tensors=tensors):
@@ -75,7 +86,7 @@ def keep_a_diary(path):
         add(self, evaluation, each)
         write("kept", evaluation)
 
-    Engine.evaluate, Storage.add = evaluating, adding
+    Engine.evaluate, Storage.add, Storage.run = evaluating, adding, running
 
 
 def measured_after_kept(diary):
@@ -88,6 +99,11 @@ def measured_after_kept(diary):
         elif what in kept:
             again.append(what)
     return again
+
+
+def joined(diary):
+    """How many processes have opened the study and begun to work on it."""
+    return diary.read_text().splitlines().count("joined run") if diary.exists() else 0
 
 
 def times_measured(diary):

@@ -6,9 +6,11 @@ import json
 import subprocess
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -78,6 +80,24 @@ def test_a_server_that_stays_away_ends_the_wait(
     assert [e.loss for e in storage.evaluations()] == [RECORD.loss]
 
 
+def test_a_server_that_starts_up_is_waited_for(
+    server: Server, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also when a study is opened: it could not answer yet, but it is there."""
+    Storage(url, "s", IDENTITY).add(RECORD)
+    connect, refused = psycopg.connect, ["the database system is starting up"]
+
+    def connecting(*args: object, **options: object) -> object:
+        if refused:
+            raise psycopg.OperationalError(f"connection failed: FATAL:  {refused.pop()}")
+        return connect(*args, **options)
+
+    monkeypatch.setattr(psycopg, "connect", connecting)
+    assert [e.loss for e in Storage(url, "s", IDENTITY).evaluations()] == [RECORD.loss]
+    assert not refused
+    assert "starting up" in caplog.text
+
+
 def test_killed_and_restarted_in_the_middle(
     server: Server, url: str, tmp_path: Path, reference
 ) -> None:
@@ -91,7 +111,7 @@ def test_killed_and_restarted_in_the_middle(
         for out in outs
     ]
     for count in (5, 20):
-        wait_for_lines(diary, count, workers)
+        wait_for(lambda count=count: jobs.joined(diary) == 2 and lines(diary) >= count, workers)
         server.kill()
         time.sleep(0.5)
         server.start()
@@ -106,10 +126,14 @@ def test_killed_and_restarted_in_the_middle(
     assert set(jobs.times_measured(diary).values()) == {1}
 
 
-def wait_for_lines(path: Path, count: int, workers: list[subprocess.Popen[str]]) -> None:
+def lines(path: Path) -> int:
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def wait_for(condition: Callable[[], bool], workers: list[subprocess.Popen[str]]) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and any(worker.poll() is None for worker in workers):
-        if path.exists() and len(path.read_text().splitlines()) >= count:
+        if condition():
             return
         time.sleep(0.02)
-    raise AssertionError(f"There are no {count} lines in {path}.")
+    raise AssertionError("What was waited for did not come in two minutes.")

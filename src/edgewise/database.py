@@ -26,8 +26,9 @@ _MEMORY = ("sqlite://", "sqlite:///:memory:")
 class Database:
     """A study database: SQLite or PostgreSQL, by SQLAlchemy URL.
 
-    Once it has answered, a transaction that fails because the database is away (a server that
-    restarts, a lost connection, a lock) is tried again for a minute. What is passed to `read` and
+    Once it has answered, if only that it is starting up, a transaction that fails because the
+    database is away (a server that restarts, a lost connection, a lock) is tried again for a
+    minute. What is passed to `read` and
     `write` may therefore run twice, even after a commit of which no answer came: it has to ask
     what is there before it adds to it.
 
@@ -86,6 +87,7 @@ class Database:
                 with engine.begin() as connection:
                     found = work(connection)
             except SQLAlchemyError as error:
+                patience = max(patience, PATIENCE if _starts_up(error) else 0.0)
                 left = begin + patience - time.monotonic()
                 if not _passes(error) or left <= 0:
                     raise _unusable(self.url, error) from error
@@ -171,6 +173,11 @@ def _passes(error: SQLAlchemyError) -> bool:
         return "locked" in str(error.orig)
     state = getattr(error.orig, "sqlstate", None)  # None: no server answered
     return state is None or state[:2] in ("08", "40") or state[:3] == "57P" or state == "53300"
+
+
+def _starts_up(error: SQLAlchemyError) -> bool:
+    """Whether a server answered that it will soon be there (psycopg gives no code for it)."""
+    return "starting up" in _cause(error)
 
 
 def _cause(error: SQLAlchemyError) -> str:
