@@ -1,12 +1,14 @@
 """How well each surrogate predicts ResNet-56 with 1 to 10 of 27 branches removed.
 
-500 measured masks (log-loss of the raw network). Training: the empty mask, the 27 leave-one-out
-masks and N others at random; 150 masks, the same ones always, are held out and have had no part in
+500 measured masks (log-loss of the raw network, or another file's). Training: the empty mask, the 27
+leave-one-out masks and N others at random; 150 masks, the same ones always, are held out and have had no part in
 any decision about the surrogates. Every row is the mean over draws of the N masks, with the
 standard deviation over draws; the coverage of calibrated intervals over the first two. Then the
 processor seconds that 500 masks of 102 units take (seconds, where one thread has a core).
 
     python benchmarks/surrogates.py --data ../shared/data --out benchmarks/results/surrogates.json
+    python benchmarks/surrogates.py --masks benchmarks/results/resnet56_recovered.npz --speed 0 \
+        --out benchmarks/results/surrogates_recovered.json
 
 Five minutes on two cores; nothing is kept in between.
 """
@@ -86,9 +88,9 @@ def row(name: str, make: Callable[[], Any], train: tuple, test: tuple, cover: bo
     return values | (coverage(make, train, test) if cover and name in WITH_STD else {})
 
 
-def accuracy(graph: ew.Graph, file: Path, sizes: list[int], draws: int, covered: int) -> list[dict]:
-    data = np.load(file)
-    X, y = data["masks"].astype(float), data["loss"]
+def accuracy(
+    graph: ew.Graph, X: np.ndarray, y: np.ndarray, sizes: list[int], draws: int, covered: int
+) -> list[dict]:
     few = len(graph.units) + 1
     order = np.random.default_rng(0).permutation(np.arange(few, len(y)))
     pool, test = order[:-HELD], order[-HELD:]
@@ -104,6 +106,33 @@ def accuracy(graph: ew.Graph, file: Path, sizes: list[int], draws: int, covered:
             rows.append({"surrogate": name, "masks": size, **summary(found)})
             print(line(rows[-1]), flush=True)
     return rows
+
+
+def interactions(X: np.ndarray, y: np.ndarray) -> dict:
+    """How far log-losses [n] of masks [n, units] are from sums of what single removals do.
+
+    The first masks are the empty one and single units, in their order along the network. The
+    excess is what a mask loses beyond the sum over its units, in nats. Its least-squares line says
+    what a further pair of removed units, and one of neighbours besides, add to it.
+    """
+    units = X.shape[1]
+    link = np.log(y) - np.log(y[0])
+    sums = X @ link[1 : units + 1]
+    rest = X.sum(axis=1) > 1
+    X, removed, excess = X[rest], X[rest].sum(axis=1), (link - sums)[rest]
+    pairs = removed * (removed - 1) / 2
+    neighbours = (X[:, 1:] * X[:, :-1]).sum(axis=1)
+    table = np.column_stack([np.ones(len(X)), removed, pairs, neighbours])
+    line = np.linalg.lstsq(table, excess, rcond=None)[0]
+    noise = np.sum((excess - table @ line) ** 2) / (len(X) - table.shape[1])
+    errors = np.sqrt(noise * np.diag(np.linalg.inv(table.T @ table)))
+    by_count = {int(k): round(float(excess[removed == k].mean()), 3) for k in np.unique(removed)}
+    return {
+        "spearman_of_sum": float(spearmanr(sums[rest], link[rest])[0]),
+        "r2_of_sum": float(1 - np.sum(excess**2) / np.sum((link[rest] - link[rest].mean()) ** 2)),
+        "mean_excess_by_removed": by_count,
+        "excess_per_neighbours": [round(float(line[3]), 4), round(float(errors[3]), 4)],
+    }
 
 
 def summary(found: list[dict]) -> dict:
@@ -149,10 +178,15 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[50, 100, 200, 300])
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--covered", type=int, default=2, help="draws with calibrated intervals")
+    parser.add_argument("--masks", type=Path, help="instead of resnet56_masks.npz of --data")
+    parser.add_argument("--speed", type=int, default=1, help="0 leaves the times out")
     options = parser.parse_args()
-    file = options.data / "resnet56_masks.npz"
-    rows = accuracy(branches(resnet56()), file, options.sizes, options.draws, options.covered)
-    results = {"machine": describe(), "accuracy": rows, "speed": speed()}
+    data = np.load(options.masks or options.data / "resnet56_masks.npz")
+    X, y = data["masks"].astype(float), data["loss"]
+    rows = accuracy(branches(resnet56()), X, y, options.sizes, options.draws, options.covered)
+    results = {"machine": describe(), "interactions": interactions(X, y), "accuracy": rows}
+    if options.speed:
+        results["speed"] = speed()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(results, indent=1) + "\n")
 

@@ -591,7 +591,7 @@ def test_evidence_has_the_right_gradient() -> None:
     coordinates = Coordinates(weights, np.zeros(len(places), dtype=bool), places)
     prior = Prior(((1.0, 1.0), (0.0, 1.0)), (Local, Hamming), coordinates)
     evidence = _Evidence(X, target, kernels, prior)
-    means = evidence.means_stds()[0]
+    means = evidence.means_stds[0]
     phi = means + 0.3 * rng.normal(size=len(means))
     gradient = evidence(phi)[1]
     for i in range(len(phi)):

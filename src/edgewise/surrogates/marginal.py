@@ -7,6 +7,7 @@ masks, which have hyper-parameters of their own.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy.linalg import cholesky, lapack, solve_triangular
@@ -94,7 +95,7 @@ def fit_process(X: Array, target: Array, kernels: list[Array], prior: Prior) -> 
         prior: as many scales as kernels.
     """
     evidence = _Evidence(X, target, kernels, prior)
-    means, stds = evidence.means_stds()
+    means, stds = evidence.means_stds
 
     def by_deviations(z: Array) -> tuple[float, Array]:
         value, slopes = evidence(means + stds * z)
@@ -122,6 +123,12 @@ class _Evidence:
     kernels: list[Array]
     prior: Prior
 
+    @cached_property
+    def flat(self) -> Array:
+        """[n_kernels, n²] the given kernels."""
+        return np.array([kernel.ravel() for kernel in self.kernels])
+
+    @cached_property
     def means_stds(self) -> tuple[Array, Array]:
         """Of the prior of φ."""
         own = [pair for pairs in self.prior.own_priors() for pair in pairs]
@@ -139,25 +146,24 @@ class _Evidence:
         return values[:-1], float(values[-1]), tuple(own)
 
     def __call__(self, phi: Array) -> tuple[float, Array]:
-        means, stds = self.means_stds()
+        means, stds = self.means_stds
         scales, noise, own = self._split(phi)
-        parts = [s * kernel for s, kernel in zip(scales, self.kernels, strict=True)]
-        parts += [kernel.between(self.X, self.X) for kernel in own]
+        parts = [kernel.between(self.X, self.X) for kernel in own]
         n = len(self.X)
-        covariance = sum(parts, np.zeros((n, n)))
+        covariance = sum(parts, (scales @ self.flat).reshape(n, n))
         covariance[np.diag_indices(n)] += noise + JITTER
         factor, info = lapack.dpotrf(covariance, lower=1, clean=1)
         if info:
             return 1e25, np.zeros_like(phi)
         inverse, _ = lapack.dpotri(factor, lower=1)
-        inverse = np.tril(inverse) + np.tril(inverse, -1).T
+        inverse += np.tril(inverse, -1).T
         alpha = inverse @ self.target
         z = (phi - means) / stds
         value = 0.5 * self.target @ alpha + np.log(np.diag(factor)).sum() + 0.5 * z @ z
         outer = inverse - np.outer(alpha, alpha)
-        slopes = [0.5 * float(np.vdot(outer, part)) for part in parts[: len(scales)]]
+        slopes = [*(0.5 * scales * (self.flat @ outer.ravel()))]
         slopes.append(0.5 * noise * float(np.trace(outer)))
-        for kernel, part in zip(own, parts[len(scales) :], strict=True):
+        for kernel, part in zip(own, parts, strict=True):
             slopes += kernel.slopes(self.X, outer * part)
         return float(value), np.array(slopes) + z / stds
 
