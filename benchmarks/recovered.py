@@ -1,8 +1,9 @@
 """ResNet-56 masks measured after batch-norm recovery: data to compare surrogates on.
 
-The 500 masks of resnet56_masks.npz (1 to 10 of 27 branches removed), whose losses there are those of
-the raw network, measured on the same 1 000 test images (CIFAR-10, JPEG copy) after the batch-norm
-statistics were estimated again from 1 000 training images, shifted and mirrored as in training.
+The 500 masks of resnet56_masks.npz (1 to 10 of 27 branches removed), whose losses there are those
+of the raw network, measured on the same 1 000 test images (CIFAR-10, JPEG copy) after the
+batch-norm statistics were estimated again from 1 000 training images, shifted and mirrored as in
+training.
 
     python benchmarks/recovered.py --data ../shared/data
     python benchmarks/surrogates.py --masks benchmarks/results/resnet56_recovered.npz

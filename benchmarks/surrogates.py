@@ -1,10 +1,11 @@
 """How well each surrogate predicts ResNet-56 with 1 to 10 of 27 branches removed.
 
-500 measured masks (log-loss of the raw network, or another file's). Training: the empty mask, the 27
-leave-one-out masks and N others at random; 150 masks, the same ones always, are held out and have had no part in
-any decision about the surrogates. Every row is the mean over draws of the N masks, with the
-standard deviation over draws; the coverage of calibrated intervals over the first two. Then the
-processor seconds that 500 masks of 102 units take (seconds, where one thread has a core).
+500 measured masks (log-loss of the raw network, or another file's). Training: the empty mask, the
+27 leave-one-out masks and N others at random; 150 masks, the same ones always, are held out and
+have had no part in any decision about the surrogates. Every row is the mean over draws of the N
+masks, with the standard deviation over draws; the coverage of calibrated intervals over the first
+ones. Then the processor seconds that 500 masks of 102 units take (seconds, where one thread has a
+core).
 
     python benchmarks/surrogates.py --data ../shared/data --out benchmarks/results/surrogates.json
     python benchmarks/surrogates.py --masks benchmarks/results/resnet56_recovered.npz --speed 0 \
