@@ -57,7 +57,7 @@ class Masked(nn.Module):
         _load(self.network, graph, alive, tensors)
 
     def forward(self, *args: Any) -> Any:
-        return _Execution(self.network, self._graph, self._alive).run(*args)
+        return Execution(self.network, self._graph, self._alive).run(*args)
 
 
 def _load(network: nn.Module, graph: Graph, alive: Liveness, tensors: Tensors) -> None:
@@ -76,7 +76,9 @@ def _load(network: nn.Module, graph: Graph, alive: Liveness, tensors: Tensors) -
                 state[name].copy_(tensor)
 
 
-class _Execution(fx.Interpreter):
+class Execution(fx.Interpreter):
+    """Runs a network in full size, neutralising what is absent where it is read."""
+
     def __init__(self, network: fx.GraphModule, graph: Graph, alive: Liveness) -> None:
         super().__init__(network, garbage_collect_values=True)
         self.alive = alive

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,10 +24,9 @@ from .objective import TRIAL, Objective
 from .plan import Plan
 from .provenance import trace_record, weights_digest
 from .records import Budget, Comparison, Evaluation, Split
-from .search import Space, fatal_units, search
-from .search.strategy import Ask
+from .search import Ask, Questions, Space, fatal_units, search
 from .storage import RETRIED, Storage
-from .telling import Callback, Teller, silent
+from .telling import Callback, Teller, Told, silent
 from .version import __version__
 
 log = logging.getLogger("edgewise")
@@ -193,24 +192,36 @@ class Study:
         settings = {"budget": budget.limits, "seed": seed, "surrogate": surrogate}
         run = self.storage.run(settings)
         before = _in_order(self.evaluations[: run.before])
-        known = self._known("search")
         fit = searching(surrogate, self.graph)
         steps = search(space, fit, seed=seed, limit=evaluations, before=before)
         told = Teller(progress, space, evaluations)
-        try:
-            ask = next(steps)
-            while True:
-                told.phase, fresh = ask.phase, str(self.graph.empty) not in known
-                answers = self._answer(ask, "search", known, told)
-                if fresh and ask.origin == "unpruned" and answers[0].loss is not None:
-                    self._check_calibration(answers[0].loss)
-                ask = steps.send(answers)
-        except StopIteration:
-            if told.done < evaluations:
-                log.info(
-                    "The search ended after %d of %d evaluations: it finds no further mask within "
-                    "the budget.", told.done, evaluations,
-                )  # fmt: skip
+        self.follow(steps, told)
+        if told.done < evaluations:
+            log.info(
+                "The search ended after %d of %d evaluations: it finds no further mask within the "
+                "budget.", told.done, evaluations,
+            )  # fmt: skip
+
+    def follow(self, steps: Questions, told: Told = silent) -> None:
+        """Measure what a search asks for, until it ends; what is known is not measured again.
+
+        Args:
+            steps: a generator that yields Asks and is sent their evaluations.
+            told: called with every evaluation.
+        """
+        known = self._known("search")
+        answers: Sequence[Evaluation] | None = None
+        while True:
+            try:
+                ask = next(steps) if answers is None else steps.send(answers)
+            except StopIteration:
+                return
+            if isinstance(told, Teller):
+                told.phase = ask.phase
+            fresh = str(self.graph.empty) not in known
+            answers = self._answer(ask, "search", known, told)
+            if fresh and ask.origin == "unpruned" and answers[0].loss is not None:
+                self._check_calibration(answers[0].loss)
 
     def plan(
         self,
@@ -246,7 +257,7 @@ class Study:
         chosen = shortlist(space, run["surrogate"], list(known.values()), finalists, run["seed"])
         last = len(self.objective.splits.keys() - {"trial"})
         told = Teller(progress, space, len(chosen.masks) + last)
-        winner = self._verified(chosen, told)
+        winner = self.verified(chosen.masks, told)
         return self._make_plan(space, run, chosen, winner, told)
 
     def _check_calibration(self, loss: float) -> None:
@@ -282,7 +293,7 @@ class Study:
         ask: Ask,
         split: Split,
         known: dict[str, Evaluation],
-        told: Callable[..., Any],
+        told: Told,
     ) -> list[Evaluation]:
         """The evaluations that were asked for: known ones from the storage, the rest measured."""
         again = {str(m) for m in ask.masks if self._retry(known.get(str(m)))}
@@ -328,9 +339,8 @@ class Study:
         self._tried.add(again)
         return True
 
-    def _verified(self, chosen: Finalists, told: Teller) -> Mask:
-        """The finalist of the lowest loss on the verify split, if there is one."""
-        masks: Sequence[Mask] = chosen.masks
+    def verified(self, masks: Sequence[Mask], told: Teller) -> Mask:
+        """The finalist of the lowest loss on the verify split; the first one if there is none."""
         if "verify" not in self.objective.splits:
             return masks[0]
         told.phase = "verifying"

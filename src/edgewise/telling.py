@@ -10,6 +10,7 @@ from .records import Evaluation, Progress
 from .search import Space
 
 Callback = Callable[[Progress], None]
+Told = Callable[..., None]  # of an evaluation, and whether it was known before
 
 
 def silent(record: Evaluation, kept: bool = False) -> None:

@@ -5,5 +5,6 @@ from .proposals import Settings as Settings
 from .sampling import sample_masks as sample_masks
 from .space import Space as Space
 from .strategy import Ask as Ask
+from .strategy import Questions as Questions
 from .strategy import fatal_units as fatal_units
 from .strategy import search as search

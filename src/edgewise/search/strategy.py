@@ -12,6 +12,7 @@ from itertools import cycle
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import BudgetError, ObjectiveError
 from ..graph import Mask
@@ -36,6 +37,9 @@ class Ask:
     expected: Mapping[Mask, tuple[float, float]] = field(default_factory=dict)
 
 
+Questions = Generator[Ask, Sequence[Evaluation], None]
+
+
 def search(
     space: Space,
     fit: FitFunction,
@@ -44,7 +48,7 @@ def search(
     limit: int,
     before: Sequence[Evaluation] = (),
     settings: Settings | None = None,
-) -> Generator[Ask, Sequence[Evaluation], None]:
+) -> Questions:
     """Ask for evaluations until `limit` of them are there.
 
     First nothing and each unit alone is removed; widths are not tried one by one, but all in one
@@ -185,6 +189,11 @@ def single_pick(space: Space, evaluations: Mapping[str, Evaluation]) -> Mask | N
     weights = np.zeros(len(space.graph.units))
     for unit, damage in alone.items():
         weights[unit] = damage if np.isfinite(damage) else 10 * abs(worst) + 1.0
+    return cheapest(space, weights)
+
+
+def cheapest(space: Space, weights: NDArray[np.float64]) -> Mask | None:
+    """The mask at the budget of the least sum of weights [n_units], or one near to it."""
     order = sorted(space.free, key=lambda u: space.price(u, float(weights[u])))
     try:
         start = space.shrink(order)
