@@ -314,6 +314,27 @@ def test_a_plan_that_is_no_plan_fails(job: Path) -> None:
     assert (result.exit_code, "is not a plan" in said(result)) == (1, True)
 
 
+def test_bench_compares_methods_and_keeps_what_it_found(job: Path) -> None:
+    result = call("bench", job, "--evaluations", "12", "--seeds", "0,1", "--methods",
+                  "random,greedy,taylor")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert max(map(len, result.stdout.splitlines()[:-3])) <= 80
+    for method in ("random", "greedy", "taylor"):
+        assert method in result.stdout
+    folder = job.parent / "job-pruned"
+    rows = json.loads((folder / "bench.json").read_text())
+    assert [(row["method"], row["seed"]) for row in rows] == [
+        ("random", 0), ("greedy", 0), ("taylor", 0), ("random", 1)
+    ]  # fmt: skip
+    assert (folder / "bench.png").read_bytes().startswith(b"\x89PNG")
+    again = call("bench", job, "--evaluations", "12", "--seeds", "0,1", "--methods",
+                 "random,greedy,taylor", "--json")  # fmt: skip
+    assert json.loads(again.stdout) == rows
+    wrong = call("bench", job, "--methods", "gredy")
+    assert (wrong.exit_code, "No method is called 'gredy'" in said(wrong)) == (1, True)
+    assert call("bench", job, "--seeds", "a").exit_code == 2
+
+
 def test_bad_budgets_on_the_command_line(job: Path) -> None:
     result = call("run", job, "--budget", "flops=0.7")
     assert result.exit_code == 2

@@ -21,6 +21,7 @@ from .telling import Callback, Teller
 log = logging.getLogger("edgewise")
 
 
+_MEANS = ("evaluations", "seconds", "search_loss")
 LAST: tuple[Split, ...] = ("report", "verify", "search")
 
 
@@ -219,3 +220,22 @@ def _history(space: Space, asked: Sequence[Evaluation]) -> tuple[float | None, .
             best = e.loss if best is None else min(best, e.loss)
         found.append(best)
     return tuple(found)
+
+
+def summary(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Column names and cells of a table, a line a method: means over its seeds, best first.
+
+    The loss on fresh data is given with its standard deviation over seeds.
+    """
+    measures = sorted({name for row in rows for name in row.metrics})
+    lines = []
+    for name in dict.fromkeys(row.method for row in rows):
+        mine = [row for row in rows if row.method == name]
+        losses = np.array([row.loss for row in mine])
+        spread = f" ± {losses.std(ddof=1):.4f}" if len(mine) > 1 else ""
+        count, seconds, found = (np.mean([getattr(row, key) for row in mine]) for key in _MEANS)
+        cells = [f"{count:.0f}", f"{seconds:.1f}", f"{found:.4f}", f"{losses.mean():.4f}{spread}"]
+        cells += [f"{np.mean([row.metrics[m] for row in mine]):.4f}" for m in measures]
+        lines.append((float(losses.mean()), [name, *cells]))
+    columns = ["method", "masks", "seconds", "search loss", "fresh loss"]
+    return [*columns, *measures], [cells for _, cells in sorted(lines)]

@@ -28,6 +28,9 @@ app = typer.Typer(
 app.add_typer(study_app, name="study")
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="The job's file.")]
+Limits = Annotated[
+    list[str] | None, typer.Option(help="Limits such as macs=0.7, instead of those in the file.")
+]
 KEPT = "Interrupted. Finished evaluations are kept; the same command resumes."
 
 
@@ -109,10 +112,7 @@ class _Run(TyperCommand):
 def run(
     config: ConfigFile,
     evaluations: Annotated[int | None, typer.Option(min=1, help="Masks to evaluate.")] = None,
-    budget: Annotated[
-        list[str] | None,
-        typer.Option(help="Limits such as macs=0.7, instead of those in the file."),
-    ] = None,
+    budget: Limits = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search.")] = None,
     ray: Annotated[
         str | None,
@@ -181,6 +181,57 @@ def _show_plan(screen: Screen, plan: Plan) -> None:
     screen.show(f"Units removed: {', '.join(plan.removed) or 'none'}")
     title = f"Measured on the {split} split" if split else "Cost"
     screen.table(title, columns, [before, after])
+
+
+@app.command()
+def bench(
+    config: ConfigFile,
+    methods: Annotated[
+        str | None, typer.Option(help="Some of the methods, with commas; 'all' for every one.")
+    ] = None,
+    evaluations: Annotated[int, typer.Option(min=1, help="Masks each method may measure.")] = 120,
+    budget: Limits = None,
+    seeds: Annotated[str, typer.Option(help="Seeds, with commas.")] = "0",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Compare the joint search with the usual methods on your model, with equal means."""
+    with open_screen(quiet, debug, KEPT) as screen:
+        from .bench import METHODS, bench, summary
+        from .config import override, read_config
+        from .job import open_study, require_budget, trace_job, write_comparison
+
+        names = None if methods is None else [name.strip() for name in methods.split(",")]
+        if names == ["all"]:
+            names = list(METHODS)
+        job = override(read_config(config), None, budget or (), None, None)
+        require_budget(job)
+        assert job.budget is not None
+        numbers = [_seed(text) for text in seeds.split(",")]
+        graph = trace_job(job)
+        study = open_study(job, graph, measuring=True, suffix="-bench")
+        with study, screen.progress() as progress:
+            found = bench(
+                study, job.budget, names, evaluations=evaluations, seeds=numbers,
+                finalists=job.search.finalists, progress=progress,
+            )  # fmt: skip
+            rows = list(found)
+        paths = write_comparison(job, rows)
+        if json:
+            screen.json([row.to_dict() for row in rows])
+            return
+        screen.table(f"At {job.budget}", *summary(rows))
+        for path in paths:
+            screen.path(path)
+
+
+def _seed(text: str) -> int:
+    from .errors import ConfigError
+
+    if not text.strip().isdecimal():
+        raise ConfigError(f"--seeds takes whole numbers with commas, such as 0,1,2; got {text!r}.")
+    return int(text)
 
 
 @app.command()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ import torch
 from .config import Config, UnitsSection
 from .datasets import load_batches
 from .errors import ConfigError, PlanError
+from .files import write_atomically
 from .graph import Graph
 from .objective import Objective, Recovery
 from .plan import Plan
@@ -23,6 +26,7 @@ from .trace import trace
 from .weights import save
 
 if TYPE_CHECKING:
+    from .bench import Row
     from .study import Study
 
 
@@ -119,11 +123,12 @@ def _check_shape(config: Config, inputs: torch.Tensor) -> None:
         )
 
 
-def open_study(config: Config, graph: Graph, *, measuring: bool = False) -> Study:
+def open_study(config: Config, graph: Graph, *, measuring: bool = False, suffix: str = "") -> Study:
     """The study of a config, with the evaluations there are.
 
     Args:
         measuring: whether to start the workers that the config asks for.
+        suffix: of the study's name, for one beside it.
 
     Raises:
         ConfigError: the output directory cannot be made.
@@ -140,9 +145,8 @@ def open_study(config: Config, graph: Graph, *, measuring: bool = False) -> Stud
         executor = Ray(config.ray.address, config.ray.workers, config.ray.threads)
     make_directory(config.directory)
     objective = read_objective(config)
-    return Study(
-        graph, objective, config.storage, config.name, executor=executor, engine=config.engine
-    )
+    name = config.name + suffix
+    return Study(graph, objective, config.storage, name, executor=executor, engine=config.engine)
 
 
 def make_directory(path: Path) -> None:
@@ -180,6 +184,18 @@ def write_results(config: Config, graph: Graph, study: Study, plan: Plan) -> lis
 def write_weights(folder: Path, graph: Graph, plan: Plan) -> Path:
     """The pruned, verified model's weights as `pruned.safetensors` in a folder."""
     return save(prune(graph, plan), folder / "pruned.safetensors")
+
+
+def write_comparison(config: Config, rows: Sequence[Row]) -> list[Path]:
+    """Rows of a comparison as `bench.json`, and as a plot where matplotlib is installed."""
+    data = json.dumps([row.to_dict() for row in rows], indent=1) + "\n"
+    path = config.directory / "bench.json"
+    write_atomically(path, lambda to: to.write_text(data))
+    if find_spec("matplotlib") is None:
+        return [path]
+    from . import plots
+
+    return [path, plots.save(plots.comparison(rows), path.with_suffix(".png"))]
 
 
 def write_page(config: Config, graph: Graph, study: Study, plan: Plan | None) -> Path:
