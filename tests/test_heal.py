@@ -5,7 +5,7 @@ import torch
 
 import edgewise as ew
 import jobs
-from edgewise.errors import EdgewiseWarning, ObjectiveError
+from edgewise.errors import EdgewiseError, EdgewiseWarning, ObjectiveError
 from edgewise.testing import build
 
 
@@ -71,3 +71,82 @@ def test_bad_input_is_explained(case) -> None:
     other = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))
     with pytest.raises(ObjectiveError, match="teacher's outputs have another shape"):
         ew.heal(small, batches, teacher=other)
+
+
+class Epochs(list):
+    """Batches in an order that depends on the epoch alone."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __iter__(self):
+        return iter([self[(i + self.epoch) % len(self)] for i in range(len(self))])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_an_interrupted_healing_ends_as_one_that_was_not(case, tmp_path, optimizer) -> None:
+    model, small, batches = case
+    settings = ew.Healing(epochs=4, lr=0.01, optimizer=optimizer)
+    options = {"teacher": model, "settings": settings, "validate": lambda m: score(m, batches)}
+    whole = ew.heal(small, Epochs(batches), **options)
+    path = tmp_path / "heal.checkpoint"
+
+    def stop(step, steps, loss):
+        if step == 5:  # in the third of four epochs of two steps
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ew.heal(small, Epochs(batches), checkpoint=path, progress=stop, **options)
+    seen = []
+    again = ew.heal(small, Epochs(batches), checkpoint=path,
+                    progress=lambda step, *_: seen.append(step), **options)  # fmt: skip
+    assert seen == [5, 6, 7, 8]
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in whole.state_dict().items())
+    done = ew.heal(small, Epochs(batches), checkpoint=path, **options)
+    assert all(torch.equal(v, done.state_dict()[k]) for k, v in whole.state_dict().items())
+
+
+def test_a_checkpoint_of_something_else_is_refused(case, tmp_path) -> None:
+    _, small, batches = case
+    path = tmp_path / "heal.checkpoint"
+    ew.heal(small, batches, settings=ew.Healing(epochs=1), checkpoint=path)
+    with pytest.raises(EdgewiseError, match="another model or to other settings"):
+        ew.heal(small, batches, settings=ew.Healing(epochs=2), checkpoint=path)
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(EdgewiseError, match="no checkpoint of a healing"):
+        ew.heal(small, batches, settings=ew.Healing(epochs=1), checkpoint=path)
+
+
+def test_patience_ends_it_early(case) -> None:
+    _, small, batches = case
+    scores = iter([1.0, 0.5, 2.0, 3.0])  # running out of them would raise StopIteration
+    ew.heal(small, batches, settings=ew.Healing(epochs=9, patience=2),
+            validate=lambda model: next(scores))  # fmt: skip
+    assert next(scores, None) is None
+
+
+def test_an_unknown_optimizer_is_refused(case) -> None:
+    _, small, batches = case
+    with pytest.raises(EdgewiseError, match='"sgd" or "adamw", got \'adam\''):
+        ew.heal(small, batches, settings=ew.Healing(optimizer="adam"))
+
+
+def test_accelerate_heals_too(case, tmp_path) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    model, small, batches = case
+    options = {"teacher": model, "settings": ew.Healing(epochs=2, lr=0.05)}
+    data = torch.utils.data.DataLoader(
+        [(x, y) for xs, ys in batches for x, y in zip(xs, ys, strict=True)], batch_size=16
+    )
+    plain = ew.heal(small, data, **options)
+    full = ew.heal(small, data, accelerator=accelerate.Accelerator(cpu=True), **options)
+    for name, value in plain.state_dict().items():
+        assert torch.allclose(value, full.state_dict()[name], atol=1e-6)
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
+    half = accelerate.Accelerator(cpu=True, mixed_precision="bf16")
+    healed = ew.heal(small, data, accelerator=half, checkpoint=tmp_path / "heal.pt", **options)
+    assert score(healed, batches) < score(small.eval(), batches)
+    assert any(not torch.equal(v, plain.state_dict()[k]) for k, v in healed.state_dict().items())
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
+import pickle
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .errors import EdgewiseWarning, ObjectiveError
+from .errors import EdgewiseError, EdgewiseWarning, ObjectiveError
+from .files import write_atomically
 
 Validate = Callable[[nn.Module], float]
 
@@ -24,22 +29,26 @@ class Healing:
 
     Args:
         epochs: passes over the data.
-        lr: peak learning rate of SGD with Nesterov momentum; a short warm-up, then a cosine.
+        lr: peak learning rate; a short warm-up, then a cosine.
+        optimizer: "sgd" with Nesterov momentum, or "adamw", which wants a far smaller `lr`.
         momentum: of SGD.
         weight_decay: on everything but biases and norms.
         distill: weight of the teacher's soft targets against the loss on labels, 0 to 1 (Hinton
             et al. 2015).
         temperature: of the soft targets.
         clip: largest gradient norm.
+        patience: epochs without a lower validation loss after which it ends; None = never.
     """
 
     epochs: int = 3
     lr: float = 0.02
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4
     distill: float = 0.5
     temperature: float = 4.0
     clip: float = 5.0
+    patience: int | None = None
 
 
 def heal(
@@ -50,6 +59,8 @@ def heal(
     loss: Callable[[Any, Any], torch.Tensor] = F.cross_entropy,
     settings: Healing | None = None,
     validate: Validate | None = None,
+    checkpoint: str | Path | None = None,
+    accelerator: Any = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> nn.Module:
     """Fine-tune a pruned model and return the healed copy; `small` is not changed.
@@ -57,12 +68,17 @@ def heal(
     Args:
         small: what `ew.prune` returned.
         loader: training data, an iterable of (inputs, targets) batches that can be read again
-            every epoch (a DataLoader; shuffling is its business).
+            every epoch (a DataLoader; shuffling is its business). If it has `set_epoch`, that is
+            called with the number of each epoch, as samplers of PyTorch expect it.
         teacher: the unpruned model, for distillation; None = labels only.
         loss: called as loss(outputs, targets).
         settings: see `Healing`.
         validate: gives a loss of a model on held-out data, lower is better; the epoch with the
             lowest is returned. Never pass test data.
+        checkpoint: a file that is written after every epoch; if it exists, healing goes on from
+            there. With a loader whose order depends on the epoch alone the result is the same as
+            without the interruption.
+        accelerator: an `accelerate.Accelerator`, for devices, mixed precision and several GPUs.
         progress: called as progress(step, steps, loss).
 
     Returns:
@@ -71,34 +87,179 @@ def heal(
 
     Raises:
         ObjectiveError: the loader is empty, or teacher and model disagree in shape.
+        EdgewiseError: the checkpoint is of another model or of other settings.
     """
     settings = settings or Healing()
-    model = copy.deepcopy(small).train()
-    teacher = None if teacher is None else copy.deepcopy(teacher).eval()
-    steps = _count(loader) * settings.epochs
-    optimizer = _optimizer(model, settings)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
-    best, lowest, step = copy.deepcopy(model), math.inf, 0
-    if validate is not None:
-        lowest = validate(best.eval())
-    for epoch in range(settings.epochs):
-        for inputs, targets in loader:
-            value = _value(model, teacher, inputs, targets, loss, settings)
-            if not torch.isfinite(value):
-                _warn_stopped(epoch, step, float(value.detach()))
-                return best.eval()
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-            optimizer.step()
-            schedule.step()
-            step += 1
-            if progress is not None:
-                progress(step, steps, float(value.detach()))
-        score = -float(epoch) if validate is None else validate(copy.deepcopy(model).eval())
-        if score < lowest:
-            best, lowest = copy.deepcopy(model), score
+    run = _Run.start(small, loader, teacher, settings, accelerator)
+    place = None if checkpoint is None else Path(checkpoint)
+    if place is not None and place.exists():
+        run.load(place)
+    elif validate is not None:
+        run.lowest = validate(copy.deepcopy(small).eval())
+    while run.epoch < settings.epochs and not run.tired:
+        if hasattr(loader, "set_epoch"):
+            loader.set_epoch(run.epoch)
+        if not run.train(loss, progress):
+            break
+        run.judge(validate)
+        if place is not None and run.first_process:
+            run.save(place)
+    best = copy.deepcopy(small)
+    best.load_state_dict(run.best)
     return best.eval()
+
+
+@dataclass
+class _Run:
+    """The state of a healing: what a checkpoint keeps, and what it needs to go on."""
+
+    model: nn.Module
+    loader: Iterable[Any]
+    teacher: nn.Module | None
+    settings: Healing
+    optimizer: torch.optim.Optimizer
+    schedule: Any
+    accelerator: Any
+    best: dict[str, torch.Tensor]
+    batches: int
+    digest: str
+    lowest: float = math.inf
+    epoch: int = 0
+    stale: int = 0  # epochs since the best one
+    first_process: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.first_process = self.accelerator is None or self.accelerator.is_main_process
+
+    @staticmethod
+    def start(
+        small: nn.Module, loader: Iterable[Any], teacher: nn.Module | None, settings: Healing,
+        accelerator: Any,
+    ) -> _Run:  # fmt: skip
+        batches = _count(loader)
+        model = copy.deepcopy(small).train()
+        teacher = None if teacher is None else copy.deepcopy(teacher).eval()
+        best = {k: v.detach().clone() for k, v in small.state_dict().items()}
+        digest = _digest(best, settings)
+        optimizer = _optimizer(model, settings)
+        if accelerator is not None:
+            model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+            teacher = None if teacher is None else teacher.to(accelerator.device)
+            batches = _count(loader)
+        steps = batches * settings.epochs
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            getattr(optimizer, "optimizer", optimizer), lambda step: _rate(step, steps)
+        )
+        return _Run(
+            model,
+            loader,
+            teacher,
+            settings,
+            optimizer,
+            schedule,
+            accelerator,
+            best,
+            batches,
+            digest,
+        )
+
+    @property
+    def tired(self) -> bool:
+        """Whether it has not become better for too long."""
+        return self.settings.patience is not None and self.stale >= self.settings.patience
+
+    def train(self, loss: Callable[[Any, Any], Any], progress: Any) -> bool:
+        """One epoch; whether the loss stayed finite."""
+        steps, step = self.batches * self.settings.epochs, self.batches * self.epoch
+        self.model.train()
+        for inputs, targets in self.loader:
+            with self._precision():
+                value = _value(self.model, self.teacher, inputs, targets, loss, self.settings)
+            if not torch.isfinite(value):
+                _warn_stopped(self.epoch, step, float(value.detach()))
+                return False
+            self.optimizer.zero_grad(set_to_none=True)
+            self._backward(value)
+            self.optimizer.step()
+            self.schedule.step()
+            step += 1
+            if progress is not None and self.first_process:
+                progress(step, steps, float(value.detach()))
+        return True
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if self.accelerator is None:
+            return nullcontext()
+        context: AbstractContextManager[Any] = self.accelerator.autocast()
+        return context
+
+    def _backward(self, value: torch.Tensor) -> None:
+        if self.accelerator is None:
+            value.backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        else:
+            self.accelerator.backward(value)
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+
+    def judge(self, validate: Validate | None) -> None:
+        """Keep this epoch's weights if they are the best; without validation the last are."""
+        self.epoch += 1
+        plain = self._plain()
+        score = -math.inf if validate is None else validate(copy.deepcopy(plain).eval())
+        self.stale += 1
+        if validate is None or score < self.lowest:
+            self.best = {k: v.detach().cpu().clone() for k, v in plain.state_dict().items()}
+            self.lowest, self.stale = score, 0
+
+    def _plain(self) -> nn.Module:
+        if self.accelerator is None:
+            return self.model
+        plain: nn.Module = self.accelerator.unwrap_model(self.model)
+        return plain
+
+    def save(self, path: Path) -> None:
+        """Write the state, all or nothing."""
+        state = {
+            "digest": self.digest, "epoch": self.epoch, "stale": self.stale,
+            "lowest": self.lowest, "best": self.best, "model": self._plain().state_dict(),
+            "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
+        }  # fmt: skip
+        write_atomically(path, lambda to: torch.save(state, to))
+
+    def load(self, path: Path) -> None:
+        """Go on from a file.
+
+        Raises:
+            EdgewiseError: it is damaged, or of another model or of other settings.
+        """
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            digest = state.pop("digest")
+        except (OSError, RuntimeError, KeyError, AttributeError, pickle.UnpicklingError) as error:
+            raise EdgewiseError(
+                f"{path} is no checkpoint of a healing ({type(error).__name__}). Delete it to "
+                "start anew."
+            ) from error
+        if digest != self.digest:
+            raise EdgewiseError(
+                f"{path} belongs to another model or to other settings. Name another checkpoint, "
+                "or delete it to start anew."
+            )
+        self._plain().load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.best, self.lowest = state["best"], state["lowest"]
+        self.epoch, self.stale = state["epoch"], state["stale"]
+
+
+def _digest(state: dict[str, torch.Tensor], settings: Healing) -> str:
+    """Of the weights to heal and of the settings; a longer training is another one too."""
+    digest = hashlib.sha256(repr(sorted(asdict(settings).items())).encode())
+    for name, tensor in state.items():
+        values = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(values.view(torch.uint8).numpy().tobytes() if values.numel() else b"")
+    return digest.hexdigest()
 
 
 def _count(loader: Iterable[Any]) -> int:
@@ -122,7 +283,7 @@ def _warn_stopped(epoch: int, step: int, value: float) -> None:
         f"Healing stopped in epoch {epoch + 1}, step {step + 1}: the loss is {value}. The best "
         "model so far is returned; a lower learning rate usually helps.",
         EdgewiseWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
 
 
@@ -134,9 +295,12 @@ def _optimizer(model: nn.Module, settings: Healing) -> torch.optim.Optimizer:
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(
-        [g for g in groups if g["params"]], settings.lr, settings.momentum, nesterov=True
-    )
+    groups = [group for group in groups if group["params"]]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, settings.lr)
+    if settings.optimizer != "sgd":
+        raise EdgewiseError(f'optimizer must be "sgd" or "adamw", got {settings.optimizer!r}.')
+    return torch.optim.SGD(groups, settings.lr, settings.momentum, nesterov=True)
 
 
 def _rate(step: int, steps: int) -> float:
