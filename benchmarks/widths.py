@@ -2,7 +2,8 @@
 
 ResNet-56 on CIFAR-10 (JPEG copy) at 20, 30, 40 and 60 % fewer MACs, with batch-norm recovery from
 1 500 training images, shifted and mirrored as in training, for everybody; a vision transformer of
-12 layers on Fashion-MNIST (trained by vit_fashion.py) at 20 and 40 %, without recovery. edgewise
+12 layers on Fashion-MNIST (trained by vit_fashion.py) at 20 and 40 %, without recovery; with
+--recovery linear, least squares instead, for all but Torch-Pruning. edgewise
 searches whole branches, widths (hidden channels, and heads of attention), and both jointly; rivals
 are one global Taylor ranking of the widths, and Torch-Pruning with three importances. What is
 searched for is likeness to the outputs of the unpruned network, which needs no labels and is far
@@ -82,7 +83,8 @@ class Task:
         model: makes the trained network.
         batches: (train or test, first row, end, batch) to batches.
         widths: kinds of units beside the branches.
-        augment: makes calibration images of training images, where everybody recovers.
+        augment: makes calibration images of training images, if training changed them.
+        recovery: of everybody but Torch-Pruning, which has the task's batch-norm recovery or none.
     """
 
     name: str
@@ -93,15 +95,18 @@ class Task:
     batches: Callable[[str, int, int, int], list]
     widths: tuple[str, ...]
     augment: Callable[[Tensor, int], Tensor] | None
+    recovery: str
 
     @property
-    def recovery(self) -> str:
+    def default(self) -> str:
+        """What everybody can do."""
         return "batchnorm" if self.augment else "none"
 
     def calibration(self, seed: int) -> list:
         """One batch; statistics of images as they are differ from those seen in training."""
-        assert self.augment is not None
         pairs = self.batches("train", 2000 * seed, 2000 * seed + 1500, 1500)
+        if self.augment is None:
+            return pairs
         return [(self.augment(images, seed), labels) for images, labels in pairs]
 
     def scoring(self, seed: int) -> list:
@@ -113,7 +118,9 @@ class Task:
             self.imitated(0, 1000),
             loss=imitation,
             metrics={"accuracy": accuracy, "cross_entropy": cross_entropy},
-            recovery=ew.Recovery(self.recovery, self.calibration(seed) if self.augment else None),
+            recovery=ew.Recovery(
+                self.recovery, self.calibration(seed) if self.recovery != "none" else None
+            ),
             verify=self.imitated(1000, 3000),
             report=self.imitated(3000, 10000),
         )
@@ -156,7 +163,9 @@ def resnet(options: argparse.Namespace) -> Task:
 
     example = torch.randn(1, 3, 32, 32)
     macs = (0.4, 0.6, 0.7, 0.8)  # what tells most first: there masks differ most
-    return Task("ResNet-56", macs, (32, 16), example, model, batches, ("hidden",), cropped)
+    recovery = options.recovery or "batchnorm"
+    counts = (32, 16) if recovery == "batchnorm" else (16, 8)  # linear recovery takes longer
+    return Task("ResNet-56", macs, counts, example, model, batches, ("hidden",), cropped, recovery)
 
 
 def cropped(images: Tensor, seed: int) -> Tensor:
@@ -178,7 +187,10 @@ def transformer(options: argparse.Namespace) -> Task:
         return vit_fashion.network(options.weights)
 
     example, widths = torch.randn(1, 1, 28, 28), ("hidden", "heads")
-    return Task("ViT, 12 layers", (0.6, 0.8), (80, 40), example, model, batches, widths, None)
+    recovery = options.recovery or "none"
+    return Task(
+        "ViT, 12 layers", (0.6, 0.8), (80, 40), example, model, batches, widths, None, recovery
+    )
 
 
 def ours(task: Task, study: ew.Study, seed: int) -> Iterable[dict]:
@@ -254,7 +266,7 @@ def run(task: Task, options: argparse.Namespace, method: str) -> Iterable[dict]:
     if method in RIVALS:
         return rival(task, method, seed)
     graph = task.graph(seed, task.kinds(method))
-    name = f"{options.task}-{method}-{seed}"
+    name = f"{options.task}-{method}-{task.recovery}-{seed}"
     study = ew.Study(graph, task.objective(seed), f"sqlite:///{options.storage}-{name}.db", name)
     if method == "unpruned":
         return [row(study, 1.0, graph.empty, 0, 0.0)]
@@ -272,8 +284,8 @@ def merge() -> None:
         rows = [row for row in older["rows"] if run_of(row) not in new] + rows
     result = {"machine": parts[0]["machine"], "rows": rows}
     file.write_text(json.dumps(result, indent=1) + "\n")
-    for name in dict.fromkeys(run_of(row)[:3] for row in rows):
-        same = [r for r in rows if run_of(r)[:3] == name]
+    for name in dict.fromkeys(run_of(row)[:4] for row in rows):
+        same = [r for r in rows if run_of(r)[:4] == name]
         cells = []
         for macs in sorted({r["macs"] for r in same}, reverse=True):
             hits = [100 * r["report_accuracy"] for r in same if r["macs"] == macs]
@@ -282,7 +294,10 @@ def merge() -> None:
 
 
 def run_of(row: dict) -> tuple[str | None, ...]:
-    return row["network"], row["method"], row.get("calibration"), row["seed"]
+    return (
+        *(row.get(key) for key in ("network", "method", "recovery", "calibration")),
+        row["seed"],
+    )
 
 
 def main() -> None:
@@ -291,6 +306,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--weights", type=Path, default=Path("vit.safetensors"))
     parser.add_argument("--storage", default="widths")
+    parser.add_argument("--recovery", choices=("none", "batchnorm", "linear"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     options = parser.parse_args()
@@ -302,10 +318,12 @@ def main() -> None:
     for method in options.methods:
         rows = []
         for found in run(task, options, method):
+            recovery = task.recovery if method not in RIVALS else task.default
             run_is = {"network": task.name, "method": method, "seed": options.seed}
-            rows.append({**run_is, "calibration": CALIBRATION if task.augment else None, **found})
+            run_is |= {"recovery": recovery, "calibration": CALIBRATION if task.augment else None}
+            rows.append({**run_is, **found})
             print({k: v for k, v in rows[-1].items() if k != "removed"}, flush=True)
-            part = RESULTS / f"widths-part-{options.task}-{method}-{options.seed}.json"
+            part = RESULTS / f"widths-part-{options.task}-{method}-{recovery}-{options.seed}.json"
             part.write_text(json.dumps({"machine": describe(), "rows": rows}, indent=1) + "\n")
 
 
