@@ -13,7 +13,7 @@ from . import scores
 from .choose import bootstrap, searching, shortlist
 from .errors import EdgewiseError
 from .graph import Cost, Mask
-from .records import Budget, Evaluation, Split
+from .records import Budget, Evaluation
 from .search import Ask, Questions, Space, baselines, fatal_units, search
 from .study import Study
 from .telling import Callback, Teller
@@ -22,7 +22,6 @@ log = logging.getLogger("edgewise")
 
 
 _MEANS = ("evaluations", "seconds", "search_loss")
-LAST: tuple[Split, ...] = ("report", "verify", "search")
 
 
 @dataclass(frozen=True)
@@ -163,8 +162,7 @@ def _row(c: _Contest, name: str, finalists: int, progress: Callback | None) -> R
         return None
     masks = _finalists(c, name, asked, within, finalists)
     winner = c.study.verified(masks, told) if len(masks) > 1 else masks[0]
-    splits = c.study.objective.splits
-    last: Split = next(s for s in LAST if s in splits)
+    last = c.study.objective.last
     found, again = c.study.evaluate([winner], last)[0], c.study.evaluate([winner])[0]
     for record in (found, again):
         if record.loss is None:

@@ -16,6 +16,8 @@ from .version import __version__
 if TYPE_CHECKING:
     from .config import Config
     from .console import Screen
+    from .graph import Graph
+    from .objective import Objective
     from .plan import Plan
     from .study import Study
 
@@ -140,10 +142,33 @@ def _run(config: Config, screen: Screen) -> None:
     graph = trace_job(config)
     with open_study(config, graph, measuring=True) as study:
         plan = _search(config, study, screen)
-    paths = write_results(config, graph, study, plan)
-    _show_plan(screen, plan)
+        paths = write_results(config, graph, study, plan)
+        _show_plan(screen, plan)
+        if config.heal is not None:
+            paths.append(_heal(config, graph, study.objective, plan, screen))
     for path in paths:
         screen.path(path)
+
+
+def _heal(config: Config, graph: Graph, objective: Objective, plan: Plan, screen: Screen) -> Path:
+    """Fine-tune the pruned model of a plan; the path of its weights."""
+    from .fine_tuning import heal_job
+    from .rewrite import prune
+    from .weights import save
+
+    assert config.heal is not None
+    screen.say(f"Fine-tuning for {config.heal.epochs} epochs, taught by the unpruned model")
+    small = prune(graph, plan)
+    with screen.steps("healing") as progress:
+        healed = heal_job(config, graph, objective, small, progress)
+    rows, names = [], sorted(objective.metrics)
+    whole = graph.program.module
+    for name, model in (("unpruned", whole), ("pruned", small), ("healed", healed)):
+        found = objective.score(model, objective.last)
+        cells = [f"{value:.4f}" for value in (found.loss, *(found.metrics[n] for n in names))]
+        rows.append([name, *cells])
+    screen.table(f"On the {objective.last} split", ["", "loss", *names], rows)
+    return save(healed, config.directory / "healed.safetensors")
 
 
 def _search(config: Config, study: Study, screen: Screen) -> Plan:
@@ -255,6 +280,31 @@ def prune(
         path = write_weights(folder, graph, chosen)
         _show_plan(screen, chosen)
         screen.path(path)
+
+
+@app.command()
+def heal(
+    config: ConfigFile,
+    plan: Annotated[
+        Path | None, typer.Argument(metavar="[PLAN.json]", help="By default the job's own.")
+    ] = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Fine-tune the pruned model of a config's [heal], resumed where it stopped."""
+    with open_screen(quiet, debug, "Interrupted. The same command resumes.") as screen:
+        from .config import read_config
+        from .errors import ConfigError
+        from .job import make_directory, read_objective, trace_job
+        from .plan import Plan
+
+        job = read_config(config)
+        if job.heal is None:
+            raise ConfigError(f"{config.name} has no [heal]: add one with at least rows.")
+        chosen = Plan.load(plan or job.directory / "plan.json")
+        graph = trace_job(job)
+        make_directory(job.directory)
+        screen.path(_heal(job, graph, read_objective(job), chosen, screen))
 
 
 @app.command()

@@ -153,6 +153,39 @@ class RaySection:
 
 
 @dataclass(frozen=True, slots=True)
+class HealSection:
+    """Fine-tuning after pruning: the training rows, how they vary, and what `Healing` takes.
+
+    Images are shifted by up to `shift` pixels and, with `mirror`, every other one mirrored, at
+    random. All other keys of the data are those of [data].
+    """
+
+    rows: Rows
+    source: Source | None = None
+    batch: Count = 64
+    shift: Whole = 0
+    mirror: bool = False
+    seed: Whole = 0
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    epochs: Count = 3
+    lr: float = 0.02
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    distill: float = 0.5
+    temperature: float = 4.0
+    clip: float = 5.0
+    patience: Count | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.distill <= 1:
+            raise ValueError(f"distill must be between 0 and 1, got {self.distill}")
+        for name in ("lr", "temperature", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True)
 class OutputSection:
     """Where results go; by default a folder beside the file, named after it."""
 
@@ -175,6 +208,7 @@ class Config:
     output: OutputSection = field(default_factory=OutputSection)
     engine: EngineOptions = field(default_factory=EngineOptions)
     ray: RaySection | None = None
+    heal: HealSection | None = None
 
     @property
     def directory(self) -> Path:
@@ -221,6 +255,7 @@ def read_config(path: str | Path) -> Config:
     try:
         config = Config(path=path, **_sections(tables, path.parent))
         _check_calibration(config)
+        _check_heal(config)
     except ValueError as error:
         raise ConfigError(_sentence(f"{path.name}: {error}")) from error
     return config
@@ -269,6 +304,15 @@ def _check_calibration(config: Config) -> None:
             raise ValueError(
                 f"[calibration] rows {rows} overlap the {name} split {split} of [data]"
             )
+
+
+def _check_heal(config: Config) -> None:
+    heal = config.heal
+    if heal is None or (heal.source or config.data.source) != config.data.source:
+        return
+    for name, split in config.data.splits.items():
+        if heal.rows.overlaps(split):
+            raise ValueError(f"[heal] rows {heal.rows} overlap the {name} split {split} of [data]")
 
 
 def override(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -87,6 +88,18 @@ class Screen:
             self.out.print(Text(first, overflow="fold"))
             for column, cell in zip(columns[1:], others, strict=True):
                 self.out.print(Text(f"  {column}: {cell}"))
+
+    @contextmanager
+    def steps(self, phase: str) -> Iterator[Callable[[int, int, float], None]]:
+        """As `progress`, for work that tells its step, the number of steps, and a loss."""
+        begin = time.monotonic()
+        with self.progress() as told:
+
+            def update(step: int, steps: int, loss: float) -> None:
+                spent = time.monotonic() - begin
+                told(Progress(phase, step, steps, loss, 0, spent, step / max(spent, 1e-9)))
+
+            yield update
 
     @contextmanager
     def progress(self) -> Iterator[Callback]:

@@ -120,6 +120,24 @@ class Objective:
         )
 
     @property
+    def last(self) -> Split:
+        """The split that choices have seen least of."""
+        order: tuple[Split, ...] = ("report", "verify", "search")
+        return next(split for split in order if split in self.splits)
+
+    def score(self, model: torch.nn.Module, split: Split) -> Measurement:
+        """Loss and metrics of a model as it is, in eval mode, without recovery."""
+        modes = {module: module.training for module in model.modules()}
+        model.eval()
+        try:
+            with torch.inference_mode():
+                outputs = [model(*inputs) for inputs, _ in self.splits[split]]
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+        return self.measure(outputs, split)
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of all data and of what loss, metrics and recovery compute, as far as it shows.
 
