@@ -19,6 +19,7 @@ COSTS = (
     ("params", "Parameters", figures.count),
     ("macs", "MACs", figures.count),
     ("activation_bytes", "Activations", figures.size),
+    ("weight_bytes", "Weights", figures.size),
 )
 
 
