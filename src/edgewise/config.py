@@ -153,6 +153,16 @@ class RaySection:
 
 
 @dataclass(frozen=True, slots=True)
+class LatencySection:
+    """What a latency budget holds for, and the file of the latency table."""
+
+    batch: Count = 1
+    threads: Count | None = None
+    device: str | None = None
+    table: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class OutputSection:
     """Where results go; by default a folder beside the file, named after it."""
 
@@ -175,6 +185,7 @@ class Config:
     output: OutputSection = field(default_factory=OutputSection)
     engine: EngineOptions = field(default_factory=EngineOptions)
     ray: RaySection | None = None
+    latency: LatencySection = field(default_factory=LatencySection)
 
     @property
     def directory(self) -> Path:
@@ -185,6 +196,11 @@ class Config:
     def storage(self) -> str:
         """The database URL of the study."""
         return self.study.storage or f"sqlite:///{self.directory / 'study.db'}"
+
+    @property
+    def latency_table(self) -> Path:
+        """The file of the latency table."""
+        return self.latency.table or self.directory / "latency.json"
 
     @property
     def name(self) -> str:

@@ -1,0 +1,108 @@
+"""Wall time of networks and of their operators."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import fx, nn
+
+WARM = 2  # runs that are not counted: they prepare kernels and memory
+
+
+class Meter(Protocol):
+    """What tells how long networks take; `Stopwatch` unless another is given."""
+
+    def networks(self, models: Sequence[nn.Module]) -> NDArray[np.float64]:
+        """Seconds [rounds, models] of one batch; in each round the models take turns."""
+        ...
+
+    def operators(self, program: fx.GraphModule) -> dict[str, float]:
+        """Seconds of each node of a program, by name."""
+        ...
+
+
+class Stopwatch:
+    """A meter that runs networks on example inputs.
+
+    Args:
+        args: example inputs, one batch.
+        threads: of torch, while it measures.
+        rounds: how often everything is run.
+        device: where.
+        clock: tells seconds; by default wall time, when the device has finished its work.
+    """
+
+    def __init__(
+        self,
+        args: tuple[Any, ...],
+        threads: int,
+        rounds: int,
+        device: str = "cpu",
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self.args, self.threads, self.rounds = args, threads, rounds
+        self.clock = clock or wall_clock(device)
+
+    def networks(self, models: Sequence[nn.Module]) -> NDArray[np.float64]:
+        seconds = np.zeros((self.rounds, len(models)))
+        with self._measuring():
+            for model in models:
+                for _ in range(WARM):
+                    model(*self.args)
+            for times in seconds:
+                for number, model in enumerate(models):
+                    begin = self.clock()
+                    model(*self.args)
+                    times[number] = self.clock() - begin
+        return seconds
+
+    def operators(self, program: fx.GraphModule) -> dict[str, float]:
+        timed = _Timed(program, self.clock)
+        with self._measuring():
+            for _ in range(WARM + self.rounds):
+                timed.run(*self.args)
+        return {name: float(np.median(times[WARM:])) for name, times in timed.seconds.items()}
+
+    @contextmanager
+    def _measuring(self) -> Iterator[None]:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+def wall_clock(device: str) -> Callable[[], float]:
+    """Seconds of wall time, once what a device was asked to compute is finished."""
+    if device == "cpu":
+        return time.perf_counter
+
+    def clock() -> float:
+        torch.get_device_module(device).synchronize()
+        return time.perf_counter()
+
+    return clock
+
+
+class _Timed(fx.Interpreter):
+    """Runs a program node by node and notes what each took, its arguments being at hand."""
+
+    def __init__(self, program: fx.GraphModule, clock: Callable[[], float]) -> None:
+        super().__init__(program)
+        self.clock, self.seconds = clock, dict[str, list[float]]()
+
+    def run_node(self, n: fx.Node) -> Any:
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        run = getattr(self, n.op)
+        begin = self.clock()
+        result = run(n.target, args, kwargs)
+        self.seconds.setdefault(n.name, []).append(self.clock() - begin)
+        return result
