@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+import time
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from edgewise.errors import BudgetError, LatencyError
 from edgewise.liveness import liveness
 from edgewise.search import Space
 from edgewise.search.estimate import CostEstimate
+from edgewise.stopwatch import clock_of
 from edgewise.testing import ZOO, build, random_mask
 from meters import Formula
 
@@ -336,3 +338,8 @@ def test_a_latency_budget_without_a_table_says_how_to_get_one() -> None:
 def test_a_study_refuses_a_table_of_another_graph() -> None:
     with pytest.raises(LatencyError, match="another model"):
         ew.Study(*jobs.make(), latency=table())
+
+
+def test_one_thread_has_a_clock_of_its_own() -> None:
+    assert clock_of("cpu", 1) is time.thread_time
+    assert clock_of("cpu", 2) is time.perf_counter
