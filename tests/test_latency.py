@@ -231,6 +231,21 @@ def test_a_table_that_errs_is_corrected_by_what_was_chosen(bend: float) -> None:
     assert (seconds_of(resnet(), mask) < first) == (bend < 1)
 
 
+def test_no_mask_is_measured_twice() -> None:
+    graph, asked, meter = resnet(), [], formula(resnet(), bend=1.6)
+    only = graph.mask([unit for group in graph.nested for unit in group[:2]])
+    share = table().times(graph).seconds(liveness(graph, only)) / table().unpruned
+
+    def choose(times):
+        asked.append(times)
+        return only, only
+
+    _, clocked = latency.settle(table(), graph, share, choose, meter=meter)
+    assert clocked.off
+    assert len(asked) == 2
+    assert meter.calls == 1
+
+
 def test_a_limit_that_cannot_be_met_names_the_least() -> None:
     with pytest.raises(BudgetError, match=r"leaves latency [\d.]+ us \([\d.]+%\)"):
         chosen(table(), "1us", bend=1.0)
@@ -247,6 +262,23 @@ def test_a_limit_that_only_the_table_meets_is_said_to_be_missed(
         for m in asked
     )
     assert "is missed: the fastest of" in caplog.text
+
+
+def test_where_none_keeps_the_limit_the_fastest_is_taken() -> None:
+    graph = resnet()
+    masks = [graph.mask([u for g in graph.nested for u in g[:count]]) for count in (1, 2, 0)]
+    left = iter(masks)
+
+    def choose(times):
+        mask = next(left, None)
+        if mask is None:
+            raise BudgetError("no more")
+        return mask, mask
+
+    mask, clocked = latency.settle(table(), graph, 0.3, choose, meter=formula(graph))
+    assert mask == masks[1]
+    assert clocked.bits == str(mask)
+    assert not clocked.met
 
 
 def test_more_rounds_where_the_ratio_is_uncertain() -> None:
