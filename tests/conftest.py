@@ -12,7 +12,9 @@ from hypothesis import HealthCheck, settings
 
 import edgewise as ew
 import jobs
+from edgewise import latency
 from edgewise.testing import build
+from meters import Formula
 from postgres import Server, missing
 
 torch.set_num_threads(1)
@@ -56,3 +58,11 @@ def server() -> Iterator[Server]:
         yield server
     finally:
         server.remove()
+
+
+@pytest.fixture
+def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latency goes by a formula, in place of every stopwatch."""
+    monkeypatch.setattr(
+        latency, "stopwatch", lambda graph, target, rounds: Formula(graph.program.args, rounds)
+    )

@@ -7,6 +7,7 @@ import pytest
 
 import edgewise as ew
 import jobs
+from edgewise import latency
 from edgewise.bench import METHODS, bench
 from edgewise.errors import EdgewiseError
 from edgewise.records import Evaluation
@@ -141,3 +142,15 @@ def test_too_many_units_for_an_exhaustive_search(space) -> None:
             list(baselines.exhaustive(big, 10))
     else:
         raise AssertionError("The test needs a larger network.")
+
+
+@pytest.mark.usefixtures("no_clock")
+def test_methods_keep_a_latency_budget_as_predicted() -> None:
+    graph, objective = jobs.make(recovery="none")
+    table = latency.measure(graph, threads=1)
+    study = ew.Study(graph, objective, latency=table)
+    rows = list(bench(study, ew.Budget(latency=0.8), ["random", "magnitude"], evaluations=12))
+    assert len(rows) == 2
+    for row in rows:
+        assert row.cost.seconds is not None
+        assert row.cost.seconds <= 0.8 * table.unpruned

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from edgewise import cli, console
 from edgewise.errors import EdgewiseWarning
 from edgewise.plan import Plan
+from edgewise.quantities import duration
 from edgewise.records import Progress
 from edgewise.version import __version__
 
@@ -170,6 +171,38 @@ def test_an_interrupted_job_is_resumed_to_the_same_plan(job: Path, interrupted: 
     assert call("run", job).exit_code == 0
     fresh = json.loads((job.parent / "again" / "plan.json").read_text())
     assert resumed == fresh
+
+
+@pytest.mark.usefixtures("no_clock")
+def test_a_job_keeps_a_latency_budget_and_its_table(job: Path) -> None:
+    text = JOB.replace("macs = 0.75", 'latency = "80%"')
+    job.write_text(text)
+    result = call("run", job)
+    assert result.exit_code == 0, result.output
+    folder = job.parent / "job-pruned"
+    plan = Plan.load(folder / "plan.json")
+    assert plan.latency is not None
+    assert plan.latency.met
+    assert plan.latency.target["batch"] == 1
+    assert "Measuring how long operators take; latency.json keeps it" in said(result)
+    assert "Latency of the pruned model" in said(result)
+    assert duration(plan.latency.seconds) in result.stdout
+    assert f"limit {duration(plan.latency.limit)}" in said(result)
+    page = (folder / "report.html").read_text()
+    assert "Latency of the pruned model" in page
+    assert "within latency=80%" in page
+    before = (folder / "latency.json").read_text()
+    again = call("run", job)
+    assert again.exit_code == 0, again.output
+    assert "Measuring how long" not in said(again)
+    assert (folder / "latency.json").read_text() == before
+    assert call("report", job).exit_code == 0
+    job.write_text(text + "[latency]\nbatch = 8\n")
+    other = call("run", job)
+    assert other.exit_code == 1
+    assert "measured with batch = 1, but this is 8" in said(other)
+    assert "remove" in said(other)
+    assert call("report", job).exit_code == 0
 
 
 def test_options_replace_what_the_file_says(job: Path) -> None:

@@ -69,7 +69,7 @@ def test_every_section_is_read(tmp_path: Path) -> None:
         + '[objective]\nloss = "own.py:loss"\nmetrics = ["top5", "own.py:score"]\n'
         + 'recovery = "batchnorm"\n'
         + '[units]\ngranularity = ["edge"]\nonly = ["layer*"]\nexclude = ["layer1*"]\n'
-        + "[budget]\nmacs = 0.7\nparams = 1000\n"
+        + '[budget]\nmacs = 0.7\nparams = 1000\nweight_bytes = "10MiB"\n'
         + '[search]\nevaluations = 7\nseed = 3\nsurrogate = "linear"\nfinalists = 2\n'
         + '[study]\nstorage = "sqlite:///runs/a.db"\nname = "first"\n'
         + '[output]\ndirectory = "out"\n'
@@ -88,7 +88,7 @@ def test_every_section_is_read(tmp_path: Path) -> None:
     assert config.calibration_data.batch == 10
     assert config.objective.loss == f"{tmp_path}/own.py:loss"
     assert config.objective.metrics == ("top5", f"{tmp_path}/own.py:score")
-    assert config.budget == Budget(macs=0.7, params=1000)
+    assert config.budget == Budget(macs=0.7, params=1000, weight_bytes="10MiB")
     assert isinstance(config.budget.params, int)
     assert config.storage == f"sqlite:///{tmp_path}/runs/a.db"
     assert config.directory == tmp_path / "out"
@@ -172,7 +172,10 @@ def test_other_databases_stay_as_they_are(tmp_path: Path) -> None:
         (MODEL + DATA + "[budget]\n", ["[budget]", "at least one limit"]),
         (MODEL + DATA + "[budget]\nmac = 0.7\n", ["[budget] has no key 'mac'", "'macs'"]),
         (MODEL + DATA + "[budget]\nmacs = -1\n", ["[budget]", "positive"]),
-        (MODEL + DATA + '[budget]\nmacs = "0.7"\n', ["[budget] macs must be a number"]),
+        (MODEL + DATA + "[budget]\nmacs = true\n", ["[budget] macs must be a number or text"]),
+        (MODEL + DATA + '[budget]\nmacs = "3MB"\n', ["[budget]", '"3MB"', "K, M, G, T, %"]),
+        (MODEL + DATA + '[budget]\nweight_bytes = "3M"\n', ["[budget]", '"3M"', "MB, GB, KiB"]),
+        (MODEL + DATA + "[budget]\nlatency = 8\n", ["[budget]", '"8ms"']),
         (
             MODEL + DATA + '[study]\nstorage = "runs.db"\n',
             ["[study] storage must be a database URL"],
@@ -219,18 +222,31 @@ def test_overlap_is_symmetric(a: str, b: str, expected: bool) -> None:
 
 
 def test_budgets_on_the_command_line() -> None:
-    budget = parse_budget(["macs=0.7", "params = 100"])
-    assert budget == Budget(macs=0.7, params=100)
+    budget = parse_budget(["macs=0.7", "params = 100", "latency=8 ms", "units=75%"])
+    assert budget == Budget(macs=0.7, params=100, latency="8 ms", units="75%")
     assert isinstance(budget.params, int)
 
 
 @pytest.mark.parametrize(
     ("text", "word"),
-    [("mac=0.7", "'macs'"), ("macs", "macs=0.7"), ("macs=x", "NUMBER"), ("macs=0", "positive")],
+    [
+        ("mac=0.7", "'macs'"),
+        ("macs", "macs=0.7"),
+        ("macs=x", "NUMBER"),
+        ("macs=0", "positive"),
+        ("latency=8", "8ms"),
+        ("macs=1X", "K, M, G, T, %"),
+        ("macs=120%", "more than the whole"),
+    ],
 )
 def test_bad_budgets_on_the_command_line(text: str, word: str) -> None:
     with pytest.raises(ConfigError, match=word):
         parse_budget([text])
+
+
+def test_a_quantity_is_limited_once() -> None:
+    with pytest.raises(ConfigError, match=r"limits macs twice, to 0\.7 and 2M"):
+        parse_budget(["macs=0.7", "macs=2M"])
 
 
 def test_override_replaces_only_what_is_given(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_by_hand() -> None:
     assert whole.activation_bytes == 4 * 100 * 4  # two convolutions, relu, sum
     assert whole.units == 2
     branch = graph.mask(["b..relu"])
-    assert ew.cost(graph, branch) == ew.Cost(1, 108, 25 * 108, 400)
+    assert ew.cost(graph, branch) == ew.Cost(1, 108, 25 * 108, 400, 4 * 108)
     assert next(u for u in graph.units if u.name == "b..relu").cost.params == 148
 
 
@@ -50,6 +50,16 @@ def test_budgets_read_fractions_and_numbers() -> None:
     assert not Budget(macs=0.49).allows(half, unpruned)
     assert Budget(units=5, params=500).allows(half, unpruned)
     assert Budget(params=499).excess(half, unpruned) > 0
+
+
+def test_weights_take_the_bytes_of_their_own_precision() -> None:
+    model = Two().double()
+    graph = ew.trace(model, (torch.randn(2, 3, 5, 5, dtype=torch.float64),), granularity="edge")
+    assert ew.cost(graph).weight_bytes == 8 * ew.cost(graph).params
+    assert (
+        graph.fingerprint
+        == ew.trace(Two(), (torch.randn(1, 3, 5, 5),), granularity="edge").fingerprint
+    )
 
 
 class Tied(torch.nn.Module):

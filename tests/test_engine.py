@@ -16,13 +16,13 @@ import edgewise as ew
 import jobs
 from edgewise.engine import EngineOptions
 from edgewise.engine.cache import Cache, Memory
-from edgewise.engine.options import parse_bytes
 from edgewise.engine.order import visiting_order
 from edgewise.engine.pieces import choose, cut, join
 from edgewise.engine.run import Run
 from edgewise.engine.steps import Compiler, Step
 from edgewise.errors import EdgewiseError
 from edgewise.evaluate import Engine
+from edgewise.quantities import parse_bytes
 from edgewise.rewrite import TOLERANCE, relative_difference
 from edgewise.testing import ZOO, build, random_mask
 

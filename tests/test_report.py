@@ -14,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from edgewise import latency
 from edgewise.cost import cost
 from edgewise.errors import EdgewiseError, MaskError, PlanError
 from edgewise.graph import Graph
-from edgewise.plan import Measured, Plan
+from edgewise.liveness import liveness
+from edgewise.plan import Clocked, Measured, Plan
 from edgewise.records import Evaluation
 from edgewise.report import Outcome, figures, render, write
 from edgewise.report.blocks import contract, fates
@@ -27,6 +29,7 @@ from edgewise.report.layout import Box, Item, Layout, arrange
 from edgewise.report.markup import raw, tag
 from edgewise.report.scales import fitted
 from edgewise.trace import trace
+from meters import Formula
 
 
 class Residual(nn.Module):
@@ -237,6 +240,26 @@ def test_best_so_far_keeps_to_the_budget(graph: Graph) -> None:
     assert 0 < len(allowed) < len(facts.search) - 1
     assert facts.best[-1][1] == min(loss for loss in allowed.values() if loss is not None)
     assert {position for position, _ in facts.best} <= set(allowed)
+
+
+def test_latency_is_shown_and_judged_where_it_was_measured(graph: Graph) -> None:
+    table = latency.measure(graph, threads=1, meter=Formula(graph.program.args))
+    clocked = Clocked(
+        "1", 0.007, (0.0069, 0.0072), 0.01, 0.0065, 0.0065, 3, 21, (0.02, 0.014), {"batch": 1}
+    )
+    plan = replace(plan_of(graph, BRANCH), latency=clocked, budget={"latency": 0.9, "macs": 1.0})
+    plan = replace(plan, before=replace(plan.before, seconds=table.unpruned))
+    page = render(graph, evaluations(graph), plan, title="Net")
+    assert "7 ms left" in page
+    assert "quartiles 6.9 ms to 7.2 ms), limit 6.5 ms: MISSED" in page
+    times = table.times(graph)
+    known, blind = (Facts(graph, evaluations(graph), plan, Outcome(), t) for t in (times, None))
+    slow = table.unpruned * 0.9
+    for e in known.search:
+        if e.ok:
+            seconds = times.seconds(liveness(graph, graph.mask(bits=e.mask)))
+            assert known._allowed(e.mask) == (seconds <= slow)
+            assert blind._allowed(e.mask)
 
 
 def test_records_of_another_graph_are_refused(graph: Graph) -> None:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from . import absence as absence
     from . import errors as errors
     from . import importance as importance
+    from . import latency as latency
     from . import ops as ops
     from . import surrogates as surrogates
     from .cluster import Ray as Ray
@@ -44,6 +45,7 @@ _HOMES = {
     "errors": "errors",
     "EngineOptions": "engine",
     "importance": "importance",
+    "latency": "latency",
     "ops": "ops",
     "surrogates": "surrogates",
     "Ray": "cluster",

@@ -137,8 +137,7 @@ def bench(
     unknown = [name for name in names if name not in METHODS]
     if unknown:
         raise EdgewiseError(f"No method is called {unknown[0]!r}. There are {', '.join(METHODS)}.")
-    space = Space(study.graph, budget)
-    space.reachable()
+    space = study.space(budget)
     for seed in seeds:
         for name in names:
             if name in RANDOM or seed == seeds[0]:

@@ -189,7 +189,7 @@ class Builder:
             if self._shared(node):
                 follow = (None,) * len(shape)
             name = self.tensors.get(id(tensor), local)
-            params.append(Parameter(name, shape, follow, buffer))
+            params.append(Parameter(name, shape, follow, buffer, tensor.element_size()))
         return tuple(params)
 
     def _constant_tensors(

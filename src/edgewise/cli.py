@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperCommand
 
+from .quantities import duration
 from .shell import Debug, Quiet, open_screen
 from .study_commands import app as study_app
 from .version import __version__
@@ -135,12 +136,13 @@ def run(
 
 
 def _run(config: Config, screen: Screen) -> None:
-    from .job import open_study, require_budget, trace_job, write_results
+    from .job import latency_table, open_study, require_budget, trace_job, write_results
 
     require_budget(config)
     screen.say(f"Reading the model and the data that {config.path.name} names")
     graph = trace_job(config)
-    with open_study(config, graph, measuring=True) as study:
+    table = latency_table(config, graph, screen.say)
+    with open_study(config, graph, measuring=True, latency=table) as study:
         plan = _search(config, study, screen)
         paths = write_results(config, graph, study, plan)
         _show_plan(screen, plan)
@@ -195,6 +197,11 @@ def _show_plan(screen: Screen, plan: Plan) -> None:
     columns, before, after = ["", "params", "MACs"], ["unpruned"], ["pruned"]
     for row, cost in ((before, plan.before), (after, plan.after)):
         row += [f"{cost.params:,}", f"{cost.macs:,}"]
+    if plan.latency is not None:
+        columns.append("latency")
+        before.append(duration(plan.latency.unpruned))
+        after.append(duration(plan.latency.seconds))
+        screen.show(str(plan.latency))
     if split is not None:
         found = plan.measured[split]
         columns += ["loss", *found.metrics]
@@ -225,7 +232,7 @@ def bench(
     with open_screen(quiet, debug, KEPT) as screen:
         from .bench import METHODS, bench, summary
         from .config import override, read_config
-        from .job import open_study, require_budget, trace_job, write_comparison
+        from .job import latency_table, open_study, require_budget, trace_job, write_comparison
 
         names = None if methods is None else [name.strip() for name in methods.split(",")]
         if names == ["all"]:
@@ -235,7 +242,8 @@ def bench(
         assert job.budget is not None
         numbers = [_seed(text) for text in seeds.split(",")]
         graph = trace_job(job)
-        study = open_study(job, graph, measuring=True, suffix="-bench")
+        table = latency_table(job, graph, screen.say)
+        study = open_study(job, graph, measuring=True, latency=table, suffix="-bench")
         with study, screen.progress() as progress:
             found = bench(
                 study, job.budget, names, evaluations=evaluations, seeds=numbers,

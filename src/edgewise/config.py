@@ -186,6 +186,16 @@ class HealSection:
 
 
 @dataclass(frozen=True, slots=True)
+class LatencySection:
+    """What a latency budget holds for, and the file of the latency table."""
+
+    batch: Count = 1
+    threads: Count | None = None
+    device: str | None = None
+    table: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class OutputSection:
     """Where results go; by default a folder beside the file, named after it."""
 
@@ -209,6 +219,7 @@ class Config:
     engine: EngineOptions = field(default_factory=EngineOptions)
     ray: RaySection | None = None
     heal: HealSection | None = None
+    latency: LatencySection = field(default_factory=LatencySection)
 
     @property
     def directory(self) -> Path:
@@ -219,6 +230,11 @@ class Config:
     def storage(self) -> str:
         """The database URL of the study."""
         return self.study.storage or f"sqlite:///{self.directory / 'study.db'}"
+
+    @property
+    def latency_table(self) -> Path:
+        """The file of the latency table."""
+        return self.latency.table or self.directory / "latency.json"
 
     @property
     def name(self) -> str:
@@ -353,23 +369,24 @@ def parse_model(table: Mapping[str, Any], folder: Path) -> ModelSection:
 
 
 def parse_budget(limits: Iterable[str]) -> Budget:
-    """A budget from texts such as "macs=0.7" (a fraction) or "params=100000" (absolute).
+    """A budget from texts such as "macs=0.7" (a fraction) or "params=20M" (absolute).
 
     Raises:
-        ConfigError: unknown name, or no positive number.
+        ConfigError: unknown name, one that is limited twice, or a limit that cannot be used.
     """
     known = [f.name for f in fields(Budget)]
-    values: dict[str, float] = {}
+    values: dict[str, str] = {}
     for text in limits:
         name, _, number = (part.strip() for part in text.partition("="))
         if name not in known:
             raise ConfigError(
                 f"--budget {text}: no limit is called {name!r}.{nearest(name, known)}"
             )
-        try:
-            values[name] = int(number) if number.isdigit() else float(number)
-        except ValueError as error:
-            raise ConfigError(f"--budget {text}: write {name}=NUMBER, e.g. {name}=0.7.") from error
+        if name in values:
+            raise ConfigError(
+                f"--budget limits {name} twice, to {values[name]} and {number}: keep one of them."
+            )
+        values[name] = number
     try:
         return Budget(**values)
     except EdgewiseError as error:

@@ -21,7 +21,7 @@ def cost(graph: Graph, mask: Mask | None = None) -> Cost:
         mask: what is removed; None = nothing.
 
     Returns:
-        Live units, parameters, MACs and activation bytes of the pruned network, exactly.
+        Live units, parameters, MACs, activation and weight bytes of the pruned network, exactly.
 
     Raises:
         MaskError: the mask belongs to another graph.
@@ -38,21 +38,25 @@ def cost(graph: Graph, mask: Mask | None = None) -> Cost:
 def cost_of(graph: Graph, alive: Liveness) -> Cost:
     """As `cost`, for a liveness that is known already."""
     full = _full(graph)
-    params, macs, activations = full.total
+    params, macs, activations, weights = full.total
     for _, before, after in count_changes(graph, alive):
         params += after.params - before.params
         macs += after.macs - before.macs
         activations += after.activation_bytes - before.activation_bytes
-    params += sum(size for size, readers in full.tied if any(map(alive.runs, readers)))
+        weights += after.weight_bytes - before.weight_bytes
+    for size, itemsize, readers in full.tied:
+        if any(map(alive.runs, readers)):
+            params += size
+            weights += size * itemsize
     macs += sum(size for size, readers in full.constant if any(map(alive.runs, readers)))
-    return Cost(_live_units(graph, alive), params, macs, activations)
+    return Cost(_live_units(graph, alive), params, macs, activations, weights)
 
 
 def count_changes(graph: Graph, alive: Liveness) -> Iterator[tuple[int, Count, Count]]:
     """What each vertex that a mask changes costs in the unpruned network, and then."""
     vertices = _full(graph).vertices
     for index, flow in alive.changed.items():
-        after = _count(graph, index, flow) if alive.runs(index) else _NOTHING
+        after = count(graph, index, flow) if alive.runs(index) else _NOTHING
         yield index, vertices[index], after
 
 
@@ -62,21 +66,22 @@ class Count(NamedTuple):
     params: int
     macs: int
     activation_bytes: int
+    weight_bytes: int
 
 
-_NOTHING = Count(0, 0, 0)
+_NOTHING = Count(0, 0, 0, 0)
 
 
 class _Full(NamedTuple):
     """The unpruned network: each vertex, all of them, and the parameters several vertices read.
 
-    `tied` lists the elements of each such parameter and its readers; it is never cut. `constant`
-    lists the MACs of each computation that only constants enter, and its readers.
+    `tied` lists the elements of each such parameter, the bytes of one, and its readers; it is never
+    cut. `constant` lists the MACs of each computation that only constants enter, and its readers.
     """
 
     vertices: tuple[Count, ...]
     total: Count
-    tied: tuple[tuple[int, tuple[int, ...]], ...]
+    tied: tuple[tuple[int, int, tuple[int, ...]], ...]
     constant: tuple[tuple[int, tuple[int, ...]], ...]
 
 
@@ -89,10 +94,14 @@ def _full(graph: Graph) -> _Full:
 
 def _count_all(graph: Graph) -> _Full:
     flows = [Flow(FULL, (FULL,) * len(edges)) for edges in graph.inputs]
-    vertices = tuple(_count(graph, index, flow) for index, flow in enumerate(flows))
+    vertices = tuple(count(graph, index, flow) for index, flow in enumerate(flows))
     total = Count(*map(sum, zip(*vertices, strict=True)))
-    sizes = {p.name: elements(p.shape) for v in graph.vertices for p in v.params if not p.buffer}
-    tied = ((sizes[name], graph.readers[name]) for name in sizes if len(graph.readers[name]) > 1)
+    known = {p.name: p for v in graph.vertices for p in v.params if not p.buffer}
+    tied = (
+        (elements(p.shape), p.itemsize, graph.readers[name])
+        for name, p in known.items()
+        if len(graph.readers[name]) > 1
+    )
     return _Full(vertices, total, tuple(tied), _constant(graph))
 
 
@@ -104,7 +113,8 @@ def _constant(graph: Graph) -> tuple[tuple[int, tuple[int, ...]], ...]:
     return tuple((macs, tuple(indices)) for (_, macs), indices in readers.items())
 
 
-def _count(graph: Graph, index: int, flow: Flow) -> Count:
+def count(graph: Graph, index: int, flow: Flow) -> Count:
+    """What one vertex costs that gives and takes what a flow says."""
     vertex, out = graph.vertices[index], flow.out
     assert out is not None
     rule = TABLE.rules[vertex.op]
@@ -116,6 +126,7 @@ def _count(graph: Graph, index: int, flow: Flow) -> Count:
         params=sum(sizes.values()),
         macs=rule.macs(vertex, flow.wants, out, graph.input_shapes[index]),
         activation_bytes=0 if shape is None else math.prod(out.shape(shape)) * vertex.itemsize,
+        weight_bytes=sum(sizes[p.name] * p.itemsize for p in own),
     )
 
 

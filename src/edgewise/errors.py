@@ -59,3 +59,7 @@ class VerificationError(EdgewiseError):
 
 class ConfigError(EdgewiseError):
     """A configuration file, or a value in it, cannot be used."""
+
+
+class LatencyError(EdgewiseError):
+    """A latency table is of another machine or model, or cannot be read or measured."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from math import nan
 from typing import Any, Literal
 
 import numpy as np
@@ -25,12 +26,14 @@ class Parameter:
     `follows` says, for every dimension of the parameter, which axis of the vertex's first input
     ("in") or of its output ("out") it is tied to, or None where its size is independent of both:
     the first dimension of a convolution's weight follows ("out", 1), the second ("in", 1).
+    `itemsize` is the bytes of an element.
     """
 
     name: str
     shape: Shape
     follows: tuple[Follow, ...]
     buffer: bool = False
+    itemsize: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +81,28 @@ class Cost:
         params: parameter elements.
         macs: multiply-accumulates of convolutions, linear maps, matrix products and attention.
         activation_bytes: bytes of all the tensors that operators give, views not counted.
+        weight_bytes: bytes of the parameters; buffers, such as a batch norm's statistics, are not
+            counted.
+        seconds: for a whole batch, as a latency table predicts; None where none was asked.
     """
 
     units: int
     params: int
     macs: int
     activation_bytes: int
+    weight_bytes: int = 0
+    seconds: float | None = None
+
+    @property
+    def latency(self) -> float:
+        """`seconds` under the name that a budget has for it; not a number where it is unknown."""
+        return nan if self.seconds is None else self.seconds
 
     def __sub__(self, other: Cost) -> Cost:
-        return Cost(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
+        names = ("units", "params", "macs", "activation_bytes", "weight_bytes")
+        less = {name: getattr(self, name) - getattr(other, name) for name in names}
+        known = self.seconds is not None and other.seconds is not None
+        return Cost(**less, seconds=self.latency - other.latency if known else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,10 +220,7 @@ class Graph:
         """The graph as JSON-ready data (what the fingerprint is computed of)."""
         skip = {"source", "node", "itemsize", "dtype"}
         return {
-            "vertices": [
-                {k: v for k, v in asdict(vertex).items() if k not in skip}
-                for vertex in self.vertices
-            ],
+            "vertices": [_plain(vertex, skip) for vertex in self.vertices],
             "edges": [[e.source, e.target, e.slot] for e in self.edges],
             "units": [
                 [u.name, u.kind, list(u.members), *([s.axis, *s.channels] for s in u.slices)]
@@ -376,6 +389,12 @@ class Graph:
                 f"{name:<{room}}  {unit.kind:<6} {unit.cost.params:>10,} {unit.cost.macs:>14,}"
             )
         return "\n".join(lines)
+
+
+def _plain(vertex: Vertex, skip: set[str]) -> dict[str, Any]:
+    data = {k: v for k, v in asdict(vertex).items() if k not in skip}
+    data["params"] = [{k: v for k, v in p.items() if k not in skip} for p in data["params"]]
+    return data
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

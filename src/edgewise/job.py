@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 
 from .config import Config, UnitsSection
 from .datasets import load_batches
-from .errors import ConfigError, PlanError
+from .errors import ConfigError, LatencyError, PlanError
 from .files import write_atomically
 from .graph import Graph
 from .objective import Objective, Recovery
@@ -27,6 +27,8 @@ from .weights import save
 
 if TYPE_CHECKING:
     from .bench import Row
+    from .latency import LatencyTable
+    from .operator_times import OperatorTimes
     from .study import Study
 
 
@@ -123,11 +125,59 @@ def _check_shape(config: Config, inputs: torch.Tensor) -> None:
         )
 
 
-def open_study(config: Config, graph: Graph, *, measuring: bool = False, suffix: str = "") -> Study:
+def latency_table(
+    config: Config, graph: Graph, say: Callable[[str], None] = lambda _: None
+) -> LatencyTable | None:
+    """The latency table of a job that limits latency: read, or measured and kept.
+
+    Raises:
+        LatencyError: the file's table is of something else.
+    """
+    if config.budget is None or config.budget.latency is None:
+        return None
+    from . import latency
+
+    target, path = config.latency, config.latency_table
+    if not path.exists():
+        say(f"Measuring how long operators take; {path.name} keeps it")
+        make_directory(path.parent)
+        found = latency.measure(
+            graph, batch=target.batch, threads=target.threads, device=target.device
+        )
+        found.save(path)
+        return found
+    threads = target.threads or torch.get_num_threads()
+    try:
+        return latency.LatencyTable.load(path).check(
+            graph, batch=target.batch, threads=threads, device=target.device
+        )
+    except LatencyError as error:
+        raise LatencyError(f"{error} Here: remove {path}, and run again.") from error
+
+
+def _times(config: Config, graph: Graph) -> OperatorTimes | None:
+    """The operator times of a job, wherever they were measured; None if there are none."""
+    from .latency import LatencyTable
+
+    if not config.latency_table.exists():
+        return None
+    table = LatencyTable.load(config.latency_table)
+    return table.times(graph) if table.fingerprint == graph.fingerprint else None
+
+
+def open_study(
+    config: Config,
+    graph: Graph,
+    *,
+    measuring: bool = False,
+    latency: LatencyTable | None = None,
+    suffix: str = "",
+) -> Study:
     """The study of a config, with the evaluations there are.
 
     Args:
         measuring: whether to start the workers that the config asks for.
+        latency: the table that a budget of latency needs.
         suffix: of the study's name, for one beside it.
 
     Raises:
@@ -145,8 +195,10 @@ def open_study(config: Config, graph: Graph, *, measuring: bool = False, suffix:
         executor = Ray(config.ray.address, config.ray.workers, config.ray.threads)
     make_directory(config.directory)
     objective = read_objective(config)
-    name = config.name + suffix
-    return Study(graph, objective, config.storage, name, executor=executor, engine=config.engine)
+    return Study(
+        graph, objective, config.storage, config.name + suffix,
+        executor=executor, engine=config.engine, latency=latency,
+    )  # fmt: skip
 
 
 def make_directory(path: Path) -> None:
@@ -212,4 +264,6 @@ def write_page(config: Config, graph: Graph, study: Study, plan: Plan | None) ->
             f"Study {config.name!r} has no evaluation yet: run `edgewise run {config.path.name}`."
         )
     facts = {"Model": config.model.source, "Data": config.data.source, "Study": config.name}
-    return write(path, graph, records, plan, title=config.name, extra=facts)
+    return write(
+        path, graph, records, plan, title=config.name, extra=facts, times=_times(config, graph)
+    )

@@ -60,10 +60,12 @@ def _random(module: nn.Module) -> bool:
 
 
 def law_cost_is_exact(graph: Graph, mask: Mask) -> None:
-    """Law 3: parameters and MACs are those counted on the pruned module."""
+    """Law 3: parameters, their bytes and MACs are those counted on the pruned module."""
     small, counted = rewritten(graph, mask, {}), cost(graph, mask)
     params = sum(p.numel() for p in small.parameters())
     assert params == counted.params, f"{params} parameters, {counted.params} expected"
+    weights = sum(p.nbytes for p in small.parameters())
+    assert weights == counted.weight_bytes, f"{weights} bytes, {counted.weight_bytes} expected"
     macs = count_macs(small, one_example(graph))
     assert macs == counted.macs, f"{macs} MACs, {counted.macs} expected under {mask}"
 
@@ -100,7 +102,7 @@ def law_less_costs_less(graph: Graph, mask: Mask) -> None:
         more = mask.with_removed(unit)
         if more != mask and liveness(graph, more).connected:
             rest = cost(graph, more)
-            names = ("units", "params", "macs", "activation_bytes")
+            names = ("units", "params", "macs", "activation_bytes", "weight_bytes")
             raised = [n for n in names if getattr(rest, n) > getattr(base, n)]
             assert not raised, f"removing {graph.units[unit].name} raises {raised} after {mask}"
 

@@ -15,8 +15,10 @@ from safetensors.torch import load_file, save_file
 from .errors import PlanError
 from .files import write_atomically
 from .graph import Cost
+from .quantities import duration
 
-SCHEMA = 1
+SCHEMA = 2
+TOLERANCE = 0.05  # by which a measured latency may exceed its limit
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,59 @@ class Measured:
     unpruned_loss: float
     unpruned_metrics: Mapping[str, float]
     interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Clocked:
+    """The latency of the pruned model, measured in turns with the unpruned one.
+
+    Ratios of the two are what is measured, since a busy machine slows both alike; seconds are these
+    ratios times what the unpruned network took when the latency table was measured.
+
+    Args:
+        bits: the mask as text.
+        seconds: of one batch, the median.
+        interval: its quartiles.
+        unpruned: seconds of the unpruned network, as in the table.
+        limit: seconds that the budget allows.
+        predicted: seconds that the table predicted, after its corrections.
+        tries: masks that were chosen and measured, this one included.
+        rounds: how often both models were run.
+        run: median seconds of the unpruned and the pruned model in this run itself.
+        target: machine, device, threads, batch size and dtype.
+    """
+
+    bits: str
+    seconds: float
+    interval: tuple[float, float]
+    unpruned: float
+    limit: float
+    predicted: float
+    tries: int
+    rounds: int
+    run: tuple[float, float]
+    target: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        low, high = map(duration, self.interval)
+        missed = "" if self.met else ": MISSED"
+        rest = {k: v for k, v in self.target.items() if k != "torch"}
+        return (
+            f"Latency of the pruned model: {duration(self.seconds)} (quartiles {low} to {high}), "
+            f"limit {duration(self.limit)}{missed}; "
+            f"{', '.join(f'{name} {value}' for name, value in rest.items())}"
+        )
+
+    @property
+    def met(self) -> bool:
+        """Whether the limit is kept within 5 %."""
+        return self.seconds <= self.limit * (1 + TOLERANCE)
+
+    @property
+    def off(self) -> bool:
+        """Whether the limit is missed, or was not used because too much was predicted."""
+        least = min(self.limit, self.predicted) * (1 - TOLERANCE)
+        return not self.met or self.seconds < least
 
 
 @dataclass(frozen=True)
@@ -53,6 +108,7 @@ class Plan:
         trace: what `ew.load` needs to trace the model again: granularity, unit names and the
             shapes and dtypes of the example inputs.
         provenance: study, seed, counts of evaluations, versions.
+        latency: measured on the real pruned model, if latency was limited.
         tensors: recovered tensors by name, stored beside the JSON as safetensors.
     """
 
@@ -60,7 +116,7 @@ class Plan:
     fingerprint: str
     removed: tuple[str, ...]
     protected: tuple[str, ...]
-    budget: Mapping[str, float]
+    budget: Mapping[str, float | str]
     before: Cost
     after: Cost
     predicted: Mapping[str, float | None]
@@ -69,6 +125,7 @@ class Plan:
     recovery: str
     trace: Mapping[str, Any]
     provenance: Mapping[str, Any]
+    latency: Clocked | None = None
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -130,18 +187,26 @@ class Plan:
 
     @classmethod
     def _from_dict(cls, data: dict[str, Any], folder: Path) -> Plan:
-        values = {f.name: data[f.name] for f in fields(cls) if f.name != "tensors"}
+        later = ("tensors", "latency")
+        values = {f.name: data[f.name] for f in fields(cls) if f.name not in later}
         for name in ("removed", "protected"):
             values[name] = tuple(values[name])
         for name in ("before", "after"):
             values[name] = Cost(**values[name])
         values["measured"] = {k: _measured(v) for k, v in values["measured"].items()}
-        return cls(**values, tensors=_tensors(data.get("tensors"), folder))
+        latency = _clocked(data.get("latency"))
+        return cls(**values, latency=latency, tensors=_tensors(data.get("tensors"), folder))
 
 
 def _measured(data: dict[str, Any]) -> Measured:
     interval = data.get("interval")
     return Measured(**{**data, "interval": tuple(interval) if interval else None})
+
+
+def _clocked(data: dict[str, Any] | None) -> Clocked | None:
+    if data is None:
+        return None
+    return Clocked(**{**data, "interval": tuple(data["interval"]), "run": tuple(data["run"])})
 
 
 def _tensors(entry: Mapping[str, str] | None, folder: Path) -> dict[str, torch.Tensor]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from numbers import Real
 from typing import Literal
 
 from .errors import BudgetError
 from .graph import Cost
+from .quantities import amount, as_limit, limit_text
 
 Status = Literal["ok", "failed", "nan", "out of memory"]
 Split = Literal["search", "trial", "verify", "report"]
@@ -59,32 +59,40 @@ class Budget:
 
     A float up to 1.0 is a fraction of the unpruned network; an int, or a number above 1, is an
     absolute limit. `Budget(macs=0.7)` leaves at most 70 % of the MACs; `Budget(units=46)` at most
-    46 live units.
+    46 live units. Text has a unit: "70%", "20M", "64MB", "8ms".
 
     Args:
         units: live units.
         params: parameter elements.
         macs: multiply-accumulates for one example.
         activation_bytes: bytes of activations for one example.
+        weight_bytes: bytes of the parameters.
+        latency: time for one batch, as a latency table predicts it (see `ew.latency`); a plan is
+            measured.
 
     Raises:
-        BudgetError: no limit is given, or one is not positive.
+        BudgetError: no limit is given, or one is not positive, or has a unit that it cannot have.
+
+    Example:
+        >>> Budget(params="20M", latency="8ms").limits
+        {'params': '20M', 'latency': '8ms'}
     """
 
-    units: float | None = None
-    params: float | None = None
-    macs: float | None = None
-    activation_bytes: float | None = None
+    units: float | str | None = None
+    params: float | str | None = None
+    macs: float | str | None = None
+    activation_bytes: float | str | None = None
+    weight_bytes: float | str | None = None
+    latency: float | str | None = None
 
     def __post_init__(self) -> None:
         if not self.limits:
             raise BudgetError("A budget needs at least one limit, for example Budget(macs=0.7).")
         for name, value in self.limits.items():
-            if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
-                raise BudgetError(f"Budget limit {name} must be a positive number, got {value!r}.")
+            object.__setattr__(self, name, as_limit(name, value))
 
     @property
-    def limits(self) -> dict[str, float]:
+    def limits(self) -> dict[str, float | str]:
         """The limits that are given, by name."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
@@ -92,7 +100,7 @@ class Budget:
     def absolute(self, unpruned: Cost) -> dict[str, float]:
         """The limits as absolute numbers for a network that costs `unpruned`."""
         return {
-            name: value if isinstance(value, int) or value > 1 else value * getattr(unpruned, name)
+            name: amount(name, value, getattr(unpruned, name))
             for name, value in self.limits.items()
         }
 
@@ -111,7 +119,7 @@ class Budget:
         return sum(above[name] / max(limit, 1e-9) for name, limit in limits.items())
 
     def __str__(self) -> str:
-        return ", ".join(f"{name}={value:g}" for name, value in self.limits.items())
+        return ", ".join(f"{name}={limit_text(value)}" for name, value in self.limits.items())
 
 
 @dataclass(frozen=True, slots=True)

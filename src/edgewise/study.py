@@ -19,9 +19,11 @@ from .errors import EdgewiseError, PlanError
 from .evaluate import Outcome
 from .executor import MakeExecutor, Serial
 from .graph import Graph, Mask
+from .latency import LatencyTable, settle
 from .liveness import liveness
 from .objective import TRIAL, Objective
-from .plan import Plan
+from .operator_times import OperatorTimes
+from .plan import Clocked, Plan
 from .provenance import trace_record, weights_digest
 from .records import Budget, Comparison, Evaluation, Split
 from .search import Ask, Questions, Space, fatal_units, search
@@ -49,8 +51,10 @@ class Study:
         executor: makes what measures masks, of the graph, the objective and the engine's options:
             `Serial`, or `ew.Ray(...)` for many processes and machines. The results are the same.
         engine: memory, layout and the like, of every process that measures.
+        latency: a table of operator times on this machine, which a budget of latency needs.
 
     Raises:
+        LatencyError: the table is of another machine, or of another graph.
         ExecutorError: the executor cannot be started.
         StorageError: the stored study belongs to another graph, other weights or another
             objective, or the storage cannot be used.
@@ -70,8 +74,10 @@ class Study:
         *,
         executor: MakeExecutor = Serial,
         engine: EngineOptions | None = None,
+        latency: LatencyTable | None = None,
     ) -> None:
         self.graph, self.objective, self.name = graph, objective, name
+        self.latency = latency and latency.check(graph)
         identity = {
             "graph": graph.fingerprint,
             "weights": weights_digest(graph),
@@ -187,9 +193,10 @@ class Study:
         _check_count("evaluations", evaluations)
         _check_count("seed", seed, 0)
         check_surrogate(surrogate)
-        space = Space(self.graph, budget)
-        space.reachable()
+        space = self.space(budget)
         settings = {"budget": budget.limits, "seed": seed, "surrogate": surrogate}
+        if self.latency is not None and budget.latency is not None:
+            settings["latency"] = self.latency.digest
         run = self.storage.run(settings)
         before = _in_order(self.evaluations[: run.before])
         fit = searching(surrogate, self.graph)
@@ -234,6 +241,8 @@ class Study:
 
         The best quarter of the finalists on the first quarter of the verify split, at least
         three, meet on the whole of it, as in successive halving (Jamieson & Talwalkar 2016).
+        Where latency is limited, the winner's is measured on the real pruned model; if it misses
+        the limit, the latency table is corrected by it and the choice made again, a few times.
 
         Args:
             budget: limits on what remains; by default those of the last run.
@@ -250,15 +259,44 @@ class Study:
         _check_count("finalists", finalists)
         run = self._last_run()
         budget = budget or Budget(**run["budget"])
-        space = Space(self.graph, budget)
-        space.reachable()
-        known = self._known("search")
-        space = space.protecting(fatal_units(space, known))
-        chosen = shortlist(space, run["surrogate"], list(known.values()), finalists, run["seed"])
         last = len(self.objective.splits.keys() - {"trial"})
-        told = Teller(progress, space, len(chosen.masks) + last)
-        winner = self.verified(chosen.masks, told)
-        return self._make_plan(space, run, chosen, winner, told)
+        told: Teller | None = None
+
+        def choose(times: OperatorTimes | None) -> tuple[Mask, tuple[Space, Finalists, Mask]]:
+            nonlocal told
+            space = self.space(budget, times)
+            known = self._known("search")
+            space = space.protecting(fatal_units(space, known))
+            chosen = shortlist(
+                space, run["surrogate"], list(known.values()), finalists, run["seed"]
+            )
+            told = told or Teller(progress, space, last)
+            told.total += len(chosen.masks)
+            winner = self.verified(chosen.masks, told)
+            return winner, (space, chosen, winner)
+
+        if self.latency is None or budget.latency is None:
+            found, clocked = choose(None)[1], None
+        else:
+            found, clocked = settle(self.latency, self.graph, budget.latency, choose)
+        assert told is not None
+        return self._make_plan(run, *found, told, clocked)
+
+    def space(self, budget: Budget, times: OperatorTimes | None = None) -> Space:
+        """The masks within a budget, of which there are some.
+
+        Args:
+            budget: limits on what remains.
+            times: of the operators; by default those of the study's latency table.
+
+        Raises:
+            BudgetError: none was found; or latency is limited, and the study has no table.
+        """
+        if times is None and self.latency is not None and budget.latency is not None:
+            times = self.latency.times(self.graph)
+        space = Space(self.graph, budget, times=times)
+        space.reachable()
+        return space
 
     def _check_calibration(self, loss: float) -> None:
         """Warn if statistics of the calibration data harm a network that lacks nothing."""
@@ -360,14 +398,17 @@ class Study:
         return sorted(losses, key=lambda mask: losses[mask])
 
     def _make_plan(
-        self, space: Space, run: Mapping[str, Any], chosen: Finalists, winner: Mask, told: Teller
-    ) -> Plan:
+        self, run: Mapping[str, Any], space: Space, chosen: Finalists, winner: Mask, told: Teller,
+        clocked: Clocked | None,
+    ) -> Plan:  # fmt: skip
         told.phase = "reporting"
         splits = [split for split in self.objective.splits if split != "trial"]
         results = {split: self._measure(winner, split, told) for split in splits}
         last = results[list(results)[-1]][0]
         after = space.cost(winner)
         assert after is not None
+        if clocked is not None:
+            after = replace(after, seconds=clocked.seconds)
         mean, std = chosen.expected.get(winner, (None, None))
         units = self.graph.units
         return Plan(
@@ -395,6 +436,7 @@ class Study:
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },
+            latency=clocked,
             tensors=last.tensors,
         )
 

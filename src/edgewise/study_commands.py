@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .quantities import limit_text
 from .shell import Debug, open_screen
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def show(
         study = _find(storage, name)
         records = study.evaluations()
         runs = [
-            [", ".join(f"{k}={v:g}" for k, v in s["budget"].items()), str(s["surrogate"]),
+            [", ".join(f"{k}={limit_text(v)}" for k, v in s["budget"].items()), str(s["surrogate"]),
              str(s["seed"]), str(run.before)]
             for run in study.runs() for s in [run.settings]
         ]  # fmt: skip

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NewType, Union, get_args, get_origin, get_type_hints
 
 from .errors import EdgewiseError
@@ -96,7 +96,9 @@ def _cast(hint: Any, value: Any, folder: Path) -> Any:
 
 def plain(hint: Any) -> Any:
     """`X` of `X | None`: TOML has no null."""
-    return get_args(hint)[0] if get_origin(hint) in (Union, UnionType) else hint
+    if get_origin(hint) not in (Union, UnionType):
+        return hint
+    return Union[tuple(kind for kind in get_args(hint) if kind is not NoneType)]  # noqa: UP007
 
 
 def shown(value: Any) -> str:
@@ -134,6 +136,7 @@ _EXPECTED: dict[Any, tuple[tuple[type, ...], str]] = {
     bool: ((bool,), "true or false"),
     int: ((int,), "a whole number"),
     float: ((int, float), "a number"),
+    float | str: ((int, float, str), 'a number or text such as "20M"'),
     Mapping[str, Any]: ((dict,), "a table"),
 }
 _TEXTS: dict[Any, Callable[[Any, Path], Any]] = {

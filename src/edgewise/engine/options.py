@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from ..errors import EdgewiseError
-
-_UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6}
-_UNITS |= {"GB": 10**9}
+from ..quantities import parse_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +50,3 @@ class EngineOptions:
     def limit(self) -> int:
         """`memory` in bytes."""
         return parse_bytes(self.memory)
-
-
-def parse_bytes(size: int | str) -> int:
-    """Bytes of a size such as 1000, "64MiB" or "2 GB".
-
-    Raises:
-        EdgewiseError: it is no size.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([A-Za-z]*)\s*", str(size))
-    if isinstance(size, bool) or not match or match[2].upper() not in _UNITS:
-        raise EdgewiseError(f'A size is bytes or text such as "512MiB" or "2GiB", got {size!r}.')
-    return int(float(match[1]) * _UNITS[match[2].upper()])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ..cost import cost_of
 from ..errors import MaskError, PlanError
 from ..graph import Cost, Graph, Mask
 from ..liveness import Liveness, liveness
+from ..operator_times import OperatorTimes
 from ..plan import Measured, Plan
 from ..records import Budget, Evaluation
 
@@ -37,12 +38,15 @@ class Facts:
         evaluations: what was measured, in order.
         plan: what was chosen, None if nothing is yet.
         outcome: healing and latency.
+        times: of the operators, where the plan's budget limits latency; without them the limit is
+            left out where masks are judged.
     """
 
     graph: Graph
     evaluations: Sequence[Evaluation]
     plan: Plan | None
     outcome: Outcome
+    times: OperatorTimes | None = None
 
     def check(self) -> Facts:
         """These facts, if the records belong together.
@@ -139,13 +143,35 @@ class Facts:
         return steps
 
     def _allowed(self, bits: str) -> bool:
-        if self.budget is None:
+        budget = self._countable
+        if budget is None:
             return "1" in bits
-        if bits.count("1") == 1 and "units" not in self.budget.limits:
+        if bits.count("1") == 1 and not {"units", "latency"} & budget.limits.keys():
             alone = self.graph.units[bits.index("1")].cost
-            return self.budget.allows(self.before - alone, self.before)
+            return budget.allows(self.before - alone, self.before)
         rest = liveness(self.graph, self.graph.mask(bits=bits))
-        return rest.connected and self.budget.allows(cost_of(self.graph, rest), self.before)
+        if not rest.connected:
+            return False
+        left = cost_of(self.graph, rest)
+        if self.times is not None:
+            left = replace(left, seconds=self.times.seconds(rest))
+        return budget.allows(left, self.before)
+
+    @cached_property
+    def _countable(self) -> Budget | None:
+        """The budget, without a latency that cannot be predicted here."""
+        limits = self.budget.limits if self.budget else {}
+        if self.times is None:
+            limits.pop("latency", None)
+        return Budget(**limits) if limits else None
+
+    @property
+    def latency_ms(self) -> tuple[float, float] | None:
+        """Milliseconds for a batch before and after pruning, as far as they were measured."""
+        found = self.plan.latency if self.plan else None
+        if self.outcome.latency_ms or found is None:
+            return self.outcome.latency_ms
+        return 1000 * found.unpruned, 1000 * found.seconds
 
     @property
     def protected(self) -> frozenset[str]:

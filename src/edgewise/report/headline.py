@@ -19,6 +19,7 @@ COSTS = (
     ("params", "Parameters", figures.count),
     ("macs", "MACs", figures.count),
     ("activation_bytes", "Activations", figures.size),
+    ("weight_bytes", "Weights", figures.size),
 )
 
 
@@ -92,8 +93,8 @@ def _tiles(facts: Facts) -> Markup | None:
             f"{figures.count(plan.after.params)} left",
         ),
     ]
-    if facts.outcome.latency_ms:
-        before, after = facts.outcome.latency_ms
+    if facts.latency_ms:
+        before, after = facts.latency_ms
         tiles.append(("Latency", figures.change(before, after), f"{after:.3g} ms left"))
     split = next((s for s in SPLITS if s in plan.measured), None)
     measured = facts.outcome.healed or (plan.measured[split] if split else None)
@@ -120,11 +121,11 @@ def _costs(facts: Facts) -> Markup:
         _compared(label, getattr(before, name), getattr(plan.after, name), show)
         for name, label, show in COSTS
     ]
-    if facts.outcome.latency_ms:
-        a, b = facts.outcome.latency_ms
+    if facts.latency_ms:
+        a, b = facts.latency_ms
         rows.append(("Latency, ms", f"{a:.3g}", f"{b:.3g}", figures.change(a, b)))
     head = ("For one example", "Unpruned", "Pruned", "Change")
-    return _table("Cost", head, rows)
+    return _table("Cost", head, rows, f"{plan.latency}." if plan.latency else None)
 
 
 def _compared(label: str, before: int, after: int, show: Callable[[float], str]) -> tuple[str, ...]:

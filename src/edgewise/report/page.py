@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import EdgewiseError
 from ..files import write_atomically
 from ..graph import Graph
+from ..operator_times import OperatorTimes
 from ..plan import Plan
 from ..records import Evaluation
 from .evaluations import course, predictions
@@ -31,6 +32,7 @@ def render(
     title: str,
     outcome: Outcome | None = None,
     extra: Mapping[str, str] | None = None,
+    times: OperatorTimes | None = None,
 ) -> str:
     """One self-contained HTML page about a study and what it chose.
 
@@ -41,6 +43,7 @@ def render(
         title: the model's name.
         outcome: loss and metrics after healing, latency.
         extra: label → text for "How to reproduce": the command, the configuration, versions.
+        times: of the operators, to tell which masks are within a budget of latency.
 
     Returns:
         HTML that needs no other file and no network. The same records give the same text.
@@ -52,7 +55,7 @@ def render(
     Example:
         >>> html = render(graph, study.evaluations, plan, title="ResNet-56")  # doctest: +SKIP
     """
-    facts = Facts(graph, evaluations, plan, outcome or Outcome()).check()
+    facts = Facts(graph, evaluations, plan, outcome or Outcome(), times).check()
     main = tag(
         "main",
         headline(facts, title),
@@ -75,6 +78,7 @@ def write(
     title: str,
     outcome: Outcome | None = None,
     extra: Mapping[str, str] | None = None,
+    times: OperatorTimes | None = None,
 ) -> Path:
     """Write the page of `render` to PATH: the whole of it or nothing.
 
@@ -86,7 +90,7 @@ def write(
         PlanError, MaskError: as `render`.
     """
     path = Path(path)
-    text = render(graph, evaluations, plan, title=title, outcome=outcome, extra=extra)
+    text = render(graph, evaluations, plan, title=title, outcome=outcome, extra=extra, times=times)
     try:
         write_atomically(path, lambda to: to.write_text(text, encoding="utf-8", newline="\n"))
     except OSError as error:

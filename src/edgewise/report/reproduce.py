@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
+from ..quantities import limit_text
 from ..version import __version__
 from . import figures
 from .facts import Facts
@@ -36,7 +37,10 @@ def _entries(facts: Facts) -> Iterator[tuple[str, str]]:
     yield "Fingerprint", graph.fingerprint
     if plan is None:
         return
-    yield "Budget", ", ".join(f"{k} = {v:g}" for k, v in plan.budget.items()) or figures.DASH
+    yield (
+        "Budget",
+        ", ".join(f"{k} = {limit_text(v)}" for k, v in plan.budget.items()) or figures.DASH,
+    )
     yield "Surrogate", plan.surrogate
     yield "Recovery", plan.recovery
     loss, deviation = plan.predicted.get("loss"), plan.predicted.get("deviation")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ from numpy.typing import NDArray
 
 from ..cost import cost, count_changes
 from ..graph import Cost, Graph, Mask
-from ..liveness import liveness
+from ..liveness import Liveness, liveness
+from ..operator_times import OperatorTimes
 
 Array = NDArray[np.float64]
 Logs = dict[tuple[int, str], float]  # by vertex and quantity
-QUANTITIES = ("params", "macs", "activation_bytes")
+QUANTITIES = ("params", "macs", "activation_bytes", "weight_bytes")
 _LEAST = 1e-9  # of an operator remains where nothing does, so that there is a logarithm
 
 
@@ -28,58 +30,67 @@ class CostEstimate:
 
     Args:
         graph: the traced graph; one liveness is computed for each of its units.
+        times: of its operators, if latency is to be estimated too.
     """
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, times: OperatorTimes | None = None) -> None:
+        self.graph, self.times = graph, times
+        self.quantities = QUANTITIES if times is None else (*QUANTITIES, "latency")
         rows: dict[tuple[int, str], dict[int, float]] = defaultdict(dict)
-        sizes: dict[tuple[int, str], int] = {}
-        for unit, cut, before in _single(graph, sizes):
+        sizes: dict[tuple[int, str], float] = {}
+        for unit, cut, before in self._single(sizes):
             for key in cut.keys() | before.keys():
                 rows[key][unit] = cut.get(key, 0.0) - before.get(key, 0.0)
         self.logs = np.zeros((len(rows), len(graph.units)))
-        self.parts = np.zeros((len(rows), len(QUANTITIES)))
+        self.parts = np.zeros((len(rows), len(self.quantities)))
         for row, (key, factors) in enumerate(rows.items()):
             self.logs[row, list(factors)] = list(factors.values())
-            self.parts[row, QUANTITIES.index(key[1])] = sizes[key]
-        self.rest = _amounts(cost(graph)) - self.parts.sum(0)
+            self.parts[row, self.quantities.index(key[1])] = sizes[key]
+        whole = cost(graph)
+        if times is not None:
+            whole = replace(whole, seconds=times.seconds(liveness(graph, graph.empty)))
+        self.rest = self._amounts(whole) - self.parts.sum(0)
 
     def __call__(self, masks: Sequence[Mask]) -> Array:
-        """[n, 3]: parameters, MACs and activation bytes."""
+        """[n, quantities]: parameters, MACs, activation and weight bytes, and seconds."""
         factors = np.exp(self.graph.matrix(masks) @ self.logs.T)
         return np.asarray(self.rest + factors @ self.parts)
 
     def near(self, mask: Mask, known: Cost) -> Array:
-        """[3]: factors that make the estimate of a mask its known cost."""
-        return np.asarray(_amounts(known) / np.maximum(self([mask])[0], 1.0))
+        """[quantities]: factors that make the estimate of a mask its known cost."""
+        least = [_LEAST if name == "latency" else 1.0 for name in self.quantities]
+        return np.asarray(self._amounts(known) / np.maximum(self([mask])[0], least))
 
+    def _amounts(self, known: Cost) -> Array:
+        return np.array([getattr(known, name) for name in self.quantities], float)
 
-def _amounts(known: Cost) -> Array:
-    return np.array([getattr(known, name) for name in QUANTITIES], float)
+    def _single(self, sizes: Any) -> Iterator[tuple[int, Logs, Logs]]:
+        """Each unit, the logarithms without it and what must go before it, and without these."""
+        graph = self.graph
+        alone = [(unit,) for unit in range(len(graph.units)) if unit not in graph.group_of]
+        for group in (*alone, *graph.nested):
+            mask, before = graph.empty, Logs()
+            for unit in group:
+                mask = mask.with_removed(unit)
+                cut = self._logs(mask, sizes)
+                yield unit, cut, before
+                before = cut
 
-
-def _single(graph: Graph, sizes: Any) -> Iterator[tuple[int, Logs, Logs]]:
-    """Each unit, the logarithms without it and all that must go before it, and without these."""
-    alone = [(unit,) for unit in range(len(graph.units)) if unit not in graph.group_of]
-    for group in (*alone, *graph.nested):
-        mask, before = graph.empty, Logs()
-        for unit in group:
-            mask = mask.with_removed(unit)
-            cut = _logs(graph, mask, sizes)
-            yield unit, cut, before
-            before = cut
-
-
-def _logs(graph: Graph, mask: Mask, sizes: Any) -> Logs:
-    """The logarithm of what is left of the costs that a mask changes; full ones go to `sizes`."""
-    alive = liveness(graph, mask)
-    if not alive.connected:
-        return {}
-    found: Logs = {}
-    for index, before, after in count_changes(graph, alive):
-        for name in QUANTITIES:
-            full, left = getattr(before, name), getattr(after, name)
+    def _logs(self, mask: Mask, sizes: Any) -> Logs:
+        """The logarithm of what is left of each cost that a mask changes; full ones to `sizes`."""
+        alive = liveness(self.graph, mask)
+        if not alive.connected:
+            return {}
+        found: Logs = {}
+        for index, name, full, left in self._changes(alive):
             if full and left != full:
                 sizes[index, name] = full
                 found[index, name] = float(np.log(max(left / full, _LEAST)))
-    return found
+        return found
+
+    def _changes(self, alive: Liveness) -> Iterator[tuple[int, str, float, float]]:
+        for index, before, after in count_changes(self.graph, alive):
+            for name in QUANTITIES:
+                yield index, name, getattr(before, name), getattr(after, name)
+        for index, full, left in self.times.changes(alive) if self.times else ():
+            yield index, "latency", full, left

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from ..cost import cost_of
 from ..errors import BudgetError
 from ..graph import Cost, Graph, Mask
 from ..liveness import liveness
+from ..operator_times import OperatorTimes
+from ..quantities import shown
 from ..records import Budget
 from .estimate import QUANTITIES, CostEstimate
 
@@ -25,10 +28,25 @@ class Space:
         graph: the traced graph.
         budget: limits on what remains.
         protected: indices of units that must stay.
+        times: of the operators; a budget of latency needs them.
+
+    Raises:
+        BudgetError: latency is limited, and there are no times.
     """
 
-    def __init__(self, graph: Graph, budget: Budget, protected: Iterable[int] = ()) -> None:
-        self.graph, self.budget = graph, budget
+    def __init__(
+        self,
+        graph: Graph,
+        budget: Budget,
+        protected: Iterable[int] = (),
+        times: OperatorTimes | None = None,
+    ) -> None:
+        if times is None and budget.latency is not None:
+            raise BudgetError(
+                "A latency budget needs a table of how long operators take on the target: "
+                "table = ew.latency.measure(graph), then ew.Study(graph, ..., latency=table)."
+            )
+        self.graph, self.budget, self.times = graph, budget, times
         self.protected = frozenset(protected)
         self.free = tuple(i for i in range(len(graph.units)) if i not in self.protected)
         self._left: dict[Mask, tuple[Cost | None, int]] = {}
@@ -37,12 +55,12 @@ class Space:
         assert unpruned is not None
         self.unpruned = unpruned
         self.limits = budget.absolute(unpruned)
-        self._savings = [self._used(unit.cost) for unit in graph.units]
+        self._saved: list[float] = []
 
     def protecting(self, units: Iterable[int]) -> Space:
         """The same space with further protected units."""
-        space = Space(self.graph, self.budget, self.protected.union(units))
-        space._left, space._estimate = self._left, self._estimate
+        space = Space(self.graph, self.budget, self.protected.union(units), self.times)
+        space._left, space._estimate, space._saved = self._left, self._estimate, self._saved
         return space
 
     def cost(self, mask: Mask) -> Cost | None:
@@ -57,6 +75,8 @@ class Space:
         if mask not in self._left:
             alive = liveness(self.graph, mask)
             cost = cost_of(self.graph, alive) if alive.connected else None
+            if cost is not None and self.times is not None:
+                cost = replace(cost, seconds=self.times.seconds(alive))
             self._left[mask] = cost, hash(alive.signature)
         return self._left[mask]
 
@@ -88,19 +108,20 @@ class Space:
 
         Only graphs with widths are judged: their masks are many, and their costs almost multiply.
         """
-        columns = [QUANTITIES.index(name) for name in self.limits if name in QUANTITIES]
+        names = [name for name in self.limits if name in (*QUANTITIES, "latency")]
         cost = self.cost(near)
-        if not columns or not self.graph.nested or cost is None or not len(masks):
+        if not names or not self.graph.nested or cost is None or not len(masks):
             return np.ones(len(masks), bool)
         expected = self.estimate(masks) * self.estimate.near(near, cost)
-        limits = [self.limits[QUANTITIES[column]] for column in columns]
+        columns = [self.estimate.quantities.index(name) for name in names]
+        limits = [self.limits[name] for name in names]
         return np.asarray((expected[:, columns] <= np.array(limits) * (1 + ROUNDING)).all(1))
 
     @property
     def estimate(self) -> CostEstimate:
         """What many masks cost, nearly."""
         if not self._estimate:
-            self._estimate.append(CostEstimate(self.graph))
+            self._estimate.append(CostEstimate(self.graph, self.times))
         return self._estimate[0]
 
     def _used(self, cost: Cost) -> float:
@@ -128,7 +149,17 @@ class Space:
 
     def saving(self, unit: int) -> float:
         """What removing a unit alone saves, relative to the limits."""
-        return self._savings[unit]
+        if not self._saved:
+            self._saved.extend(map(self._alone, range(len(self.graph.units))))
+        return self._saved[unit]
+
+    def _alone(self, unit: int) -> float:
+        saved = self.graph.units[unit].cost
+        if self.times is not None:
+            rest = self.cost(self.graph.mask([unit]))
+            seconds = self.unpruned.latency - rest.latency if rest else 0.0
+            saved = replace(saved, seconds=seconds)
+        return self._used(saved)
 
     def price(self, unit: int, harm: float) -> float:
         """A harm relative to what removing a unit alone saves."""
@@ -233,9 +264,12 @@ class Space:
 
     def _impossible(self, mask: Mask) -> BudgetError:
         cost = self.cost(mask)
+        assert cost is not None
+        missed = [n for n, limit in self.limits.items() if getattr(cost, n) > limit + 1e-9]
         reached = ", ".join(
-            f"{name} {(left := getattr(cost, name)):,} ({left / getattr(self.unpruned, name):.1%})"
-            for name in self.limits
+            f"{name} {shown(name, left := getattr(cost, name))} "
+            f"({left / getattr(self.unpruned, name):.1%})"
+            for name in missed or self.limits
         )
         kept = f" with {len(self.protected)} units protected" if self.protected else ""
         return BudgetError(
