@@ -24,7 +24,6 @@ from .fold import plain
 MOST = 4608  # inputs of a fitted weight, such as 512 channels x 3 x 3: their square is in memory
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _PRECISE = (torch.float32, torch.float64)
-_IDENTITIES = ("identity",)
 
 
 @dataclass(frozen=True)
@@ -123,16 +122,19 @@ class Goals:
     def find(self) -> list[Goal]:
         """All of them, in the order of the program; only the last of a sum's layers fits it."""
         found = [goal for node in self.nodes if (goal := self._goal(node)) is not None]
-        order = {goal.end: goal for goal in found if goal.others}
-        last = [goal if order.get(goal.end, goal) is goal else self._alone(goal) for goal in found]
-        return [goal for goal in last if goal is not None and self._behind(goal)]
+        last = {goal.end: goal for goal in found}
+        own = [goal if last[goal.end] is goal else self._alone(goal) for goal in found]
+        return [goal for goal in own if self._behind(goal)]
 
     def _goal(self, node: fx.Node) -> Goal | None:
         index = self.lowered.vertices.get(node.name)
         if index is None or node.op != "call_module" or self.calls[node.target] > 1:
             return None
-        if not fits(self.lowered.attributes[str(node.target)]) or self.graph.vertices[index].shared:
+        vertex = self.graph.vertices[index]
+        if not fits(self.lowered.attributes[str(node.target)]) or vertex.shared:
             return None
+        if vertex.shape is None or vertex.batched != (0,):
+            return None  # there would be no telling examples apart
         state, axis = self.alive.states[index], _axis(self.graph, index)
         norm = self.norms.get(node)
         if norm is not None and self.calls[norm.target] > 1:
@@ -153,7 +155,7 @@ class Goals:
             alone = target in self.alive.forwarded and op == "add" and self._plus(target)
             if alone or (target in self.alive.bypassed and not rectified):
                 goal = replace(goal, vertex=target)
-            elif op in _IDENTITIES and target not in self.alive.forwarded and node is not None:
+            elif op == "identity" and target not in self.alive.forwarded and node is not None:
                 alias += [] if summed or rectified else [node]
             elif op == "relu":
                 rectified = True  # a rectified value is rectified again at no loss

@@ -24,7 +24,7 @@ from .pieces import batch_size
 
 Inputs = tuple[Any, ...]
 Aim = tuple[int, int]  # a vertex, and the axis of its channels
-ROWS = 16384  # of a fit; more places of an image say little that is new
+ROWS = 8192  # of a fit; more places of an image say little that is new
 RIDGES = (1e-2, 1e-1, 1.0)
 SMALL = 1e-6  # a norm that scales a channel by less hides what its layer does
 
@@ -152,7 +152,7 @@ class Sums:
     def solve(self, ridge: float) -> torch.Tensor:
         """D [channels, inputs]."""
         diagonal = self.uu.diagonal().mean()
-        if not diagonal > 0 or not math.isfinite(ridge):
+        if not 0 < diagonal < math.inf or ridge == math.inf:
             return torch.zeros_like(self.ru)
         identity = torch.eye(len(self.uu), dtype=self.uu.dtype, device=self.uu.device)
         factor = torch.linalg.cholesky(self.uu + ridge * diagonal * identity)
