@@ -138,6 +138,18 @@ def test_a_norm_behind_a_fitted_layer_keeps_its_variance_and_takes_the_bias() ->
     assert len(means - {v.replace("var", "mean") for v in variances}) == len(fits)
 
 
+def test_the_mean_of_what_a_norm_gives_is_that_of_the_unpruned_network() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 5), nn.BatchNorm1d(5)).eval()
+    nn.init.normal_(model[3].running_mean)
+    x = torch.randn(100, 6) + 1
+    graph = ew.trace(model, (x,), granularity=("hidden",))
+    mask = graph.mask(range(4))
+    small = ew.prune(graph, mask, tensors=recovered(graph, mask, [x]).tensors)
+    with torch.no_grad():
+        torch.testing.assert_close(small(x).mean(0), model(x).mean(0))
+
+
 @pytest.mark.parametrize(
     "layer",
     [
