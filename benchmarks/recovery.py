@@ -74,7 +74,7 @@ def rows(
 
 
 def resnet(options: argparse.Namespace) -> Iterable[dict]:
-    task = widths.resnet(options)
+    task = widths.resnet(argparse.Namespace(data=options.data, recovery="batchnorm"))
     calibration = [images for images, _ in task.calibration(0)]
     search, report = task.batches("test", 0, 1000, 500), task.batches("test", 3000, 10000, 500)
     graph = task.graph(0, ("hidden",))
