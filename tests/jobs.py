@@ -44,7 +44,7 @@ def make(loss=losses, recovery="batchnorm", metric=accuracy, kinds=("edge", "lay
         [(x[:16], y[:16]), (x[16:32], y[16:32])],
         loss=loss,
         metrics={"accuracy": metric},
-        recovery=ew.Recovery(recovery, [x[:32]] if recovery == "batchnorm" else None),
+        recovery=ew.Recovery(recovery, None if recovery == "none" else [x[:32]]),
         **(splits | options),
     )
     return graph, objective

@@ -22,6 +22,7 @@ from edgewise.tables import Rows
 MODEL = '[model]\nsource = "net.py:make"\n'
 DATA = '[data]\nsource = "data.parquet"\n'
 BATCHNORM = '[objective]\nrecovery = "batchnorm"\n'
+LINEAR = '[objective]\nrecovery = "linear"\n'
 
 
 def read(folder: Path, text: str) -> Config:
@@ -154,9 +155,13 @@ def test_other_databases_stay_as_they_are(tmp_path: Path) -> None:
         ),
         (
             MODEL + DATA + '[objective]\nrecovery = "bn"\n',
-            ["recovery must be one of none, batchnorm"],
+            ["recovery must be one of none, batchnorm, linear"],
         ),
         (MODEL + DATA + BATCHNORM, ["needs a section [calibration]"]),
+        (
+            MODEL + DATA + LINEAR + '[calibration]\nsource = "train.parquet"\nrows = "5:25"\n',
+            ['rows "5:25" are 20 examples', "give at least 32"],
+        ),
         (MODEL + DATA + BATCHNORM + "[calibration]\n", ["[calibration] needs the key rows"]),
         (MODEL + DATA + '[calibration]\nrows = "3000:"\n', ["[calibration] has no effect"]),
         (

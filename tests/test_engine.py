@@ -44,7 +44,8 @@ def some_masks(graph: ew.Graph, seed: int, count: int = 6) -> list[ew.Mask]:
 def outputs_of(graph, args, masks, recovery="none", options=WHOLE) -> dict:
     """What every mask gives on the example, and its recovered tensors.
 
-    Statistics are those of sixteen examples, since those of two divide by what is rounding only.
+    Statistics are those of sixteen examples, since those of two divide by what is rounding only;
+    weights are fitted to 32.
     """
     outputs = []
     noise = torch.Generator().manual_seed(0)
@@ -58,7 +59,8 @@ def outputs_of(graph, args, masks, recovery="none", options=WHOLE) -> dict:
         outputs.append(out)
         return torch.zeros(())
 
-    calibration = [(args, None), *((tuple(map(another, args)), None) for _ in range(7))]
+    more = 15 if recovery == "linear" else 7
+    calibration = [(args, None), *((tuple(map(another, args)), None) for _ in range(more))]
     kind = ew.Recovery(recovery, calibration if recovery != "none" else None)
     engine = Engine(graph, ew.Objective([(args, torch.zeros(2))], loss, recovery=kind), options)
     found = list(engine.evaluate(masks, tensors=True))
@@ -82,7 +84,7 @@ def has_constant_channel(tensors: dict) -> bool:
     return any(bool((v == 0).any()) for v in variances)
 
 
-@pytest.mark.parametrize("recovery", ["none", "batchnorm"])
+@pytest.mark.parametrize("recovery", ["none", "batchnorm", "linear"])
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("name", ZOO)
 @given(seed=st.integers(0, 10**6))
@@ -104,7 +106,7 @@ def test_programs_give_what_masked_models_give(name, dtype, recovery, seed) -> N
             assert apart(full(*args), out) <= TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("recovery", ["none", "batchnorm"])
+@pytest.mark.parametrize("recovery", ["none", "batchnorm", "linear"])
 @pytest.mark.parametrize("name", ["residual", "dense", "in_place", "several"])
 @given(seed=st.integers(0, 10**6), memory=st.sampled_from(["0", "1KiB", "8KiB", "40KiB"]))
 def test_a_limit_of_memory_changes_no_bit(name, recovery, seed, memory) -> None:
@@ -141,13 +143,14 @@ def test_nothing_is_kept_after_the_last_mask() -> None:
         assert run.memory.held == 0
 
 
-def test_results_do_not_depend_on_the_other_masks() -> None:
+@pytest.mark.parametrize("recovery", ["batchnorm", "linear"])
+def test_results_do_not_depend_on_the_other_masks(recovery: str) -> None:
     graph, args = traced("residual")
     masks = [graph.mask([u]) for u in range(len(graph.units))]
-    together = outputs_of(graph, args, masks, "batchnorm")
+    together = outputs_of(graph, args, masks, recovery)
     alone = {}
     for mask in masks:
-        alone |= outputs_of(graph, args, [mask], "batchnorm")
+        alone |= outputs_of(graph, args, [mask], recovery)
     assert same(together, alone)
 
 

@@ -36,7 +36,9 @@ def test_losses_of_every_example_are_kept() -> None:
         (lambda: ew.Objective([X], loss=F.cross_entropy), r"must give \(inputs, targets\) pairs"),
         (lambda: ew.Recovery("batchnorm"), "needs calibration data"),
         (lambda: ew.Recovery("batchnorm", []), "calibration loader is empty"),
-        (lambda: ew.Recovery("linear"), "Recovery is"),
+        (lambda: ew.Recovery("linear"), "needs calibration data"),
+        (lambda: ew.Recovery("linear", [X]), "have 6 examples. Give it at least 32"),
+        (lambda: ew.Recovery("quadratic"), "Recovery is one of"),
     ],
 )
 def test_bad_objectives_are_refused(make, message: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_type_hints
 
 from .engine import EngineOptions
 from .errors import ConfigError, EdgewiseError
+from .objective import FEWEST, RecoveryKind
 from .records import Budget
 from .tables import (
     LIBRARIES,
@@ -99,7 +100,7 @@ class ObjectiveSection:
 
     loss: Function = field(default=Function("cross_entropy"))
     metrics: tuple[Function, ...] = field(default=(Function("accuracy"),))
-    recovery: Literal["none", "batchnorm"] = "none"
+    recovery: RecoveryKind = "none"
 
     def __post_init__(self) -> None:
         _check_name("loss", self.loss, LOSSES)
@@ -312,7 +313,15 @@ def _check_calibration(config: Config) -> None:
     if not rows:
         return
     if not wanted:
-        raise ValueError('[calibration] has no effect unless [objective] recovery = "batchnorm"')
+        raise ValueError(
+            '[calibration] has no effect unless [objective] recovery = "batchnorm" or "linear"'
+        )
+    count = None if rows.stop is None else rows.stop - rows.start
+    if config.objective.recovery == "linear" and count is not None and count < FEWEST:
+        raise ValueError(
+            f'[calibration] rows "{rows}" are {count} examples, to which recovery "linear" fits '
+            f"weights; give at least {FEWEST}, better 500 to 2 000"
+        )
     if config.calibration_data.source != config.data.source:
         return
     for name, split in config.data.splits.items():

@@ -19,6 +19,7 @@ import torch
 from .engine import EngineOptions
 from .engine.order import visiting_order
 from .engine.pieces import choose, join, on_processor
+from .engine.refit import Targets
 from .engine.run import Run
 from .engine.stack import Stack, fastest
 from .engine.steps import Compiler, Program
@@ -67,11 +68,14 @@ class Engine:
         self._check_inputs()
         search = [inputs for inputs, _ in objective.splits["search"]]
         self.pieces = choose(graph, self.options, search)
-        recovers = objective.recovery.kind == "batchnorm"
-        self.compiler = Compiler(graph, recovers)
+        recovers = objective.recovery.kind != "none"
         self.stack = self.options.stack or (1 if on_processor(graph, search) else None)
         whole = [join(objective.recovery.batches)] if recovers else []
         self.calibration = [self.pieces.laid_out(part) for _, part in self.pieces.of(whole)]
+        fits = objective.recovery.kind == "linear"
+        self.compiler = Compiler(
+            graph, recovers, Targets(graph, self.calibration) if fits else None
+        )
 
     def _check_inputs(self) -> None:
         """Raise ObjectiveError unless the data give as many inputs as the traced model takes."""

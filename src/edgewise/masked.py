@@ -66,14 +66,17 @@ def _load(network: nn.Module, graph: Graph, alive: Liveness, tensors: Tensors) -
     state = network.state_dict()
     for name, tensor in tensors.items():
         parameter, index = known[name]
-        at = alive.states[index]
-        follow = parameter.follows[0] if parameter.follows else None
-        with torch.no_grad():
-            keep = at.keep(follow[1]) if follow is not None and at is not None else None
+        edges = graph.inputs[index]
+        at = {"out": alive.states[index], "in": alive.wants[edges[0]] if edges else None}
+        whole = state[name]
+        lines = [torch.arange(size, device=whole.device) for size in whole.shape]
+        for axis, follow in enumerate(parameter.follows):
+            live = at[follow[0]] if follow is not None else None
+            keep = live.keep(follow[1]) if follow is not None and live is not None else None
             if keep is not None:
-                state[name][torch.tensor(keep)] = tensor
-            else:
-                state[name].copy_(tensor)
+                lines[axis] = lines[axis][torch.tensor(keep, device=whole.device)]
+        with torch.no_grad():
+            whole[torch.meshgrid(*lines, indexing="ij")] = tensor
 
 
 class Execution(fx.Interpreter):

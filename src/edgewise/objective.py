@@ -6,7 +6,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch.utils import _pytree as pytree
@@ -16,8 +16,9 @@ from .records import Split
 
 Batch = tuple[tuple[Any, ...], Any]
 Measure = Callable[[Any, Any], torch.Tensor]
-RecoveryKind = Literal["none", "batchnorm"]
+RecoveryKind = Literal["none", "batchnorm", "linear"]
 
+FEWEST = 32  # calibration examples to fit weights to
 TRIAL, LEAST = 4, 100  # a trial sees a quarter of the verify split, and at least 100 examples
 
 
@@ -27,14 +28,15 @@ class Recovery:
 
     Args:
         kind: "batchnorm" takes the statistics of every batch norm behind a removal from the
-            calibration data, layer by layer (Li et al., EagleEye, ECCV 2020); "none" does nothing.
+            calibration data, layer by layer (Li et al., EagleEye, ECCV 2020); "linear" also fits
+            the weights of the layers behind a removal there, by least squares, so that each
+            gives what it gave in the unpruned network (docs/engine.md); "none" does nothing.
         calibration: an iterable of (inputs, targets) or of inputs, from training data and as
             training saw them, augmented likewise: what a network loses by other statistics, every
-            mask loses. It is one batch to the statistics, however it is cut; 500 to 2 000
-            examples suffice.
+            mask loses. It is one batch, however it is cut; 500 to 2 000 examples suffice.
 
     Raises:
-        ObjectiveError: unknown kind, or "batchnorm" without calibration data.
+        ObjectiveError: unknown kind, no calibration data, or too few for "linear".
     """
 
     kind: RecoveryKind = "none"
@@ -42,15 +44,22 @@ class Recovery:
     batches: tuple[tuple[Any, ...], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.kind not in ("none", "batchnorm"):
-            raise ObjectiveError(f'Recovery is "none" or "batchnorm", got {self.kind!r}.')
-        if self.kind == "batchnorm" and self.calibration is None:
+        if self.kind not in get_args(RecoveryKind):
+            known = ", ".join(f'"{kind}"' for kind in get_args(RecoveryKind))
+            raise ObjectiveError(f"Recovery is one of {known}, got {self.kind!r}.")
+        if self.kind != "none" and self.calibration is None:
             raise ObjectiveError(
-                'Recovery("batchnorm") needs calibration data: a few hundred inputs.'
+                f'Recovery("{self.kind}") needs calibration data: a few hundred inputs.'
             )
         batches = [] if self.calibration is None else [_inputs(b) for b in self.calibration]
-        if self.kind == "batchnorm" and not batches:
+        if self.kind != "none" and not batches:
             raise ObjectiveError("The calibration loader is empty.")
+        examples = sum(_count(None, inputs) for inputs in batches)
+        if self.kind == "linear" and examples < FEWEST:
+            raise ObjectiveError(
+                f'Recovery("linear") fits weights to the calibration data, which have {examples} '
+                f"examples. Give it at least {FEWEST}; 500 to 2 000 are good."
+            )
         object.__setattr__(self, "batches", tuple(batches))
 
 

@@ -104,7 +104,7 @@ class Plan:
         predicted: the surrogate's loss and its standard deviation on the search split.
         measured: by split ("search", "verify", "report") what was measured.
         surrogate: name of the surrogate that chose.
-        recovery: "none" or "batchnorm"; the recovered tensors are in `tensors`.
+        recovery: "none", "batchnorm" or "linear"; the recovered tensors are in `tensors`.
         trace: what `ew.load` needs to trace the model again: granularity, unit names and the
             shapes and dtypes of the example inputs.
         provenance: study, seed, counts of evaluations, versions.

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,8 +22,8 @@ _PRECISE = (torch.float32, torch.float64)
 class Norm:
     """A batch norm under recovery; its statistics come from the calibration data."""
 
-    def __init__(self, module: Any) -> None:
-        self.module = module
+    def __init__(self, path: str, module: Any) -> None:
+        self.path, self.module = path, module
         self.mean: torch.Tensor | None = None
         self.var: torch.Tensor | None = None
         self._folded: Weights | None = None
@@ -33,8 +33,16 @@ class Norm:
         """Whether there are statistics."""
         return self.mean is not None
 
-    def learn(self, parts: Sequence[Moments]) -> None:
-        """Take the mean and the unbiased variance of all parts as one."""
+    @property
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        """The statistics, by the names in the pruned model."""
+        assert self.mean is not None
+        assert self.var is not None
+        return {f"{self.path}.running_mean": self.mean, f"{self.path}.running_var": self.var}
+
+    def learn(self, pieces: Iterable[Sequence[Any]]) -> None:
+        """Take the mean and the unbiased variance of all pieces as one."""
+        parts = [moments(x) for (x,) in pieces]
         dtype = self.module.running_mean.dtype
         counts = parts[0][0].new_tensor([n for *_, n in parts], dtype=torch.float64)
         total = counts.sum()
@@ -60,7 +68,8 @@ class Norm:
     def folded(self, layer: Linear) -> Weights:
         """Weight and bias of the layer with this norm in it."""
         if self._folded is None:
-            self._folded = scaled(layer, *affine(self.module, self.mean, self.var))
+            scale, shift = affine(self.module, self.mean, self.var)
+            self._folded = scaled(layer.weight, layer.bias, scale, shift)
         return self._folded
 
 
@@ -80,15 +89,19 @@ def affine(norm: Any, mean: Any, var: Any) -> Weights:
     return scale, shift if norm.bias is None else shift + norm.bias
 
 
-def scaled(layer: Linear, scale: torch.Tensor, shift: torch.Tensor) -> Weights:
+def scaled(
+    weight: torch.Tensor, bias: torch.Tensor | None, scale: torch.Tensor, shift: torch.Tensor
+) -> Weights:
     """Weight and bias of a layer whose output is scaled and shifted."""
-    weight = layer.weight * scale.reshape(-1, *[1] * (layer.weight.ndim - 1))
+    weight = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
     if weight.ndim == 4:
         weight = weight.contiguous(memory_format=torch.channels_last)
-    return weight, shift if layer.bias is None else layer.bias * scale + shift
+    return weight, shift if bias is None else bias * scale + shift
 
 
-def apply(layer: Linear, x: torch.Tensor, weights: Weights) -> torch.Tensor:
+def apply(
+    layer: Linear, x: torch.Tensor, weights: tuple[torch.Tensor, torch.Tensor | None]
+) -> torch.Tensor:
     """The layer with other weights."""
     if isinstance(layer, nn.Linear):
         return nn.functional.linear(x, *weights)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 
-from . import fold
 from .cache import Cache, Memory
 from .steps import Program, Step, missing
 
@@ -31,7 +30,7 @@ class Run:
         self.programs, self.calibration = programs, calibration
         self.memory = Memory(limit)
         self.reads = _reads([([p.output], p.steps) for p in programs])
-        self.learns = _reads([(list(p.norms.values()), p.calibration) for p in programs])
+        self.learns = _reads([(p.learners, p.calibration) for p in programs])
         self.calibrated = Cache(_count(self.learns), self.memory)
         self.failed: dict[int, Exception] = {}
 
@@ -59,8 +58,8 @@ class Run:
         return value
 
     def _calibrate(self, program: Program, position: int) -> None:
-        """Run the calibration data up to the last norm without statistics."""
-        goals = [s for s in program.norms.values() if s.norm is not None and not s.norm.known]
+        """Run the calibration data up to the last step that has not learned."""
+        goals = [s for s in program.learners if s.learner is not None and not s.learner.known]
         if goals:
             _execute(
                 program, program.calibration, goals, self.calibration,
@@ -73,7 +72,7 @@ def _reads(plans: Sequence[tuple[list[Step], list[Step]]]) -> list[set[Step]]:
     seen: set[Step] = set()
     reads = []
     for goals, steps in plans:
-        goals = [goal for goal in goals if goal.norm is None or goal not in seen]
+        goals = [goal for goal in goals if goal.learner is None or goal not in seen]
         run = missing(steps, goals, seen)
         reads.append({source for step in run for source in step.inputs if not source.free})
         seen.update(step for step in run if not step.free)
@@ -90,12 +89,12 @@ def _execute(
 ) -> list[Any]:  # fmt: skip
     """Run what is missing for the goals; gives the value of the last one for every piece.
 
-    Pieces run one by one from one norm that learns to the next: its statistics are those of all.
+    Pieces run one by one from one step that learns to the next, which learns from all of them.
     The value of a goal that learns is not computed, unless something reads it.
     """
     run = missing(order, goals, cache.values)
     uses = Counter(source for step in run for source in step.inputs)
-    uses.update(goal for goal in goals if goal.norm is None)
+    uses.update(goal for goal in goals if goal.learner is None)
     kept = {s for s in run if not s.free and cache.readers[s] > (s in reads)}
     workers = [
         _Worker(
@@ -105,24 +104,31 @@ def _execute(
         )
         for i, inputs in enumerate(pieces)
     ]  # fmt: skip
-    for stage, learner in _stages(run, kept):
-        parts = []
-        for worker in workers:
-            worker.run(stage)
-            if learner is not None:
-                parts.append(fold.moments(worker.values[learner.inputs[0]]))
-        if learner is not None and learner.norm is not None:
-            learner.norm.learn(parts)
+    for stage, next_one in _stages(run, kept):
+        values = _run_stage(workers, stage, next_one)
+        if next_one is not None and next_one.learner is not None:
+            next_one.learner.learn(values)
+        else:
+            deque(values, maxlen=0)
         if stage and stage[-1] in kept:
             cache.keep(stage[-1], [worker.give(stage[-1]) for worker in workers])
     return [worker.values.get(goals[-1]) for worker in workers]
 
 
+def _run_stage(
+    workers: Iterable[_Worker], stage: Sequence[Step], reader: Step | None
+) -> Iterator[list[Any]]:
+    """Run a stage on one piece after another; gives what the reader reads of each."""
+    for worker in workers:
+        worker.run(stage)
+        yield [worker.values[source] for source in reader.inputs] if reader is not None else []
+
+
 def _stages(run: Sequence[Step], kept: Container[Step]) -> Iterator[tuple[list[Step], Step | None]]:
-    """The steps up to each value to keep, or up to each norm that must learn first, and it."""
+    """The steps up to each value to keep, or up to each step that must learn first, and it."""
     stage: list[Step] = []
     for step in run:
-        if step.norm is not None and not step.norm.known:
+        if step.learner is not None and not step.learner.known:
             yield stage, step
             stage = []
         stage.append(step)

@@ -17,6 +17,9 @@ from ..lower import Lowered, lower
 from . import fold
 from .alike import least_dimensions
 from .fold import Norm
+from .goals import Goal, Goals
+from .learner import Learner
+from .refit import Refit, Targets
 
 _RELU = (torch.relu, nn.functional.relu, "relu")
 _ADD = (operator.add, torch.add, "add")
@@ -32,7 +35,7 @@ class Step:
         free: it costs nothing (an input, a parameter), so nothing is gained by keeping it.
         fresh: its value is new memory, no view of another value.
         write: the same operation written into the value of an input, if that can be done.
-        norm: the batch norm whose statistics come from its input, in a calibration.
+        learner: what learns from its inputs, in a calibration.
         place: of the operator in the network.
         work: the same for steps that do the same to each part of other inputs along dimension 0,
             None if that cannot be told.
@@ -44,7 +47,7 @@ class Step:
     free: bool = False
     fresh: bool = False
     write: Callable[..., Any] | None = None
-    norm: Norm | None = None
+    learner: Learner | None = None
     place: int = 0
     work: Hashable = None
     dimensions: int = 1
@@ -58,15 +61,15 @@ class Program:
         mask: the mask.
         inputs: the steps that stand for the network's inputs.
         steps: for the data, in order; the last one gives the output.
-        calibration: up to the last norm under recovery; empty if there is none.
-        norms: the norms under recovery, by the path of their module.
+        calibration: up to the last step that learns; empty if there is none.
+        learners: the steps that learn in it.
     """
 
     mask: Mask
     inputs: tuple[Step, ...] = ()
     steps: list[Step] = field(default_factory=list)
     calibration: list[Step] = field(default_factory=list)
-    norms: dict[str, Step] = field(default_factory=dict)
+    learners: list[Step] = field(default_factory=list)
 
     @property
     def output(self) -> Step:
@@ -75,14 +78,8 @@ class Program:
     @property
     def recovered(self) -> dict[str, torch.Tensor]:
         """The recovered tensors, by the names they have in the pruned model."""
-        found: dict[str, torch.Tensor] = {}
-        for path, step in self.norms.items():
-            assert step.norm is not None
-            assert step.norm.mean is not None
-            assert step.norm.var is not None
-            found[f"{path}.running_mean"] = step.norm.mean.clone()
-            found[f"{path}.running_var"] = step.norm.var.clone()
-        return found
+        learned = [step.learner.tensors for step in self.learners if step.learner is not None]
+        return {name: value.clone() for tensors in learned for name, value in tensors.items()}
 
 
 def missing(order: Iterable[Step], goals: Iterable[Step], known: Container[Step]) -> list[Step]:
@@ -103,10 +100,11 @@ class Compiler:
     Args:
         graph: the traced graph.
         recover: whether batch norms behind a removal take new statistics.
+        targets: to which layers behind a removal are fitted; None: they are not.
     """
 
-    def __init__(self, graph: Graph, recover: bool) -> None:
-        self.graph, self.recover = graph, recover
+    def __init__(self, graph: Graph, recover: bool, targets: Targets | None = None) -> None:
+        self.graph, self.recover, self.targets = graph, recover, targets
         self.cut: dict[Any, Any] = {}
         self.known: dict[Hashable, Step] = {}
 
@@ -134,17 +132,21 @@ class _Translation:
         self.nodes = list(lowered.graph.nodes)
         self.place = 0
         self.folds = fold.folds(self.nodes, self._module, self._dimensions)
-        self.learning = self._learning() if compiler.recover else []
+        self.targets = compiler.targets
+        touched = self._touched() if compiler.recover else set()
+        self.goals = self._goals(touched) if self.targets is not None else {}
+        self.learning = self._learning(touched) if compiler.recover else []
 
     def run(self, mask: Mask) -> Program:
         program = Program(mask)
-        if self.learning:
+        learned: dict[fx.Node, Step] = {}
+        if self.learning or self.goals:
             calibrated = self._translate(self.learning, {})
-            program.norms = {str(node.target): calibrated[node] for node in self.learning}
-            program.calibration = list(dict.fromkeys(calibrated.values()))
-            goals = program.norms.values()
-            program.calibration = missing(program.calibration, goals, ())
-        learned = {node: program.norms[str(node.target)] for node in self.learning}
+            nodes = [node for node in self.nodes if node in {*self.learning, *self.goals}]
+            learned = {node: calibrated[node] for node in nodes}
+            program.learners = list(learned.values())
+            order = list(dict.fromkeys(calibrated.values()))
+            program.calibration = missing(order, program.learners, ())
         steps = self._translate([], learned)
         program.steps = list(dict.fromkeys(steps.values()))
         program.inputs = tuple(steps[n] for n in self.nodes if n.op == "placeholder")
@@ -152,15 +154,25 @@ class _Translation:
 
     # -- what recovers ----------------------------------------------------------------------
 
-    def _learning(self) -> list[fx.Node]:
+    def _learning(self, touched: set[fx.Node]) -> list[fx.Node]:
         """The batch norms behind a removal. One that is called twice keeps its statistics."""
         once = Counter(node.target for node in self.nodes if node.op == "call_module")
+        fitted = {goal.norm for goal in self.goals.values()}
+        norms = [node for node in self.nodes if node in touched and self._is_norm(node)]
+        return [norm for norm in norms if once[norm.target] == 1 and norm not in fitted]
+
+    def _goals(self, touched: set[fx.Node]) -> dict[fx.Node, Goal]:
+        """What layers are fitted to, by layer."""
+        goals = Goals(self.graph, self.alive, self.lowered, self.folds, touched)
+        return {goal.layer: goal for goal in goals.find()}
+
+    def _touched(self) -> set[fx.Node]:
+        """The nodes behind a removal."""
         touched: set[fx.Node] = set()
         for node in self.nodes:
             if self._changed(node, touched):
                 touched.add(node)
-        norms = [node for node in self.nodes if node in touched and self._is_norm(node)]
-        return [norm for norm in norms if once[norm.target] == 1]
+        return touched
 
     def _changed(self, node: fx.Node, touched: set[fx.Node]) -> bool:
         """Whether a removal lies upstream of a node."""
@@ -186,8 +198,14 @@ class _Translation:
         """The step of every node; layers whose norm is folded into them have none of their own."""
         within = {bn: layer for bn, layer in self.folds.items() if bn not in learning}
         skipped = set(within.values())
+        ends = {goal.end: goal for goal in self.goals.values()}
+        skipped.update(node for goal in ends.values() for node in goal.chain)
         steps: dict[fx.Node, Step] = {}
         for node in self.nodes:
+            if node in ends:
+                goal = ends[node]
+                step = self._refitted(goal, learned.get(goal.layer), steps)
+                steps.update(dict.fromkeys(goal.chain, step))
             if node not in skipped:
                 layer, norm = within.get(node), learned.get(node)
                 if layer is not None:
@@ -207,16 +225,33 @@ class _Translation:
 
         def make() -> Step:
             if learned is not None:
-                norm = learned.norm
-                assert norm is not None
+                norm = _norm_of(learned)
                 return Step(inputs, lambda x: fold.apply(inner, x, norm.folded(inner)), fresh=True)
             affine = fold.affine(outer, outer.running_mean, outer.running_var)
-            weights = fold.scaled(inner, *affine)
+            weights = fold.scaled(inner.weight, inner.bias, *affine)
             step = Step(inputs, lambda x: fold.apply(inner, x, weights), fresh=True)
             step.work, step.dimensions = ("folded", id(inner), id(outer)), inner.weight.ndim
             return step
 
         return self._shared(node, ("folded", id(inner), id(outer), learned, inputs), make)
+
+    def _refitted(self, goal: Goal, learned: Step | None, steps: dict[fx.Node, Step]) -> Step:
+        """A layer with its norm that is fitted, or that has been."""
+        layer = self._module(goal.layer)
+        norm = None if goal.norm is None else (str(goal.norm.target), self._module(goal.norm))
+        reads = [*goal.layer.all_input_nodes, *(goal.others if learned is None else ())]
+        inputs = tuple(steps[source] for source in reads)
+        aim = (goal.vertex, goal.axis)
+
+        def make() -> Step:
+            if learned is not None:
+                return Step(inputs, learned.call, fresh=True)
+            assert self.targets is not None
+            refit = Refit((str(goal.layer.target), layer), norm, self.targets, aim, goal.keep)
+            return Step(inputs, refit, fresh=True, learner=refit)
+
+        what = ("refit", id(layer), norm and id(norm[1]), *aim, goal.keep, learned, inputs)
+        return self._shared(goal.layer, what, make)
 
     def _normalised(self, node: fx.Node, learned: Step | None, steps: dict[fx.Node, Step]) -> Step:
         """A batch norm under recovery: one that learns, or one that has learned."""
@@ -224,10 +259,9 @@ class _Translation:
         inputs = tuple(steps[source] for source in node.all_input_nodes)
 
         def make() -> Step:
-            norm = learned.norm if learned is not None else Norm(module)
-            assert norm is not None
+            norm = Norm(str(node.target), module) if learned is None else _norm_of(learned)
             learns = norm if learned is None else None
-            return Step(inputs, norm, fresh=True, write=norm.write, norm=learns)
+            return Step(inputs, norm, fresh=True, write=norm.write, learner=learns)
 
         return self._shared(node, ("norm", id(module), learned, inputs), make)
 
@@ -291,6 +325,12 @@ def _step(node: fx.Node, target: Any, inputs: tuple[Step, ...]) -> Step:
     call = _bound(node, _method(target) if node.op == "call_method" else target)
     write = _written(node, target)
     return Step(inputs, call, fresh=write is not None or _makes_memory(target), write=write)
+
+
+def _norm_of(step: Step) -> Norm:
+    """The batch norm that learns in a step."""
+    assert isinstance(step.learner, Norm)
+    return step.learner
 
 
 def _unbound() -> Any:
