@@ -23,7 +23,7 @@ from .refusals import refusals
 from .space import Space
 from .targets import Target, target_of
 
-TOLERANCE = 1e-6  # of the solver, in predictions
+TOLERANCE = 1e-5  # of a prediction, that the solver's own tolerances may add up to
 
 
 @dataclass(frozen=True)
@@ -105,27 +105,25 @@ class _Solver:
 
     def run(self) -> Solution:
         rows = self.frame.within(self.space)
-        objective = self.target.write(rows, self.frame.keeps)
-        bound, finished = -np.inf, False
-        while not finished:
-            left = self._left()
-            found = minimise(rows, objective.terms, left)
+        objective = self.target.write(rows, self.frame)
+        bound, optimal, exact, goes_on = -np.inf, False, False, True
+        while goes_on and not optimal and not exact:
+            found = minimise(rows, objective.terms, self._left())
             self.rounds += 1
+            goes_on = found.finished and self._left() != 0.0
             if not found.feasible:
                 if self.best is None:
                     raise impossible(self.space, self.frame, self._left())
                 break
             bound = max(bound, self.target.of(objective.constant + found.bound))
-            mask = None if found.x is None else self.frame.mask(found.x)
-            if mask is not None:
-                finished = self._consider(mask, rows) and found.finished
-            if not found.finished or self._left() == 0.0:
-                break
-            finished = finished or self.value <= bound + TOLERANCE * (1 + abs(bound))
+            if found.x is not None:
+                mask = self.frame.mask(found.x)
+                allowed = self._consider(mask, rows)
+                exact = allowed and not objective.tighten(self.space.graph.matrix([mask]))
+            optimal = self.value <= bound + TOLERANCE * (1 + abs(bound))
         if self.best is None:
             self._keep(self._heuristic())
         self._polish()
-        optimal = finished or self.value <= bound
         return self._solution(min(bound, self.value), optimal)
 
     def _left(self) -> float | None:

@@ -13,7 +13,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from ..graph import Graph, Mask
 from .circuit import Circuit, Rows
 from .price import Priced, Prices
-from .remaining import remaining, removals, require_outputs
+from .remaining import Remaining, essential, remaining, removals, require_outputs
 from .space import Space
 
 SLACK = 1e-7  # of a limit, so that rounding never cuts off a mask; those above it are counted
@@ -27,6 +27,12 @@ class Frame:
     Args:
         graph: the traced graph.
         quantities: that are to be bounded.
+
+    Attributes:
+        keeps: for each unit the variable that is 1 where it stays.
+        prices: the least that each quantity is.
+        carries: for an edge, variables that are 1 where a path through it is whole; empty where
+            such a path does not mean that all on it is alive.
     """
 
     def __init__(self, graph: Graph, quantities: Sequence[str]) -> None:
@@ -36,11 +42,16 @@ class Frame:
             for first, second in pairwise(group):
                 terms = {self.keeps[second]: 1.0, self.keeps[first]: -1.0}
                 self.rows.at_least(terms, 0.0)
+        units, vertices = essential(graph)
+        for unit in units:
+            self.rows.lower[self.keeps[unit]] = 1.0
         above = Circuit(self.rows, upper=True)
-        require_outputs(graph, removals(graph, self.keeps, above), above)
+        require_outputs(graph, removals(graph, self.keeps, above, units), above)
         below = Circuit(self.rows)
-        removed = removals(graph, self.keeps, below)
-        prices = Prices(graph, removed, remaining(graph, removed, below), below)
+        removed = removals(graph, self.keeps, below, units)
+        alive = remaining(graph, removed, below, vertices)
+        prices = Prices(graph, removed, alive, below)
+        self.carries: Mapping[int, Sequence[int]] = _carries(alive, below) if alive.by_paths else {}
         self.prices: Mapping[str, Priced] = {name: prices.of(name) for name in quantities}
 
     def within(self, space: Space) -> Rows:
@@ -57,6 +68,15 @@ class Frame:
     def mask(self, x: Sequence[float]) -> Mask:
         """The mask of a solution."""
         return self.graph.mask(bits=[x[keep] < 0.5 for keep in self.keeps])
+
+
+def _carries(alive: Remaining, circuit: Circuit) -> dict[int, Sequence[int]]:
+    """For each edge, variables that are 1 where it carries something to what lives."""
+    found: dict[int, Sequence[int]] = {}
+    for edge, wanted in enumerate(alive.wanted):
+        if wanted:
+            found[edge] = sorted({circuit.variable(wanted), *wanted})
+    return found
 
 
 @dataclass(frozen=True)

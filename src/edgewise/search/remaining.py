@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import and_, or_
 
 from .. import absence
+from ..absence import FlowFunction
 from ..graph import Graph
 from ..ops import TABLE
 from .circuit import TRUE, Circuit, Line, Literal
@@ -41,13 +44,53 @@ class Removals:
     channels: Mapping[int, Mapping[int, Line]]
 
 
-def removals(graph: Graph, keeps: Sequence[int], circuit: Circuit) -> Removals:
-    """The literals of a graph's units, whose variables are `keeps`."""
+def essential(graph: Graph) -> tuple[frozenset[int], frozenset[int]]:
+    """Units that every valid mask keeps, and vertices that are alive under every valid mask.
+
+    Without any one of these an output is absent: they are what each input of a sum has in common,
+    and what any input of another operator has, from the model's inputs to its outputs. Sets are
+    the bits of whole numbers: first units, then vertices.
+    """
+    units = len(graph.units)
+    cuts: dict[int, int] = defaultdict(int)
+    for index, unit in enumerate(graph.units):
+        for edge in unit.members if unit.kind == "edge" else ():
+            cuts[edge] |= 1 << index
+    common: list[int] = []
+    outputs = 0
+    for index, edges in enumerate(graph.inputs):
+        ins = [common[graph.edges[e].source] | cuts[e] for e in edges]
+        either, which = _gives(graph, index)
+        needs = [ins[i] for i in which]
+        found = reduce(and_ if either else or_, needs) if needs else 0
+        common.append(found | 1 << units + index)
+        outputs |= common[-1] if graph.vertices[index].op == "output" else 0
+    return (
+        frozenset(u for u in range(units) if outputs >> u & 1),
+        frozenset(v for v in range(len(common)) if outputs >> units + v & 1),
+    )
+
+
+def _gives(graph: Graph, index: int) -> tuple[bool, Sequence[int]]:
+    """Inputs without which an operator gives nothing: without all (True) or any (False) of them."""
+    vertex, shapes = graph.vertices[index], graph.input_shapes[index]
+    flow = TABLE.rules[vertex.op].flow
+    if not is_known(flow):
+        return False, ()
+    if flow is absence.multiply and (alone := standing_alone(vertex, shapes)):
+        return True, alone
+    return flow in (absence.add, absence.concat), range(len(shapes))
+
+
+def removals(
+    graph: Graph, keeps: Sequence[int], circuit: Circuit, needed: frozenset[int]
+) -> Removals:
+    """The literals of a graph's units, whose variables are `keeps`; `needed` ones always stay."""
     edges: dict[int, Literal] = defaultdict(lambda: TRUE)
     layers: dict[int, Literal] = defaultdict(lambda: TRUE)
     channels: dict[int, dict[int, list[Literal]]] = defaultdict(dict)
-    for unit, keep in zip(graph.units, keeps, strict=True):
-        kept: Literal = frozenset((keep,))
+    for index, unit in enumerate(graph.units):
+        kept: Literal = TRUE if index in needed else frozenset((keeps[index],))
         for place, member in enumerate(unit.members):
             if not unit.slices:
                 found = edges if unit.kind == "edge" else layers
@@ -72,6 +115,8 @@ class Remaining:
         live: for each vertex, that it is there and an output needs it.
         runs: likewise, and that its operator is more than the identity.
         wanted: for each edge, that it carries something to a vertex that lives.
+        by_paths: whether all that lies on a path from an input to an output, none of whose edges
+            is removed, is alive.
     """
 
     outs: tuple[Remains, ...]
@@ -79,10 +124,13 @@ class Remaining:
     live: tuple[Literal, ...]
     runs: tuple[Literal, ...]
     wanted: tuple[Literal, ...]
+    by_paths: bool
 
 
-def remaining(graph: Graph, removed: Removals, circuit: Circuit) -> Remaining:
-    """What is alive in a network whose outputs are all there."""
+def remaining(
+    graph: Graph, removed: Removals, circuit: Circuit, needed: frozenset[int]
+) -> Remaining:
+    """What is alive in a network whose outputs are all there, and so are the `needed` vertices."""
     outs: list[Remains] = []
     ins: list[list[Remains]] = []
     wants: list[Sequence[Remains]] = []
@@ -93,15 +141,41 @@ def remaining(graph: Graph, removed: Removals, circuit: Circuit) -> Remaining:
             carried = circuit.all(state.here, removed.edges.get(e, TRUE))
             taken.append(restricted(circuit, state, carried))
         out, want = _through_vertex(graph, index, taken, removed, circuit)
+        if index in needed:
+            out = Remains(TRUE, out.axes)
         outs.append(out)
         ins.append(taken)
         wants.append(want)
-    live, wanted = _backward(graph, outs, ins, circuit)
+    live, wanted = _backward(graph, outs, ins, circuit, needed)
     runs = tuple(
         circuit.all(live[v], removed.layers.get(v, TRUE), _more_than_one(graph, v, ins[v], circuit))
         for v in range(len(outs))
     )
-    return Remaining(tuple(outs), tuple(wants), live, runs, wanted)
+    paths = _by_paths(graph, removed)
+    return Remaining(tuple(outs), tuple(wants), live, runs, wanted, paths)
+
+
+def _by_paths(graph: Graph, removed: Removals) -> bool:
+    """Whether every operator gives something whenever one of its inputs is there."""
+    if removed.channels and not {absence.concat, absence.piece}.isdisjoint(_flows(graph)):
+        return False
+    for index, vertex in enumerate(graph.vertices):
+        flow, shapes = TABLE.rules[vertex.op].flow, graph.input_shapes[index]
+        if vertex.op == "output" or not shapes:
+            continue
+        if flow is absence.multiply:
+            either = len(standing_alone(vertex, shapes)) == len(shapes)
+        elif len(shapes) > 1:
+            either = flow in (absence.add, absence.concat)
+        else:
+            either = is_known(flow) and flow not in (absence.piece, absence.halves)
+        if not either:
+            return False
+    return True
+
+
+def _flows(graph: Graph) -> set[FlowFunction]:
+    return {TABLE.rules[vertex.op].flow for vertex in graph.vertices}
 
 
 def _through_vertex(
@@ -138,18 +212,19 @@ def _or_bypassed(circuit: Circuit, out: Remains, passing: Remains, kept: Literal
 
 
 def _backward(
-    graph: Graph, outs: Sequence[Remains], ins: Sequence[Sequence[Remains]], circuit: Circuit
-) -> tuple[tuple[Literal, ...], tuple[Literal, ...]]:
+    graph: Graph, outs: Sequence[Remains], ins: Sequence[Sequence[Remains]], circuit: Circuit,
+    needed: frozenset[int],
+) -> tuple[tuple[Literal, ...], tuple[Literal, ...]]:  # fmt: skip
     """For each vertex whether it lives, for each edge whether something that lives reads it."""
     live: list[Literal] = [None] * len(outs)
     wanted: list[Literal] = [None] * len(graph.edges)
     for index in reversed(range(len(outs))):
         vertex = graph.vertices[index]
-        if vertex.op == "output":
+        if vertex.op == "output" or index in needed:
             live[index] = TRUE
         else:
-            needed = circuit.any(wanted[e] for e in graph.consumers[index])
-            live[index] = circuit.all(outs[index].here, needed)
+            read = circuit.any(wanted[e] for e in graph.consumers[index])
+            live[index] = circuit.all(outs[index].here, read)
         known = is_known(TABLE.rules[vertex.op].flow)
         every = set() if known else set().union(*(state.literals for state in ins[index]))
         for edge, state in zip(graph.inputs[index], ins[index], strict=True):
@@ -184,13 +259,6 @@ def require_outputs(graph: Graph, removed: Removals, circuit: Circuit) -> None:
 
 def _possible(graph: Graph, index: int, ins: Sequence[Literal], circuit: Circuit) -> Literal:
     """That the output of a vertex may be there."""
-    vertex = graph.vertices[index]
-    flow = TABLE.rules[vertex.op].flow
-    if not ins or not is_known(flow):
-        return TRUE
-    if flow in (absence.add, absence.concat):
-        return circuit.any(ins)
-    if flow is absence.multiply:
-        alone = standing_alone(vertex, graph.input_shapes[index])
-        return circuit.any(ins[i] for i in alone) if alone else circuit.all(*ins)
-    return ins[0] if len(ins) == 1 else circuit.all(*ins)
+    either, which = _gives(graph, index)
+    needs = [ins[i] for i in which]
+    return circuit.any(needs) if either and needs else circuit.all(*needs)

@@ -11,27 +11,34 @@ from numpy.typing import NDArray
 
 from ..errors import EdgewiseError
 from ..surrogates import Degree2, GraphGP, Linear, PathSum
-from ..surrogates.flow import SOURCE, Flow
+from ..surrogates.flow import Flow
 from ..surrogates.path_fit import PathFit, path_sum, saturated
 from .circuit import Rows
+from .frame import Frame
+from .path_rows import PathRows, Segment, segments, whole_segment
 
 Array = NDArray[np.float64]
 PAIRS = 3  # interactions a unit that are kept of a Degree2
 
 
-@dataclass(frozen=True)
-class Objective:
-    """Constant + Σ terms[variable] · variable, to be minimised."""
+class Written(Protocol):
+    """A target in rows: constant + Σ terms[variable] · variable is to be minimised."""
 
-    constant: float
-    terms: Mapping[int, float]
+    @property
+    def constant(self) -> float: ...
+
+    @property
+    def terms(self) -> Mapping[int, float]: ...
+
+    def tighten(self, X: Array) -> bool:
+        """Make the rows exact at a mask [1, n_units]; False if they were."""
 
 
 class Target(Protocol):
     """A prediction on the link scale that grows with an objective in rows."""
 
-    def write(self, rows: Rows, keeps: Sequence[int]) -> Objective:
-        """Add what is needed to rows in which `keeps` are 1 where a unit is kept."""
+    def write(self, rows: Rows, frame: Frame) -> Written:
+        """Add what is needed to rows that start with those of a frame."""
 
     def of(self, objective: float) -> float:
         """The prediction where the objective has this value."""
@@ -41,11 +48,42 @@ class Target(Protocol):
 
 
 @dataclass(frozen=True)
-class PathSumTarget:
-    """A path sum: objective -z_out, or z_out where removals are predicted to lower the loss.
+class Exact:
+    """A target that its rows describe exactly."""
 
-    z_in = 1, w_e ≤ z_tail and w_e ≤ keep for each unit that cuts e, z_v ≤ Σ a_e w_e; from below
-    w_e ≥ z_tail - Σ (1 - keep) and z_v ≥ Σ a_e w_e. The saturation is monotone.
+    constant: float
+    terms: Mapping[int, float]
+
+    def tighten(self, X: Array) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """A path sum: minus the logarithm of z_out, whose upper bounds are tangents."""
+
+    flow: Flow
+    weights: Array
+    rows: Rows
+    segments: Sequence[Segment]
+    constant: float = 0.0
+
+    @property
+    def terms(self) -> Mapping[int, float]:
+        return {segment.log: -1.0 for segment in self.segments}
+
+    def tighten(self, X: Array) -> bool:
+        keep = self.flow.keep(X)
+        shares = [float(s.passes(self.flow, self.weights, keep)[0]) for s in self.segments]
+        pairs = zip(self.segments, shares, strict=True)
+        return sum(segment.touch(self.rows, share) for segment, share in pairs) > 0
+
+
+@dataclass(frozen=True)
+class PathSumTarget:
+    """A path sum, whose saturation is monotone.
+
+    The objective is -log z_out; where removals are predicted to lower the loss it is z_out.
     """
 
     flow: Flow
@@ -53,46 +91,22 @@ class PathSumTarget:
     shift: float = 0.0
     scale: float = 1.0
 
-    @property
-    def sign(self) -> float:
-        return -1.0 if self.fit.slope >= 0 else 1.0
-
-    def write(self, rows: Rows, keeps: Sequence[int]) -> Objective:
-        flow = self.flow
-        z = [rows.variable(least=float(node == SOURCE)) for node in range(flow.nodes)]
-        for node in range(1, flow.nodes):
-            into = range(len(flow.tails))[flow.into[node]]
-            terms = {z[node]: -1.0}
-            for way in into:
-                passed = self._passed(rows, keeps, z, way)
-                terms[passed] = terms.get(passed, 0.0) + float(self.fit.weights[way])
-            if self.sign < 0:
-                rows.at_least(terms, 0.0)
-            else:
-                rows.at_most(terms, 0.0)
-        return Objective(0.0, {z[-1]: self.sign} if self.fit.slope else {})
-
-    def _passed(self, rows: Rows, keeps: Sequence[int], z: Sequence[int], way: int) -> int:
-        """The variable of what passes a way: z of its tail where no unit cuts it, else 0."""
-        cut = np.flatnonzero(self.flow.cuts[way])
-        tail = z[int(self.flow.tails[way])]
-        if not cut.size:
-            return tail
-        if cut.size == 1 and self.flow.tails[way] == SOURCE:
-            return int(keeps[int(cut[0])])
-        passed = rows.variable()
-        if self.sign < 0:
-            for unit in cut:
-                rows.at_least({keeps[int(unit)]: 1.0, passed: -1.0}, 0.0)
-            rows.at_least({tail: 1.0, passed: -1.0}, 0.0)
-        else:
-            terms = {passed: 1.0, tail: -1.0} | {keeps[int(u)]: -1.0 for u in cut}
-            rows.at_least(terms, -float(cut.size))
-        return passed
+    def write(self, rows: Rows, frame: Frame) -> Written:
+        writer = PathRows(self.flow, self.fit.weights, rows, frame.keeps, frame.carries)
+        if self.fit.slope <= 0:
+            whole = whole_segment(self.flow)
+            writer.least(whole)
+            return Exact(0.0, {whole.share: 1.0} if self.fit.slope else {})
+        found = segments(self.flow)
+        for segment in found:
+            writer.greatest(segment)
+            writer.logarithm(segment)
+        return Segmented(self.flow, self.fit.weights, rows, found)
 
     def of(self, objective: float) -> float:
-        z = saturated(np.array([self.sign * objective]), self.fit.kappa)[0][0]
-        return self.shift + self.scale * (self.fit.intercept + self.fit.slope * (1.0 - float(z)))
+        z = np.exp(-objective) if self.fit.slope > 0 else objective
+        passed = float(saturated(np.array([z]), self.fit.kappa)[0][0])
+        return self.shift + self.scale * (self.fit.intercept + self.fit.slope * (1.0 - passed))
 
     def predict(self, X: Array) -> Array:
         return np.asarray(self.shift + self.scale * path_sum(self.flow, self.fit, X))
@@ -116,7 +130,8 @@ class Quadratic:
         values = [*np.abs(self.single), *map(abs, self.pairs.values())]
         return float(max(values, default=0.0)) or 1.0
 
-    def write(self, rows: Rows, keeps: Sequence[int]) -> Objective:
+    def write(self, rows: Rows, frame: Frame) -> Written:
+        keeps = frame.keeps
         constant, terms = float(self.single.sum()), dict[int, float]()
         for unit, value in enumerate(self.single):
             terms[keeps[unit]] = -float(value)
@@ -130,7 +145,7 @@ class Quadratic:
                 for unit in (u, v):
                     rows.at_most({both: 1.0, keeps[unit]: 1.0}, 1.0)
         size = self.size
-        return Objective(constant / size, {k: value / size for k, value in terms.items()})
+        return Exact(constant / size, {k: value / size for k, value in terms.items()})
 
     def of(self, objective: float) -> float:
         return self.constant + self.size * objective

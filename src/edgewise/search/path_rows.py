@@ -1,0 +1,191 @@
+"""The path sum as rows for a solver.
+
+Nodes through which every path goes cut the graph into segments, and z_out is the product of what
+each segment passes on. Its logarithm is a sum over segments, so that the segments of a residual
+network, hundreds of factors, meet in one linear objective. A logarithm is concave: it lies below
+its tangents, and where a segment has few units, below the chords between the values it can take,
+which touch all of these.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise, product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..surrogates.flow import Flow
+from .circuit import Rows
+
+Array = NDArray[np.float64]
+_FEW = 9  # units of a segment whose values are all looked at
+_LEAST = 1e-4  # share that a segment passes on, below which logarithms are not followed
+_LOWEST = float(np.log(_LEAST)) - 2.0  # below every bound of a logarithm, also at 0
+_STEP = 0.8  # between the shares at which there are tangents from the start
+_APART = 1e-9  # shares that count as different
+
+
+@dataclass
+class Segment:
+    """The ways between two nodes through which every path goes.
+
+    Args:
+        nodes: first node, inner nodes and last node, in topological order.
+        ways: all ways between them.
+        units: that cut one of these.
+        share: the variable of what passes, 1 with nothing removed.
+        log: the variable of its logarithm.
+        touched: shares at which the bound of the logarithm is exact.
+        few: whether these are all there are.
+    """
+
+    nodes: range
+    ways: range
+    units: tuple[int, ...]
+    share: int = -1
+    log: int = -1
+    touched: list[float] = field(default_factory=list)
+    few: bool = False
+
+    def passes(self, flow: Flow, weights: Array, keep: Array) -> Array:
+        """[n_masks] what passes; keep is [n_ways, n_masks]."""
+        first = self.nodes.start
+        z = np.ones((len(self.nodes), keep.shape[1]))
+        for node in self.nodes[1:]:
+            ways = flow.into[node]
+            passed = weights[ways, None] * keep[ways]
+            z[node - first] = np.einsum("en,en->n", passed, z[flow.tails[ways] - first])
+        return np.asarray(z[-1])
+
+    def touch(self, rows: Rows, share: float) -> bool:
+        """Add the tangent at a share; False if there is one, or all values are known."""
+        near = any(abs(share - known) <= _APART + 1e-6 * share for known in self.touched)
+        if self.few or near or share < _LEAST:
+            return False
+        self.touched.append(share)
+        rows.at_most({self.log: 1.0, self.share: -1.0 / share}, float(np.log(share)) - 1.0)
+        return True
+
+
+def whole_segment(flow: Flow) -> Segment:
+    """The whole graph as one segment."""
+    units = np.flatnonzero(flow.cuts.any(axis=0))
+    return Segment(range(flow.nodes), range(len(flow.tails)), tuple(int(u) for u in units))
+
+
+def segments(flow: Flow) -> list[Segment]:
+    """The segments of a graph that some unit cuts, from the source to the sink."""
+    farthest = np.zeros(flow.nodes, dtype=np.intp)
+    np.maximum.at(farthest, flow.tails, flow.heads)
+    reach = np.maximum.accumulate(farthest)
+    gates = [0, *(v for v in range(1, flow.nodes) if reach[v - 1] <= v)]
+    found = []
+    for first, last in pairwise(gates):
+        into = flow.into
+        ways = range(into[first + 1].start, into[last].stop)
+        units = np.flatnonzero(flow.cuts[ways.start : ways.stop].any(axis=0))
+        if units.size:
+            nodes = range(first, last + 1)
+            found.append(Segment(nodes, ways, tuple(int(u) for u in units)))
+    return found
+
+
+@dataclass(frozen=True)
+class PathRows:
+    """Writes a path sum into rows.
+
+    Args:
+        flow: the reduced graph.
+        weights: [n_ways] of its ways.
+        rows: where it is written.
+        keeps: for each unit, the variable that is 1 where it stays.
+        carries: for edges, variables that are 1 where something passes; see `Frame`.
+    """
+
+    flow: Flow
+    weights: Array
+    rows: Rows
+    keeps: Sequence[int]
+    carries: Mapping[int, Sequence[int]]
+
+    def greatest(self, segment: Segment) -> None:
+        """Bound what passes a segment, and its logarithm, from above.
+
+        w_e ≤ z_tail, w_e ≤ keep for each unit that cuts e, z_v ≤ Σ a_e w_e. What carries nothing
+        to the sink may as well carry nothing at all, so that w_e is also no more than what says
+        that e is alive.
+        """
+        edges = self._edges
+        z, sums = self._nodes(segment)
+        for way in segment.ways:
+            tail, cut = z[int(self.flow.tails[way])], self._cut(way)
+            passed = tail
+            if cut:
+                passed = self.rows.variable()
+                for bound in dict.fromkeys([tail, *cut, *self.carries.get(edges[way], ())]):
+                    self.rows.at_least({bound: 1.0, passed: -1.0}, 0.0)
+            sums[int(self.flow.heads[way])][passed] += float(self.weights[way])
+        for node, terms in sums.items():
+            self.rows.at_most({**{k: -v for k, v in terms.items()}, z[node]: 1.0}, 0.0)
+
+    def least(self, segment: Segment) -> None:
+        """Bound what passes from below: w_e ≥ z_tail - Σ (1 - keep), z_v ≥ Σ a_e w_e."""
+        z, sums = self._nodes(segment)
+        for way in segment.ways:
+            tail, cut = z[int(self.flow.tails[way])], self._cut(way)
+            passed = self.rows.variable() if cut else tail
+            if cut:
+                terms = {passed: 1.0, tail: -1.0} | dict.fromkeys(cut, -1.0)
+                self.rows.at_least(terms, -float(len(cut)))
+            sums[int(self.flow.heads[way])][passed] += float(self.weights[way])
+        for node, terms in sums.items():
+            self.rows.at_least({**{k: -v for k, v in terms.items()}, z[node]: 1.0}, 0.0)
+
+    def logarithm(self, segment: Segment) -> None:
+        """Bound the logarithm of what passes: by chords between few values, else by tangents."""
+        segment.log = self.rows.variable(least=_LOWEST, most=0.0)
+        if len(segment.units) <= _FEW:
+            values = self._values(segment)
+            segment.few = True
+            for low, high in pairwise(values):
+                slope = (np.log(high) - np.log(low)) / (high - low)
+                terms = {segment.log: 1.0, segment.share: -float(slope)}
+                self.rows.at_most(terms, float(np.log(low) - slope * low))
+            segment.touched = values
+        else:
+            for power in range(int(np.log(_LEAST) / np.log(_STEP))):
+                segment.touch(self.rows, _STEP**power)
+
+    def _values(self, segment: Segment) -> list[float]:
+        """The shares that masks let pass, in ascending order."""
+        states = np.array(list(product((0.0, 1.0), repeat=len(segment.units))))
+        keep = np.ones((len(self.flow.tails), len(states)))
+        own = slice(segment.ways.start, segment.ways.stop)
+        keep[own] = self.flow.cuts[own][:, list(segment.units)] @ states.T < 0.5
+        shares = np.unique(segment.passes(self.flow, self.weights, keep))
+        shares = shares[shares > _LEAST]
+        apart = np.diff(shares, append=np.inf) > _APART
+        return [float(share) for share in shares[apart]]
+
+    def _nodes(self, segment: Segment) -> tuple[dict[int, int], dict[int, dict[int, float]]]:
+        """A variable for each node, and the terms of the sum into each but the first."""
+        z = {node: self.rows.variable() for node in segment.nodes}
+        self.rows.lower[z[segment.nodes[0]]] = 1.0
+        segment.share = z[segment.nodes[-1]]
+        return z, {node: defaultdict(float) for node in segment.nodes[1:]}
+
+    def _cut(self, way: int) -> list[int]:
+        return [self.keeps[int(unit)] for unit in np.flatnonzero(self.flow.cuts[way])]
+
+    @cached_property
+    def _edges(self) -> dict[int, int]:
+        """For each way, an edge of the graph that it ends with; -1 if there is none."""
+        found = dict.fromkeys(range(len(self.flow.tails)), -1)
+        for way, origin in zip(self.flow.ways, self.flow.origin.tolist(), strict=True):
+            if origin >= 0 and way.edge >= 0:
+                found[origin] = way.edge
+        return found
