@@ -106,7 +106,7 @@ class _Solver:
     def run(self) -> Solution:
         rows = self.frame.within(self.space)
         objective = self.target.write(rows, self.frame)
-        bound, optimal, exact, goes_on = -np.inf, False, False, True
+        bound, optimal, exact, goes_on = self.target.floor, False, False, True
         while goes_on and not optimal and not exact:
             found = minimise(rows, objective.terms, self._left())
             self.rounds += 1
@@ -115,7 +115,8 @@ class _Solver:
                 if self.best is None:
                     raise impossible(self.space, self.frame, self._left())
                 break
-            bound = max(bound, self.target.of(objective.constant + found.bound))
+            if np.isfinite(found.bound):
+                bound = max(bound, objective.of(found.bound))
             if found.x is not None:
                 mask = self.frame.mask(found.x)
                 allowed = self._consider(mask, rows)

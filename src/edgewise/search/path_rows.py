@@ -61,6 +61,17 @@ class Segment:
             z[node - first] = np.einsum("en,en->n", passed, z[flow.tails[ways] - first])
         return np.asarray(z[-1])
 
+    def values(self, flow: Flow, weights: Array) -> list[float]:
+        """The shares that masks let pass, in ascending order."""
+        states = np.array(list(product((0.0, 1.0), repeat=len(self.units))))
+        keep = np.ones((len(flow.tails), len(states)))
+        own = slice(self.ways.start, self.ways.stop)
+        keep[own] = flow.cuts[own][:, list(self.units)] @ states.T < 0.5
+        shares = np.unique(self.passes(flow, weights, keep))
+        shares = shares[shares > _LEAST]
+        apart = np.diff(shares, append=np.inf) > _APART
+        return [round(float(share), 15) for share in shares[apart]]
+
     def touch(self, rows: Rows, share: float) -> bool:
         """Add the tangent at a share; False if there is one, or all values are known."""
         near = any(abs(share - known) <= _APART + 1e-6 * share for known in self.touched)
@@ -77,8 +88,11 @@ def whole_segment(flow: Flow) -> Segment:
     return Segment(range(flow.nodes), range(len(flow.tails)), tuple(int(u) for u in units))
 
 
-def segments(flow: Flow) -> list[Segment]:
-    """The segments of a graph that some unit cuts, from the source to the sink."""
+def segments(flow: Flow, weights: Array) -> list[Segment]:
+    """The segments that masks can narrow but not close, from the source to the sink.
+
+    Others are cut by no unit, or by such only that no valid mask removes.
+    """
     farthest = np.zeros(flow.nodes, dtype=np.intp)
     np.maximum.at(farthest, flow.tails, flow.heads)
     reach = np.maximum.accumulate(farthest)
@@ -90,7 +104,11 @@ def segments(flow: Flow) -> list[Segment]:
         units = np.flatnonzero(flow.cuts[ways.start : ways.stop].any(axis=0))
         if units.size:
             nodes = range(first, last + 1)
-            found.append(Segment(nodes, ways, tuple(int(u) for u in units)))
+            segment = Segment(nodes, ways, tuple(int(u) for u in units))
+            segment.few = len(segment.units) <= _FEW
+            segment.touched = segment.values(flow, weights) if segment.few else []
+            if segment.touched != [1.0]:
+                found.append(segment)
     return found
 
 
@@ -148,28 +166,14 @@ class PathRows:
     def logarithm(self, segment: Segment) -> None:
         """Bound the logarithm of what passes: by chords between few values, else by tangents."""
         segment.log = self.rows.variable(least=_LOWEST, most=0.0)
-        if len(segment.units) <= _FEW:
-            values = self._values(segment)
-            segment.few = True
-            for low, high in pairwise(values):
+        if segment.few:
+            for low, high in pairwise(segment.touched):
                 slope = (np.log(high) - np.log(low)) / (high - low)
                 terms = {segment.log: 1.0, segment.share: -float(slope)}
                 self.rows.at_most(terms, float(np.log(low) - slope * low))
-            segment.touched = values
         else:
             for power in range(int(np.log(_LEAST) / np.log(_STEP))):
                 segment.touch(self.rows, _STEP**power)
-
-    def _values(self, segment: Segment) -> list[float]:
-        """The shares that masks let pass, in ascending order."""
-        states = np.array(list(product((0.0, 1.0), repeat=len(segment.units))))
-        keep = np.ones((len(self.flow.tails), len(states)))
-        own = slice(segment.ways.start, segment.ways.stop)
-        keep[own] = self.flow.cuts[own][:, list(segment.units)] @ states.T < 0.5
-        shares = np.unique(segment.passes(self.flow, self.weights, keep))
-        shares = shares[shares > _LEAST]
-        apart = np.diff(shares, append=np.inf) > _APART
-        return [float(share) for share in shares[apart]]
 
     def _nodes(self, segment: Segment) -> tuple[dict[int, int], dict[int, dict[int, float]]]:
         """A variable for each node, and the terms of the sum into each but the first."""

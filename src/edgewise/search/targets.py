@@ -18,30 +18,33 @@ from .frame import Frame
 from .path_rows import PathRows, Segment, segments, whole_segment
 
 Array = NDArray[np.float64]
+Of = Callable[[float], float]
 PAIRS = 3  # interactions a unit that are kept of a Degree2
 
 
 class Written(Protocol):
-    """A target in rows: constant + Σ terms[variable] · variable is to be minimised."""
-
-    @property
-    def constant(self) -> float: ...
+    """A target in rows, of which Σ terms[variable] · variable is to be minimised."""
 
     @property
     def terms(self) -> Mapping[int, float]: ...
+
+    @property
+    def of(self) -> Of:
+        """The prediction where that sum has a value."""
 
     def tighten(self, X: Array) -> bool:
         """Make the rows exact at a mask [1, n_units]; False if they were."""
 
 
 class Target(Protocol):
-    """A prediction on the link scale that grows with an objective in rows."""
+    """A prediction on the link scale that grows with a sum of variables."""
 
     def write(self, rows: Rows, frame: Frame) -> Written:
         """Add what is needed to rows that start with those of a frame."""
 
-    def of(self, objective: float) -> float:
-        """The prediction where the objective has this value."""
+    @property
+    def floor(self) -> float:
+        """A prediction that no mask is below."""
 
     def predict(self, X: Array) -> Array:
         """The predictions [n_masks] of masks [n_masks, n_units] (1 = removed)."""
@@ -51,8 +54,8 @@ class Target(Protocol):
 class Exact:
     """A target that its rows describe exactly."""
 
-    constant: float
     terms: Mapping[int, float]
+    of: Of
 
     def tighten(self, X: Array) -> bool:
         return False
@@ -66,7 +69,7 @@ class Segmented:
     weights: Array
     rows: Rows
     segments: Sequence[Segment]
-    constant: float = 0.0
+    of: Of
 
     @property
     def terms(self) -> Mapping[int, float]:
@@ -83,7 +86,8 @@ class Segmented:
 class PathSumTarget:
     """A path sum, whose saturation is monotone.
 
-    The objective is -log z_out; where removals are predicted to lower the loss it is z_out.
+    What is minimised is -log z_out, or -z_out where there is one segment only; where removals are
+    predicted to lower the loss it is z_out.
     """
 
     flow: Flow
@@ -96,15 +100,25 @@ class PathSumTarget:
         if self.fit.slope <= 0:
             whole = whole_segment(self.flow)
             writer.least(whole)
-            return Exact(0.0, {whole.share: 1.0} if self.fit.slope else {})
-        found = segments(self.flow)
+            return Exact({whole.share: 1.0} if self.fit.slope else {}, self._link)
+        found = segments(self.flow, self.fit.weights)
         for segment in found:
             writer.greatest(segment)
+        if len(found) == 1:
+            return Exact({found[0].share: -1.0}, lambda value: self._link(-value))
+        for segment in found:
             writer.logarithm(segment)
-        return Segmented(self.flow, self.fit.weights, rows, found)
 
-    def of(self, objective: float) -> float:
-        z = np.exp(-objective) if self.fit.slope > 0 else objective
+        def of(value: float) -> float:
+            return self._link(float(np.exp(-value)))
+
+        return Segmented(self.flow, self.fit.weights, rows, found, of)
+
+    @property
+    def floor(self) -> float:
+        return self._link(1.0 if self.fit.slope > 0 else 0.0)
+
+    def _link(self, z: float) -> float:
         passed = float(saturated(np.array([z]), self.fit.kappa)[0][0])
         return self.shift + self.scale * (self.fit.intercept + self.fit.slope * (1.0 - passed))
 
@@ -132,7 +146,7 @@ class Quadratic:
 
     def write(self, rows: Rows, frame: Frame) -> Written:
         keeps = frame.keeps
-        constant, terms = float(self.single.sum()), dict[int, float]()
+        constant, terms = self.constant + float(self.single.sum()), dict[int, float]()
         for unit, value in enumerate(self.single):
             terms[keeps[unit]] = -float(value)
         for (u, v), value in self.pairs.items():
@@ -145,10 +159,16 @@ class Quadratic:
                 for unit in (u, v):
                     rows.at_most({both: 1.0, keeps[unit]: 1.0}, 1.0)
         size = self.size
-        return Exact(constant / size, {k: value / size for k, value in terms.items()})
 
-    def of(self, objective: float) -> float:
-        return self.constant + self.size * objective
+        def of(value: float) -> float:
+            return constant + size * value
+
+        return Exact({k: value / size for k, value in terms.items()}, of)
+
+    @property
+    def floor(self) -> float:
+        falling = np.minimum([*self.single, *self.pairs.values()], 0.0)
+        return self.constant + float(falling.sum())
 
     def predict(self, X: Array) -> Array:
         found = self.constant + X @ self.single
