@@ -37,7 +37,7 @@ from resnet_cifar import ResNet  # noqa: E402
 STEPS = {"DAG 78": 14, "DAG 152": 30, "DAG 386": 75, "DAG 448": 85}
 BLOCKS = {"residual 54": 9, "residual 150": 25, "residual 396": 66}
 BUDGETS = (ew.Budget(units=0.85), ew.Budget(macs=0.7), ew.Budget(macs=0.5))
-LIMIT = 20.0  # seconds
+LIMIT = 10.0  # seconds
 
 
 def path_sum(graph: ew.Graph, seed: int) -> ew.surrogates.PathSum:

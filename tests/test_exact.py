@@ -78,7 +78,7 @@ def test_a_frame_that_knows_nothing_of_costs_finds_the_same_by_cuts() -> None:
             for first, second in pairwise(group):
                 frame.rows.at_least({frame.keeps[second]: 1.0, frame.keeps[first]: -1.0}, 0.0)
         frame.prices = {name: Priced(0.0, {}) for name in case.space.limits}
-        frame.carries = {}
+        frame.carries, frame.conjunctions = {}, {}
         cuts += agrees(case, frame)
     assert cuts > 25
 

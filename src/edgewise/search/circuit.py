@@ -73,13 +73,16 @@ class Circuit:
     Args:
         rows: where they are written.
         upper: whether the variables are at most what they stand for, instead of at least.
+
+    Attributes:
+        conjunctions: for sets of variables, the one that stands for all of them.
     """
 
     def __init__(self, rows: Rows, *, upper: bool = False) -> None:
         self.rows, self.upper = rows, upper
         self._parts: dict[int, tuple[frozenset[int], ...]] = {}
         self._either: dict[frozenset[frozenset[int]], Literal] = {}
-        self._both: dict[frozenset[int], int] = {}
+        self.conjunctions: dict[frozenset[int], int] = {}
         self._known: dict[frozenset[int], frozenset[int]] = {}
 
     def all(self, *literals: Literal) -> Literal:
@@ -131,15 +134,15 @@ class Circuit:
         """The variable that stands for a conjunction."""
         if len(literal) == 1:
             return next(iter(literal))
-        if literal not in self._both:
-            found = self._both[literal] = self.rows.variable(least=float(not literal))
+        if literal not in self.conjunctions:
+            found = self.conjunctions[literal] = self.rows.variable(least=float(not literal))
             if self.upper:
                 for variable in sorted(literal):
                     self.rows.at_most({found: 1.0, variable: -1.0}, 0.0)
             elif literal:
                 terms = {found: 1.0, **dict.fromkeys(sorted(literal), -1.0)}
                 self.rows.at_least(terms, 1.0 - len(literal))
-        return self._both[literal]
+        return self.conjunctions[literal]
 
     def mapped(self, line: Line, change: Callable[[Literal], Literal]) -> Line:
         """A line with every distinct literal changed once."""

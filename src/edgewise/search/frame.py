@@ -33,6 +33,7 @@ class Frame:
         prices: the least that each quantity is.
         carries: for an edge, variables that are 1 where a path through it is whole; empty where
             such a path does not mean that all on it is alive.
+        conjunctions: for sets of variables, the one that is 1 where all of them are.
     """
 
     def __init__(self, graph: Graph, quantities: Sequence[str]) -> None:
@@ -53,6 +54,7 @@ class Frame:
         prices = Prices(graph, removed, alive, below)
         self.carries: Mapping[int, Sequence[int]] = _carries(alive, below) if alive.by_paths else {}
         self.prices: Mapping[str, Priced] = {name: prices.of(name) for name in quantities}
+        self.conjunctions: Mapping[frozenset[int], int] = below.conjunctions
 
     def within(self, space: Space) -> Rows:
         """The rows, with those of the limits and the protected units of a space."""

@@ -2,9 +2,8 @@
 
 Nodes through which every path goes cut the graph into segments, and z_out is the product of what
 each segment passes on. Its logarithm is a sum over segments, so that the segments of a residual
-network, hundreds of factors, meet in one linear objective. A logarithm is concave: it lies below
-its tangents, and where a segment has few units, below the chords between the values it can take,
-which touch all of these.
+network, hundreds of factors, meet in one linear objective. Where few removals are possible in a
+segment there is a variable for each; elsewhere a logarithm, being concave, lies below its tangents.
 """
 
 from __future__ import annotations
@@ -20,13 +19,14 @@ from numpy.typing import NDArray
 
 from ..surrogates.flow import Flow
 from .circuit import Rows
+from .frame import Frame
 
 Array = NDArray[np.float64]
-_FEW = 9  # units of a segment whose values are all looked at
+Groups = Sequence[Sequence[int]]
+_FEW = 128  # states of a segment that are all looked at
 _LEAST = 1e-4  # share that a segment passes on, below which logarithms are not followed
 _LOWEST = float(np.log(_LEAST)) - 2.0  # below every bound of a logarithm, also at 0
 _STEP = 0.8  # between the shares at which there are tangents from the start
-_APART = 1e-9  # shares that count as different
 
 
 @dataclass
@@ -40,7 +40,8 @@ class Segment:
         share: the variable of what passes, 1 with nothing removed.
         log: the variable of its logarithm.
         touched: shares at which the bound of the logarithm is exact.
-        few: whether these are all there are.
+        shares: what passes where units are removed (a bit a unit); None where there are too many
+            ways to do so.
     """
 
     nodes: range
@@ -49,7 +50,7 @@ class Segment:
     share: int = -1
     log: int = -1
     touched: list[float] = field(default_factory=list)
-    few: bool = False
+    shares: Mapping[tuple[bool, ...], float] | None = None
 
     def passes(self, flow: Flow, weights: Array, keep: Array) -> Array:
         """[n_masks] what passes; keep is [n_ways, n_masks]."""
@@ -61,21 +62,30 @@ class Segment:
             z[node - first] = np.einsum("en,en->n", passed, z[flow.tails[ways] - first])
         return np.asarray(z[-1])
 
-    def values(self, flow: Flow, weights: Array) -> list[float]:
-        """The shares that masks let pass, in ascending order."""
-        states = np.array(list(product((0.0, 1.0), repeat=len(self.units))))
-        keep = np.ones((len(flow.tails), len(states)))
+    def states(self, flow: Flow, weights: Array, nested: Groups) -> dict[tuple[bool, ...], float]:
+        """What passes, for each way to remove units of which something does; {} if too many."""
+        place = {unit: i for i, unit in enumerate(self.units)}
+        groups = [[place[u] for u in group if u in place] for group in nested]
+        alone = set(place.values()).difference(*groups) if groups else set(place.values())
+        groups = [group for group in groups if group] + [[i] for i in sorted(alone)]
+        if np.prod([len(group) + 1.0 for group in groups]) > _FEW:
+            return {}
+        counts = np.array(list(product(*(range(len(group) + 1) for group in groups))))
+        removed = np.zeros((len(counts), len(self.units)), dtype=bool)
+        for column, group in enumerate(groups):
+            for rank, i in enumerate(group):
+                removed[:, i] = counts[:, column] > rank
+        keep = np.ones((len(flow.tails), len(removed)))
         own = slice(self.ways.start, self.ways.stop)
-        keep[own] = flow.cuts[own][:, list(self.units)] @ states.T < 0.5
-        shares = np.unique(self.passes(flow, weights, keep))
-        shares = shares[shares > _LEAST]
-        apart = np.diff(shares, append=np.inf) > _APART
-        return [round(float(share), 15) for share in shares[apart]]
+        keep[own] = flow.cuts[own][:, list(self.units)] @ removed.T < 0.5
+        shares = self.passes(flow, weights, keep)
+        rows = zip(removed.tolist(), shares.tolist(), strict=True)
+        return {tuple(gone): share for gone, share in rows if share > 0}
 
     def touch(self, rows: Rows, share: float) -> bool:
-        """Add the tangent at a share; False if there is one, or all values are known."""
-        near = any(abs(share - known) <= _APART + 1e-6 * share for known in self.touched)
-        if self.few or near or share < _LEAST:
+        """Add the tangent at a share; False if there is one, or all shares are known."""
+        near = any(abs(share - known) <= 1e-6 * share for known in self.touched)
+        if self.shares is not None or near or share < _LEAST:
             return False
         self.touched.append(share)
         rows.at_most({self.log: 1.0, self.share: -1.0 / share}, float(np.log(share)) - 1.0)
@@ -88,10 +98,11 @@ def whole_segment(flow: Flow) -> Segment:
     return Segment(range(flow.nodes), range(len(flow.tails)), tuple(int(u) for u in units))
 
 
-def segments(flow: Flow, weights: Array) -> list[Segment]:
+def segments(flow: Flow, weights: Array, nested: Groups = ()) -> list[Segment]:
     """The segments that masks can narrow but not close, from the source to the sink.
 
-    Others are cut by no unit, or by such only that no valid mask removes.
+    Others are cut by no unit, or by such only that no valid mask removes. `nested` are groups of
+    units that are removed in their order.
     """
     farthest = np.zeros(flow.nodes, dtype=np.intp)
     np.maximum.at(farthest, flow.tails, flow.heads)
@@ -105,9 +116,8 @@ def segments(flow: Flow, weights: Array) -> list[Segment]:
         if units.size:
             nodes = range(first, last + 1)
             segment = Segment(nodes, ways, tuple(int(u) for u in units))
-            segment.few = len(segment.units) <= _FEW
-            segment.touched = segment.values(flow, weights) if segment.few else []
-            if segment.touched != [1.0]:
+            segment.shares = segment.states(flow, weights, nested) or None
+            if segment.shares is None or len(segment.shares) > 1:
                 found.append(segment)
     return found
 
@@ -120,18 +130,20 @@ class PathRows:
         flow: the reduced graph.
         weights: [n_ways] of its ways.
         rows: where it is written.
-        keeps: for each unit, the variable that is 1 where it stays.
-        carries: for edges, variables that are 1 where something passes; see `Frame`.
+        frame: with whose rows these start.
     """
 
     flow: Flow
     weights: Array
     rows: Rows
-    keeps: Sequence[int]
-    carries: Mapping[int, Sequence[int]]
+    frame: Frame
+
+    @property
+    def keeps(self) -> Sequence[int]:
+        return self.frame.keeps
 
     def greatest(self, segment: Segment) -> None:
-        """Bound what passes a segment, and its logarithm, from above.
+        """Bound what passes a segment from above.
 
         w_e ≤ z_tail, w_e ≤ keep for each unit that cuts e, z_v ≤ Σ a_e w_e. What carries nothing
         to the sink may as well carry nothing at all, so that w_e is also no more than what says
@@ -144,7 +156,7 @@ class PathRows:
             passed = tail
             if cut:
                 passed = self.rows.variable()
-                for bound in dict.fromkeys([tail, *cut, *self.carries.get(edges[way], ())]):
+                for bound in dict.fromkeys([tail, *cut, *self.frame.carries.get(edges[way], ())]):
                     self.rows.at_least({bound: 1.0, passed: -1.0}, 0.0)
             sums[int(self.flow.heads[way])][passed] += float(self.weights[way])
         for node, terms in sums.items():
@@ -164,16 +176,37 @@ class PathRows:
             self.rows.at_least({**{k: -v for k, v in terms.items()}, z[node]: 1.0}, 0.0)
 
     def logarithm(self, segment: Segment) -> None:
-        """Bound the logarithm of what passes: by chords between few values, else by tangents."""
+        """Bound the logarithm of what passes: exactly by few states, else by tangents."""
         segment.log = self.rows.variable(least=_LOWEST, most=0.0)
-        if segment.few:
-            for low, high in pairwise(segment.touched):
-                slope = (np.log(high) - np.log(low)) / (high - low)
-                terms = {segment.log: 1.0, segment.share: -float(slope)}
-                self.rows.at_most(terms, float(np.log(low) - slope * low))
-        else:
+        if segment.shares is None:
+            self.greatest(segment)
             for power in range(int(np.log(_LEAST) / np.log(_STEP))):
                 segment.touch(self.rows, _STEP**power)
+        else:
+            self._by_states(segment, segment.shares)
+
+    def _by_states(self, segment: Segment, shares: Mapping[tuple[bool, ...], float]) -> None:
+        """One variable a state, of which one is 1: the hull of what is kept, passes and is paid.
+
+        What is alive where certain units of the segment are kept is alive in so many states.
+        """
+        rows = self.rows
+        states = [(rows.variable(), removed, share) for removed, share in shares.items()]
+        rows.at_least({state: 1.0 for state, _, _ in states}, 1.0)
+        rows.at_most({state: 1.0 for state, _, _ in states}, 1.0)
+        rows.lower[segment.log] = min(float(np.log(share)) for _, _, share in states)
+        terms = {state: -float(np.log(share)) for state, _, share in states}
+        rows.at_most({**terms, segment.log: 1.0}, 0.0)
+        place = {self.keeps[unit]: i for i, unit in enumerate(segment.units)}
+        for keep, i in place.items():
+            terms = {state: -1.0 for state, removed, _ in states if not removed[i]}
+            rows.at_least({**terms, keep: 1.0}, 0.0)
+            rows.at_most({**terms, keep: 1.0}, 0.0)
+        for parts, variable in self.frame.conjunctions.items():
+            if parts <= place.keys():
+                wanted = [place[part] for part in parts]
+                terms = {s: -1.0 for s, gone, _ in states if not any(gone[i] for i in wanted)}
+                rows.at_least({**terms, variable: 1.0}, 0.0)
 
     def _nodes(self, segment: Segment) -> tuple[dict[int, int], dict[int, dict[int, float]]]:
         """A variable for each node, and the terms of the sum into each but the first."""

@@ -96,15 +96,14 @@ class PathSumTarget:
     scale: float = 1.0
 
     def write(self, rows: Rows, frame: Frame) -> Written:
-        writer = PathRows(self.flow, self.fit.weights, rows, frame.keeps, frame.carries)
+        writer = PathRows(self.flow, self.fit.weights, rows, frame)
         if self.fit.slope <= 0:
             whole = whole_segment(self.flow)
             writer.least(whole)
             return Exact({whole.share: 1.0} if self.fit.slope else {}, self._link)
-        found = segments(self.flow, self.fit.weights)
-        for segment in found:
-            writer.greatest(segment)
+        found = segments(self.flow, self.fit.weights, frame.graph.nested)
         if len(found) == 1:
+            writer.greatest(found[0])
             return Exact({found[0].share: -1.0}, lambda value: self._link(-value))
         for segment in found:
             writer.logarithm(segment)
