@@ -198,7 +198,7 @@ def target_of(model: Any, units: int, pairs: int | None = None) -> Target:
         names = ", ".join(kind.__name__ for kind in makers)
         raise EdgewiseError(
             f"A solver cannot minimise a {type(model).__name__}; it can minimise {names}. "
-            "For others use ew.search.descend."
+            "For others use edgewise.search.descend."
         )
     return makers[type(model)]()
 
