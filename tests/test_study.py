@@ -249,3 +249,36 @@ def test_a_verify_split_of_few_batches_has_no_trial() -> None:
     study.run(24, jobs.BUDGET)
     study.plan(finalists=5)
     assert {e.split for e in study.evaluations} == {"search", "verify", "report"}
+
+
+def test_a_front_needs_no_new_evaluation_and_resumes_alike(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    study = ew.Study(*jobs.make(), url)
+    study.run(30, jobs.BUDGET)
+    before = study.evaluations
+    points = study.pareto(time_limit=None)
+    assert study.evaluations == before
+    assert len(points) >= 3
+    graph, losses = study.graph, {e.mask: e.loss for e in before}
+    for point in points:
+        assert point.cost == ew.cost(graph, point.mask)
+        assert point.budget.allows(point.cost, ew.cost(graph))
+        assert point.measured == losses.get(str(point.mask))
+        assert point.deviation > 0
+        assert point.solution.optimal
+    macs, predicted = [p.cost.macs for p in points], [p.predicted for p in points]
+    assert macs == sorted(macs, reverse=True)
+    assert predicted == sorted(predicted)
+    again = ew.Study(*jobs.make(), url).pareto(time_limit=None)
+    assert [(p.mask, p.predicted) for p in again] == [(p.mask, p.predicted) for p in points]
+
+
+def test_a_front_wants_evaluations_and_budgets_that_can_be_met() -> None:
+    study = ew.Study(*jobs.make())
+    with pytest.raises(PlanError, match=r"study\.run"):
+        study.pareto()
+    study.run(20, jobs.BUDGET)
+    with pytest.raises(BudgetError, match="same quantities"):
+        study.pareto([ew.Budget(macs=0.5), ew.Budget(params=0.5)])
+    with pytest.raises(BudgetError, match="The least that is reachable: macs"):
+        study.pareto([ew.Budget(macs=1)])

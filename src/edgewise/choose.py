@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,8 +16,8 @@ from .errors import EdgewiseError, PlanError
 from .evaluate import Outcome
 from .graph import Graph, Mask
 from .plan import Measured
-from .records import Comparison, Evaluation
-from .search import Space
+from .records import Budget, Comparison, Evaluation
+from .search import Point, Space, front
 from .search.proposals import Settings, propose
 from .search.strategy import FitFunction
 from .surrogates.auto import Choice, checkpoint, choose
@@ -131,6 +131,29 @@ def shortlist(
         {found[int(i)]: (float(mean[i]), float(std[i])) for i in order},
         choice,
     )
+
+
+def best_at(
+    space: Space,
+    name: str,
+    evaluations: Sequence[Evaluation],
+    budgets: Sequence[Budget],
+    time_limit: float | None,
+) -> list[Point]:
+    """The front of a surrogate fitted to evaluations; what is measured of its points is added.
+
+    Raises:
+        PlanError: no evaluation succeeded.
+        BudgetError: no mask meets any budget.
+    """
+    losses = {e.mask: e.loss for e in evaluations if e.ok and e.split == "search"}
+    if not losses:
+        raise PlanError("No evaluation has succeeded yet; see study.evaluations for the reasons.")
+    X, y, link = _observations(evaluations)
+    model = _SEARCHING[_choose(name, space.graph, X, y, link).name](space.graph, link).fit(X, y)
+    known = [space.graph.mask(bits=bits) for bits in losses]
+    points = front(space, model, budgets, known=known, time_limit=time_limit)
+    return [replace(point, measured=losses.get(str(point.mask))) for point in points]
 
 
 def measured(outcome: Outcome, unpruned: Evaluation) -> Measured:

@@ -185,3 +185,9 @@ def weight(vertex: Vertex) -> int:
 def full_macs(graph: Graph, index: int) -> int:
     """Multiply-accumulates of one vertex in the unpruned network."""
     return _full(graph).vertices[index].macs
+
+
+def read_by_several(graph: Graph, quantity: str) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """What is counted once, whichever of several vertices run: its amount, and these vertices."""
+    full = _full(graph)
+    return {"params": full.tied, "macs": full.constant}.get(quantity, ())

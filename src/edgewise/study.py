@@ -13,7 +13,15 @@ import torch
 from numpy.typing import NDArray
 
 from .calibration import recalibrated
-from .choose import Finalists, check_surrogate, compare, measured, searching, shortlist
+from .choose import (
+    Finalists,
+    best_at,
+    check_surrogate,
+    compare,
+    measured,
+    searching,
+    shortlist,
+)
 from .engine import EngineOptions
 from .errors import EdgewiseError, PlanError
 from .evaluate import Outcome
@@ -26,7 +34,7 @@ from .operator_times import OperatorTimes
 from .plan import Clocked, Plan
 from .provenance import trace_record, weights_digest
 from .records import Budget, Comparison, Evaluation, Split
-from .search import Ask, Questions, Space, fatal_units, search
+from .search import Ask, Point, Questions, Space, fatal_units, levels, search
 from .storage import RETRIED, Storage
 from .telling import Callback, Teller, Told, silent
 from .version import __version__
@@ -297,6 +305,37 @@ class Study:
         space = Space(self.graph, budget, times=times)
         space.reachable()
         return space
+
+    def pareto(
+        self, budgets: Sequence[Budget] | None = None, *, time_limit: float | None = 10.0
+    ) -> list[Point]:
+        """What all evaluations so far say is reachable at several budgets; nothing is measured.
+
+        A surrogate's prediction of a mask that was chosen for it is often too good: run() with a
+        budget of interest, and plan(), before it is believed.
+
+        Args:
+            budgets: limits on the same quantities; by default those of the last run, from 90 % of
+                the unpruned network down to 20 %. What no mask meets is left out.
+            time_limit: seconds of the solver for each budget; None waits for its proof, and the
+                points depend on nothing but the evaluations.
+
+        Returns:
+            Points of which none is both dearer and predicted to be worse than another.
+
+        Raises:
+            PlanError: nothing has been evaluated yet.
+            BudgetError: no mask meets any of the budgets.
+
+        Example:
+            >>> [(p.cost.macs, p.predicted) for p in study.pareto()]  # doctest: +SKIP
+        """
+        run = self._last_run()
+        known = self._known("search")
+        space = Space(self.graph, Budget(**run["budget"]))
+        space = space.protecting(fatal_units(space, known))
+        budgets = levels(space.budget) if budgets is None else budgets
+        return best_at(space, run["surrogate"], list(known.values()), budgets, time_limit)
 
     def _check_calibration(self, loss: float) -> None:
         """Warn if statistics of the calibration data harm a network that lacks nothing."""

@@ -1,6 +1,11 @@
 """Searching for the best mask within a budget; knows nothing of files, databases or progress."""
 
 from .descent import descend as descend
+from .exact import Solution as Solution
+from .exact import solve as solve
+from .front import Point as Point
+from .front import front as front
+from .front import levels as levels
 from .proposals import Settings as Settings
 from .sampling import sample_masks as sample_masks
 from .space import Space as Space

@@ -63,6 +63,12 @@ class Space:
         space._left, space._estimate, space._saved = self._left, self._estimate, self._saved
         return space
 
+    def at(self, budget: Budget) -> Space:
+        """The same graph and protected units at another budget."""
+        space = Space(self.graph, budget, self.protected)
+        space._left, space._estimate = self._left, self._estimate
+        return space
+
     def cost(self, mask: Mask) -> Cost | None:
         """The exact cost of a mask, None if it disconnects an output."""
         return self._count(mask)[0]

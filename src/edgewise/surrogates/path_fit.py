@@ -29,7 +29,7 @@ class PathFit:
 def path_sum(flow: Flow, fit: PathFit, X: Array) -> Array:
     """Predictions [n_masks] on the link scale."""
     z = flow.forward(fit.weights, flow.keep(X))[-1]
-    return fit.intercept + fit.slope * (1.0 - _saturated(z, fit.kappa)[0])
+    return fit.intercept + fit.slope * (1.0 - saturated(z, fit.kappa)[0])
 
 
 @single_threaded
@@ -67,7 +67,7 @@ def fit_path_sum(
     return PathFit(theta, shift + scale * b0, scale * b1, kappa, ridge, flow.softmax(theta))
 
 
-def _saturated(z: Array, kappa: float) -> tuple[Array, Array, Array]:
+def saturated(z: Array, kappa: float) -> tuple[Array, Array, Array]:
     """φ_κ(z) = (1 - exp(-κz)) / (1 - exp(-κ)), and its derivatives by z and by log κ."""
     if kappa < 1e-8:
         return z, np.ones_like(z), np.zeros_like(z)
@@ -95,7 +95,7 @@ class _Problem:
         """Predictions [n_masks] and their Jacobian [n_masks, n_parameters]."""
         theta, b0, b1, log_kappa = self.unpack(p)
         z, by_theta = self.flow.slopes(self.flow.softmax(theta), self.keep)
-        phi, by_z, by_log = _saturated(z, np.exp(log_kappa) if self.saturate else 0.0)
+        phi, by_z, by_log = saturated(z, np.exp(log_kappa) if self.saturate else 0.0)
         jacobian = np.column_stack(
             [-b1 * (by_theta * by_z).T, np.ones_like(z), 1.0 - phi, -b1 * by_log]
         )

@@ -1,0 +1,97 @@
+"""Small random graphs with a budget and a surrogate, and their best mask by brute force."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+import edgewise as ew
+from edgewise.search import Space
+from random_models import random_plan, write
+
+KINDS = (("edge", "layer"), ("edge", "layer", "hidden", "heads", "channels"), ("raw",))
+QUANTITIES = ("units", "params", "macs", "activation_bytes")
+UNITS = 9
+
+
+@dataclass(frozen=True)
+class Case:
+    """A problem; `masks` are all that respect the order of widths, `X` the same as an array."""
+
+    seed: int
+    space: Space
+    model: Any
+    masks: list[ew.Mask]
+    X: np.ndarray
+
+    @property
+    def best(self) -> float | None:
+        """The least prediction of a mask within the budget, None if there is no such mask."""
+        values = self.model.predict_link(self.X)
+        allowed = [v for v, m in zip(values, self.masks, strict=True) if self.space.allows(m)]
+        return min(allowed, default=None)
+
+    def least(self, quantity: str) -> int:
+        """The least cost of any valid mask."""
+        costs = [cost for m in self.masks if (cost := self.space.cost(m)) is not None]
+        return min(getattr(cost, quantity) for cost in costs)
+
+
+def random_graph(seed: int, units: int = UNITS) -> ew.Graph | None:
+    """A random model's graph with at most so many units; None if it has fewer than two."""
+    rng = random.Random(seed)
+    model, args = write(random_plan(seed)).build(torch.float32)
+    try:
+        graph = ew.trace(model, args, granularity=KINDS[seed % 3], slices=4)
+    except ew.errors.EdgewiseError:
+        return None
+    if len(graph.units) > units:
+        names = {unit.name for unit in rng.sample(graph.units, units)}
+        graph = graph.select(lambda unit: unit.name in names)
+    return graph if len(graph.units) > 1 else None
+
+
+def nested_masks(graph: ew.Graph) -> list[ew.Mask]:
+    every = itertools.product((0, 1), repeat=len(graph.units))
+    masks = (graph.mask(bits=bits) for bits in every)
+    return [mask for mask in masks if graph.nest(mask) == mask]
+
+
+def surrogate(graph: ew.Graph, X: np.ndarray, seed: int) -> Any:
+    """A surrogate of one of four kinds, fitted to losses drawn at random, which may fall."""
+    rng = np.random.default_rng(seed)
+    slopes = rng.normal(0.2, 0.5, X.shape[1])
+    losses = np.exp(X @ slopes + 0.3 * rng.normal(size=len(X)))
+    rows = rng.permutation(len(X))[:40]
+    kinds = (
+        ew.surrogates.PathSum(graph, saturate=False),
+        ew.surrogates.Linear(),
+        ew.surrogates.PathSum(graph, saturate=True),
+        ew.surrogates.Degree2(),
+    )
+    model = kinds[seed // 3 % 4]
+    return model.fit(X[rows], losses[rows] if seed % 5 else 1 / losses[rows])
+
+
+def cases(count: int) -> Iterator[Case]:
+    """So many cases, with one to three limits each."""
+    seed = 0
+    while count:
+        seed += 1
+        graph = random_graph(seed)
+        if graph is None:
+            continue
+        rng = random.Random(seed)
+        masks = nested_masks(graph)
+        X = graph.matrix(masks)
+        limits = {
+            q: rng.uniform(0.3, 1.0) for q in rng.sample(QUANTITIES, rng.choice([1, 1, 2, 3]))
+        }
+        yield Case(seed, Space(graph, ew.Budget(**limits)), surrogate(graph, X, seed), masks, X)
+        count -= 1
