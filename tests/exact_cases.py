@@ -16,7 +16,7 @@ from edgewise.search import Space
 from random_models import random_plan, write
 
 KINDS = (("edge", "layer"), ("edge", "layer", "hidden", "heads", "channels"), ("raw",))
-QUANTITIES = ("units", "params", "macs", "activation_bytes")
+QUANTITIES = ("units", "params", "macs", "activation_bytes", "weight_bytes")
 UNITS = 9
 
 

@@ -285,3 +285,8 @@ def test_the_path_sum_inside_a_gaussian_process_is_minimised(residual: ew.Graph)
 def test_other_surrogates_are_refused(residual: ew.Graph) -> None:
     with pytest.raises(EdgewiseError, match="cannot minimise a FCN"):
         solve(Space(residual, ew.Budget(macs=0.6)), ew.surrogates.FCN())
+
+
+def test_latency_is_refused(residual: ew.Graph) -> None:
+    with pytest.raises(BudgetError, match="knows no latency: limit macs instead"):
+        Frame(residual, ("macs", "latency"))

@@ -190,4 +190,9 @@ def full_macs(graph: Graph, index: int) -> int:
 def read_by_several(graph: Graph, quantity: str) -> tuple[tuple[int, tuple[int, ...]], ...]:
     """What is counted once, whichever of several vertices run: its amount, and these vertices."""
     full = _full(graph)
-    return {"params": full.tied, "macs": full.constant}.get(quantity, ())
+    found = {
+        "params": tuple((size, readers) for size, _, readers in full.tied),
+        "weight_bytes": tuple((size * width, readers) for size, width, readers in full.tied),
+        "macs": full.constant,
+    }
+    return found.get(quantity, ())

@@ -332,9 +332,13 @@ class Study:
         """
         run = self._last_run()
         known = self._known("search")
-        space = Space(self.graph, Budget(**run["budget"]))
+        last = Budget(**run["budget"])
+        if last.latency is not None and budgets:  # which the solver does not know
+            last = budgets[0]
+        budgets = levels(last) if budgets is None else budgets
+        times = self.latency.times(self.graph) if self.latency is not None else None
+        space = Space(self.graph, last, times=times)
         space = space.protecting(fatal_units(space, known))
-        budgets = levels(space.budget) if budgets is None else budgets
         return best_at(space, run["surrogate"], list(known.values()), budgets, time_limit)
 
     def _check_calibration(self, loss: float) -> None:

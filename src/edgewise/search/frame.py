@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
+from ..errors import BudgetError
 from ..graph import Graph, Mask
 from .circuit import Circuit, Rows
 from .price import Priced, Prices
@@ -34,9 +35,17 @@ class Frame:
         carries: for an edge, variables that are 1 where a path through it is whole; empty where
             such a path does not mean that all on it is alive.
         conjunctions: for sets of variables, the one that is 1 where all of them are.
+
+    Raises:
+        BudgetError: latency is among the quantities.
     """
 
     def __init__(self, graph: Graph, quantities: Sequence[str]) -> None:
+        if "latency" in quantities:
+            raise BudgetError(
+                "The exact solver knows no latency: limit macs instead, or leave it to "
+                "study.run(...) and study.plan(...), which know it."
+            )
         self.graph, self.rows = graph, Rows()
         self.keeps = [self.rows.variable(integer=True) for _ in graph.units]
         for group in graph.nested:

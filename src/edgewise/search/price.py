@@ -48,7 +48,7 @@ class Prices:
         self._products: dict[tuple[Literal, tuple[tuple[Literal, int], ...]], int] = {}
 
     def of(self, quantity: str) -> Priced:
-        """The least that a mask leaves of "units", "params", "macs" or "activation_bytes"."""
+        """The least that a mask leaves of what `Cost` counts; latency is nothing that it counts."""
         sums: dict[Literal, float] = defaultdict(float)
         if quantity == "units":
             for unit in self._live_units():
@@ -91,12 +91,13 @@ class Prices:
 
     def _counted(self, quantity: str, index: int, vertex: Vertex) -> Iterator[Term]:
         rule, out, wants = TABLE.rules[vertex.op], self.alive.outs[index], self.alive.wants[index]
-        if quantity == "params":
+        if quantity in ("params", "weight_bytes"):
             states = {"in": wants[0] if wants else WHOLE, "out": out}
             for parameter in vertex.params:
                 if not parameter.buffer and len(self.graph.readers[parameter.name]) == 1:
                     follows = [f and states[f[0]].axes.get(f[1]) for f in parameter.follows]
-                    yield _term(parameter.shape, follows)
+                    size, lines = _term(parameter.shape, follows)
+                    yield size * (parameter.itemsize if quantity == "weight_bytes" else 1), lines
         elif quantity == "macs" and rule.macs is not count.no_macs:
             yield self._macs(index, out, wants)
         elif quantity == "activation_bytes":

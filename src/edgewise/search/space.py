@@ -65,7 +65,7 @@ class Space:
 
     def at(self, budget: Budget) -> Space:
         """The same graph and protected units at another budget."""
-        space = Space(self.graph, budget, self.protected)
+        space = Space(self.graph, budget, self.protected, self.times)
         space._left, space._estimate = self._left, self._estimate
         return space
 
