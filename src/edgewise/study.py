@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,25 +24,24 @@ from .choose import (
 )
 from .engine import EngineOptions
 from .errors import EdgewiseError, PlanError
-from .evaluate import Outcome
 from .executor import MakeExecutor, Serial
 from .graph import Graph, Mask
 from .latency import LatencyTable, settle
 from .liveness import liveness
+from .measuring import Measuring, in_order
 from .objective import TRIAL, Objective
 from .operator_times import OperatorTimes
 from .plan import Clocked, Plan
 from .provenance import trace_record, weights_digest
 from .records import Budget, Comparison, Evaluation, Split
 from .search import Ask, Point, Questions, Space, fatal_units, levels, search
-from .storage import RETRIED, Storage
+from .storage import Storage
 from .telling import Callback, Teller, Told, silent
 from .version import __version__
 
 log = logging.getLogger("edgewise")
 HARM = 0.02  # of the unpruned loss, worth a warning
 LEAST_VERIFIED = 3  # finalists that meet on the whole verify split
-CLAIMED = 32  # masks that a process takes at a time where several work on one study
 
 
 class Study:
@@ -92,8 +91,8 @@ class Study:
             "objective": objective.fingerprint,
         }
         self.storage = Storage(storage, name, identity)
-        self._executor = executor(graph, objective, engine or EngineOptions())
-        self._tried: set[tuple[str, str]] = set()
+        workers = executor(graph, objective, engine or EngineOptions())
+        self._measuring = Measuring(objective, self.storage, workers)
 
     def __enter__(self) -> Study:
         return self
@@ -103,7 +102,7 @@ class Study:
 
     def close(self) -> None:
         """End the workers; the evaluations can still be read."""
-        self._executor.close()
+        self._measuring.executor.close()
 
     @property
     def evaluations(self) -> list[Evaluation]:
@@ -130,7 +129,7 @@ class Study:
         for mask in masks:
             liveness(self.graph, mask).require_connected()
         ask = Ask("given", "given", masks)
-        return self._answer(ask, split, self._known(split), silent)
+        return self._measuring.answer(ask, split, self._measuring.known(split), silent)
 
     def losses(self, mask: Mask, split: Split = "search") -> NDArray[np.float32] | None:
         """The stored loss of every example [n] of a split, in the order of the data.
@@ -206,7 +205,7 @@ class Study:
         if self.latency is not None and budget.latency is not None:
             settings["latency"] = self.latency.digest
         run = self.storage.run(settings)
-        before = _in_order(self.evaluations[: run.before])
+        before = in_order(self.evaluations[: run.before])
         fit = searching(surrogate, self.graph)
         steps = search(space, fit, seed=seed, limit=evaluations, before=before)
         told = Teller(progress, space, evaluations)
@@ -224,7 +223,7 @@ class Study:
             steps: a generator that yields Asks and is sent their evaluations.
             told: called with every evaluation.
         """
-        known = self._known("search")
+        known = self._measuring.known("search")
         answers: Sequence[Evaluation] | None = None
         while True:
             try:
@@ -234,7 +233,7 @@ class Study:
             if isinstance(told, Teller):
                 told.phase = ask.phase
             fresh = str(self.graph.empty) not in known
-            answers = self._answer(ask, "search", known, told)
+            answers = self._measuring.answer(ask, "search", known, told)
             if fresh and ask.origin == "unpruned" and answers[0].loss is not None:
                 self._check_calibration(answers[0].loss)
 
@@ -273,7 +272,7 @@ class Study:
         def choose(times: OperatorTimes | None) -> tuple[Mask, tuple[Space, Finalists, Mask]]:
             nonlocal told
             space = self.space(budget, times)
-            known = self._known("search")
+            known = self._measuring.known("search")
             space = space.protecting(fatal_units(space, known))
             chosen = shortlist(
                 space, run["surrogate"], list(known.values()), finalists, run["seed"]
@@ -331,7 +330,7 @@ class Study:
             >>> [(p.cost.macs, p.predicted) for p in study.pareto()]  # doctest: +SKIP
         """
         run = self._last_run()
-        known = self._known("search")
+        known = self._measuring.known("search")
         last = Budget(**run["budget"])
         if last.latency is not None and budgets:  # which the solver does not know
             last = budgets[0]
@@ -364,62 +363,6 @@ class Study:
             raise PlanError("Nothing has been evaluated yet: call study.run(...) first.")
         return runs[-1].settings
 
-    def _known(self, split: Split) -> dict[str, Evaluation]:
-        size = self.objective.samples(split)
-        records = (e for e in _in_order(self.evaluations) if e.split == split)
-        return {e.mask: e for e in records if e.samples in (0, size)}
-
-    def _answer(
-        self,
-        ask: Ask,
-        split: Split,
-        known: dict[str, Evaluation],
-        told: Told,
-    ) -> list[Evaluation]:
-        """The evaluations that were asked for: known ones from the storage, the rest measured."""
-        again = {str(m) for m in ask.masks if self._retry(known.get(str(m)))}
-        for bits in again:
-            del known[bits]
-        fresh = [m for m in ask.masks if str(m) not in known]
-        for mask in ask.masks:
-            if str(mask) in known:
-                told(known[str(mask)], kept=True)
-        with self.storage.sharing():
-            for record in self._finished(ask, fresh, split, again):
-                known[record.mask] = record
-                told(record)
-        return [known[str(m)] for m in ask.masks]
-
-    def _finished(
-        self, ask: Ask, masks: Iterable[Mask], split: Split, again: set[str]
-    ) -> Iterator[Evaluation]:
-        """Evaluations as they are finished, here or by another process, and kept."""
-        waiting = {str(m): m for m in sorted(masks, key=lambda m: m.bits)}
-        samples = self.objective.samples(split)
-        while waiting:
-            mine, found = self.storage.share(list(waiting), split, samples, again, CLAIMED)
-            for record in found:
-                del waiting[record.mask]
-                yield record
-            for outcome in self._executor.evaluate([waiting[bits] for bits in mine], split):
-                mean, std = ask.expected.get(waiting.pop(outcome.evaluation.mask), (None, None))
-                record = replace(
-                    outcome.evaluation, origin=ask.origin, predicted=mean, deviation=std
-                )
-                self._tried.add((record.mask, record.split))
-                self.storage.add(record, _each(outcome))
-                yield record
-
-    def _retry(self, record: Evaluation | None) -> bool:
-        """Whether a failure is tried again: once a process, since its cause may be mended."""
-        if record is None or record.status not in RETRIED:
-            return False
-        again = (record.mask, record.split)
-        if again in self._tried:
-            return False
-        self._tried.add(again)
-        return True
-
     def verified(self, masks: Sequence[Mask], told: Teller) -> Mask:
         """The finalist of the lowest loss on the verify split; the first one if there is none."""
         if "verify" not in self.objective.splits:
@@ -428,17 +371,8 @@ class Study:
         if "trial" in self.objective.splits and len(masks) > LEAST_VERIFIED:
             passing = max(len(masks) // TRIAL, LEAST_VERIFIED)
             told.total += passing
-            masks = self._ranked(masks, "trial", told)[:passing]
-        return self._ranked(masks, "verify", told)[0]
-
-    def _ranked(self, masks: Sequence[Mask], split: Split, told: Teller) -> Sequence[Mask]:
-        """Those finalists that could be measured on a split, the lowest loss first."""
-        ask = Ask("verifying", "finalist", tuple(masks))
-        answers = self._answer(ask, split, self._known(split), told)
-        losses = {m: e.loss for m, e in zip(masks, answers, strict=True) if e.loss is not None}
-        if not losses:
-            raise PlanError(f"Every finalist failed on the {split} split: {answers[0].error}")
-        return sorted(losses, key=lambda mask: losses[mask])
+            masks = self._measuring.ranked(masks, "trial", told)[:passing]
+        return self._measuring.ranked(masks, "verify", told)[0]
 
     def _make_plan(
         self, run: Mapping[str, Any], space: Space, chosen: Finalists, winner: Mask, told: Teller,
@@ -446,7 +380,9 @@ class Study:
     ) -> Plan:  # fmt: skip
         told.phase = "reporting"
         splits = [split for split in self.objective.splits if split != "trial"]
-        results = {split: self._measure(winner, split, told) for split in splits}
+        results = {
+            split: self._measuring.final(winner, self.graph.empty, split, told) for split in splits
+        }
         last = results[list(results)[-1]][0]
         after = space.cost(winner)
         assert after is not None
@@ -482,31 +418,6 @@ class Study:
             latency=clocked,
             tensors=last.tensors,
         )
-
-    def _measure(self, winner: Mask, split: Split, told: Teller) -> tuple[Outcome, Evaluation]:
-        """The winner on a split, with tensors and per-example losses, and the unpruned network."""
-        ask = Ask("reporting", "unpruned", (self.graph.empty,))
-        unpruned = self._answer(ask, split, self._known(split), silent)[0]
-        outcome = next(iter(self._executor.evaluate([winner], split, tensors=True)))
-        for which, record in (("unpruned network", unpruned), ("chosen mask", outcome.evaluation)):
-            if not record.ok:
-                raise PlanError(f"The {which} failed on the {split} split: {record.error}")
-        self.storage.add(replace(outcome.evaluation, origin="finalist"), _each(outcome))
-        told(outcome.evaluation)
-        return outcome, unpruned
-
-
-def _each(outcome: Outcome) -> NDArray[Any] | None:
-    """The loss of every example [n], if known."""
-    return None if outcome.each is None else outcome.each.numpy()
-
-
-def _in_order(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
-    """The same whatever the order in which workers finished: fits depend on it in the last bits.
-
-    Of one mask a result comes after a failure, which has seen no samples.
-    """
-    return sorted(evaluations, key=lambda e: (e.split, e.mask, e.samples))
 
 
 def _check_count(name: str, value: Any, least: int = 1) -> None:
