@@ -66,6 +66,20 @@ def test_the_fingerprint_knows_data_loss_and_recovery() -> None:
     assert len({base.fingerprint, *(o.fingerprint for o in others)}) == 4
 
 
+def test_metrics_of_zeros_and_ones_are_counted() -> None:
+    x = torch.tensor([0.0, 1.0, 1.0, 0.5])
+    metrics = {
+        "hit": lambda out, y: (out == y).float(),
+        "half": lambda out, y: out,
+        "mean": lambda out, y: (out == y).float().mean(),
+    }
+    batches = [(x[:3], torch.ones(3)), (x[3:], torch.ones(1))]
+    objective = ew.Objective(batches, loss=lambda out, y: (out - y) ** 2, metrics=metrics)
+    found = objective.measure([x[:3], x[3:]], "search")
+    assert found.counts == {"hit": 2}
+    assert found.metrics["hit"] == 0.5
+
+
 def test_metrics_that_are_no_means_are_accumulated() -> None:
     torchmetrics = pytest.importorskip("torchmetrics")
     auc = torchmetrics.AUROC(task="binary")

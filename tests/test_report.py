@@ -80,7 +80,8 @@ def evaluations(graph: Graph) -> list[Evaluation]:
 
 def plan_of(graph: Graph, *removed: str) -> Plan:
     mask = graph.mask(removed)
-    measured = Measured(0.62, {"accuracy": 0.831}, 500, 0.5, {"accuracy": 0.906}, (0.6, 0.64))
+    measured = Measured(0.62, {"accuracy": 0.831}, 500, 0.5, {"accuracy": 0.906}, (0.6, 0.64),
+                        {"accuracy": (0.795, 0.862)})  # fmt: skip
     return Plan(
         bits=str(mask),
         fingerprint=graph.fingerprint,
@@ -160,6 +161,11 @@ def test_page_is_sound_and_says_what_was_chosen(full: str, graph: Graph) -> None
     assert "[0.600, 0.640]" in full
     assert "edgewise run net.toml" in full
     assert "torch 2.9" in full
+
+
+def test_intervals_stand_beside_what_was_measured(full: str) -> None:
+    assert "[79.5\u202f%, 86.2\u202f%]" in full or "[79.5 %, 86.2 %]" in full
+    assert "exact for accuracy" in full
 
 
 def test_removed_parts_are_struck(graph: Graph, full: str) -> None:

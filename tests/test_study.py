@@ -8,6 +8,7 @@ import pytest
 
 import edgewise as ew
 import jobs
+from edgewise.choose import exact
 from edgewise.errors import BudgetError, ObjectiveError, PlanError, StorageError
 from edgewise.executor import Serial
 
@@ -22,6 +23,13 @@ def test_a_plan_says_what_was_measured(reference: ew.Plan) -> None:
     report = reference.measured["report"]
     low, high = report.interval or (0.0, 0.0)
     assert low < report.loss < high
+    for split in reference.measured.values():
+        assert split.metric_intervals.keys() == {"accuracy"}
+        low, high = split.metric_intervals["accuracy"]
+        assert 0 <= low < split.metrics["accuracy"] < high <= 1 or split.metrics["accuracy"] in (
+            0,
+            1,
+        )
     small = ew.prune(graph, reference).eval()
     x, _ = objective.splits["report"][0]
     again = objective.measure([small(*x)], "report")
@@ -282,3 +290,13 @@ def test_a_front_wants_evaluations_and_budgets_that_can_be_met() -> None:
         study.pareto([ew.Budget(macs=0.5), ew.Budget(params=0.5)])
     with pytest.raises(BudgetError, match="The least that is reachable: macs"):
         study.pareto([ew.Budget(macs=1)])
+
+
+def test_exact_intervals_cover_what_they_promise() -> None:
+    """Of 95 % intervals at most one in twenty misses, whatever the proportion (to sampling)."""
+    rng = np.random.default_rng(0)
+    for p in (0.02, 0.5, 0.9):
+        counts = rng.binomial(40, p, 400)
+        missed = [not low <= p <= high for low, high in (exact(int(n), 40) for n in counts)]
+        assert np.mean(missed) < 0.05 + 0.02
+    assert exact(40, 40) == (pytest.approx(0.025 ** (1 / 40)), 1.0)

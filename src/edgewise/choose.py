@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from . import surrogates
 from .errors import EdgewiseError, PlanError
@@ -168,7 +169,14 @@ def measured(outcome: Outcome, unpruned: Evaluation) -> Measured:
         unpruned_loss=unpruned.loss,
         unpruned_metrics=dict(unpruned.metrics),
         interval=None if outcome.each is None else bootstrap(outcome.each.numpy()),
+        metric_intervals={k: exact(n, record.samples) for k, n in outcome.counts.items()},
     )
+
+
+def exact(count: int, samples: int) -> tuple[float, float]:
+    """The 95 % interval of a proportion (Clopper & Pearson 1934)."""
+    found = binomtest(count, samples).proportion_ci(0.95, method="exact")
+    return float(found.low), float(found.high)
 
 
 def compare(first: NDArray[Any], second: NDArray[Any]) -> Comparison:

@@ -186,7 +186,11 @@ def _report(path: Path, study: Study, plan: Plan, rows: dict[str, Row]) -> Path:
 
     report, healed = plan.measured["report"], rows["fine-tuned"]
     after = replace(
-        report, loss=healed["loss"], metrics={"accuracy": healed["accuracy"]}, interval=None
+        report,
+        loss=healed["loss"],
+        metrics={"accuracy": healed["accuracy"]},
+        interval=None,
+        metric_intervals={},
     )
     times = (rows["unpruned"]["latency_ms"], rows["pruned"]["latency_ms"])
     extra = {"Command": "edgewise demo"}

@@ -32,11 +32,15 @@ from .records import Evaluation, Split, Status
 
 @dataclass(frozen=True)
 class Outcome:
-    """One mask measured: the record, the loss of every example, and the recovered tensors."""
+    """One mask measured: the record, the loss of every example, and the recovered tensors.
+
+    `counts` says of metrics that are 0 or 1 for every example how often they are 1.
+    """
 
     evaluation: Evaluation
     each: torch.Tensor | None = None
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -167,7 +171,8 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - user code may raise anything
             return self._failure(mask, split, error, seconds)
         record = self._record(mask, split, measured, seconds)
-        return Outcome(record, measured.each, program.recovered if tensors else {})
+        recovered = program.recovered if tensors else {}
+        return Outcome(record, measured.each, recovered, measured.counts)
 
     def _record(
         self, mask: Mask, split: Split, measured: Measurement, seconds: float

@@ -122,10 +122,12 @@ class Objective:
         pairs = list(zip(outputs, self.splits[split], strict=True))
         losses = [_values("loss", self.loss(out, y), _count(y, x)) for out, (x, y) in pairs]
         known = all(value.numel() == count for value, count in losses)
+        found = {name: _metric(name, m, pairs) for name, m in self.metrics.items()}
         return Measurement(
             loss=_mean(losses),
-            metrics={name: _metric(name, m, pairs) for name, m in self.metrics.items()},
+            metrics={name: value for name, (value, _) in found.items()},
             each=torch.cat([value.reshape(-1) for value, _ in losses]) if known else None,
+            counts={name: n for name, (_, n) in found.items() if n is not None},
         )
 
     @property
@@ -164,11 +166,16 @@ class Objective:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a network scored on a split; `each` is the loss of every example, if known."""
+    """What a network scored on a split.
+
+    `each` is the loss of every example, if known; `counts` says of metrics that are 0 or 1 for
+    every example, such as accuracy, how often they are 1.
+    """
 
     loss: float
     metrics: Mapping[str, float]
     each: torch.Tensor | None
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 def _described(measure: Any) -> list[Any]:
@@ -247,17 +254,18 @@ def _values(name: str, value: Any, count: int) -> tuple[torch.Tensor, int]:
     return tensor, count
 
 
-def _metric(name: str, metric: Any, pairs: Sequence[tuple[Any, Batch]]) -> float:
-    """A metric over all batches: accumulated where it can be, else the mean."""
+def _metric(name: str, metric: Any, pairs: Sequence[tuple[Any, Batch]]) -> tuple[float, int | None]:
+    """A metric over all batches, accumulated where it can be, else the mean; and its count."""
     if hasattr(metric, "update") and hasattr(metric, "compute"):
         metric.reset()
         for out, (_, targets) in pairs:
             metric.update(out, targets)
         value = float(metric.compute())
         metric.reset()
-        return value
+        return value, None
     parts = [_values(f"metric {name}", metric(out, y), _count(y, x)) for out, (x, y) in pairs]
-    return _mean(parts)
+    binary = all(v.numel() == n and ((v == 0) | (v == 1)).all() for v, n in parts)
+    return _mean(parts), int(sum(float(v.sum()) for v, _ in parts)) if binary else None
 
 
 def _mean(parts: Sequence[tuple[torch.Tensor, int]]) -> float:
