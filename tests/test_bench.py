@@ -13,7 +13,8 @@ from edgewise.errors import EdgewiseError
 from edgewise.records import Evaluation
 from edgewise.search import Ask, Space, baselines
 
-LIMIT = 60
+LIMIT = 40
+pytestmark = pytest.mark.xdist_group("bench")  # what is measured once serves all
 
 
 @pytest.fixture(scope="module")
