@@ -347,6 +347,22 @@ def test_a_plan_that_is_no_plan_fails(job: Path) -> None:
     assert (result.exit_code, "is not a plan" in said(result)) == (1, True)
 
 
+def test_every_result_can_be_had_as_data(job: Path) -> None:
+    """Nothing else is on the standard output, and the files are named."""
+    folder = job.parent / "job-pruned"
+    found = json.loads(call("run", job, "--json").stdout)
+    assert found["plan"]["bits"] == Plan.load(folder / "plan.json").bits
+    assert str(folder / "pruned.safetensors") in found["files"]
+    again = json.loads(call("prune", job, folder / "plan.json", "--json").stdout)
+    assert again["plan"] == found["plan"]
+    assert again["files"] == [str(folder / "pruned.safetensors")]
+    assert json.loads(call("report", job, "--json").stdout) == {
+        "files": [str(folder / "report.html")]
+    }
+    wrong = call("prune", job, job, "--json")
+    assert (wrong.exit_code, wrong.stdout) == (1, "")
+
+
 def test_bench_compares_methods_and_keeps_what_it_found(job: Path) -> None:
     result = call("bench", job, "--evaluations", "12", "--seeds", "0,1", "--methods",
                   "random,greedy,taylor")  # fmt: skip
@@ -362,7 +378,7 @@ def test_bench_compares_methods_and_keeps_what_it_found(job: Path) -> None:
     assert (folder / "bench.png").read_bytes().startswith(b"\x89PNG")
     again = call("bench", job, "--evaluations", "12", "--seeds", "0,1", "--methods",
                  "random,greedy,taylor", "--json")  # fmt: skip
-    assert json.loads(again.stdout) == rows
+    assert json.loads(again.stdout)["rows"] == rows
     wrong = call("bench", job, "--methods", "gredy")
     assert (wrong.exit_code, "No method is called 'gredy'" in said(wrong)) == (1, True)
     assert call("bench", job, "--seeds", "a").exit_code == 2

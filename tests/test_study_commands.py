@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,23 @@ def test_show_gives_runs_counts_and_the_best_masks(database: Path) -> None:
     ):
         assert words in text
     assert bits(2, 3) not in text
+
+
+def test_studies_as_data(database: Path) -> None:
+    study, empty = json.loads(call("list", database, "--json").stdout)["studies"]
+    assert empty == {"study": "empty", "evaluations": 0, "failed": 0, "unpruned_loss": None,
+                     "best_loss": None}  # fmt: skip
+    shown = json.loads(call("show", database, "-n", "resnet", "--best", "2", "--json").stdout)
+    assert {key: shown[key] for key in study} == study
+    losses = [e["loss"] for e in shown["best"]]
+    assert losses == sorted(losses)
+    assert len(losses) == 2
+    assert losses[0] == study["best_loss"]
+    assert shown["runs"][0]["seed"] is not None
+    before = json.loads(
+        call("prune-failed", database, "-n", "resnet", "--dry-run", "--json").stdout
+    )
+    assert (sum(before["failed"].values()), before["removed"]) == (study["failed"], 0)
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])

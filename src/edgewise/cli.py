@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from .quantities import duration
-from .shell import Debug, Quiet, open_screen
+from .shell import Debug, Json, Quiet, open_screen
 from .study_commands import app as study_app
 from .version import __version__
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Prune connections, layers and blocks of PyTorch models, chosen jointly.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(study_app, name="study")
@@ -61,16 +60,18 @@ def _root(
 def demo(
     directory: Annotated[Path, typer.Option(help="Where results go.")] = Path("edgewise-demo"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")] = 0,
+    json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Prune and fine-tune a small network on bundled data, without network access."""
-    with open_screen(quiet, debug) as screen:
+    with open_screen(quiet, debug, json=json) as screen:
         from .demo import run_demo
 
         with screen.progress() as progress:
             found = run_demo(directory, seed=seed, say=screen.say, progress=progress)
         rows = [[name, *_figures(row)] for name, row in found.rows.items()]
+        screen.put(rows=found.rows)
         screen.table("Result", ["", "params", "MACs", "latency (ms)", "accuracy"], rows)
         for path in found.files.values():
             screen.path(path)
@@ -87,18 +88,16 @@ def inspect(
     input: Annotated[str, typer.Option(help="Shape of one example.")] = "3,224,224",
     weights: Annotated[Path | None, typer.Option(help="safetensors or state dict.")] = None,
     granularity: Annotated[str, typer.Option(help="Kinds of units.")] = "edge,layer",
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Show what of a model can be removed, block by block, and what that saves."""
-    with open_screen(False, debug) as screen:
+    with open_screen(False, debug, json=json) as screen:
         from . import inspection
 
         graph = inspection.trace_named(model, input, weights, granularity)
-        if json:
-            screen.json(inspection.to_dict(graph))
-        else:
-            screen.table(inspection.title(graph), inspection.COLUMNS, inspection.rows(graph), 2)
+        screen.put(**inspection.to_dict(graph))
+        screen.table(inspection.title(graph), inspection.COLUMNS, inspection.rows(graph), 2)
 
 
 class _Run(TyperCommand):
@@ -124,11 +123,12 @@ def run(
             help="Measure on Ray workers: of this machine, or of the cluster at ADDRESS or 'auto'.",
         ),
     ] = None,
+    json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Search, choose and prune: the whole job of a config, resumed where it stopped."""
-    with open_screen(quiet, debug, KEPT) as screen:
+    with open_screen(quiet, debug, KEPT, json) as screen:
         from .config import override, read_config
 
         job = override(read_config(config), evaluations, budget or (), seed, ray)
@@ -163,12 +163,14 @@ def _heal(config: Config, graph: Graph, objective: Objective, plan: Plan, screen
     small = prune(graph, plan)
     with screen.steps("healing") as progress:
         healed = heal_job(config, graph, objective, small, progress)
-    rows, names = [], sorted(objective.metrics)
+    rows, names, scores = [], sorted(objective.metrics), {}
     whole = graph.program.module
     for name, model in (("unpruned", whole), ("pruned", small), ("healed", healed)):
         found = objective.score(model, objective.last)
+        scores[name] = {"loss": found.loss, **found.metrics}
         cells = [f"{value:.4f}" for value in (found.loss, *(found.metrics[n] for n in names))]
         rows.append([name, *cells])
+    screen.put(split=objective.last, scores=scores)
     screen.table(f"On the {objective.last} split", ["", "loss", *names], rows)
     return save(healed, config.directory / "healed.safetensors")
 
@@ -193,6 +195,7 @@ def _search(config: Config, study: Study, screen: Screen) -> Plan:
 
 def _show_plan(screen: Screen, plan: Plan) -> None:
     """What the network costs and scores, unpruned and pruned, on the report split if measured."""
+    screen.put(plan=plan.to_dict())
     split = next((name for name in ("report", "verify", "search") if name in plan.measured), None)
     columns, before, after = ["", "params", "MACs"], ["unpruned"], ["pruned"]
     for row, cost in ((before, plan.before), (after, plan.after)):
@@ -224,12 +227,12 @@ def bench(
     evaluations: Annotated[int, typer.Option(min=1, help="Masks each method may measure.")] = 120,
     budget: Limits = None,
     seeds: Annotated[str, typer.Option(help="Seeds, with commas.")] = "0",
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Compare the joint search with the usual methods on your model, with equal means."""
-    with open_screen(quiet, debug, KEPT) as screen:
+    with open_screen(quiet, debug, KEPT, json) as screen:
         from .bench import METHODS, bench, summary
         from .config import override, read_config
         from .job import latency_table, open_study, require_budget, trace_job, write_comparison
@@ -251,9 +254,7 @@ def bench(
             )  # fmt: skip
             rows = list(found)
         paths = write_comparison(job, rows)
-        if json:
-            screen.json([row.to_dict() for row in rows])
-            return
+        screen.put(rows=[row.to_dict() for row in rows])
         screen.table(f"At {job.budget}", *summary(rows))
         for path in paths:
             screen.path(path)
@@ -272,11 +273,12 @@ def prune(
     config: ConfigFile,
     plan: Annotated[Path, typer.Argument(metavar="PLAN.json", help="The plan to apply.")],
     output: Annotated[Path | None, typer.Option(help="Folder of the weights.")] = None,
+    json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Apply a plan to the model of a config again, verified, and save the weights."""
-    with open_screen(quiet, debug) as screen:
+    with open_screen(quiet, debug, json=json) as screen:
         from .config import read_config
         from .job import make_directory, trace_job, write_weights
         from .plan import Plan
@@ -296,11 +298,12 @@ def heal(
     plan: Annotated[
         Path | None, typer.Argument(metavar="[PLAN.json]", help="By default the job's own.")
     ] = None,
+    json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Fine-tune the pruned model of a config's [heal], resumed where it stopped."""
-    with open_screen(quiet, debug, "Interrupted. The same command resumes.") as screen:
+    with open_screen(quiet, debug, "Interrupted. The same command resumes.", json) as screen:
         from .config import read_config
         from .errors import ConfigError
         from .job import make_directory, read_objective, trace_job
@@ -316,9 +319,11 @@ def heal(
 
 
 @app.command()
-def report(config: ConfigFile, quiet: Quiet = False, debug: Debug = False) -> None:
+def report(
+    config: ConfigFile, json: Json = False, quiet: Quiet = False, debug: Debug = False
+) -> None:
     """Write the report of a study so far."""
-    with open_screen(quiet, debug) as screen:
+    with open_screen(quiet, debug, json=json) as screen:
         from .config import read_config
         from .job import load_plan, open_study, trace_job, write_page
 

@@ -31,9 +31,12 @@ class Screen:
 
     Args:
         quiet: log lines instead of a progress bar, also on a terminal.
+        data: results are data for another program, instead of words and tables: what `put` was
+            given, and the paths as `files`.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, quiet: bool = False, data: bool = False) -> None:
+        self.data: dict[str, Any] | None = {} if data else None
         self.out = Console(highlight=False)
         self.err = Console(stderr=True, highlight=False)
         self.live = self.err.is_terminal and not quiet
@@ -52,11 +55,25 @@ class Screen:
 
     def show(self, text: str) -> None:
         """A line of results."""
-        self.out.print(Text(text))
+        if self.data is None:
+            self.out.print(Text(text))
 
     def path(self, path: Path) -> None:
         """Where a result is, in one piece however long."""
-        self.out.print(Text(str(path)), soft_wrap=True)
+        if self.data is not None:
+            self.data.setdefault("files", []).append(str(path))
+        else:
+            self.out.print(Text(str(path)), soft_wrap=True)
+
+    def put(self, **values: Any) -> None:
+        """Results for another program, where it is one that asks."""
+        if self.data is not None:
+            self.data |= values
+
+    def close(self) -> None:
+        """Print the data, if it is data that is asked for."""
+        if self.data is not None:
+            self.json(self.data)
 
     def json(self, data: Any) -> None:
         """Results for another program."""
@@ -69,6 +86,8 @@ class Screen:
 
         Where there is no room for the numbers and some of the words, a line a value instead.
         """
+        if self.data is not None:
+            return
         sizes = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
         words_need = sum(min(size, LEGIBLE) for size in sizes[:words])
         if self.out.width < words_need + sum(sizes[words:]) + 3 * len(columns) + 1:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .console import Screen
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Log lines, no progress bar.")]
+Json = Annotated[bool, typer.Option("--json", help="Results as JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -30,18 +31,21 @@ class _Saying(logging.Handler):
 
 
 @contextmanager
-def open_screen(quiet: bool, debug: bool, interrupted: str = "Interrupted.") -> Iterator[Screen]:
+def open_screen(
+    quiet: bool, debug: bool, interrupted: str = "Interrupted.", json: bool = False
+) -> Iterator[Screen]:
     """Where a command draws; what it raises becomes a message and an exit code."""
     from .console import Screen
     from .errors import ConfigError, EdgewiseError
 
-    screen = Screen(quiet)
+    screen = Screen(quiet, json)
     logger, handler = logging.getLogger("edgewise"), _Saying(screen)
     logger.addHandler(handler)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: screen.warn(str(message))
         try:
             yield screen
+            screen.close()
         except KeyboardInterrupt:
             screen.say(interrupted)
             raise typer.Exit(130) from None

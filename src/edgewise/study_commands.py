@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .quantities import limit_text
-from .shell import Debug, open_screen
+from .shell import Debug, Json, open_screen
 
 if TYPE_CHECKING:
     from .records import Evaluation
@@ -26,15 +27,17 @@ _ANYWHERE = ("unpruned", "leave-one-out")  # evaluations that heed no budget
 
 
 @app.command("list")
-def list_studies(storage: Place, debug: Debug = False) -> None:
+def list_studies(storage: Place, json: Json = False, debug: Debug = False) -> None:
     """The studies of a storage: how many evaluations, the best loss, failures."""
-    with open_screen(False, debug) as screen:
+    with open_screen(False, debug, json=json) as screen:
         from .database import Database
         from .storage import Storage, study_names
 
         url, _ = _locate(storage)
         names = study_names(Database(url, create=False))
-        rows = [[name, *_summary(Storage(url, name, None).evaluations())] for name in names]
+        found = [_summary(name, Storage(url, name, None).evaluations()) for name in names]
+        screen.put(studies=found)
+        rows = [[_text(value) for value in summary.values()] for summary in found]
         columns = ["study", "evaluations", "failed", "unpruned loss", "best loss"]
         screen.table("Studies", columns, rows)
 
@@ -44,12 +47,18 @@ def show(
     storage: Place,
     name: Name = None,
     best: Annotated[int, typer.Option(min=1, help="How many masks.")] = 5,
+    json: Json = False,
     debug: Debug = False,
 ) -> None:
     """One study: its runs, its evaluations by split and status, its best masks."""
-    with open_screen(False, debug) as screen:
+    with open_screen(False, debug, json=json) as screen:
         study = _find(storage, name)
         records = study.evaluations()
+        screen.put(
+            **_summary(study.name, records),
+            runs=[{**run.settings, "before": run.before} for run in study.runs()],
+            best=[asdict(e) for e in _best(records)[:best]],
+        )
         runs = [
             [", ".join(f"{k}={limit_text(v)}" for k, v in s["budget"].items()), str(s["surrogate"]),
              str(s["seed"]), str(run.before)]
@@ -75,10 +84,11 @@ def export(
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="FILE.csv or FILE.parquet.")],
     name: Name = None,
     losses: Annotated[bool, typer.Option(help="Add the loss of every example.")] = False,
+    json: Json = False,
     debug: Debug = False,
 ) -> None:
     """All evaluations of a study as one table, one row each."""
-    with open_screen(False, debug) as screen:
+    with open_screen(False, debug, json=json) as screen:
         from .sheet import write_evaluations
 
         study = _find(storage, name)
@@ -91,18 +101,21 @@ def prune_failed(
     storage: Place,
     name: Name = None,
     dry_run: Annotated[bool, typer.Option(help="Only say how many there are.")] = False,
+    json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Remove the evaluations of a study that gave no loss, so that they are tried again."""
-    with open_screen(False, debug) as screen:
+    with open_screen(False, debug, json=json) as screen:
         study = _find(storage, name)
         records = study.evaluations()
         states = Counter(e.status for e in records if e.status != "ok")
         parts = ", ".join(f"{count} {status}" for status, count in sorted(states.items()))
         which = f"{sum(states.values())} of {len(records)} evaluations of study {study.name!r}"
         screen.show(f"{which} gave no loss{f' ({parts})' if parts else ''}.")
-        if states and not dry_run:
-            screen.show(f"Removed {study.drop_failed()}; the next run tries these masks again.")
+        dropped = study.drop_failed() if states and not dry_run else 0
+        screen.put(study=study.name, failed=dict(states), removed=dropped)
+        if dropped:
+            screen.show(f"Removed {dropped}; the next run tries these masks again.")
 
 
 def _locate(place: str) -> tuple[str, str | None]:
@@ -133,12 +146,20 @@ def _find(place: str, name: str | None) -> Storage:
     return Storage(url, wanted, None)
 
 
-def _summary(records: Sequence[Evaluation]) -> list[str]:
-    failed = sum(not e.ok for e in records)
+def _summary(name: str, records: Sequence[Evaluation]) -> dict[str, Any]:
     search = [e for e in records if e.split == "search" and e.origin == "unpruned"]
-    losses = [[e.loss for e in group[:1]] for group in (search, _best(records))]
-    texts = [f"{loss[0]:.4g}" if loss and loss[0] is not None else "–" for loss in losses]
-    return [str(len(records)), str(failed), *texts]
+    losses = [group[0].loss if group else None for group in (search, _best(records))]
+    return {
+        "study": name,
+        "evaluations": len(records),
+        "failed": sum(not e.ok for e in records),
+        "unpruned_loss": losses[0],
+        "best_loss": losses[1],
+    }
+
+
+def _text(value: Any) -> str:
+    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _best(records: Sequence[Evaluation]) -> list[Evaluation]:
