@@ -302,7 +302,7 @@ def heal(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Fine-tune the pruned model of a config's [heal], resumed where it stopped."""
+    """Fine-tune the pruned model, as the heal section says; resumed where it stopped."""
     with open_screen(quiet, debug, "Interrupted. The same command resumes.", json) as screen:
         from .config import read_config
         from .errors import ConfigError
