@@ -14,7 +14,7 @@ from .choose import bootstrap, searching, shortlist
 from .errors import EdgewiseError
 from .graph import Cost, Mask
 from .records import Budget, Evaluation
-from .search import Ask, Questions, Space, baselines, fatal_units, search
+from .search import Questions, Space, baselines, fatal_units, search
 from .study import Study
 from .telling import Callback, Teller
 
@@ -152,9 +152,8 @@ def _usual(study: Study) -> tuple[str, ...]:
 
 
 def _row(c: _Contest, name: str, finalists: int, progress: Callback | None) -> Row | None:
-    asked: list[Evaluation] = []
-    told = Teller(progress, c.space, c.limit)
-    c.study.follow(_noted(METHODS[name](c), name, asked), told)
+    told = Teller(progress, c.space, c.limit, name)
+    asked = c.study.follow(METHODS[name](c), told)
     within = [e for e in asked if e.ok and c.space.allows(c.study.graph.mask(bits=e.mask))]
     if not within:
         log.warning("%s found no mask within the budget that can be measured.", name)
@@ -184,18 +183,6 @@ def _row(c: _Contest, name: str, finalists: int, progress: Callback | None) -> R
         removed=tuple(c.study.graph.units[u].name for u in winner.removed),
         history=_history(c.space, asked),
     )
-
-
-def _noted(steps: Questions, name: str, into: list[Evaluation]) -> Questions:
-    """The same questions; their answers are noted down."""
-    answers: Sequence[Evaluation] | None = None
-    while True:
-        try:
-            ask = next(steps) if answers is None else steps.send(answers)
-        except StopIteration:
-            return
-        answers = yield Ask(name, ask.origin, ask.masks, ask.expected)
-        into.extend(answers)
 
 
 def _finalists(

@@ -216,24 +216,28 @@ class Study:
                 "budget.", told.done, evaluations,
             )  # fmt: skip
 
-    def follow(self, steps: Questions, told: Told = silent) -> None:
+    def follow(self, steps: Questions, told: Told = silent) -> list[Evaluation]:
         """Measure what a search asks for, until it ends; what is known is not measured again.
 
         Args:
             steps: a generator that yields Asks and is sent their evaluations.
             told: called with every evaluation.
+
+        Returns:
+            All that was asked for, in this order.
         """
-        known = self._measuring.known("search")
+        known, asked = self._measuring.known("search"), list[Evaluation]()
         answers: Sequence[Evaluation] | None = None
         while True:
             try:
                 ask = next(steps) if answers is None else steps.send(answers)
             except StopIteration:
-                return
+                return asked
             if isinstance(told, Teller):
-                told.phase = ask.phase
+                told.phase = told.title or ask.phase
             fresh = str(self.graph.empty) not in known
             answers = self._measuring.answer(ask, "search", known, told)
+            asked.extend(answers)
             if fresh and ask.origin == "unpruned" and answers[0].loss is not None:
                 self._check_calibration(answers[0].loss)
 

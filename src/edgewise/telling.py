@@ -18,10 +18,15 @@ def silent(record: Evaluation, kept: bool = False) -> None:
 
 
 class Teller:
-    """Turns finished evaluations into Progress for a callback."""
+    """Turns finished evaluations into Progress for a callback.
 
-    def __init__(self, callback: Callback | None, space: Space, total: int) -> None:
-        self.callback, self.space, self.total = callback, space, total
+    `title` stands for the phases of a search, if it is given.
+    """
+
+    def __init__(
+        self, callback: Callback | None, space: Space, total: int, title: str = ""
+    ) -> None:
+        self.callback, self.space, self.total, self.title = callback, space, total, title
         self.phase, self.done, self.failures = "", 0, 0
         self.split, self.best = "", math.inf
         self.begin = self.last = time.monotonic()
