@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 import edgewise as ew
-from edgewise.demo import DigitsNet, accuracy, digits, run_demo
+from edgewise.demo import DigitsNet, accuracy, digits, one_thread, run_demo
 
 
 def test_the_demo_prunes_half_and_keeps_the_accuracy(tmp_path: Path) -> None:
@@ -33,3 +33,14 @@ def test_the_splits_are_disjoint_and_complete() -> None:
     assert [len(y) for _, y in parts] == [800, 300, 300, 397]
     rows = torch.cat([x.flatten(1) for x, _ in parts])
     assert len(torch.unique(rows, dim=0)) == len(rows) == 1797
+
+
+def test_threads_are_given_back() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)

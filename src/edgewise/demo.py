@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -130,6 +131,20 @@ def train(data: Digits, seed: int) -> nn.Module:
     return heal(model, Shuffled(data.train, 64, seed), settings=settings)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread: small networks gain nothing by more, and where other work keeps a
+    core busy, threads that wait for each other take minutes for what one does in seconds.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@one_thread()
 def run_demo(
     directory: Path,
     *,
