@@ -535,6 +535,19 @@ def test_bridges_and_several_inputs() -> None:
     assert_allclose(fitted.predict([[0], [1]]), [0.0, 1.0], atol=1e-3)
 
 
+def test_the_process_reports_flows_as_the_path_sum_does() -> None:
+    rng = np.random.default_rng(0)
+    X = np.vstack([np.zeros(UNITS), np.eye(UNITS), rng.integers(0, 2, (12, UNITS))]).astype(float)
+    y = np.exp(X @ rng.uniform(0.1, 1.0, UNITS))
+    process = surrogates.GraphGP(GRAPH).fit(X, y)
+    alone = surrogates.PathSum(GRAPH, saturate=True).fit(X, y)
+    assert_allclose(process.gamma_, alone.gamma_, atol=1e-6)
+    assert_allclose(process.kirchhoff_, alone.kirchhoff_)
+    constant = surrogates.GraphGP(GRAPH).fit(X, np.ones(len(X)))
+    assert constant.gamma_ is None
+    assert constant.kirchhoff_ is None
+
+
 def test_kirchhoff_residuals_show_a_misfit() -> None:
     X = masks(UNITS + 1, np.random.default_rng(0))
     model = surrogates.PathSum(GRAPH, link="identity").fit(X, np.append(0.0, np.ones(UNITS)))

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..graph import Graph
 from .coordinates import Coordinates
 from .differences import Hamming, Local
-from .flow import path_kernel
+from .flow import path_kernel, push_weights
 from .marginal import JITTER, Posterior, Prior, fit_process, square_root
 from .observations import (
     Array,
@@ -24,7 +24,8 @@ from .observations import (
     is_constant,
     predict_losses,
 )
-from .path_fit import PathFit, fit_path_sum, path_sum
+from .path_fit import PathFit, fit_path_sum, leave_one_out, path_sum
+from .path_sum import kirchhoff
 from .reduction import reduce_graph
 from .threads import single_threaded
 
@@ -62,6 +63,7 @@ class GraphGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     Attributes:
         path_sum_: the fitted path-sum model; None if the losses were constant.
+        gamma_, kirchhoff_: of it, as in `PathSum`; None likewise.
         posterior_: the fitted process, for a standardised target; None if they were constant.
         relevance_: [n_units] what a unit adds to the exponents if only it differs.
         noise_: standard deviation of the noise on the link scale.
@@ -97,11 +99,16 @@ class GraphGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.posterior_: Posterior | None = None
         self.relevance_: Array = np.zeros(masks.shape[1])
         self.noise_ = self.constant_std_
+        self.gamma_: Array | None = None
+        self.kirchhoff_: Array | None = None
         if is_constant(target):
             return self
         self.flow_ = reduce_graph(self.graph)
         standard = (target - self.shift_) / self.scale_
         self.path_sum_ = fit_path_sum(self.flow_, masks, standard, saturate=True)
+        self.gamma_ = push_weights(self.flow_, self.path_sum_.weights, self.graph)
+        drops = leave_one_out(masks, target)
+        self.kirchhoff_ = None if drops is None else kirchhoff(self.graph, drops)
         self.train_mean_ = self._cross_fitted(masks, standard)
         self.coordinates_ = Coordinates.of(self.graph, masks)
         self.tau_ = 0.5 * self.path_sum_.weights + 0.5 / self.flow_.indegree
