@@ -108,7 +108,9 @@ def network_rows(options: argparse.Namespace, steps: int, number: int, data: tup
     half = measure.published(network, first, storage / f"published-{name}.npz", rng[0])
     with measure.study_of(graph, first, second, f"sqlite:///{storage}/sound.db", name) as study:
         target = measure.sound(study, rng[1])
-    lost = float(1 - measure.connected(graph, half[1].masks).mean())
+    whole, losses = measure.connected(graph, half[1].masks), half[1].losses
+    lost = float(1 - whole.mean())
+    perfect = ranks(np.where(whole, losses, losses.max() + 1), losses)["spearman"]
     importance = baselines.importances(network, *first)
     common = {
         "size": SIZES[steps],
@@ -118,7 +120,8 @@ def network_rows(options: argparse.Namespace, steps: int, number: int, data: tup
     }
     rows = []
     for protocol, parts in (("published", half), ("sound", target)):
-        extra = {"disconnected": lost, "ceiling": ceiling(lost)} if protocol == "published" else {}
+        extra = {"disconnected": lost, "ceiling": ceiling(lost), "perfect": perfect}
+        extra = extra if protocol == "published" else {}
         found = compare(protocol, dag, graph, parts, seed, importance)
         rows += [{"protocol": protocol, **common, **extra, **row} for row in found]
     return rows
@@ -131,7 +134,7 @@ def table(rows: list[dict]) -> str:
     for protocol in ("published", "sound"):
         chosen = [row for row in rows if row["protocol"] == protocol]
         lines += [f"{protocol:14}" + "".join(f"{size:>16}" for size in sizes)]
-        names = ("edges", "accuracy", "disconnected", "ceiling")
+        names = ("edges", "accuracy", "disconnected", "ceiling", "perfect")
         for name in names if protocol == "published" else names[:2]:
             cells = [np.mean([r[name] for r in chosen if r["size"] == s]) for s in sizes]
             lines += [f"{name:14}" + "".join(f"{cell:16.3f}" for cell in cells)]
