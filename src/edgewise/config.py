@@ -10,6 +10,7 @@ from typing import Any, Literal, get_type_hints
 
 from .engine import EngineOptions
 from .errors import ConfigError, EdgewiseError
+from .heal import Healing
 from .objective import FEWEST, RecoveryKind
 from .records import Budget
 from .tables import (
@@ -153,8 +154,8 @@ class RaySection:
     threads: Count = 1
 
 
-@dataclass(frozen=True, slots=True)
-class HealSection:
+@dataclass(frozen=True, kw_only=True)
+class HealSection(Healing):
     """Fine-tuning after pruning: the training rows, how they vary, and what `Healing` takes.
 
     Images are shifted by up to `shift` pixels and, with `mirror`, every other one mirrored, at
@@ -169,13 +170,6 @@ class HealSection:
     seed: Whole = 0
     precision: Literal["no", "bf16", "fp16"] = "no"
     epochs: Count = 3
-    lr: float = 0.02
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    distill: float = 0.5
-    temperature: float = 4.0
-    clip: float = 5.0
     patience: Count | None = None
 
     def __post_init__(self) -> None:

@@ -102,9 +102,8 @@ def heal_job(
 
 
 def _training(config: Config, section: HealSection) -> Training:
-    rows = section.rows
     data = replace(config.data, source=section.source or config.data.source, batch=1_000)
-    pairs = load_batches(data, rows)
+    pairs = load_batches(data, section.rows)
     inputs, targets = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     if (section.shift or section.mirror) and inputs.ndim != 4:
         raise ConfigError(

@@ -9,7 +9,7 @@ were traced with.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -61,10 +61,10 @@ def taylor(graph: Graph, batches: Iterable[Batch], loss: Callable[[Any, Any], An
     Raises:
         EdgewiseError: there is no batch.
     """
-    total, count = _widths(graph), 0
+    total, count, alone = _widths(graph), 0, _alone(graph)
     for inputs, targets in batches:
         with torch.enable_grad():
-            watch = _Watch(graph, lambda value, other: other - value)
+            watch = _Watch(graph, alone, lambda value, other: other - value)
             outputs = watch.run(*inputs)
             lost = torch.as_tensor(loss(outputs, targets)).mean()
             values = [value for value, _ in watch.seen.values()]
@@ -73,7 +73,7 @@ def taylor(graph: Graph, batches: Iterable[Batch], loss: Callable[[Any, Any], An
         for (_, changes), slope in zip(watch.seen.values(), slopes, strict=True):
             for unit, change in changes.items() if slope is not None else ():
                 found[unit] += float((slope * change).sum())
-        total[watch.units] += np.abs(found)[watch.units]
+        total += np.abs(found)
         count += 1
     return _mean(graph, total, count)
 
@@ -86,16 +86,16 @@ def influence(graph: Graph, batches: Iterable[Batch]) -> Array:
     Raises:
         EdgewiseError: there is no batch.
     """
-    total, count = _widths(graph), 0
+    total, count, alone = _widths(graph), 0, _alone(graph)
     for inputs, _ in batches:
         with torch.no_grad():
-            watch = _Watch(graph, _turn)
+            watch = _Watch(graph, alone, _turn)
             watch.run(*inputs)
         found = np.zeros(len(total))
         for _, turns in watch.seen.values():
             for unit, turn in turns.items():
                 found[unit] += float(turn)
-        total[watch.units] += found[watch.units]
+        total += found
         count += 1
     return _mean(graph, total, count)
 
@@ -130,13 +130,14 @@ class _Watch(Execution):
     `note` says of the value and of what it would be, as they are before anything writes into them.
     """
 
-    def __init__(self, graph: Graph, note: Callable[[torch.Tensor, torch.Tensor], Any]) -> None:
+    def __init__(
+        self, graph: Graph, alone: Mapping[int, Liveness],
+        note: Callable[[torch.Tensor, torch.Tensor], Any],
+    ) -> None:  # fmt: skip
         self.whole, self.note = liveness(graph, graph.empty), note
         super().__init__(graph.program.module.eval(), graph, self.whole)
         self.seen: dict[str, tuple[torch.Tensor, dict[int, torch.Tensor]]] = {}
         self.without: dict[str, dict[int, Liveness]] = defaultdict(dict)
-        alone = _alone(graph)
-        self.units: Sequence[int] = list(alone)
         for unit, alive in alone.items():
             for index in _first_changed(graph, alive):
                 self.without[graph.vertices[index].node][unit] = alive
