@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from .calibration import recalibrated
+from .certify import certify as promised
 from .choose import (
     Finalists,
     best_at,
@@ -246,6 +247,7 @@ class Study:
         budget: Budget | None = None,
         *,
         finalists: int = 16,
+        certify: int = 0,
         progress: Callback | None = None,
     ) -> Plan:
         """Choose a mask: finalists meet on the verify split, the winner on the report split.
@@ -258,16 +260,26 @@ class Study:
         Args:
             budget: limits on what remains; by default those of the last run.
             finalists: how many masks are tried.
+            certify: fresh random masks at the budget that are measured on the verify split beside
+                the winner, to say how rare a better one is; see `Plan.certificate`. Decide on
+                the number before looking at what it gives.
             progress: called after every evaluation.
 
         Returns:
             The plan, with recovered tensors if the objective recovers.
 
         Raises:
-            PlanError: there is nothing to choose from yet, or every finalist failed.
+            PlanError: there is nothing to choose from yet, or every finalist failed; or random
+                masks are to be measured, and there is no verify split.
             BudgetError: the budget cannot be met.
         """
         _check_count("finalists", finalists)
+        _check_count("certify", certify, 0)
+        if certify and "verify" not in self.objective.splits:
+            raise PlanError(
+                "certify= needs a verify split: masks measured on the search split would guide "
+                "later searches. Give the objective verify=, or certify=0."
+            )
         run = self._last_run()
         budget = budget or Budget(**run["budget"])
         last = len(self.objective.splits.keys() - {"trial"})
@@ -291,7 +303,9 @@ class Study:
         else:
             found, clocked = settle(self.latency, self.graph, budget.latency, choose)
         assert told is not None
-        return self._make_plan(run, *found, told, clocked)
+        plan = self._make_plan(run, *found, told, clocked)
+        certificate = promised(*found, self._measuring, count=certify, seed=run["seed"], told=told)
+        return replace(plan, certificate=certificate)
 
     def space(self, budget: Budget, times: OperatorTimes | None = None) -> Space:
         """The masks within a budget, of which there are some.

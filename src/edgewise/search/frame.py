@@ -100,15 +100,20 @@ class Solved:
     feasible: bool
 
 
-def minimise(rows: Rows, terms: Mapping[int, float], seconds: float | None = None) -> Solved:
+def minimise(
+    rows: Rows, terms: Mapping[int, float], seconds: float | None = None, nodes: int | None = None
+) -> Solved:
     """Minimise Σ terms[variable] · variable by HiGHS, on one thread.
 
     Args:
         rows: constraints.
         terms: the objective.
         seconds: after which it stops.
+        nodes: of the branch-and-bound tree, after which it stops.
     """
     options: dict[str, Any] = {"mip_rel_gap": 0.0}
+    if nodes is not None:
+        options["node_limit"] = nodes
     if seconds is not None:
         options["time_limit"] = max(seconds, 0.01)
     result = milp(
