@@ -207,7 +207,7 @@ def test_a_job_keeps_a_latency_budget_and_its_table(job: Path) -> None:
 
 def test_options_replace_what_the_file_says(job: Path) -> None:
     result = call("run", job, "--budget", "params=0.8", "--budget", "macs=0.9", "--evaluations", 5,
-                  "--certify", 4)  # fmt: skip
+                  "--certify", 4, "--patience", 2)  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "of 4 fresh random masks at the budget" in said(result)
     page = " ".join((job.parent / "job-pruned" / "report.html").read_text().split())

@@ -120,6 +120,10 @@ def run(
         int | None,
         typer.Option(min=0, help="Fresh random masks to measure beside the chosen one."),
     ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(min=1, help="End after so many rounds in which nothing better is expected."),
+    ] = None,
     ray: Annotated[
         str | None,
         typer.Option(
@@ -135,7 +139,7 @@ def run(
     with open_screen(quiet, debug, KEPT, json) as screen:
         from .config import override, read_config
 
-        job = override(read_config(config), evaluations, budget or (), seed, ray, certify)
+        job = override(read_config(config), evaluations, budget or (), seed, ray, certify, patience)
         _run(job, screen)
 
 
@@ -191,6 +195,7 @@ def _search(config: Config, study: Study, screen: Screen) -> Plan:
             budget=config.budget,
             seed=search.seed,
             surrogate=search.surrogate,
+            patience=search.patience,
             progress=progress,
         )
     with screen.progress() as progress:

@@ -136,6 +136,7 @@ class SearchSection:
     surrogate: str = "auto"
     finalists: Count = 16
     certify: Whole = 0
+    patience: Count | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +343,7 @@ def override(
     seed: int | None = None,
     ray: str | None = None,
     certify: int | None = None,
+    patience: int | None = None,
 ) -> Config:
     """The config with what a command line says instead; its limits replace the whole budget.
 
@@ -352,6 +354,7 @@ def override(
         evaluations=config.search.evaluations if evaluations is None else evaluations,
         seed=config.search.seed if seed is None else seed,
         certify=config.search.certify if certify is None else certify,
+        patience=config.search.patience if patience is None else patience,
     )
     limits = parse_budget(budget) if budget else config.budget
     workers = config.ray

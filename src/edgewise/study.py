@@ -35,7 +35,8 @@ from .operator_times import OperatorTimes
 from .plan import Clocked, Plan
 from .provenance import trace_record, weights_digest
 from .records import Budget, Comparison, Evaluation, Split
-from .search import Ask, Point, Questions, Space, fatal_units, levels, search
+from .search import Ask, Patience, Point, Questions, Space, fatal_units, levels, search
+from .search.stopping import paired_error
 from .storage import Storage
 from .telling import Callback, Teller, Told, silent
 from .version import __version__
@@ -178,6 +179,7 @@ class Study:
         *,
         seed: int = 0,
         surrogate: str = "auto",
+        patience: int | None = None,
         progress: Callback | None = None,
     ) -> None:
         """Search for good masks at a budget.
@@ -190,16 +192,22 @@ class Study:
             budget: limits on what remains.
             seed: of everything random.
             surrogate: "auto", or the name of one in `ew.surrogates` that has an uncertainty.
+            patience: rounds in a row, after which the search ends, in which nothing is expected
+                to improve by half a standard error of a paired difference between the best masks;
+                None uses up all evaluations. It needs the losses of single examples.
             progress: called after every evaluation.
 
         Raises:
             BudgetError: the budget cannot be met; names the smallest cost that can.
             ObjectiveError: the unpruned network cannot be measured.
             StorageError: the storage cannot be written to.
+            EdgewiseError: there is to be patience, and the losses of examples are not known.
         """
         budget = budget or Budget(macs=0.7)
         _check_count("evaluations", evaluations)
         _check_count("seed", seed, 0)
+        if patience is not None:
+            _check_count("patience", patience)
         check_surrogate(surrogate)
         space = self.space(budget)
         settings = {"budget": budget.limits, "seed": seed, "surrogate": surrogate}
@@ -208,14 +216,22 @@ class Study:
         run = self.storage.run(settings)
         before = in_order(self.evaluations[: run.before])
         fit = searching(surrogate, self.graph)
-        steps = search(space, fit, seed=seed, limit=evaluations, before=before)
+        waits = patience and Patience(patience, self._noise)
+        steps = search(
+            space, fit, seed=seed, limit=evaluations, before=before, patience=waits or None
+        )
         told = Teller(progress, space, evaluations)
         self.follow(steps, told)
         if told.done < evaluations:
             log.info(
                 "The search ended after %d of %d evaluations: it finds no further mask within the "
-                "budget.", told.done, evaluations,
+                "budget%s.", told.done, evaluations,
+                ", or none that is expected to be better above the noise" if patience else "",
             )  # fmt: skip
+
+    def _noise(self, masks: Sequence[Mask]) -> float:
+        """The standard error of the difference between the first of some masks and another."""
+        return paired_error([self._stored_losses(mask, "search") for mask in masks])
 
     def follow(self, steps: Questions, told: Told = silent) -> list[Evaluation]:
         """Measure what a search asks for, until it ends; what is known is not measured again.

@@ -10,6 +10,7 @@ from .proposals import Settings as Settings
 from .sampling import draw_at_budget as draw_at_budget
 from .sampling import sample_masks as sample_masks
 from .space import Space as Space
+from .stopping import Patience as Patience
 from .strategy import Ask as Ask
 from .strategy import Questions as Questions
 from .strategy import fatal_units as fatal_units
