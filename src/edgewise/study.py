@@ -366,8 +366,6 @@ class Study:
         run = self._last_run()
         known = self._measuring.known("search")
         last = Budget(**run["budget"])
-        if last.latency is not None and budgets:  # which the solver does not know
-            last = budgets[0]
         budgets = levels(last) if budgets is None else budgets
         times = self.latency.times(self.graph) if self.latency is not None else None
         space = Space(self.graph, last, times=times)

@@ -88,7 +88,7 @@ def solve(
         >>> found.mask, found.gap  # doctest: +SKIP
     """
     target = target_of(model, len(space.graph.units), pairs)
-    frame = frame or Frame(space.graph, tuple(space.limits))
+    frame = frame or Frame(space.graph, tuple(space.limits), space.times)
     return _Solver(space, target, frame, time_limit, nodes).run()
 
 
