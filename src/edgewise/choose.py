@@ -36,11 +36,12 @@ log = logging.getLogger("edgewise")
 
 @dataclass(frozen=True)
 class Finalists:
-    """Masks worth verifying, best first, with what the surrogate thinks of them."""
+    """Masks worth verifying, best first, and the fitted surrogate with what it thinks of them."""
 
     masks: tuple[Mask, ...]
     expected: dict[Mask, tuple[float, float]]
     choice: Choice
+    model: Any
 
 
 def searching(name: str, graph: Graph) -> FitFunction:
@@ -131,6 +132,7 @@ def shortlist(
         tuple(found[int(i)] for i in order),
         {found[int(i)]: (float(mean[i]), float(std[i])) for i in order},
         choice,
+        model,
     )
 
 

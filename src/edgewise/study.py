@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from .calibration import recalibrated
+from .certify import certify as promised
 from .choose import (
     Finalists,
     best_at,
@@ -34,7 +35,8 @@ from .operator_times import OperatorTimes
 from .plan import Clocked, Plan
 from .provenance import trace_record, weights_digest
 from .records import Budget, Comparison, Evaluation, Split
-from .search import Ask, Point, Questions, Space, fatal_units, levels, search
+from .search import Ask, Patience, Point, Questions, Space, fatal_units, levels, search
+from .search.stopping import paired_error
 from .storage import Storage
 from .telling import Callback, Teller, Told, silent
 from .version import __version__
@@ -177,6 +179,7 @@ class Study:
         *,
         seed: int = 0,
         surrogate: str = "auto",
+        patience: int | None = None,
         progress: Callback | None = None,
     ) -> None:
         """Search for good masks at a budget.
@@ -189,16 +192,22 @@ class Study:
             budget: limits on what remains.
             seed: of everything random.
             surrogate: "auto", or the name of one in `ew.surrogates` that has an uncertainty.
+            patience: rounds in a row, after which the search ends, in which nothing is expected
+                to improve by half a standard error of a paired difference between the best masks;
+                None uses up all evaluations. It needs the losses of single examples.
             progress: called after every evaluation.
 
         Raises:
             BudgetError: the budget cannot be met; names the smallest cost that can.
             ObjectiveError: the unpruned network cannot be measured.
             StorageError: the storage cannot be written to.
+            EdgewiseError: there is to be patience, and the losses of examples are not known.
         """
         budget = budget or Budget(macs=0.7)
         _check_count("evaluations", evaluations)
         _check_count("seed", seed, 0)
+        if patience is not None:
+            _check_count("patience", patience)
         check_surrogate(surrogate)
         space = self.space(budget)
         settings = {"budget": budget.limits, "seed": seed, "surrogate": surrogate}
@@ -207,14 +216,22 @@ class Study:
         run = self.storage.run(settings)
         before = in_order(self.evaluations[: run.before])
         fit = searching(surrogate, self.graph)
-        steps = search(space, fit, seed=seed, limit=evaluations, before=before)
+        waits = patience and Patience(patience, self._noise)
+        steps = search(
+            space, fit, seed=seed, limit=evaluations, before=before, patience=waits or None
+        )
         told = Teller(progress, space, evaluations)
         self.follow(steps, told)
         if told.done < evaluations:
             log.info(
                 "The search ended after %d of %d evaluations: it finds no further mask within the "
-                "budget.", told.done, evaluations,
+                "budget%s.", told.done, evaluations,
+                ", or none that is expected to be better above the noise" if patience else "",
             )  # fmt: skip
+
+    def _noise(self, masks: Sequence[Mask]) -> float:
+        """The standard error of the difference between the first of some masks and another."""
+        return paired_error([self._stored_losses(mask, "search") for mask in masks])
 
     def follow(self, steps: Questions, told: Told = silent) -> list[Evaluation]:
         """Measure what a search asks for, until it ends; what is known is not measured again.
@@ -246,6 +263,7 @@ class Study:
         budget: Budget | None = None,
         *,
         finalists: int = 16,
+        certify: int = 0,
         progress: Callback | None = None,
     ) -> Plan:
         """Choose a mask: finalists meet on the verify split, the winner on the report split.
@@ -258,16 +276,26 @@ class Study:
         Args:
             budget: limits on what remains; by default those of the last run.
             finalists: how many masks are tried.
+            certify: fresh random masks at the budget that are measured on the verify split beside
+                the winner, to say how rare a better one is; see `Plan.certificate`. Decide on
+                the number before looking at what it gives.
             progress: called after every evaluation.
 
         Returns:
             The plan, with recovered tensors if the objective recovers.
 
         Raises:
-            PlanError: there is nothing to choose from yet, or every finalist failed.
+            PlanError: there is nothing to choose from yet, or every finalist failed; or random
+                masks are to be measured, and there is no verify split.
             BudgetError: the budget cannot be met.
         """
         _check_count("finalists", finalists)
+        _check_count("certify", certify, 0)
+        if certify and "verify" not in self.objective.splits:
+            raise PlanError(
+                "certify= needs a verify split: masks measured on the search split would guide "
+                "later searches. Give the objective verify=, or certify=0."
+            )
         run = self._last_run()
         budget = budget or Budget(**run["budget"])
         last = len(self.objective.splits.keys() - {"trial"})
@@ -291,7 +319,9 @@ class Study:
         else:
             found, clocked = settle(self.latency, self.graph, budget.latency, choose)
         assert told is not None
-        return self._make_plan(run, *found, told, clocked)
+        plan = self._make_plan(run, *found, told, clocked)
+        certificate = promised(*found, self._measuring, count=certify, seed=run["seed"], told=told)
+        return replace(plan, certificate=certificate)
 
     def space(self, budget: Budget, times: OperatorTimes | None = None) -> Space:
         """The masks within a budget, of which there are some.
@@ -336,8 +366,6 @@ class Study:
         run = self._last_run()
         known = self._measuring.known("search")
         last = Budget(**run["budget"])
-        if last.latency is not None and budgets:  # which the solver does not know
-            last = budgets[0]
         budgets = levels(last) if budgets is None else budgets
         times = self.latency.times(self.graph) if self.latency is not None else None
         space = Space(self.graph, last, times=times)

@@ -71,7 +71,7 @@ def front(
     if len({tuple(budget.limits) for budget in budgets}) != 1:
         raise BudgetError("A front needs at least one budget, and limits on the same quantities.")
     known = list(known)
-    frame = Frame(space.graph, tuple(budgets[0].limits))
+    frame = Frame(space.graph, tuple(budgets[0].limits), space.times)
     found: dict[Mask, Point] = {}
     failure: BudgetError | None = None
     for budget in budgets:
