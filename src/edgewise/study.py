@@ -6,6 +6,7 @@ import logging
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,15 @@ from .calibration import recalibrated
 from .certify import certify as promised
 from .choose import (
     Finalists,
-    best_at,
     check_surrogate,
     compare,
+    fronted,
     measured,
     searching,
     shortlist,
 )
 from .engine import EngineOptions
-from .errors import EdgewiseError, PlanError
+from .errors import BudgetError, EdgewiseError, PlanError
 from .executor import MakeExecutor, Serial
 from .graph import Graph, Mask
 from .latency import LatencyTable, settle
@@ -35,7 +36,18 @@ from .operator_times import OperatorTimes
 from .plan import Clocked, Plan
 from .provenance import trace_record, weights_digest
 from .records import Budget, Comparison, Evaluation, Split
-from .search import Ask, Patience, Point, Questions, Space, fatal_units, levels, search
+from .search import (
+    Ask,
+    Patience,
+    Point,
+    Questions,
+    Space,
+    fatal_units,
+    front,
+    levels,
+    search,
+    trade_offs,
+)
 from .search.stopping import paired_error
 from .storage import Storage
 from .telling import Callback, Teller, Told, silent
@@ -340,7 +352,12 @@ class Study:
         return space
 
     def pareto(
-        self, budgets: Sequence[Budget] | None = None, *, time_limit: float | None = 10.0
+        self,
+        budgets: Sequence[Budget] | None = None,
+        *,
+        objectives: Sequence[str] | None = None,
+        time_limit: float | None = 10.0,
+        seed: int = 0,
     ) -> list[Point]:
         """What all evaluations so far say is reachable at several budgets; nothing is measured.
 
@@ -352,25 +369,34 @@ class Study:
                 the unpruned network down to 20 %. What no mask meets is left out.
             time_limit: seconds of the solver for each budget; None waits for its proof, and the
                 points depend on nothing but the evaluations.
+            objectives: instead of budgets, two costs or more ("macs", "params", "latency", ...)
+                that are traded off with predicted loss all at once, by NSGA-II (`[pareto]`).
+            seed: of NSGA-II.
 
         Returns:
             Points of which none is both dearer and predicted to be worse than another.
 
         Raises:
             PlanError: nothing has been evaluated yet.
-            BudgetError: no mask meets any of the budgets.
+            BudgetError: no mask meets any of the budgets; or the objectives are none.
+            EdgewiseError: there are objectives, and pymoo is not installed.
 
         Example:
             >>> [(p.cost.macs, p.predicted) for p in study.pareto()]  # doctest: +SKIP
         """
         run = self._last_run()
         known = self._measuring.known("search")
+        if budgets is not None and objectives is not None:
+            raise BudgetError("A front takes either budgets= or objectives=, not both.")
         last = Budget(**run["budget"])
         budgets = levels(last) if budgets is None else budgets
         times = self.latency.times(self.graph) if self.latency is not None else None
-        space = Space(self.graph, last, times=times)
+        space = Space(self.graph, budgets[0] if budgets else last, times=times)
         space = space.protecting(fatal_units(space, known))
-        return best_at(space, run["surrogate"], list(known.values()), budgets, time_limit)
+        find = partial(front, budgets=budgets, time_limit=time_limit)
+        if objectives is not None:
+            find = partial(trade_offs, objectives=objectives, seed=seed)
+        return fronted(space, run["surrogate"], list(known.values()), find)
 
     def _check_calibration(self, loss: float) -> None:
         """Warn if statistics of the calibration data harm a network that lacks nothing."""

@@ -1,6 +1,7 @@
 """Searching for the best mask within a budget; knows nothing of files, databases or progress."""
 
 from .descent import descend as descend
+from .evolve import trade_offs as trade_offs
 from .exact import Solution as Solution
 from .exact import solve as solve
 from .front import Point as Point

@@ -30,6 +30,7 @@ class Point:
         deviation: its standard deviation.
         budget: the limits it was looked for at.
         solution: what the solver proved at that budget, about what it minimised; see `Solution`.
+            None where no solver looked.
         measured: loss on the search split, None if the mask has not been measured.
     """
 
@@ -38,7 +39,7 @@ class Point:
     predicted: float
     deviation: float
     budget: Budget
-    solution: Solution
+    solution: Solution | None
     measured: float | None = None
 
 
