@@ -29,6 +29,7 @@ from .weights import save
 if TYPE_CHECKING:
     from .bench import Row
     from .latency import LatencyTable
+    from .live import Pages
     from .operator_times import OperatorTimes
     from .report import Insight
     from .study import Study
@@ -280,6 +281,23 @@ def page_facts(config: Config) -> dict[str, str]:
         "Command": f"edgewise run {config.path.name}",
         "Configuration": config.path.read_text(encoding="utf-8"),
     }
+
+
+def live_pages(config: Config, graph: Graph) -> Pages:
+    """The report of a job while it runs, read from the storage by a connection of its own."""
+    from .live import Pages
+    from .report import Facts, Insight, Outcome, contents, shell
+    from .storage import Storage
+
+    stored = Storage(config.storage, config.name, None)
+
+    def now() -> str:
+        records, plan = stored.evaluations(), load_plan(config, graph)
+        insight, times = Insight(config.budget), _times(config, graph)
+        facts = Facts(graph, records, plan, Outcome(), times, insight).check()
+        return contents(facts, config.name, page_facts(config))
+
+    return Pages(lambda: shell(config.name), now)
 
 
 def _insight(config: Config, study: Study, plan: Plan | None) -> Insight:

@@ -3,6 +3,8 @@
 from .facts import Facts as Facts
 from .facts import Insight as Insight
 from .facts import Outcome as Outcome
+from .page import contents as contents
 from .page import render as render
+from .page import shell as shell
 from .page import write as write
 from .plot import Plot as Plot

@@ -71,6 +71,15 @@ def render(
     return f"<!doctype html>\n{tag('html', _head(title), body, lang='en')}\n"
 
 
+def shell(title: str) -> str:
+    """The page of a study that still runs: its script asks where it came from for the contents."""
+    names = ("script.js", "plots.js", "live.js")
+    scripts = [tag("script", raw(interactive.script())), *map(_script, names)]
+    body = tag("body", tag("main"), _tooltip(), scripts, data_live="on")
+    head = _head(title, f"{POLICY}; connect-src 'self'")
+    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+
 def contents(facts: Facts, title: str, extra: Mapping[str, str]) -> Markup:
     """All that the page says: its sections from top to bottom."""
     return tag(
@@ -123,13 +132,13 @@ def write(
     return path
 
 
-def _head(title: str) -> Markup:
+def _head(title: str, policy: str = POLICY) -> Markup:
     return tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
-        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
         tag("title", f"{title}: pruning report"),
         tag("style", _file("style.css")),
     )
