@@ -38,7 +38,7 @@ def network(facts: Facts) -> Markup:
                 class_="stage",
                 tabindex=0,
                 role="group",
-                aria_label="Network drawing; scroll to pan, + and - zoom, 0 fits, arrows walk over its boxes",
+                aria_label="Network drawing: + and - zoom, 0 fits, arrows walk over boxes",
             ),
             class_="figure",
         ),
