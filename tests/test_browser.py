@@ -37,7 +37,8 @@ def report(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
     flows = [1.0] * len(graph.edges)
     insight = Insight(None, points, pairs, flows, {"random": [[0.9, 0.5]]}, "run {limits}")
     path = tmp_path_factory.mktemp("report") / "report.html"
-    return write(path, evil, evaluations(evil), plan_of(evil, name), title=EVIL, insight=insight)
+    plan = plan_of(evil, name)
+    return write(path, evil, evaluations(graph), plan, title=EVIL, insight=insight)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def test_names_are_shown_as_text(browser: Any, report: Path) -> None:
     page, said = opened(browser, report)
     assert page.locator("h1").inner_text() == EVIL
     assert page.locator("img, main b").count() == 0
-    ticks = page.locator("[data-chart=interactions] .xaxislayer-above").inner_text()
+    ticks = page.locator("[data-chart=interactions] .xaxislayer-above").text_content()
     assert "</i>" in ticks
     assert said == []
     page.close()

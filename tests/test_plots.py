@@ -82,4 +82,4 @@ def test_importing_edgewise_loads_no_plotting() -> None:
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in found.stdout.split()}
     assert "torch" in loaded
-    assert not loaded & {"plotly", "matplotlib", "starlette", "uvicorn", "pandas"}
+    assert not loaded & {"plotly", "matplotlib", "starlette", "uvicorn"}

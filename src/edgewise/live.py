@@ -101,6 +101,7 @@ def _bound(port: int) -> socket.socket:
     place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         place.bind((HOST, port))
+        place.listen()
     except OSError as error:
         place.close()
         raise ConfigError(

@@ -80,8 +80,8 @@ def _heat(figure: Any, axes: Any, heat: Heat) -> None:
     from matplotlib.colors import LinearSegmentedColormap
 
     stops = [COLOURS[name] for name in ("blue", "paper", "red")]
-    colours = LinearSegmentedColormap.from_list("signed", stops)
-    colours.set_bad(COLOURS["unknown"])
+    signed = LinearSegmentedColormap.from_list("signed", stops)
+    colours = signed.with_extremes(bad=COLOURS["unknown"])
     values = np.array([[np.nan if v is None else v for v in row] for row in heat.values])
     image = axes.imshow(np.ma.masked_invalid(values), colours, vmin=-heat.limit, vmax=heat.limit)
     places, names = range(len(heat.labels)), list(map(_literal, heat.labels))
