@@ -206,6 +206,14 @@ def _history(space: Space, asked: Sequence[Evaluation]) -> tuple[float | None, .
     return tuple(found)
 
 
+def histories(rows: Sequence[Row]) -> dict[str, list[tuple[float | None, ...]]]:
+    """Method → for each seed its history, as `study.plot.methods` draws them."""
+    found: dict[str, list[tuple[float | None, ...]]] = {}
+    for row in rows:
+        found.setdefault(row.method, []).append(row.history)
+    return found
+
+
 def summary(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Column names and cells of a table, a line a method: means over its seeds, best first.
 

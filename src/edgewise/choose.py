@@ -160,6 +160,18 @@ def fronted(
     return [replace(point, measured=losses.get(str(point.mask))) for point in points]
 
 
+def graph_process(graph: Graph, evaluations: Sequence[Evaluation]) -> surrogates.GraphGP:
+    """The Gaussian process on the graph, fitted to what was measured on the search split.
+
+    Raises:
+        PlanError: no evaluation succeeded.
+    """
+    X, y, link = _observations(evaluations)
+    if not len(y):
+        raise PlanError("No evaluation has succeeded yet; see study.evaluations for the reasons.")
+    return surrogates.GraphGP(graph, link=link).fit(X, y)
+
+
 def measured(outcome: Outcome, unpruned: Evaluation) -> Measured:
     """A measurement beside the unpruned one, with a bootstrap interval where it can be had."""
     record = outcome.evaluation

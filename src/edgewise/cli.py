@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -101,11 +102,11 @@ def inspect(
 
 
 class _Run(TyperCommand):
-    """`--ray` takes an address or none."""
+    """`--ray` takes an address or none, `--live` a port or none."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         nexts = [*args[1:], "-"]
-        bare = ("--ray=" if a == "--ray" and (b[:1] == "-" or b.endswith(".toml")) else a
+        bare = (f"{a}=" if a in ("--ray", "--live") and (b[:1] == "-" or b.endswith(".toml")) else a
                 for a, b in zip(args, nexts, strict=False))  # fmt: skip
         return super().parse_args(ctx, list(bare))
 
@@ -131,6 +132,12 @@ def run(
             help="Measure on Ray workers: of this machine, or of the cluster at ADDRESS or 'auto'.",
         ),
     ] = None,
+    live: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[PORT]", help="Show the report while it runs, on 127.0.0.1 (port 8642)."
+        ),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -140,17 +147,43 @@ def run(
         from .config import override, read_config
 
         job = override(read_config(config), evaluations, budget or (), seed, ray, certify, patience)
-        _run(job, screen)
+        _run(job, screen, _port(live))
 
 
-def _run(config: Config, screen: Screen) -> None:
+def _port(text: str | None) -> int | None:
+    from .errors import ConfigError
+    from .live import PORT
+
+    if not text:
+        return None if text is None else PORT
+    if not text.isdecimal() or int(text) > 65535:
+        raise ConfigError(f"--live takes a port from 0 to 65535, or nothing; got {text!r}.")
+    return int(text)
+
+
+@contextmanager
+def _live(config: Config, graph: Graph, port: int | None, screen: Screen) -> Iterator[None]:
+    """The report on a port while the block runs, if one is asked for."""
+    if port is None:
+        yield
+        return
+    from .job import live_pages
+    from .live import serving
+
+    with serving(live_pages(config, graph), port) as address:
+        screen.say(f"The report so far: {address}")
+        yield
+
+
+def _run(config: Config, screen: Screen, port: int | None = None) -> None:
     from .job import latency_table, open_study, require_budget, trace_job, write_results
 
     require_budget(config)
     screen.say(f"Reading the model and the data that {config.path.name} names")
     graph = trace_job(config)
     table = latency_table(config, graph, screen.say)
-    with open_study(config, graph, measuring=True, latency=table) as study:
+    study = open_study(config, graph, measuring=True, latency=table)
+    with study, _live(config, graph, port, screen):
         plan = _search(config, study, screen)
         paths = write_results(config, graph, study, plan)
         _show_plan(screen, plan)

@@ -209,10 +209,12 @@ def _report(path: Path, study: Study, plan: Plan, rows: dict[str, Row]) -> Path:
     )
     times = (rows["unpruned"]["latency_ms"], rows["pruned"]["latency_ms"])
     extra = {"Command": "edgewise demo"}
+    again = "study.run(budget=ew.Budget({limits})); study.plan()"
+    insight = replace(study.insight(plan), again=again)
     outcome = Outcome(healed=after, latency_ms=times)
     return write(
         path, study.graph, study.evaluations, plan, title="edgewise demo: digits",
-        outcome=outcome, extra=extra,
+        outcome=outcome, extra=extra, insight=insight,
     )  # fmt: skip
 
 

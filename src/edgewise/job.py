@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,7 +29,9 @@ from .weights import save
 if TYPE_CHECKING:
     from .bench import Row
     from .latency import LatencyTable
+    from .live import Pages
     from .operator_times import OperatorTimes
+    from .report import Insight
     from .study import Study
 
 
@@ -246,8 +249,11 @@ def write_comparison(config: Config, rows: Sequence[Row]) -> list[Path]:
     if find_spec("matplotlib") is None:
         return [path]
     from . import plots
+    from .bench import histories
+    from .report import charts
 
-    return [path, plots.save(plots.comparison(rows), path.with_suffix(".png"))]
+    figure = plots.static(charts.methods(histories(rows)))
+    return [path, plots.save(figure, path.with_suffix(".png"))]
 
 
 def write_page(config: Config, graph: Graph, study: Study, plan: Plan | None) -> Path:
@@ -263,7 +269,43 @@ def write_page(config: Config, graph: Graph, study: Study, plan: Plan | None) ->
         raise PlanError(
             f"Study {config.name!r} has no evaluation yet: run `edgewise run {config.path.name}`."
         )
-    facts = {"Model": config.model.source, "Data": config.data.source, "Study": config.name}
     return write(
-        path, graph, records, plan, title=config.name, extra=facts, times=_times(config, graph)
-    )
+        path, graph, records, plan, title=config.name, extra=page_facts(config),
+        times=_times(config, graph), insight=_insight(config, study, plan),
+    )  # fmt: skip
+
+
+def page_facts(config: Config) -> dict[str, str]:
+    """What a report says of the job itself: the command and its configuration."""
+    return {
+        "Command": f"edgewise run {config.path.name}",
+        "Configuration": config.path.read_text(encoding="utf-8"),
+    }
+
+
+def live_pages(config: Config, graph: Graph) -> Pages:
+    """The report of a job while it runs, read from the storage by a connection of its own."""
+    from .live import Pages
+    from .report import Facts, Insight, Outcome, contents, shell
+    from .storage import Storage
+
+    stored = Storage(config.storage, config.name, None)
+
+    def now() -> str:
+        records, plan = stored.evaluations(), load_plan(config, graph)
+        insight, times = Insight(config.budget), _times(config, graph)
+        facts = Facts(graph, records, plan, Outcome(), times, insight).check()
+        return contents(facts, config.name, page_facts(config))
+
+    return Pages(lambda: shell(config.name), now)
+
+
+def _insight(config: Config, study: Study, plan: Plan | None) -> Insight:
+    """What the study's surrogate says, and a comparison of methods if one was made."""
+    path, found = config.directory / "bench.json", study.insight(plan)
+    rows = json.loads(path.read_text()) if path.exists() else []
+    compared: dict[str, list[list[float | None]]] = {}
+    for row in rows:
+        compared.setdefault(row["method"], []).append(row["history"])
+    again = f"edgewise run {config.path.name} --budget {{limits}}"
+    return replace(found, histories=compared, again=again)

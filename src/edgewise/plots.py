@@ -1,44 +1,52 @@
-"""Static figures for papers and slides, through matplotlib."""
+"""Charts as static figures for papers and slides, through matplotlib."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .bench import Row
+from .chart import Chart, Heat, Series
 from .errors import EdgewiseError
+from .interactive import COLOURS
+
+MARKERS = {
+    "dot": "o", "ring": "o", "diamond": "D", "triangle": "^", "square": "s", "star": "*",
+    "cross": "x",
+}  # fmt: skip
+DASHES = {"solid": "-", "steps": "-", "dotted": ":", "dashed": "--"}
 
 
-def comparison(rows: Sequence[Row]) -> Any:
-    """A matplotlib figure: best search loss against evaluations, a line a method and seed.
-
-    Methods that measure a single mask within the budget are points.
+def static(chart: Chart) -> Any:
+    """A matplotlib figure of a chart.
 
     Raises:
         EdgewiseError: matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import EngFormatter
     except ImportError as error:
         raise EdgewiseError("Plots need matplotlib: pip install 'edgewise[report]'.") from error
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    size = (7.2, 6.0) if chart.heat else (4.8, 4.8) if chart.square else (6.4, 4.0)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
-    names = list(dict.fromkeys(row.method for row in rows))
-    for row in rows:
-        place = names.index(row.method)
-        known = [(n, value) for n, value in enumerate(row.history, 1) if value is not None]
-        style: dict[str, Any] = {"color": f"C{place % 10}", "zorder": len(names) - place}
-        style["label"] = row.method if row.seed == _first_seed(rows, row.method) else None
-        counts, values = zip(*known, strict=True)
-        if len(set(values)) == 1:
-            axes.plot(counts[:1], values[:1], "o", **style)
-        else:
-            axes.step(counts, values, where="post", **style)
-    axes.set_xlabel("evaluations")
-    axes.set_ylabel("lowest search loss within the budget")
+    if chart.heat:
+        _heat(figure, axes, chart.heat)
+        return figure
+    for series in chart.series:
+        _series(axes, series)
+    for axis, name in ((chart.x, "x"), (chart.y, "y")):
+        if axis is not None:
+            scale = "log" if axis.log else "linear"
+            axes.set(**{f"{name}label": axis.title, f"{name}scale": scale})
+            if axis.ticks == "prefixed":
+                getattr(axes, f"{name}axis").set_major_formatter(EngFormatter())
+    if chart.x is None:
+        axes.set(aspect="equal")
+        axes.axis("off")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize="small")
+    if any(series.listed for series in chart.series):
+        axes.legend(frameon=False, fontsize="small")
     return figure
 
 
@@ -48,5 +56,40 @@ def save(figure: Any, path: Path) -> Path:
     return path
 
 
-def _first_seed(rows: Sequence[Row], method: str) -> int:
-    return next(row.seed for row in rows if row.method == method)
+def _series(axes: Any, series: Series) -> None:
+    colour = COLOURS[series.role]
+    style: dict[str, Any] = {"color": colour, "linewidth": 1.4, "markersize": 5}
+    style["marker"] = MARKERS[series.form] if series.form else ""
+    style["linestyle"] = DASHES[series.stroke] if series.stroke else ""
+    style["label"] = _literal(series.name) if series.listed else None
+    if series.stroke == "steps":
+        style["drawstyle"] = "steps-post"
+    if series.form == "ring":
+        style["markerfacecolor"] = "none"
+    for x, y, label in zip(series.xs, series.ys, series.labels, strict=False):
+        axes.annotate(_literal(label), (x, y), (4, 0), textcoords="offset points", fontsize=5)
+    if any(series.spread):
+        spread = [value or 0.0 for value in series.spread]
+        axes.errorbar(series.xs, series.ys, xerr=spread, elinewidth=0.6, **style)
+    else:
+        axes.plot(series.xs, series.ys, **style)
+
+
+def _heat(figure: Any, axes: Any, heat: Heat) -> None:
+    import numpy as np
+    from matplotlib.colors import LinearSegmentedColormap
+
+    stops = [COLOURS[name] for name in ("blue", "paper", "red")]
+    signed = LinearSegmentedColormap.from_list("signed", stops)
+    colours = signed.with_extremes(bad=COLOURS["unknown"])
+    values = np.array([[np.nan if v is None else v for v in row] for row in heat.values])
+    image = axes.imshow(np.ma.masked_invalid(values), colours, vmin=-heat.limit, vmax=heat.limit)
+    places, names = range(len(heat.labels)), list(map(_literal, heat.labels))
+    axes.set_xticks(places, names, rotation=60, ha="right", fontsize=6)
+    axes.set_yticks(places, names, fontsize=6)
+    figure.colorbar(image, label=_literal(heat.title), shrink=0.7)
+
+
+def _literal(text: str) -> str:
+    """Text that matplotlib does not read as mathematics."""
+    return text.replace("$", r"\$")

@@ -20,6 +20,7 @@ from .choose import (
     check_surrogate,
     compare,
     fronted,
+    graph_process,
     measured,
     searching,
     shortlist,
@@ -36,6 +37,7 @@ from .operator_times import OperatorTimes
 from .plan import Clocked, Plan
 from .provenance import trace_record, weights_digest
 from .records import Budget, Comparison, Evaluation, Split
+from .report import Facts, Insight, Outcome, Plot
 from .search import (
     Ask,
     Patience,
@@ -50,6 +52,8 @@ from .search import (
 )
 from .search.stopping import paired_error
 from .storage import Storage
+from .surrogates import GraphGP
+from .surrogates.interactions import Interactions, interactions
 from .telling import Callback, Teller, Told, silent
 from .version import __version__
 
@@ -397,6 +401,64 @@ class Study:
         if objectives is not None:
             find = partial(trade_offs, objectives=objectives, seed=seed)
         return fronted(space, run["surrogate"], list(known.values()), find)
+
+    @property
+    def plot(self) -> Plot:
+        """The study's plots: `study.plot.progress()` and others, see `Plot`."""
+        return Plot(self._facts, self.pareto, self.interactions)
+
+    def interactions(self, base: Mask | None = None) -> Interactions:
+        """Which units hurt or help each other when both go, as all evaluations so far say.
+
+        A Gaussian process on the graph is fitted, whatever surrogate searched; units whose single
+        removal is fatal at the last run's budget are left out.
+
+        Args:
+            base: the mask around which units are removed and put back; by default nothing is
+                removed.
+
+        Raises:
+            PlanError: nothing has been evaluated yet.
+
+        Example:
+            >>> study.interactions(graph.mask(bits=plan.bits)).pairs  # doctest: +SKIP
+        """
+        return self._interactions(base or self.graph.empty, self._process())
+
+    def insight(self, plan: Plan | None = None) -> Insight:
+        """What a report shows beyond evaluations: the front, interactions and flows.
+
+        Args:
+            plan: around whose mask interactions are looked at.
+
+        Raises:
+            PlanError: nothing has been evaluated yet.
+        """
+        model = self._process()
+        base = self.graph.mask(bits=plan.bits) if plan else self.graph.empty
+        flows = None if model.gamma_ is None else model.gamma_.tolist()
+        try:
+            points = self.pareto()
+        except BudgetError as error:
+            log.warning("There is no front: %s", error)
+            points = []
+        budget = Budget(**self._last_run()["budget"])
+        return Insight(budget, points, self._interactions(base, model), flows)
+
+    def _facts(self) -> Facts:
+        runs = self.storage.runs()
+        insight = Insight(Budget(**runs[-1].settings["budget"])) if runs else Insight()
+        return Facts(self.graph, self.evaluations, None, Outcome(), insight=insight)
+
+    def _process(self) -> GraphGP:
+        return graph_process(self.graph, list(self._measuring.known("search").values()))
+
+    def _interactions(self, base: Mask, model: GraphGP) -> Interactions:
+        budget = Budget(**self._last_run()["budget"])
+        times = self.latency.times(self.graph) if self.latency is not None else None
+        fatal = fatal_units(Space(self.graph, budget, times=times), self._measuring.known("search"))
+        units = [unit for unit in range(len(self.graph.units)) if unit not in fatal]
+        return interactions(model, self.graph, base, units=units)
 
     def _check_calibration(self, loss: float) -> None:
         """Warn if statistics of the calibration data harm a network that lacks nothing."""

@@ -1,197 +1,293 @@
-"""The page's plots as inline SVG: predicted against measured loss, and the course of a study."""
+"""The plots of a study as charts: predictions, progress, the front, interactions, methods."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
+from ..chart import Axis, Chart, Form, Role, Series, spans_decades
+from ..quantities import limit_text
 from ..records import Evaluation
+from ..search import Point
 from . import figures
 from .facts import Facts
-from .markup import Markup, number, tag
-from .scales import Scale, fitted
 
-# origin → (class, mark); colour and form both tell them apart
-ORIGINS = {
-    "unpruned": "diamond",
-    "leave-one-out": "ring",
-    "sampled": "dot",
-    "proposed": "triangle",
-    "single pick": "square",
-    "finalist": "star",
+P = TypeVar("P")
+
+# origin → (mark, colour); both tell them apart
+ORIGINS: Mapping[str, tuple[Form, Role]] = {
+    "unpruned": ("diamond", "ink"),
+    "leave-one-out": ("ring", "grey"),
+    "sampled": ("dot", "blue"),
+    "ranking": ("dot", "teal"),
+    "proposed": ("triangle", "orange"),
+    "single pick": ("square", "green"),
+    "finalist": ("star", "plum"),
 }
-MARKS = {
-    "dot": "M-3 0a3 3 0 1 0 6 0a3 3 0 1 0 -6 0",
-    "ring": "M-2.8 0a2.8 2.8 0 1 0 5.6 0a2.8 2.8 0 1 0 -5.6 0",
-    "diamond": "M0 -5L5 0L0 5L-5 0Z",
-    "triangle": "M0 -4.2L4 3L-4 3Z",
-    "square": "M-3.2 -3.2H3.2V3.2H-3.2Z",
-    "star": "M0 -5.5L1.5 -1.7L5.5 -1.7L2.3 .8L3.5 4.8L0 2.4L-3.5 4.8L-2.3 .8L-5.5 -1.7L-1.5 -1.7Z",
-    "cross": "M-3 -3L3 3M-3 3L3 -3",
+ROLES: Sequence[Role] = ("orange", "blue", "green", "plum", "teal", "red", "grey", "ink")
+QUANTITIES = {
+    "units": "units left",
+    "params": "parameters left",
+    "macs": "MACs left, for one example",
+    "activation_bytes": "bytes of activations left, for one example",
+    "weight_bytes": "bytes of weights left",
+    "latency": "predicted seconds for one batch",
 }
 
 
-def predicted(facts: Facts) -> Markup | None:
-    """Predicted against measured loss; None where nothing was predicted."""
+def predicted(facts: Facts) -> Chart:
+    """Predicted against measured loss of every mask that was predicted before it was measured."""
     points = facts.foreseen
-    if not points:
-        return None
-    left, top, side, width = 64.0, 14.0, 380.0, 470.0
-    x = fitted([v for _, *pair in points for v in pair], left, left + side)
-    y = Scale(x.low, x.high, top + side, top, x.log)
-    return _chart(
-        f"Predicted against measured loss of {len(points)} evaluations",
-        (width, top + side + 52),
-        [
-            _grid(x, y, "predicted loss", "measured loss"),
-            tag("line", x1=left, y1=top + side, x2=left + side, y2=top, class_="diagonal"),
-            tag("g", (_deviation(e, p, x, y(v)) for e, p, v in points), class_="deviations"),
-            tag("g", (_point(facts, e, x(p), y(v)) for e, p, v in points)),
-        ],
+    values = [value for _, *pair in points for value in pair]
+    log = spans_decades(values)
+    ends = (min(values, default=0.0), max(values, default=1.0))
+    diagonal = Series("right", ends, ends, "grey", stroke="dashed", listed=False)
+    groups = [
+        Series(
+            name,
+            tuple(guess for _, guess, _ in group),
+            tuple(loss for *_, loss in group),
+            role,
+            form,
+            texts=tuple(describe(facts, e) for e, *_ in group),
+            spread=tuple(_finite(e.deviation) for e, *_ in group),
+        )
+        for name, form, role, group in _by_origin(points, lambda point: point[0].origin)
+    ]
+    return Chart(
+        "predicted",
+        precision(points),
+        ("Evaluation", "Origin", "Predicted", "Measured"),
+        tuple(
+            (str(e.number), e.origin, figures.plain(guess), figures.plain(loss))
+            for e, guess, loss in points
+        ),
+        Axis("predicted loss", log),
+        Axis("measured loss", log),
+        (diagonal, *groups) if points else (),
+        square=True,
     )
 
 
-def _deviation(e: Evaluation, middle: float, x: Scale, y: float) -> Markup | None:
-    """One standard deviation of the prediction to both sides."""
-    if not e.deviation or not math.isfinite(e.deviation):
-        return None
-    return tag("line", x1=x(middle - e.deviation), x2=x(middle + e.deviation), y1=y, y2=y)
+def precision(points: Sequence[tuple[Evaluation, float, float]]) -> str:
+    """How far off predictions were, in words."""
+    if not points:
+        return "Nothing was predicted before it was measured."
+    errors = sorted(abs(guess - loss) / abs(loss) for _, guess, loss in points if loss)
+    middle = figures.share(errors[len(errors) // 2]) if errors else figures.DASH
+    text = (
+        f"{figures.counted(len(points), 'prediction')}; the median error is {middle} of the "
+        "measured loss."
+    )
+    within = [abs(guess - loss) <= e.deviation for e, guess, loss in points if e.deviation]
+    if not within:
+        return text
+    return (
+        f"{text} In {figures.share(sum(within) / len(within))} of the cases the measured loss lay "
+        f"within one standard deviation (68{figures.THIN}% would be well calibrated)."
+    )
 
 
-def progress(facts: Facts) -> Markup | None:
-    """Every evaluation's loss in order, and the best within the budget so far."""
+def progress(facts: Facts) -> Chart:
+    """Every evaluation's loss in order, failures, and the best within the budget so far."""
     points = facts.drawn
-    if not points:
-        return None
-    left, top, right, bottom = 64.0, 14.0, 1080.0, 330.0
-    x = Scale(-0.5, max(len(facts.search) - 0.5, 0.5), left, right)
     losses = [loss for *_, loss in points]
-    y = fitted(losses, bottom, top)
-    return _chart(
-        f"Loss of {len(points)} evaluations in order, lowest {figures.plain(min(losses))}",
-        (right + 16, bottom + 52),
-        [
-            _grid(x, y, "evaluation", "loss on the search split"),
-            _level(facts.unpruned, x, y),
-            _steps(facts.best, x, y),
-            tag("g", (_point(facts, e, x(i), y(loss)) for i, e, loss in points)),
-            tag("g", (_failure(e, x(i), bottom) for i, e in enumerate(facts.search) if not e.ok)),
-        ],
-        wide=True,
-    )
+    within = f"within {facts.budget}" if facts.budget else "with something removed"
+    series = [
+        Series(
+            name,
+            tuple(float(i) for i, *_ in group),
+            tuple(loss for *_, loss in group),
+            role,
+            form,
+            texts=tuple(describe(facts, e) for _, e, _ in group),
+        )
+        for name, form, role, group in _by_origin(points, lambda point: point[1].origin)
+    ]
+    lines = [_level(facts), _best(facts, within), _failed(facts, losses)]
+    return Chart(
+        "progress",
+        _course(facts, losses, within),
+        ("Evaluation", "Origin", "Removed", "Loss"),
+        tuple(
+            (str(e.number), e.origin, str(e.mask.count("1")), _loss(e))
+            for e in facts.search
+        ),
+        Axis("evaluation", ticks="whole"),
+        Axis("loss on the search split", spans_decades(losses)),
+        (*filter(None, lines), *series),
+    )  # fmt: skip
 
 
-def legend(evaluations: Iterable[Evaluation], extra: Sequence[Markup] = ()) -> Markup:
-    """The marks of the origins that occur."""
-    found = {e.origin: mark(e.origin) for e in evaluations}
-    names = [*(o for o in ORIGINS if o in found), *sorted(o for o in found if o not in ORIGINS)]
-    return tag(
-        "ul",
-        (tag("li", _symbol(found[name]), name or "other") for name in names),
-        extra,
-        class_="legend",
-    )
+def _loss(e: Evaluation) -> str:
+    return figures.plain(e.loss) if e.ok else e.status
 
 
-def line_key(class_: str, text: str) -> Markup:
-    """A legend's entry for a line."""
-    stroke = tag("path", d="M0 7H24", class_=class_)
-    svg = tag("svg", stroke, width=24, height=14, viewBox="0 0 24 14", aria_hidden="true")
-    return tag("li", svg, text)
+def _course(facts: Facts, losses: Sequence[float], within: str) -> str:
+    if not losses:
+        return "Nothing has been measured yet."
+    parts = [f"Losses of {len(losses)} evaluations in order, lowest {figures.plain(min(losses))}"]
+    if facts.unpruned is not None:
+        parts.append(f"unpruned {figures.plain(facts.unpruned)}")
+    if facts.best:
+        parts.append(f"best {within} {figures.plain(facts.best[-1][1])}")
+    return f"{', '.join(parts)}."
 
 
-def mark(origin: str) -> str:
-    """The form that stands for an origin."""
-    return ORIGINS.get(origin, "dot")
-
-
-def _symbol(form: str) -> Markup:
-    path = tag("path", d=MARKS[form], class_=f"mark {form}", transform="translate(7 7)")
-    return tag("svg", path, width=14, height=14, viewBox="0 0 14 14", aria_hidden="true")
-
-
-def _chart(
-    label: str, size: tuple[float, float], children: Sequence[Markup | None], wide: bool = False
-) -> Markup:
-    width, height = size
-    svg = tag(
-        "svg",
-        children,
-        class_="chart wide" if wide else "chart",
-        viewBox=f"0 0 {number(width)} {number(height)}",
-        role="img",
-        aria_label=label,
-        tabindex=0,
-        data_walk=True,
-    )
-    return tag("div", svg, class_="figure scroll")
-
-
-def _grid(x: Scale, y: Scale, below: str, beside: str) -> Markup:
-    xs = [tick for tick in x.ticks if x.log or tick == int(tick) or x.high - x.low < 8]
-    middle = (y.begin + y.end) / 2
-    return tag(
-        "g",
-        (tag("line", x1=x.begin, x2=x.end, y1=y(t), y2=y(t)) for t in y.ticks),
-        (tag("line", x1=x(t), x2=x(t), y1=y.begin, y2=y.begin + 4) for t in xs),
-        (tag("text", _tick(t), x=x.begin - 8, y=y(t) + 4, class_="end") for t in y.ticks),
-        (tag("text", _tick(t), x=x(t), y=y.begin + 18) for t in xs),
-        tag("line", x1=x.begin, x2=x.end, y1=y.begin, y2=y.begin, class_="base"),
-        tag("text", below, x=(x.begin + x.end) / 2, y=y.begin + 40, class_="name"),
-        tag("text", beside, transform=f"translate(14 {number(middle)}) rotate(-90)", class_="name"),
-        class_="grid",
-    )
-
-
-def _tick(value: float) -> str:
-    if value and not 1e-3 <= abs(value) < 1e5:
-        return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
-    return f"{value:.6g}"
-
-
-def _level(loss: float | None, x: Scale, y: Scale) -> Markup | None:
-    if loss is None or not y.low <= loss <= y.high:
+def _level(facts: Facts) -> Series | None:
+    if facts.unpruned is None or not facts.drawn or not math.isfinite(facts.unpruned):
         return None
-    title = tag("title", f"unpruned: {figures.plain(loss)}")
-    return tag("line", title, x1=x.begin, x2=x.end, y1=y(loss), y2=y(loss), class_="level")
+    ends, level = (0.0, float(len(facts.search) - 1)), (facts.unpruned, facts.unpruned)
+    return Series("unpruned loss", ends, level, "grey", stroke="dotted")
 
 
-def _steps(best: Sequence[tuple[int, float]], x: Scale, y: Scale) -> Markup | None:
-    if not best:
+def _best(facts: Facts, within: str) -> Series | None:
+    if not facts.best:
         return None
-    (start, loss), *rest = best
-    path = f"M{number(x(start))} {number(y(loss))}"
-    path += "".join(f"H{number(x(i))}V{number(y(value))}" for i, value in rest)
-    return tag("path", d=f"{path}H{number(x.end)}", class_="best")
+    places, losses = zip(*facts.best, strict=True)
+    end = float(len(facts.search) - 1)
+    xs, ys = (*map(float, places), end), (*losses, losses[-1])
+    return Series(f"best so far {within}", xs, ys, "ink", stroke="steps")
 
 
-def _point(facts: Facts, e: Evaluation, x: float, y: float) -> Markup:
-    form = mark(e.origin)
-    return tag(
-        "path",
-        tag("title", describe(facts, e)),
-        d=MARKS[form],
-        class_=f"mark {form}",
-        transform=f"translate({number(x)} {number(y)})",
+def _failed(facts: Facts, losses: Sequence[float]) -> Series | None:
+    """Failures have no loss; they are marked at the lowest one."""
+    failures = [(i, e) for i, e in enumerate(facts.search) if not e.ok]
+    if not failures or not losses:
+        return None
+    xs = tuple(float(i) for i, _ in failures)
+    texts = tuple(f"evaluation {e.number}: {e.status}" for _, e in failures)
+    return Series("failed", xs, (min(losses),) * len(xs), "red", "cross", texts=texts)
+
+
+def pareto(facts: Facts, points: Sequence[Point]) -> Chart:
+    """The least loss that a surrogate thinks reachable at each cost, and what was measured."""
+    name = next(iter(points[0].budget.limits), "macs") if points else "macs"
+    costs = tuple(float(getattr(point.cost, name)) for point in points)
+    losses = tuple(point.predicted for point in points)
+    seen = [(i, point) for i, point in enumerate(points) if point.measured is not None]
+    foreseen = Series(
+        "predicted", costs, losses, "blue", "dot", "solid",
+        tuple(point_text(facts, point) for point in points), keys=tuple(range(len(points))),
+    )  # fmt: skip
+    known = Series(
+        "measured on the search split",
+        tuple(costs[i] for i, _ in seen),
+        tuple(point.measured or 0.0 for _, point in seen),
+        "plum",
+        "star",
+        texts=tuple(point_text(facts, point) for _, point in seen),
+        keys=tuple(i for i, _ in seen),
+    )
+    bounds = [
+        Series("one standard deviation", costs, edge, "grey", stroke="dotted", listed=sign > 0)
+        for sign in (1, -1)
+        if (edge := tuple(p.predicted + sign * p.deviation for p in points)) and min(edge) > 0
+    ]
+    return Chart(
+        "pareto",
+        f"{figures.counted(len(points), 'point')}, of which none is both dearer and predicted to "
+        "be worse than another.",
+        (QUANTITIES[name].capitalize(), "Predicted loss", "Measured loss", "Units removed"),
+        tuple(
+            (figures.quantity(name, cost), _guess(point), figures.plain(point.measured),
+             str(len(point.mask.removed)))
+            for cost, point in zip(costs, points, strict=True)
+        ),
+        Axis(QUANTITIES[name], ticks="whole" if name == "units" else "prefixed"),
+        Axis("loss on the search split", spans_decades(losses)),
+        (*bounds, foreseen, *((known,) if seen else ())),
+    )  # fmt: skip
+
+
+def point_text(facts: Facts, point: Point) -> str:
+    """A point of the front in words, a line each."""
+    limits = ", ".join(f"{k} = {limit_text(v)}" for k, v in point.budget.limits.items())
+    name = next(iter(point.budget.limits))
+    lines = [f"asked for {limits}", figures.quantity(name, getattr(point.cost, name))]
+    lines.append(f"predicted loss {_guess(point)}")
+    if point.measured is not None:
+        lines.append(f"measured {figures.plain(point.measured)}")
+    return "\n".join([*lines, *_removed(facts, str(point.mask), 6)])
+
+
+def _guess(point: Point) -> str:
+    return f"{figures.plain(point.predicted)} ± {figures.plain(point.deviation)}"
+
+
+def methods(histories: Mapping[str, Sequence[Sequence[float | None]]]) -> Chart:
+    """Lowest search loss within the budget against evaluations, a line a method and seed.
+
+    Methods that measure a single mask within the budget are points.
+
+    Args:
+        histories: method → for each seed the lowest loss after each evaluation, None before the
+            first mask within the budget.
+    """
+    series: list[Series] = []
+    for place, (name, runs) in enumerate(histories.items()):
+        for number, run in enumerate(runs):
+            known = [(float(n), value) for n, value in enumerate(run, 1) if value is not None]
+            if known:
+                series.append(_history(name, known, ROLES[place % len(ROLES)], number == 0))
+    ends = [(name, _last(runs)) for name, runs in histories.items()]
+    lowest = min((end for _, end in ends if end is not None), default=None)
+    return Chart(
+        "methods",
+        f"{figures.counted(len(histories), 'method')}, equal numbers of evaluations; the lowest "
+        f"search loss is {figures.plain(lowest)}.",
+        ("Method", "Evaluations", "Lowest search loss"),
+        tuple(
+            (name, str(max(map(len, histories[name]), default=0)), figures.plain(end))
+            for name, end in ends
+        ),
+        Axis("evaluations", ticks="whole"),
+        Axis("lowest search loss within the budget"),
+        tuple(series),
     )
 
 
-def _failure(e: Evaluation, x: float, y: float) -> Markup:
-    title = tag("title", f"evaluation {e.number}: {e.status}")
-    where = f"translate({number(x)} {number(y)})"
-    return tag("path", title, d=MARKS["cross"], class_="mark cross", transform=where)
+def _history(name: str, known: Sequence[tuple[float, float]], role: Role, first: bool) -> Series:
+    xs, ys = zip(*known, strict=True)
+    texts = tuple(f"{name}\n{figures.plain(y)} after {x:.0f} evaluations" for x, y in known)
+    if len(set(ys)) == 1:
+        return Series(name, xs[:1], ys[:1], role, "dot", texts=texts[:1], listed=first)
+    return Series(name, xs, ys, role, stroke="steps", texts=texts, listed=first)
+
+
+def _last(runs: Sequence[Sequence[float | None]]) -> float | None:
+    found = [run[-1] for run in runs if run and run[-1] is not None]
+    return min((value for value in found if value is not None), default=None)
+
+
+def _by_origin(
+    points: Iterable[P], origin: Callable[[P], str]
+) -> list[tuple[str, Form, Role, list[P]]]:
+    """(name, mark, colour, points) of each origin that occurs, known ones first."""
+    groups: dict[str, list[P]] = {}
+    for point in points:
+        groups.setdefault(origin(point), []).append(point)
+    names = [*(o for o in ORIGINS if o in groups), *sorted(o for o in groups if o not in ORIGINS)]
+    return [(name or "other", *ORIGINS.get(name, ("dot", "blue")), groups[name]) for name in names]
 
 
 def describe(facts: Facts, e: Evaluation, names: int = 6) -> str:
-    """An evaluation as a tooltip."""
-    removed = [facts.graph.units[i].name for i, bit in enumerate(e.mask) if bit == "1"]
+    """An evaluation in words, a line each."""
     lines = [f"evaluation {e.number}, {e.origin or 'other'}", f"loss {figures.plain(e.loss)}"]
     if e.predicted is not None:
         spread = f" ± {figures.plain(e.deviation)}" if e.deviation else ""
         lines.append(f"predicted {figures.plain(e.predicted)}{spread}")
     lines += [f"{name} {figures.metric(name, value)}" for name, value in e.metrics.items()]
-    lines.append(f"{len(removed)} removed{':' if removed else ''}")
-    lines += removed[:names]
-    if len(removed) > names:
-        lines.append(f"and {len(removed) - names} more")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_removed(facts, e.mask, names)])
+
+
+def _removed(facts: Facts, bits: str, names: int) -> list[str]:
+    """How many units a mask removes, and the first of them."""
+    removed = [facts.graph.units[i].name for i, bit in enumerate(bits) if bit == "1"]
+    more = [f"and {len(removed) - names} more"] if len(removed) > names else []
+    return [f"{len(removed)} removed{':' if removed else ''}", *removed[:names], *more]
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

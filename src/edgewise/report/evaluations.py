@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from ..records import Evaluation
-from . import figures
-from .charts import legend, line_key, predicted, progress
+from . import charts, figures
+from .canvas import canvas
 from .facts import Facts
 from .markup import Markup, tag
 
@@ -16,50 +16,40 @@ LONGEST = 400
 
 def predictions(facts: Facts) -> Markup | None:
     """Predicted against measured loss, where something was predicted."""
-    chart = predicted(facts)
-    if chart is None:
+    if not facts.foreseen:
         return None
-    used = [e for e, *_ in facts.foreseen]
     return tag(
         "section",
         tag("h2", "Predicted and measured loss", id="predicted"),
         tag(
             "p",
             "Each mark is a mask whose loss the surrogate predicted before it was measured. On the "
-            "diagonal the prediction was right; above it, the network was worse than predicted.",
+            "diagonal the prediction was right; above it, the network was worse than predicted. "
+            "Bars: one standard deviation of the prediction.",
             class_="lead",
         ),
-        tag(
-            "div",
-            chart,
-            tag("div", _precision(facts.foreseen), legend(used, _deviation_key(used))),
-            class_="pair",
-        ),
+        tag("p", charts.precision(facts.foreseen), class_="lead"),
+        canvas(charts.predicted(facts)),
         aria_labelledby="predicted",
     )
 
 
-def _precision(used: list[tuple[Evaluation, float, float]]) -> Markup:
-    """How far off the predictions were, in words."""
-    errors = sorted(abs(guess - loss) / abs(loss) for _, guess, loss in used if loss)
-    middle = figures.share(errors[len(errors) // 2]) if errors else figures.DASH
-    text = (
-        f"{_counted(len(used), 'prediction')}; the median error is {middle} of the measured loss."
-    )
-    within = [abs(guess - loss) <= e.deviation for e, guess, loss in used if e.deviation]
-    if not within:
-        return tag("p", text)
+def comparison(facts: Facts) -> Markup | None:
+    """Best loss against evaluations of several methods, where they were compared."""
+    if not facts.insight.histories:
+        return None
     return tag(
-        "p",
-        f"{text} In {figures.share(sum(within) / len(within))} of the cases the measured loss lay "
-        f"within one standard deviation (68{figures.THIN}% would be well calibrated).",
+        "section",
+        tag("h2", "Compared with other methods", id="methods"),
+        tag(
+            "p",
+            "The lowest loss within the budget after each evaluation on the search split, for "
+            "equal data. A method that measures one mask within the budget is a point.",
+            class_="lead",
+        ),
+        canvas(charts.methods(facts.insight.histories)),
+        aria_labelledby="methods",
     )
-
-
-def _deviation_key(used: list[Evaluation]) -> list[Markup]:
-    if not any(e.deviation for e in used):
-        return []
-    return [line_key("deviation", "one standard deviation of the prediction")]
 
 
 def course(facts: Facts) -> Markup:
@@ -68,8 +58,7 @@ def course(facts: Facts) -> Markup:
         "section",
         tag("h2", "Evaluations", id="evaluations"),
         tag("p", _intro(facts), class_="lead"),
-        progress(facts),
-        legend([e for _, e, _ in facts.drawn], _keys(facts)) if facts.drawn else None,
+        canvas(charts.progress(facts)) if facts.drawn else None,
         _failures(facts),
         aria_labelledby="evaluations",
     )
@@ -83,14 +72,11 @@ def _intro(facts: Facts) -> str:
         f"{counts[s]} on the {s} split" for s in ("search", "verify", "report") if counts[s]
     )
     seconds = sum(e.seconds for e in facts.evaluations)
-    text = f"{_counted(len(facts.evaluations), 'evaluation')} in {_duration(seconds)}: {splits}."
+    count = figures.counted(len(facts.evaluations), "evaluation")
+    text = f"{count} in {_duration(seconds)}: {splits}."
     if not facts.search:
         return text
     return f"{text} The plot shows the search split in order."
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _duration(seconds: float) -> str:
@@ -101,16 +87,6 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def _keys(facts: Facts) -> list[Markup]:
-    keys = []
-    if facts.best:
-        within = f"within {facts.budget}" if facts.budget else "with something removed"
-        keys.append(line_key("best", f"best so far {within}"))
-    if facts.unpruned is not None:
-        keys.append(line_key("level", "unpruned"))
-    return keys
-
-
 def _failures(facts: Facts) -> Markup | None:
     failures = facts.failures
     if not failures:
@@ -119,7 +95,7 @@ def _failures(facts: Facts) -> Markup | None:
     head = ("Number", "Split", "Origin", "Status", "Removed", "Reason")
     table = tag(
         "table",
-        tag("caption", _counted(len(failures), "failed evaluation")),
+        tag("caption", figures.counted(len(failures), "failed evaluation")),
         tag("thead", tag("tr", (tag("th", name, scope="col") for name in head))),
         tag("tbody", map(_failure, failures[:SHOWN])),
         class_="failures",

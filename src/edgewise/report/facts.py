@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from ..cost import cost_of
@@ -14,6 +14,8 @@ from ..liveness import Liveness, liveness
 from ..operator_times import OperatorTimes
 from ..plan import Measured, Plan
 from ..records import Budget, Evaluation
+from ..search import Point
+from ..surrogates.interactions import Interactions
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,29 @@ class Outcome:
     latency_ms: tuple[float, float] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Insight:
+    """What a study knows beyond its evaluations.
+
+    Args:
+        budget: of its last run, while there is no plan.
+        front: what a surrogate thinks is reachable at several budgets.
+        interactions: which units hurt or help each other.
+        flows: [n_edges] γ, the share of what leaves an edge's source that flows through it.
+        histories: method → for each seed the lowest loss within the budget after each evaluation,
+            of a comparison of methods.
+        again: how a plan is made at other limits, "{limits}" standing for them: {"macs": "60%"}
+            gives `macs=60%`.
+    """
+
+    budget: Budget | None = None
+    front: Sequence[Point] = ()
+    interactions: Interactions | None = None
+    flows: Sequence[float] | None = None
+    histories: Mapping[str, Sequence[Sequence[float | None]]] = field(default_factory=dict)
+    again: str = ""
+
+
 @dataclass(frozen=True)
 class Facts:
     """The records of one report and what follows from them.
@@ -40,6 +65,7 @@ class Facts:
         outcome: healing and latency.
         times: of the operators, where the plan's budget limits latency; without them the limit is
             left out where masks are judged.
+        insight: what surrogates and comparisons say.
     """
 
     graph: Graph
@@ -47,6 +73,7 @@ class Facts:
     plan: Plan | None
     outcome: Outcome
     times: OperatorTimes | None = None
+    insight: Insight = Insight()
 
     def check(self) -> Facts:
         """These facts, if the records belong together.
@@ -128,7 +155,10 @@ class Facts:
 
     @cached_property
     def budget(self) -> Budget | None:
-        return Budget(**self.plan.budget) if self.plan and self.plan.budget else None
+        """What was asked for: the plan's limits, or those of the run that goes on."""
+        if self.plan is None:
+            return self.insight.budget
+        return Budget(**self.plan.budget) if self.plan.budget else None
 
     @cached_property
     def best(self) -> list[tuple[int, float]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from ..quantities import duration
+
 THIN = "\N{NARROW NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
@@ -67,6 +69,24 @@ def shape(value: tuple[int, ...] | None, batched: tuple[int, ...] = ()) -> str:
         return "several tensors"
     sizes = [n for axis, n in enumerate(value) if axis not in batched]
     return "\N{MULTIPLICATION SIGN}".join(map(str, sizes)) or "one number"
+
+
+def signed(value: float) -> str:
+    """A real number with its sign: "+0.120"."""
+    return plain(value) if value < 0 else f"+{plain(value)}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 pair", "3 pairs"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def quantity(name: str, value: float) -> str:
+    """What is left of a limited quantity: "1.42 M MACs"."""
+    if name == "latency":
+        return duration(value)
+    words = {"units": "units", "params": "parameters", "macs": "MACs"}
+    return f"{count(value)} {words[name]}" if name in words else size(value)
 
 
 def _three(value: float) -> str:

@@ -38,7 +38,7 @@ def network(facts: Facts) -> Markup:
                 class_="stage",
                 tabindex=0,
                 role="group",
-                aria_label="Network drawing; scroll to pan",
+                aria_label="Network drawing: + and - zoom, 0 fits, arrows walk over boxes",
             ),
             class_="figure",
         ),
@@ -177,11 +177,20 @@ def _line(
     unit = members.edges.get(link.edge)
     return tag(
         "path",
-        tag("title", _of_unit(facts, unit)) if unit is not None else None,
+        tag("title", _flow(facts, link, unit)) if unit is not None or facts.insight.flows else None,
         d=" ".join(map(_path, pieces)),
         class_="edge dead" if dead else "edge",
         data_ends=f"{link.source} {link.target}",
     )
+
+
+def _flow(facts: Facts, link: Link, unit: int | None) -> str:
+    """What a line says: the share of the flow that takes it, and the unit that cuts it."""
+    lines = [] if unit is None else [_of_unit(facts, unit)]
+    if facts.insight.flows is not None:
+        share = figures.share(facts.insight.flows[link.edge])
+        lines.insert(0, f"γ: {share} of what leaves its source flows here")
+    return "\n".join(lines)
 
 
 def _path(corners: Sequence[Point]) -> str:

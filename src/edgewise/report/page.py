@@ -6,22 +6,27 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from .. import interactive
 from ..errors import EdgewiseError
 from ..files import write_atomically
 from ..graph import Graph
 from ..operator_times import OperatorTimes
 from ..plan import Plan
 from ..records import Evaluation
-from .evaluations import course, predictions
-from .facts import Facts, Outcome
+from .evaluations import comparison, course, predictions
+from .facts import Facts, Insight, Outcome
+from .front import front
 from .headline import headline
+from .interplay import interplay
 from .markup import Markup, raw, tag
 from .network import network
 from .reproduce import reproduce
 from .unit_table import units
 
 # Nothing may be loaded from anywhere, even if a name slipped through unescaped.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
+)
 
 
 def render(
@@ -33,6 +38,7 @@ def render(
     outcome: Outcome | None = None,
     extra: Mapping[str, str] | None = None,
     times: OperatorTimes | None = None,
+    insight: Insight | None = None,
 ) -> str:
     """One self-contained HTML page about a study and what it chose.
 
@@ -44,6 +50,7 @@ def render(
         outcome: loss and metrics after healing, latency.
         extra: label → text for "How to reproduce": the command, the configuration, versions.
         times: of the operators, to tell which masks are within a budget of latency.
+        insight: what surrogates and comparisons say.
 
     Returns:
         HTML that needs no other file and no network. The same records give the same text.
@@ -55,18 +62,38 @@ def render(
     Example:
         >>> html = render(graph, study.evaluations, plan, title="ResNet-56")  # doctest: +SKIP
     """
-    facts = Facts(graph, evaluations, plan, outcome or Outcome(), times).check()
-    main = tag(
+    facts = Facts(graph, evaluations, plan, outcome or Outcome(), times, insight or Insight())
+    main = contents(facts.check(), title, extra or {})
+    scripts = [_script("script.js")]
+    if 'class="plot' in main:  # megabytes, for who needs them
+        scripts = [tag("script", raw(interactive.script())), *scripts, _script("plots.js")]
+    body = tag("body", main, _tooltip(), scripts)
+    return f"<!doctype html>\n{tag('html', _head(title), body, lang='en')}\n"
+
+
+def shell(title: str) -> str:
+    """The page of a study that still runs: its script asks where it came from for the contents."""
+    names = ("script.js", "plots.js", "live.js")
+    scripts = [tag("script", raw(interactive.script())), *map(_script, names)]
+    body = tag("body", tag("main"), _tooltip(), scripts, data_live="on")
+    head = _head(title, f"{POLICY}; connect-src 'self'")
+    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def contents(facts: Facts, title: str, extra: Mapping[str, str]) -> Markup:
+    """All that the page says: its sections from top to bottom."""
+    return tag(
         "main",
         headline(facts, title),
         network(facts),
+        front(facts),
+        interplay(facts),
         predictions(facts),
         course(facts),
+        comparison(facts),
         units(facts),
-        reproduce(facts, extra or {}),
+        reproduce(facts, extra),
     )
-    body = tag("body", main, _tooltip(), tag("script", _file("script.js")))
-    return f"<!doctype html>\n{tag('html', _head(title), body, lang='en')}\n"
 
 
 def write(
@@ -79,6 +106,7 @@ def write(
     outcome: Outcome | None = None,
     extra: Mapping[str, str] | None = None,
     times: OperatorTimes | None = None,
+    insight: Insight | None = None,
 ) -> Path:
     """Write the page of `render` to PATH: the whole of it or nothing.
 
@@ -90,7 +118,10 @@ def write(
         PlanError, MaskError: as `render`.
     """
     path = Path(path)
-    text = render(graph, evaluations, plan, title=title, outcome=outcome, extra=extra, times=times)
+    text = render(
+        graph, evaluations, plan, title=title, outcome=outcome, extra=extra, times=times,
+        insight=insight,
+    )  # fmt: skip
     try:
         write_atomically(path, lambda to: to.write_text(text, encoding="utf-8", newline="\n"))
     except OSError as error:
@@ -101,13 +132,13 @@ def write(
     return path
 
 
-def _head(title: str) -> Markup:
+def _head(title: str, policy: str = POLICY) -> Markup:
     return tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
-        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
         tag("title", f"{title}: pruning report"),
         tag("style", _file("style.css")),
     )
@@ -115,6 +146,10 @@ def _head(title: str) -> Markup:
 
 def _tooltip() -> Markup:
     return tag("div", id="tip", role="status", hidden=True)
+
+
+def _script(name: str) -> Markup:
+    return tag("script", _file(name))
 
 
 def _file(name: str) -> Markup:

@@ -3,12 +3,6 @@
   const tip = document.getElementById("tip");
   const marked = (node) => node && node.closest && node.closest("[data-tip]");
 
-  // Titles are the fallback without this script; with it they become one readable tooltip.
-  for (const title of document.querySelectorAll("svg title")) {
-    title.parentNode.dataset.tip = title.textContent;
-    title.remove();
-  }
-
   const place = (x, y) => {
     const { width, height } = tip.getBoundingClientRect();
     const left = Math.min(Math.max(x + 14, 8), innerWidth - width - 8);
@@ -19,11 +13,6 @@
 
   let current = null;
   const edges = new Map();
-  for (const edge of document.querySelectorAll("[data-ends]"))
-    for (const end of new Set(edge.dataset.ends.split(" "))) {
-      if (!edges.has(end)) edges.set(end, []);
-      edges.get(end).push(edge);
-    }
   const light = (node, on) => {
     node.classList.toggle("on", on);
     for (const edge of edges.get(node.dataset.id) || []) edge.classList.toggle("on", on);
@@ -41,8 +30,21 @@
   document.addEventListener("pointerover", (event) => show(marked(event.target), event.clientX, event.clientY));
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") show(null); });
 
+  const wake = (root) => {
+  show(null);
+  // Titles are the fallback without this script; with it they become one readable tooltip.
+  for (const title of root.querySelectorAll(".network title")) {
+    title.parentNode.dataset.tip = title.textContent;
+    title.remove();
+  }
+  edges.clear();
+  for (const edge of root.querySelectorAll("[data-ends]"))
+    for (const end of new Set(edge.dataset.ends.split(" "))) {
+      if (!edges.has(end)) edges.set(end, []);
+      edges.get(end).push(edge);
+    }
   // One stop for the keyboard in each figure; arrow keys walk over what is in it.
-  for (const figure of document.querySelectorAll("[data-walk]")) {
+  for (const figure of root.querySelectorAll("[data-walk]")) {
     const stops = [...figure.querySelectorAll("g[data-tip], .mark[data-tip]")];
     let at = -1;
     figure.setAttribute("tabindex", "0");
@@ -58,7 +60,7 @@
     figure.addEventListener("blur", () => show(null));
   }
 
-  for (const pane of document.querySelectorAll(".pannable")) {
+  for (const pane of root.querySelectorAll(".pannable")) {
     const stage = pane.querySelector(".stage");
     const svg = stage.querySelector("svg");
     const full = { width: svg.viewBox.baseVal.width, height: svg.viewBox.baseVal.height };
@@ -77,6 +79,12 @@
       const kind = event.target.dataset.zoom;
       if (kind === "fit") fit();
       else if (kind) setZoom(zoom * (kind === "in" ? 1.3 : 1 / 1.3));
+    });
+    stage.addEventListener("keydown", (event) => {
+      const factor = { "+": 1.3, "=": 1.3, "-": 1 / 1.3 }[event.key];
+      if (event.ctrlKey || event.metaKey) return;
+      if (factor) setZoom(zoom * factor);
+      else if (event.key === "0") fit();
     });
     // The wheel alone scrolls, so that the page does not get stuck here; with Ctrl it zooms.
     stage.addEventListener("wheel", (event) => {
@@ -99,4 +107,7 @@
     addEventListener("pointerup", () => { held = null; stage.classList.remove("held"); });
     if (full.width > stage.clientWidth - 16) setZoom(Math.max((stage.clientWidth - 16) / full.width, 0.75), 0, 0);
   }
+  };
+  document.addEventListener("edgewise:contents", (event) => wake(event.detail));
+  wake(document);
 })();

@@ -1,0 +1,89 @@
+"""What is reachable at other budgets: the front, and how each of its points is made a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..quantities import limit_text
+from ..search import Point
+from . import charts, figures
+from .canvas import canvas
+from .facts import Facts
+from .markup import Markup, tag
+
+
+def front(facts: Facts) -> Markup | None:
+    """The section with the front, where one was computed."""
+    points = facts.insight.front
+    if not points:
+        return None
+    first = _nearest(facts)
+    return tag(
+        "section",
+        tag("h2", "Other budgets", id="pareto"),
+        tag(
+            "p",
+            "The least loss that the surrogate thinks reachable at each cost. A prediction of a "
+            "mask that was chosen for it is often too good: run that budget before you believe it. "
+            "Choose a point to see what it removes and how it is made.",
+            class_="lead",
+        ),
+        canvas(charts.pareto(facts, points)),
+        _choice(points, first),
+        (_card(facts, i, point, hidden=i != first) for i, point in enumerate(points)),
+        aria_labelledby="pareto",
+    )
+
+
+def _nearest(facts: Facts) -> int:
+    """The point that costs about what the plan does; else the first."""
+    points = facts.insight.front
+    if facts.plan is None:
+        return 0
+    name = next(iter(points[0].budget.limits))
+    cost = getattr(facts.plan.after, name)
+    return min(range(len(points)), key=lambda i: abs(getattr(points[i].cost, name) - cost))
+
+
+def _choice(points: Sequence[Point], first: int) -> Markup:
+    options = (
+        tag("option", _name(point), value=i, selected=i == first) for i, point in enumerate(points)
+    )
+    return tag("label", "Point ", tag("select", options, data_choose="front"), class_="choose")
+
+
+def _name(point: Point) -> str:
+    name = next(iter(point.budget.limits))
+    left = figures.quantity(name, getattr(point.cost, name))
+    return f"{left}, predicted loss {figures.plain(point.predicted)}"
+
+
+def _card(facts: Facts, index: int, point: Point, hidden: bool) -> Markup:
+    units = [facts.graph.units[unit].name for unit in point.mask.removed]
+    rows = [
+        ("Left", _left(facts, point)),
+        ("Predicted loss", f"{figures.plain(point.predicted)} ± {figures.plain(point.deviation)}"),
+        ("Measured loss", figures.plain(point.measured)),
+        ("Removed", ", ".join(units) or "nothing"),
+    ]
+    limits = " ".join(f"{k}={limit_text(v)}" for k, v in point.budget.limits.items())
+    command = facts.insight.again.replace("{limits}", limits)
+    return tag(
+        "div",
+        tag("dl", (tag("div", tag("dt", a), tag("dd", b)) for a, b in rows), class_="facts"),
+        tag("pre", command, tabindex=0) if command else None,
+        class_="card point",
+        data_point=index,
+        aria_live="polite",
+        hidden=hidden,
+    )
+
+
+def _left(facts: Facts, point: Point) -> str:
+    cost, whole = point.cost, facts.before
+    parts = [
+        f"{figures.quantity(name, getattr(cost, name))} "
+        f"({figures.change(getattr(whole, name), getattr(cost, name))})"
+        for name in ("macs", "params")
+    ]
+    return ", ".join(parts)

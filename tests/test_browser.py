@@ -1,0 +1,124 @@
+"""The report in a real browser: `pytest -m browser`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgewise.cost import cost
+from edgewise.graph import Graph
+from edgewise.records import Budget
+from edgewise.report import Insight, write
+from edgewise.search import Point
+from edgewise.surrogates.interactions import Interactions, Pair
+from test_report import BRANCH, SOLVED, evaluations, graph, plan_of
+
+pytestmark = pytest.mark.browser
+EVIL = "<img src=x onerror=alert(1)><b>net</b>"
+__all__ = ["graph"]
+
+
+@pytest.fixture(scope="module")
+def report(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    units = tuple(replace(u, name=f"{u.name}<i>{u.kind}</i>") for u in graph.units)
+    evil = Graph(graph.vertices, graph.edges, units, graph.granularity, "fx")
+    name = next(u.name for u in units if u.name.startswith(BRANCH))
+    masks = [evil.mask([0]), evil.mask([0, 1])]
+    points = [
+        Point(m, cost(graph, graph.mask(m.removed)), 0.5 + 0.1 * i, 0.1, Budget(macs=0.9), SOLVED)
+        for i, m in enumerate(masks)
+    ]
+    pairs = Interactions((0, 1), (Pair(0, 1, 0.5, 0.1),), str(evil.empty), "log")
+    flows = [1.0] * len(graph.edges)
+    insight = Insight(None, points, pairs, flows, {"random": [[0.9, 0.5]]}, "run {limits}")
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    plan = plan_of(evil, name)
+    return write(path, evil, evaluations(graph), plan, title=EVIL, insight=insight)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api")
+    place = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+    with api.sync_playwright() as play:
+        found = play.chromium.launch(executable_path=place, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+def opened(browser: Any, report: Path, **settings: Any) -> tuple[Any, list[str]]:
+    """The page, and everything that it complains of or asks the network for."""
+    page, said = browser.new_page(**settings), list[str]()
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("dialog", lambda dialog: said.append(dialog.message))
+    page.on("request", lambda asked: said.append(asked.url) if "http" in asked.url[:4] else None)
+    page.goto(report.as_uri())
+    page.wait_for_selector(".canvas .main-svg")
+    return page, said
+
+
+def test_hover_zoom_and_click(browser: Any, report: Path) -> None:
+    page, said = opened(browser, report, viewport={"width": 1240, "height": 900})
+    page.locator(".network .node").nth(2).hover()
+    assert "gives" in page.locator("#tip").inner_text()
+    before = page.locator("svg.network").get_attribute("width")
+    page.locator("[data-zoom=in]").click()
+    wider = page.locator("svg.network").get_attribute("width")
+    assert float(wider) > float(before)
+    page.locator(".stage").focus()
+    page.keyboard.press("-")
+    assert float(page.locator("svg.network").get_attribute("width")) < float(wider)
+    plot = page.locator("[data-chart=pareto]")
+    plot.scroll_into_view_if_needed()
+    mark = plot.locator(".scatterlayer .trace .point").nth(0).bounding_box()
+    shown = page.locator("[data-point]:visible").get_attribute("data-point")
+    marks = plot.locator(".scatterlayer .trace .point")
+    for index in range(marks.count()):
+        mark = marks.nth(index).bounding_box()
+        page.mouse.click(mark["x"] + mark["width"] / 2, mark["y"] + mark["height"] / 2)
+        page.wait_for_timeout(400)
+        if page.locator("[data-point]:visible").get_attribute("data-point") != shown:
+            break
+    else:
+        pytest.fail("no click on the front chose another point")
+    assert "run macs=0.9" in page.locator("[data-point]:visible").inner_text()
+    page.locator("[data-choose]").select_option("0")
+    assert page.locator("[data-point]:visible").get_attribute("data-point") == "0"
+    assert said == []
+    page.close()
+
+
+def test_names_are_shown_as_text(browser: Any, report: Path) -> None:
+    page, said = opened(browser, report)
+    assert page.locator("h1").inner_text() == EVIL
+    assert page.locator("img, main b").count() == 0
+    ticks = page.locator("[data-chart=interactions] .xaxislayer-above").text_content()
+    assert "</i>" in ticks
+    assert said == []
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_phone_and_scheme(browser: Any, report: Path, scheme: str) -> None:
+    page, said = opened(
+        browser, report, viewport={"width": 400, "height": 800}, color_scheme=scheme
+    )
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    colour = page.evaluate("document.querySelector('.canvas .xtick text').style.fill")
+    assert (ground, colour) == {
+        "light": ("rgb(246, 247, 247)", "rgb(91, 103, 112)"),
+        "dark": ("rgb(18, 22, 25)", "rgb(154, 167, 175)"),
+    }[scheme]
+    other = {"light": "dark", "dark": "light"}[scheme]
+    page.emulate_media(color_scheme=other)
+    page.wait_for_timeout(500)
+    assert page.evaluate("document.querySelector('.canvas .xtick text').style.fill") != colour
+    assert said == []
+    page.close()
