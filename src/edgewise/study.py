@@ -3,39 +3,32 @@
 from __future__ import annotations
 
 import logging
-import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from .calibration import recalibrated
-from .certify import certify as promised
 from .choose import (
-    Finalists,
     check_surrogate,
     compare,
-    fronted,
-    graph_process,
-    measured,
     searching,
-    shortlist,
 )
 from .engine import EngineOptions
-from .errors import BudgetError, EdgewiseError, PlanError
+from .errors import EdgewiseError, PlanError
 from .executor import MakeExecutor, Serial
 from .graph import Graph, Mask
-from .latency import LatencyTable, settle
+from .insights import Knowledge
+from .latency import LatencyTable
 from .liveness import liveness
 from .measuring import Measuring, in_order
-from .objective import TRIAL, Objective
+from .objective import Objective
 from .operator_times import OperatorTimes
-from .plan import Clocked, Plan
-from .provenance import trace_record, weights_digest
+from .plan import Plan
+from .planning import Planner, verified
+from .provenance import weights_digest
 from .records import Budget, Comparison, Evaluation, Split
 from .report import Facts, Insight, Outcome, Plot
 from .search import (
@@ -44,22 +37,15 @@ from .search import (
     Point,
     Questions,
     Space,
-    fatal_units,
-    front,
-    levels,
     search,
-    trade_offs,
 )
 from .search.stopping import paired_error
 from .storage import Storage
-from .surrogates import GraphGP
-from .surrogates.interactions import Interactions, interactions
+from .surrogates.interactions import Interactions
 from .telling import Callback, Teller, Told, silent
-from .version import __version__
 
 log = logging.getLogger("edgewise")
 HARM = 0.02  # of the unpruned loss, worth a warning
-LEAST_VERIFIED = 3  # finalists that meet on the whole verify split
 
 
 class Study:
@@ -314,30 +300,13 @@ class Study:
             )
         run = self._last_run()
         budget = budget or Budget(**run["budget"])
-        last = len(self.objective.splits.keys() - {"trial"})
-        told: Teller | None = None
-
-        def choose(times: OperatorTimes | None) -> tuple[Mask, tuple[Space, Finalists, Mask]]:
-            nonlocal told
-            space = self.space(budget, times)
-            known = self._measuring.known("search")
-            space = space.protecting(fatal_units(space, known))
-            chosen = shortlist(
-                space, run["surrogate"], list(known.values()), finalists, run["seed"]
-            )
-            told = told or Teller(progress, space, last)
-            told.total += len(chosen.masks)
-            winner = self.verified(chosen.masks, told)
-            return winner, (space, chosen, winner)
-
-        if self.latency is None or budget.latency is None:
-            found, clocked = choose(None)[1], None
-        else:
-            found, clocked = settle(self.latency, self.graph, budget.latency, choose)
-        assert told is not None
-        plan = self._make_plan(run, *found, told, clocked)
-        certificate = promised(*found, self._measuring, count=certify, seed=run["seed"], told=told)
-        return replace(plan, certificate=certificate)
+        planner = Planner(
+            self.name, self.graph, self.objective, self._measuring, self.latency, run
+        )  # fmt: skip
+        return planner.plan(
+            partial(self.space, budget), budget.latency,
+            finalists=finalists, certify=certify, progress=progress,
+        )  # fmt: skip
 
     def space(self, budget: Budget, times: OperatorTimes | None = None) -> Space:
         """The masks within a budget, of which there are some.
@@ -388,19 +357,7 @@ class Study:
         Example:
             >>> [(p.cost.macs, p.predicted) for p in study.pareto()]  # doctest: +SKIP
         """
-        run = self._last_run()
-        known = self._measuring.known("search")
-        if budgets is not None and objectives is not None:
-            raise BudgetError("A front takes either budgets= or objectives=, not both.")
-        last = Budget(**run["budget"])
-        budgets = levels(last) if budgets is None else budgets
-        times = self.latency.times(self.graph) if self.latency is not None else None
-        space = Space(self.graph, budgets[0] if budgets else last, times=times)
-        space = space.protecting(fatal_units(space, known))
-        find = partial(front, budgets=budgets, time_limit=time_limit)
-        if objectives is not None:
-            find = partial(trade_offs, objectives=objectives, seed=seed)
-        return fronted(space, run["surrogate"], list(known.values()), find)
+        return self._knowledge().pareto(budgets, objectives, time_limit, seed)
 
     @property
     def plot(self) -> Plot:
@@ -423,7 +380,8 @@ class Study:
         Example:
             >>> study.interactions(graph.mask(bits=plan.bits)).pairs  # doctest: +SKIP
         """
-        return self._interactions(base or self.graph.empty, self._process())
+        knowledge = self._knowledge()
+        return knowledge.interactions(base or self.graph.empty, knowledge.process())
 
     def insight(self, plan: Plan | None = None) -> Insight:
         """What a report shows beyond evaluations: the front, interactions and flows.
@@ -434,31 +392,17 @@ class Study:
         Raises:
             PlanError: nothing has been evaluated yet.
         """
-        model = self._process()
         base = self.graph.mask(bits=plan.bits) if plan else self.graph.empty
-        flows = None if model.gamma_ is None else model.gamma_.tolist()
-        try:
-            points = self.pareto()
-        except BudgetError as error:
-            log.warning("There is no front: %s", error)
-            points = []
-        budget = Budget(**self._last_run()["budget"])
-        return Insight(budget, points, self._interactions(base, model), flows)
+        return self._knowledge().insight(base)
 
     def _facts(self) -> Facts:
         runs = self.storage.runs()
         insight = Insight(Budget(**runs[-1].settings["budget"])) if runs else Insight()
         return Facts(self.graph, self.evaluations, None, Outcome(), insight=insight)
 
-    def _process(self) -> GraphGP:
-        return graph_process(self.graph, list(self._measuring.known("search").values()))
-
-    def _interactions(self, base: Mask, model: GraphGP) -> Interactions:
-        budget = Budget(**self._last_run()["budget"])
+    def _knowledge(self) -> Knowledge:
         times = self.latency.times(self.graph) if self.latency is not None else None
-        fatal = fatal_units(Space(self.graph, budget, times=times), self._measuring.known("search"))
-        units = [unit for unit in range(len(self.graph.units)) if unit not in fatal]
-        return interactions(model, self.graph, base, units=units)
+        return Knowledge(self.graph, self._measuring.known("search"), self._last_run(), times)
 
     def _check_calibration(self, loss: float) -> None:
         """Warn if statistics of the calibration data harm a network that lacks nothing."""
@@ -485,59 +429,7 @@ class Study:
 
     def verified(self, masks: Sequence[Mask], told: Teller) -> Mask:
         """The finalist of the lowest loss on the verify split; the first one if there is none."""
-        if "verify" not in self.objective.splits:
-            return masks[0]
-        told.phase = "verifying"
-        if "trial" in self.objective.splits and len(masks) > LEAST_VERIFIED:
-            passing = max(len(masks) // TRIAL, LEAST_VERIFIED)
-            told.total += passing
-            masks = self._measuring.ranked(masks, "trial", told)[:passing]
-        return self._measuring.ranked(masks, "verify", told)[0]
-
-    def _make_plan(
-        self, run: Mapping[str, Any], space: Space, chosen: Finalists, winner: Mask, told: Teller,
-        clocked: Clocked | None,
-    ) -> Plan:  # fmt: skip
-        told.phase = "reporting"
-        splits = [split for split in self.objective.splits if split != "trial"]
-        results = {
-            split: self._measuring.final(winner, self.graph.empty, split, told) for split in splits
-        }
-        last = results[list(results)[-1]][0]
-        after = space.cost(winner)
-        assert after is not None
-        if clocked is not None:
-            after = replace(after, seconds=clocked.seconds)
-        mean, std = chosen.expected.get(winner, (None, None))
-        units = self.graph.units
-        return Plan(
-            bits=str(winner),
-            fingerprint=self.graph.fingerprint,
-            removed=tuple(units[u].name for u in winner.removed),
-            protected=tuple(units[u].name for u in sorted(space.protected)),
-            budget=space.budget.limits,
-            before=space.unpruned,
-            after=after,
-            predicted={"loss": mean, "deviation": std},
-            measured={s: measured(o, e) for s, (o, e) in results.items()},
-            surrogate=chosen.choice.name,
-            recovery=self.objective.recovery.kind,
-            trace=trace_record(self.graph),
-            provenance={
-                "study": self.name,
-                "seed": run["seed"],
-                "evaluations": len([e for e in self.evaluations if e.split == "search"]),
-                "finalists": len(chosen.masks),
-                **chosen.choice.record,
-                "model": type(self.graph.program.module).__name__,
-                "weights": weights_digest(self.graph),
-                "edgewise": __version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-            latency=clocked,
-            tensors=last.tensors,
-        )
+        return verified(self._measuring, masks, told)
 
 
 def _check_count(name: str, value: Any, least: int = 1) -> None:

@@ -1,0 +1,139 @@
+"""From evaluations to a plan: finalists are verified, the winner is reported and certified."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from .certify import certify as promised
+from .choose import Finalists, measured, shortlist
+from .graph import Graph, Mask
+from .latency import LatencyTable, settle
+from .measuring import Measuring
+from .objective import TRIAL, Objective
+from .operator_times import OperatorTimes
+from .plan import Clocked, Plan
+from .provenance import trace_record, weights_digest
+from .search import Space, fatal_units
+from .telling import Callback, Teller
+from .version import __version__
+
+LEAST_VERIFIED = 3  # finalists that meet on the whole verify split
+Spaces = Callable[[OperatorTimes | None], Space]
+
+
+@dataclass(frozen=True)
+class Planner:
+    """What a plan is made of.
+
+    Args:
+        study: its name.
+        graph: of the network.
+        objective: what was measured.
+        measuring: answers what is asked.
+        table: of operator times, if there is one.
+        run: settings of the run that searched.
+    """
+
+    study: str
+    graph: Graph
+    objective: Objective
+    measuring: Measuring
+    table: LatencyTable | None
+    run: Mapping[str, Any]
+
+    def plan(
+        self, spaces: Spaces, limit: float | str | None, *, finalists: int, certify: int,
+        progress: Callback | None,
+    ) -> Plan:  # fmt: skip
+        """Choose among finalists, measure the winner, and say what can be promised of it.
+
+        Args:
+            spaces: makes the masks within the budget, of operator times or those of the table.
+            limit: of latency, if there is one.
+            finalists: how many masks are tried.
+            certify: random masks measured beside the winner.
+            progress: called after every evaluation.
+        """
+        last = len(self.objective.splits.keys() - {"trial"})
+        told = Teller(progress, spaces(None), last)
+
+        def choose(times: OperatorTimes | None) -> tuple[Mask, tuple[Space, Finalists, Mask]]:
+            space, known = spaces(times), self.measuring.known("search")
+            space = space.protecting(fatal_units(space, known))
+            evaluations, seed = list(known.values()), self.run["seed"]
+            chosen = shortlist(space, self.run["surrogate"], evaluations, finalists, seed)
+            told.total += len(chosen.masks)
+            winner = verified(self.measuring, chosen.masks, told)
+            return winner, (space, chosen, winner)
+
+        if self.table is None or limit is None:
+            found, clocked = choose(None)[1], None
+        else:
+            found, clocked = settle(self.table, self.graph, limit, choose)
+        plan = self._written(*found, told, clocked)
+        seed = self.run["seed"]
+        certificate = promised(*found, self.measuring, count=certify, seed=seed, told=told)
+        return replace(plan, certificate=certificate)
+
+    def _written(
+        self, space: Space, chosen: Finalists, winner: Mask, told: Teller, clocked: Clocked | None
+    ) -> Plan:
+        told.phase = "reporting"
+        splits = [split for split in self.objective.splits if split != "trial"]
+        results = {s: self.measuring.final(winner, self.graph.empty, s, told) for s in splits}
+        last = results[splits[-1]][0]
+        after = space.cost(winner)
+        assert after is not None
+        if clocked is not None:
+            after = replace(after, seconds=clocked.seconds)
+        mean, std = chosen.expected.get(winner, (None, None))
+        units = self.graph.units
+        return Plan(
+            bits=str(winner),
+            fingerprint=self.graph.fingerprint,
+            removed=tuple(units[u].name for u in winner.removed),
+            protected=tuple(units[u].name for u in sorted(space.protected)),
+            budget=space.budget.limits,
+            before=space.unpruned,
+            after=after,
+            predicted={"loss": mean, "deviation": std},
+            measured={s: measured(o, e) for s, (o, e) in results.items()},
+            surrogate=chosen.choice.name,
+            recovery=self.objective.recovery.kind,
+            trace=trace_record(self.graph),
+            provenance=self._provenance(chosen),
+            latency=clocked,
+            tensors=last.tensors,
+        )
+
+    def _provenance(self, chosen: Finalists) -> dict[str, Any]:
+        return {
+            "study": self.study,
+            "seed": self.run["seed"],
+            "evaluations": sum(e.split == "search" for e in self.measuring.storage.evaluations()),
+            "finalists": len(chosen.masks),
+            **chosen.choice.record,
+            "model": type(self.graph.program.module).__name__,
+            "weights": weights_digest(self.graph),
+            "edgewise": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        }
+
+
+def verified(measuring: Measuring, masks: Sequence[Mask], told: Teller) -> Mask:
+    """The finalist of the lowest loss on the verify split; the first one if there is none."""
+    splits = measuring.objective.splits
+    if "verify" not in splits:
+        return masks[0]
+    told.phase = "verifying"
+    if "trial" in splits and len(masks) > LEAST_VERIFIED:
+        passing = max(len(masks) // TRIAL, LEAST_VERIFIED)
+        told.total += passing
+        masks = measuring.ranked(masks, "trial", told)[:passing]
+    return measuring.ranked(masks, "verify", told)[0]
