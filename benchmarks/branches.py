@@ -1,35 +1,43 @@
-"""ResNet-56 on CIFAR-10 (JPEG copy), 8 of 27 residual branches removed without training.
+"""ResNet-56 on CIFAR-10 (JPEG copy), 8 and 13 of 27 residual branches removed without training.
 
-Compares the leave-one-out pick, greedy removal (every candidate measured again after each
-removal), random masks and edgewise, with and without batch-norm recovery, on the same 500 search
-images, each seed with its own. The report split (7 000 images) is used once for each final mask.
+edgewise and evolution with 120 and 250 evaluations, greedy removal with as many as it needs (every
+branch left is measured again after each removal), leave-one-out and random masks, all through
+`edgewise.bench`: the same 500 search images and 500 calibration images (shifted and mirrored as in
+training) for everybody, other ones for each seed; finalists meet on 2 000 verify images. The
+report split (7 000 images) is used once for each final mask.
 
-    python benchmarks/branches.py --data ../shared/data --out benchmarks/results/branches.json
+    python benchmarks/branches.py --data ../shared/data --seeds 0 1 2 3 4
+    python benchmarks/branches.py table
 
-Finished evaluations are kept in --storage; run the same command again to resume.
+Finished evaluations are kept in --storage; run the same command again to resume. Rows of other
+seeds in --out are kept.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import mean, stdev
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
+from scipy.stats import t as student
 
 import edgewise as ew
+from edgewise.bench import bench
 from edgewise.config import DataSection
 from edgewise.datasets import load_batches
 from edgewise.sources import load_loss, load_metrics
-from edgewise.study import Study
 from edgewise.tables import Rows
 from machine import describe
+from widths import cropped
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from resnet_cifar import resnet56
 
-REMOVED, SEARCH, FINALISTS = 8, 106, 12
+REMOVED, FINALISTS, GREEDY = (8, 13), 8, 400
+LIMITS = (120, 250)
 
 
 def data(folder: Path, name: str, start: int, stop: int) -> list:
@@ -43,93 +51,99 @@ def data(folder: Path, name: str, start: int, stop: int) -> list:
 
 
 def make_objective(folder: Path, kind: str, seed: int) -> ew.Objective:
-    start = 250 * (seed % 3)
-    calibration = data(folder, "train", 500 * seed, 500 * seed + 500)
+    images = torch.cat([x for x, _ in data(folder, "train", 500 * seed, 500 * seed + 500)])
+    start = 125 * (seed % 5)
     return ew.Objective(
         data(folder, "test", start, start + 500),
         loss=load_loss("cross_entropy"),
         metrics=load_metrics(["accuracy"]),
-        recovery=ew.Recovery(kind, calibration if kind == "batchnorm" else None),
+        recovery=ew.Recovery(kind, [cropped(images, seed)] if kind != "none" else None),
         verify=data(folder, "test", 1000, 3000),
         report=data(folder, "test", 3000, 10000),
     )
 
 
-def single_pick(study: Study) -> tuple[ew.Mask, list]:
-    graph = study.graph
-    alone = study.evaluate([graph.empty, *(graph.mask([u]) for u in range(len(graph.units)))])
-    order = np.argsort([e.loss for e in alone[1:]], kind="stable")[:REMOVED]
-    return graph.mask(int(u) for u in order), alone
+def rows(study: ew.Study, seed: int) -> Iterator[dict]:
+    """What every method finds at both budgets, in one study; a mask is measured once."""
+    fresh = study.evaluate([study.graph.empty], "report")[0]
+    yield {"removed_branches": 0, "method": "unpruned", "limit": None, "loss": fresh.loss,
+           "metrics": dict(fresh.metrics), "evaluations": 0}  # fmt: skip
+    for removed in REMOVED:
+        budget = ew.Budget(units=len(study.graph.units) - removed)
+        runs = [(limit, ("edgewise", "evolution")) for limit in LIMITS]
+        runs.append((GREEDY, ("greedy", "leave-one-out")))
+        runs.append((1, ("random",)))
+        for limit, methods in runs:
+            found = bench(
+                study, budget, methods, evaluations=limit, seeds=[seed], finalists=FINALISTS
+            )
+            for row in found:
+                only = limit if limit in LIMITS else None
+                yield {"removed_branches": removed, "limit": only, **row.to_dict()}
 
 
-def greedy(study: Study) -> tuple[ew.Mask, list]:
-    mask, used = study.graph.empty, []
-    while len(mask.removed) < REMOVED:
-        more = [mask.with_removed(u) for u, bit in enumerate(mask.bits) if not bit]
-        found = study.evaluate(more)
-        used += found
-        mask = more[int(np.argmin([e.loss for e in found]))]
-    return mask, used
+def table(path: Path) -> None:
+    """Means over seeds with 95 % intervals of the mean (Student), and paired differences."""
+    found = json.loads(path.read_text())["rows"]
+    for removed in (0, *REMOVED):
+        some = [r for r in found if r["removed_branches"] == removed]
+        for method, limit in dict.fromkeys((r["method"], r["limit"]) for r in some):
+            mine = [r for r in some if (r["method"], r["limit"]) == (method, limit)]
+            values = [row["loss"] for row in mine]
+            count = mean(r["evaluations"] for r in mine)
+            hits = mean(100 * row["metrics"]["accuracy"] for row in mine)
+            print(f"{removed:2} {method:14} {count:4.0f} {interval(values)} {hits:.1f} %")
+        for limit in LIMITS:
+            ours = losses_of(some, "edgewise", limit)
+            for name, other in (("greedy", None), ("evolution", limit)):
+                theirs = losses_of(some, name, other)
+                apart = [ours[s] - theirs[s] for s in ours if s in theirs]
+                if apart:
+                    print(f"{removed:2} edgewise {limit} minus {name}: {interval(apart)}")
 
 
-def edgewise(study: Study, seed: int) -> tuple[ew.Mask, list]:
-    budget = ew.Budget(units=len(study.graph.units) - REMOVED)
-    study.run(evaluations=SEARCH, budget=budget, seed=seed)
-    plan = study.plan(finalists=FINALISTS)
-    used = [e for e in study.evaluations if e.split in ("search", "verify")]
-    return study.graph.mask(bits=plan.bits), used
+def losses_of(found: list[dict], method: str, limit: int | None) -> dict[int, float]:
+    """Report losses by seed."""
+    mine = [row for row in found if row["method"] == method and row["limit"] == limit]
+    return {row["seed"]: row["loss"] for row in mine}
 
 
-def row(study: Study, name: str, mask: ew.Mask, used: list) -> dict:
-    search = study.evaluate([mask])[0]
-    fresh = study.evaluate([mask], "report")[0]
-    return {
-        "method": name,
-        "evaluations": len(used),
-        "evaluation_seconds": round(sum(e.seconds for e in used), 1),
-        "images": sum(e.samples for e in used),
-        "search_loss": search.loss,
-        "report_loss": fresh.loss,
-        "report_accuracy": fresh.metrics["accuracy"],
-        "removed": [study.graph.units[u].name for u in mask.removed],
-    }
-
-
-def compare(graph: ew.Graph, objective: ew.Objective, storage: str, name: str, seed: int) -> list:
-    """edgewise in a study of its own, so that it finds nothing measured already by the others."""
-    ours, study = (Study(graph, objective, storage, n) for n in (f"{name}-edgewise", name))
-    rows = [row(ours, "edgewise", *edgewise(ours, seed))]
-    rows.append(row(study, "leave-one-out", *single_pick(study)))
-    rows.append(row(study, "greedy", *greedy(study)))
-    rows.append(row(study, "unpruned", study.graph.empty, []))
-    rng = np.random.default_rng(seed)
-    for mask in ew.sample_masks(study.graph, 3, removed=REMOVED, rng=rng):
-        rows.append(row(study, "random", mask, []))
-    for entry in rows:
-        print(study.name, {k: v for k, v in entry.items() if k != "removed"}, flush=True)
-    return rows
+def interval(values: list[float]) -> str:
+    if len(values) < 2:
+        return f"{values[0]:.3f}"
+    half = student.ppf(0.975, len(values) - 1) * stdev(values) / len(values) ** 0.5
+    return f"{mean(values):.3f} ± {half:.3f} ({len(values)} seeds)"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", nargs="?", choices=("measure", "table"), default="measure")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/branches.json"))
     parser.add_argument("--storage", default="sqlite:///branches.db")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--recovery", choices=("none", "batchnorm", "linear"), default="batchnorm")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     options = parser.parse_args()
+    if options.what == "table":
+        table(options.out)
+        return
+    torch.set_num_threads(1)
     model = resnet56()
     model.load_state_dict(load_file(options.data / "resnet56_cifar10.safetensors"))
     whole = ew.trace(model, (torch.randn(1, 3, 32, 32),), granularity="edge")
     graph = whole.select(lambda unit: "conv1.." in unit.name)
-    results = []
-    for kind in ("none", "batchnorm"):
-        for seed in options.seeds:
-            objective = make_objective(options.data, kind, seed)
-            name = f"resnet56-{kind}-{seed}"
-            for entry in compare(graph, objective, options.storage, name, seed):
-                results.append({"recovery": kind, "seed": seed, **entry})
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"machine": describe(), "rows": results}, indent=1) + "\n")
+    known = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
+    for seed in options.seeds:
+        objective = make_objective(options.data, options.recovery, seed)
+        name = f"resnet56-{options.recovery}-{seed}"
+        this = {"recovery": options.recovery, "seed": seed}
+        known = [row for row in known if not this.items() <= row.items()]
+        for found in rows(ew.Study(graph, objective, options.storage, name), seed):
+            known.append({**found, **this})
+            brief = ("seed", "removed_branches", "method", "evaluations", "seconds", "loss")
+            print({key: known[-1].get(key) for key in brief}, flush=True)
+            record = {"machine": describe(), "rows": known}
+            options.out.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -100,10 +100,12 @@ def masks_of(graph: ew.Graph, masks: int) -> dict[str, Any]:
     return {"max_difference": worst, **exact, "problem": "; ".join(dict.fromkeys(problems))}
 
 
-def measure_widths(architecture: Architecture) -> dict[str, Any]:
+def measure_widths(architecture: Architecture, double: bool) -> dict[str, Any]:
     """The widths that a model offers, and whether laws 2 and 3 hold when they are removed too."""
     torch.manual_seed(0)
     model, args, kwargs = architecture.build()
+    if double:
+        model, args, kwargs = as_double(model), as_double(args), as_double(kwargs)
     kinds = ("edge", "hidden", "heads", "channels")
     graph = ew.trace(model.eval(), args, kwargs, granularity=kinds, slices=4)
     found = masks_of(graph, 2)
@@ -165,10 +167,11 @@ def run(architecture: Architecture, onnx: bool, double: bool = False) -> dict[st
     return {**names, **precision, **row, "seconds": round(time.perf_counter() - begin, 1)}
 
 
-def run_widths(architecture: Architecture) -> dict[str, Any]:
+def run_widths(architecture: Architecture, double: bool) -> dict[str, Any]:
     """The part of a row that is about widths."""
     names = {"suite": architecture.suite, "name": architecture.name}
-    found = elsewhere(lambda: measure_widths(architecture), LIMIT_SECONDS / 9)
+    names |= {"precision": "float64"} if double else {}
+    found = elsewhere(lambda: measure_widths(architecture, double), LIMIT_SECONDS / 9)
     return {**names, **({"width_problem": found["error"]} if "error" in found else found)}
 
 
@@ -214,7 +217,7 @@ def main() -> None:
     rows = []
     for architecture in chosen[part - 1 :: parts]:
         if options.widths:
-            found = run_widths(architecture)
+            found = run_widths(architecture, options.double)
             print({k: found[k] for k in found if k != "suite"}, flush=True)
             write(options.out, [found])
             continue

@@ -83,7 +83,8 @@ def resnet(options: argparse.Namespace) -> Iterable[dict]:
     yield from rows(graph, {"unpruned": graph.empty}, ("none",), calibration, search, report)
     yield from rows(graph, masks, ("batchnorm", "linear"), calibration, search, report)
     known = json.loads((RESULTS / "branches.json").read_text())["rows"]
-    wanted = {"recovery": "batchnorm", "seed": 0, "method": "edgewise"}
+    wanted = {"recovery": "batchnorm", "seed": 0, "method": "edgewise", "limit": 120}
+    wanted |= {"removed_branches": 8}
     (gone,) = [r["removed"] for r in known if wanted.items() <= r.items()]
     graph = ew.trace(task.model(), (task.example,), granularity=("edge",))
     masks = {"8 of 27 branches": graph.mask(gone)}

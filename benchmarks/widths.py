@@ -236,14 +236,14 @@ def ranking(task: Task, study: ew.Study) -> Iterable[dict]:
 
 def rival(task: Task, method: str, seed: int) -> Iterable[dict]:
     """Torch-Pruning, with the same recovery."""
-    import rivals
+    from rivals import channels
 
     begin, splits = time.time(), task.objective(seed)
-    whole = rivals.macs(task.model(), task.example)
+    whole = channels.macs(task.model(), task.example)
     scoring = task.scoring(seed)[:5]
-    for macs, model in rivals.pruned(task.model(), task.example, scoring, method, task.macs):
+    for macs, model in channels.pruned(task.model(), task.example, scoring, method, task.macs):
         if task.augment:
-            rivals.recover(model, task.calibration(seed)[0][0])
+            channels.recover(model, task.calibration(seed)[0][0])
         with torch.no_grad():
             search, report = (
                 splits.measure([model(*inputs) for inputs, _ in splits.splits[name]], name)
@@ -251,8 +251,8 @@ def rival(task: Task, method: str, seed: int) -> Iterable[dict]:
             )
         yield {
             "macs": macs,
-            "reached_macs": rivals.macs(model, task.example) / whole,
-            "params": rivals.params(model),
+            "reached_macs": channels.macs(model, task.example) / whole,
+            "params": channels.params(model),
             "evaluations": 0,
             "seconds": round(time.time() - begin, 1),
             "search_imitation": search.loss,

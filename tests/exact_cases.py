@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 import edgewise as ew
+from edgewise.operator_times import OperatorTimes
 from edgewise.search import Space
 from random_models import random_plan, write
 
@@ -37,7 +38,7 @@ class Case:
         allowed = [v for v, m in zip(values, self.masks, strict=True) if self.space.allows(m)]
         return min(allowed, default=None)
 
-    def least(self, quantity: str) -> int:
+    def least(self, quantity: str) -> float:
         """The least cost of any valid mask."""
         costs = [cost for m in self.masks if (cost := self.space.cost(m)) is not None]
         return min(getattr(cost, quantity) for cost in costs)
@@ -55,6 +56,15 @@ def random_graph(seed: int, units: int = UNITS) -> ew.Graph | None:
         names = {unit.name for unit in rng.sample(graph.units, units)}
         graph = graph.select(lambda unit: unit.name in names)
     return graph if len(graph.units) > 1 else None
+
+
+def random_times(graph: ew.Graph, seed: int) -> OperatorTimes:
+    """Times of operators drawn at random; some take none, or nothing of one kind."""
+    rng = np.random.default_rng(seed)
+    parts = rng.exponential(1e-4, (len(graph.vertices), 4)) * (rng.random((1, 4)) < 0.8)
+    parts *= rng.random((len(graph.vertices), 1)) < 0.7
+    unpruned = float(parts.sum()) * rng.uniform(1.0, 1.3) + 1e-6
+    return OperatorTimes(graph, parts, unpruned, float(rng.uniform(0.3, 1.0)))
 
 
 def nested_masks(graph: ew.Graph) -> list[ew.Mask]:
@@ -79,8 +89,8 @@ def surrogate(graph: ew.Graph, X: np.ndarray, seed: int) -> Any:
     return model.fit(X[rows], losses[rows] if seed % 5 else 1 / losses[rows])
 
 
-def cases(count: int) -> Iterator[Case]:
-    """So many cases, with one to three limits each."""
+def cases(count: int, timed: bool = False) -> Iterator[Case]:
+    """So many cases, with one to three limits each; all limit latency if they are `timed`."""
     seed = 0
     while count:
         seed += 1
@@ -93,5 +103,10 @@ def cases(count: int) -> Iterator[Case]:
         limits = {
             q: rng.uniform(0.3, 1.0) for q in rng.sample(QUANTITIES, rng.choice([1, 1, 2, 3]))
         }
-        yield Case(seed, Space(graph, ew.Budget(**limits)), surrogate(graph, X, seed), masks, X)
+        times = None
+        if timed:
+            limits = dict(list(limits.items())[1:]) | {"latency": rng.uniform(0.3, 1.0)}
+            times = random_times(graph, seed)
+        space = Space(graph, ew.Budget(**limits), times=times)
+        yield Case(seed, space, surrogate(graph, X, seed), masks, X)
         count -= 1

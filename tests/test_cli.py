@@ -206,8 +206,12 @@ def test_a_job_keeps_a_latency_budget_and_its_table(job: Path) -> None:
 
 
 def test_options_replace_what_the_file_says(job: Path) -> None:
-    result = call("run", job, "--budget", "params=0.8", "--budget", "macs=0.9", "--evaluations", 5)
+    result = call("run", job, "--budget", "params=0.8", "--budget", "macs=0.9", "--evaluations", 5,
+                  "--certify", 4, "--patience", 2)  # fmt: skip
     assert result.exit_code == 0, result.output
+    assert "of 4 fresh random masks at the budget" in said(result)
+    page = " ".join((job.parent / "job-pruned" / "report.html").read_text().split())
+    assert "of 4 fresh random masks at the budget" in page
     plan = Plan.load(job.parent / "job-pruned" / "plan.json")
     assert plan.budget == {"params": 0.8, "macs": 0.9}
     assert plan.provenance["evaluations"] <= 5
@@ -355,6 +359,8 @@ def test_every_result_can_be_had_as_data(job: Path) -> None:
     assert str(folder / "pruned.safetensors") in found["files"]
     again = json.loads(call("prune", job, folder / "plan.json", "--json").stdout)
     assert again["plan"] == found["plan"]
+    assert again["promises"] == found["promises"]
+    assert "95 % interval" in " ".join(found["promises"])
     assert again["files"] == [str(folder / "pruned.safetensors")]
     assert json.loads(call("report", job, "--json").stdout) == {
         "files": [str(folder / "report.html")]

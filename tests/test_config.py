@@ -72,11 +72,13 @@ def test_every_section_is_read(tmp_path: Path) -> None:
         + '[units]\ngranularity = ["edge"]\nonly = ["layer*"]\nexclude = ["layer1*"]\n'
         + '[budget]\nmacs = 0.7\nparams = 1000\nweight_bytes = "10MiB"\n'
         + '[search]\nevaluations = 7\nseed = 3\nsurrogate = "linear"\nfinalists = 2\n'
+        + "certify = 9\npatience = 4\n"
         + '[study]\nstorage = "sqlite:///runs/a.db"\nname = "first"\n'
         + '[output]\ndirectory = "out"\n'
         + '[engine]\nmemory = "64MiB"\nchunk = 8\nchannels_last = false\n'
         + '[ray]\naddress = "auto"\nworkers = 3\n',
     )
+    assert (config.search.certify, config.search.patience) == (9, 4)
     assert config.engine == EngineOptions(memory="64MiB", chunk=8, channels_last=False)
     assert config.ray == RaySection(address="auto", workers=3, threads=1)
     assert config.model.weights == tmp_path / "w.safetensors"

@@ -13,6 +13,7 @@ import torch
 import edgewise as ew
 from edgewise import laws
 from edgewise.errors import BudgetError, EdgewiseError
+from edgewise.quantities import shown
 from edgewise.search import Space, solve
 from edgewise.search.circuit import Circuit, Rows
 from edgewise.search.frame import Frame, minimise
@@ -22,7 +23,7 @@ from edgewise.search.targets import target_of
 from edgewise.surrogates.path_fit import PathFit
 from edgewise.surrogates.reduction import reduce_graph
 from edgewise.testing import ZOO, build
-from exact_cases import QUANTITIES, Case, cases, random_graph
+from exact_cases import QUANTITIES, Case, cases, random_graph, random_times
 
 KINDS = ("edge", "layer", "hidden", "heads", "channels")
 
@@ -287,6 +288,61 @@ def test_other_surrogates_are_refused(residual: ew.Graph) -> None:
         solve(Space(residual, ew.Budget(macs=0.6)), ew.surrogates.FCN())
 
 
-def test_latency_is_refused(residual: ew.Graph) -> None:
-    with pytest.raises(BudgetError, match="knows no latency: limit macs instead"):
+def test_latency_needs_times(residual: ew.Graph) -> None:
+    with pytest.raises(BudgetError, match="need the times of the operators"):
         Frame(residual, ("macs", "latency"))
+
+
+def test_optima_within_a_latency_are_those_of_brute_force() -> None:
+    for case in cases(40, timed=True):
+        best = case.best
+        if best is None:
+            with pytest.raises(BudgetError, match="The least that is reachable: "):
+                solve(case.space, case.model, pairs=1000)
+            continue
+        found = solve(case.space, case.model, pairs=1000)
+        assert case.space.allows(found.mask)
+        assert found.value == pytest.approx(best, abs=1e-5, rel=1e-5), case.seed
+        assert found.optimal
+
+
+def seconds_at_least(frame: Frame, mask: ew.Mask) -> float:
+    price = frame.prices["latency"]
+    rows = frame.rows.copy()
+    for keep, gone in zip(frame.keeps, mask.bits, strict=True):
+        rows.lower[keep] = rows.upper[keep] = float(not gone)
+    size = max([1e-12, *price.terms.values()])
+    solved = minimise(rows, {k: value / size for k, value in price.terms.items()})
+    assert solved.feasible
+    return price.constant + size * solved.bound
+
+
+def test_rows_never_overstate_a_latency() -> None:
+    exact = []
+    for seed in range(120):
+        graph = random_graph(seed, units=40)
+        if graph is None:
+            continue
+        times, rng = random_times(graph, seed), random.Random(seed)
+        frame = Frame(graph, ("latency",), times)
+        for _ in range(3):
+            mask = graph.nest(laws.random_mask(graph, rng))
+            alive = ew.liveness(graph, mask)
+            if alive.connected:
+                bound, true = seconds_at_least(frame, mask), times.seconds(alive)
+                assert bound <= true * (1 + 1e-6) + 1e-9, f"latency of {mask} is overstated"
+                exact.append(bound >= true * (1 - 1e-6) - 1e-9)
+    assert np.mean(exact) > 0.97
+
+
+def test_an_impossible_latency_names_the_least_that_is_reachable() -> None:
+    told = 0
+    for case in cases(16, timed=True):
+        space, least = case.space, case.least("latency")
+        if least > 0.02 * space.unpruned.latency:
+            budget = ew.Budget(latency=f"{0.98 * least:.9g}s")
+            narrow = Space(space.graph, budget, times=space.times)
+            with pytest.raises(BudgetError, match=re.escape(f"latency {shown('latency', least)}")):
+                solve(narrow, case.model)
+            told += 1
+    assert told > 8

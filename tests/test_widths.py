@@ -262,6 +262,24 @@ def test_importance_orders_the_channels() -> None:
         ew.trace(model, pairs[0][:1], granularity="hidden", importance=ew.importance.activation([]))
 
 
+def test_a_fixed_filter_that_is_not_saved_is_a_weight_too() -> None:
+    """A blur with a buffer outside of the state dict (timm's anti-aliased networks) is scored."""
+
+    class Blurred(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)
+            self.register_buffer("filter", torch.full((8, 1, 3, 3), 1 / 9), persistent=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.two(nn.functional.conv2d(self.one(x), self.filter, groups=8).relu())
+
+    x = torch.randn(2, 3, 12, 12)
+    graph = ew.trace(Blurred(), (x,), granularity="hidden", slices=4)
+    ew.prune(graph, graph.mask(graph.nested[0][:2]))
+    assert all(graph.units[u].importance > 0 for u in graph.nested[0])
+
+
 def test_a_plan_with_widths_is_saved_and_loaded_by_a_model_with_other_weights(
     tmp_path: Path,
 ) -> None:

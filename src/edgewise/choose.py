@@ -17,8 +17,8 @@ from .errors import EdgewiseError, PlanError
 from .evaluate import Outcome
 from .graph import Graph, Mask
 from .plan import Measured
-from .records import Budget, Comparison, Evaluation
-from .search import Point, Space, front
+from .records import Comparison, Evaluation
+from .search import Point, Space
 from .search.proposals import Settings, propose
 from .search.strategy import FitFunction
 from .surrogates.auto import Choice, checkpoint, choose
@@ -36,11 +36,12 @@ log = logging.getLogger("edgewise")
 
 @dataclass(frozen=True)
 class Finalists:
-    """Masks worth verifying, best first, with what the surrogate thinks of them."""
+    """Masks worth verifying, best first, and the fitted surrogate with what it thinks of them."""
 
     masks: tuple[Mask, ...]
     expected: dict[Mask, tuple[float, float]]
     choice: Choice
+    model: Any
 
 
 def searching(name: str, graph: Graph) -> FitFunction:
@@ -131,29 +132,31 @@ def shortlist(
         tuple(found[int(i)] for i in order),
         {found[int(i)]: (float(mean[i]), float(std[i])) for i in order},
         choice,
+        model,
     )
 
 
-def best_at(
-    space: Space,
-    name: str,
-    evaluations: Sequence[Evaluation],
-    budgets: Sequence[Budget],
-    time_limit: float | None,
-) -> list[Point]:
+def fronted(
+    space: Space, name: str, evaluations: Sequence[Evaluation],
+    find: Callable[..., Sequence[Point]],
+) -> list[Point]:  # fmt: skip
     """The front of a surrogate fitted to evaluations; what is measured of its points is added.
+
+    Args:
+        space: graph and protected units.
+        name: of the surrogate, or "auto".
+        evaluations: of the search split.
+        find: gives points of a space and a surrogate, from `known` masks.
 
     Raises:
         PlanError: no evaluation succeeded.
-        BudgetError: no mask meets any budget.
     """
     losses = {e.mask: e.loss for e in evaluations if e.ok and e.split == "search"}
     if not losses:
         raise PlanError("No evaluation has succeeded yet; see study.evaluations for the reasons.")
     X, y, link = _observations(evaluations)
     model = _SEARCHING[_choose(name, space.graph, X, y, link).name](space.graph, link).fit(X, y)
-    known = [space.graph.mask(bits=bits) for bits in losses]
-    points = front(space, model, budgets, known=known, time_limit=time_limit)
+    points = find(space, model, known=[space.graph.mask(bits=bits) for bits in losses])
     return [replace(point, measured=losses.get(str(point.mask))) for point in points]
 
 

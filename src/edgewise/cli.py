@@ -117,6 +117,14 @@ def run(
     evaluations: Annotated[int | None, typer.Option(min=1, help="Masks to evaluate.")] = None,
     budget: Limits = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search.")] = None,
+    certify: Annotated[
+        int | None,
+        typer.Option(min=0, help="Fresh random masks to measure beside the chosen one."),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(min=1, help="End after so many rounds in which nothing better is expected."),
+    ] = None,
     ray: Annotated[
         str | None,
         typer.Option(
@@ -138,7 +146,7 @@ def run(
     with open_screen(quiet, debug, KEPT, json) as screen:
         from .config import override, read_config
 
-        job = override(read_config(config), evaluations, budget or (), seed, ray)
+        job = override(read_config(config), evaluations, budget or (), seed, ray, certify, patience)
         _run(job, screen, _port(live))
 
 
@@ -220,15 +228,16 @@ def _search(config: Config, study: Study, screen: Screen) -> Plan:
             budget=config.budget,
             seed=search.seed,
             surrogate=search.surrogate,
+            patience=search.patience,
             progress=progress,
         )
     with screen.progress() as progress:
-        return study.plan(finalists=search.finalists, progress=progress)
+        return study.plan(finalists=search.finalists, certify=search.certify, progress=progress)
 
 
 def _show_plan(screen: Screen, plan: Plan) -> None:
     """What the network costs and scores, unpruned and pruned, on the report split if measured."""
-    screen.put(plan=plan.to_dict())
+    screen.put(plan=plan.to_dict(), promises=plan.promises)
     split = next((name for name in ("report", "verify", "search") if name in plan.measured), None)
     columns, before, after = ["", "params", "MACs"], ["unpruned"], ["pruned"]
     for row, cost in ((before, plan.before), (after, plan.after)):
@@ -249,6 +258,8 @@ def _show_plan(screen: Screen, plan: Plan) -> None:
     screen.show(f"Units removed: {', '.join(plan.removed) or 'none'}")
     title = f"Measured on the {split} split" if split else "Cost"
     screen.table(title, columns, [before, after])
+    for promise in plan.promises:
+        screen.show(promise)
 
 
 @app.command()

@@ -135,6 +135,8 @@ class SearchSection:
     seed: Whole = 0
     surrogate: str = "auto"
     finalists: Count = 16
+    certify: Whole = 0
+    patience: Count | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,6 +342,8 @@ def override(
     budget: Sequence[str] = (),
     seed: int | None = None,
     ray: str | None = None,
+    certify: int | None = None,
+    patience: int | None = None,
 ) -> Config:
     """The config with what a command line says instead; its limits replace the whole budget.
 
@@ -349,6 +353,8 @@ def override(
         config.search,
         evaluations=config.search.evaluations if evaluations is None else evaluations,
         seed=config.search.seed if seed is None else seed,
+        certify=config.search.certify if certify is None else certify,
+        patience=config.search.patience if patience is None else patience,
     )
     limits = parse_budget(budget) if budget else config.budget
     workers = config.ray

@@ -29,7 +29,9 @@ def l2(graph: Graph, writes: Sequence[Place], reads: Sequence[Place]) -> Scores:
     After Li et al., "Pruning filters for efficient ConvNets", 2017. It needs no data, and is the
     default.
     """
-    state = graph.program.module.state_dict()
+    module = graph.program.module
+    tensors = dict(module.named_parameters(remove_duplicate=False))
+    tensors |= dict(module.named_buffers(remove_duplicate=False))  # a fixed filter is a weight too
     found: dict[Place, Any] = {}
     for place in writes:
         shape = graph.vertices[place.vertex].shape
@@ -38,7 +40,7 @@ def l2(graph: Graph, writes: Sequence[Place], reads: Sequence[Place]) -> Scores:
         for parameter in graph.vertices[place.vertex].params:
             for axis, follow in enumerate(parameter.follows):
                 if follow == ("out", place.axis) and len(parameter.shape) > 1:
-                    weight = state[parameter.name].detach().double().movedim(axis, 0)
+                    weight = tensors[parameter.name].detach().double().movedim(axis, 0)
                     total += weight.flatten(1).square().sum(1).cpu().numpy()
         found[place] = total
     return found

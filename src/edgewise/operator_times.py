@@ -61,11 +61,12 @@ class OperatorTimes:
 
     def _left(self, index: int, flow: Flow) -> float:
         base, *rest = self._parts[index]
-        ratios = _ratios(loads(self.graph, index, flow), self._loads[index])
+        ratios = _ratios(loads(self.graph, index, flow), self.full[index])
         return base + sum(part * ratio for part, ratio in zip(rest, ratios, strict=True))
 
     @cached_property
-    def _loads(self) -> tuple[tuple[int, int, int], ...]:
+    def full(self) -> tuple[tuple[int, int, int], ...]:
+        """What each operator of the unpruned network computes, reads and gives; see `loads`."""
         return tuple(loads(self.graph, i, _whole(self.graph, i)) for i in range(len(self.parts)))
 
     @cached_property

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from .certificate import Certificate
 from .errors import PlanError
 from .files import write_atomically
 from .graph import Cost
 from .quantities import duration
 
-SCHEMA = 2
+SCHEMA = 3
 TOLERANCE = 0.05  # by which a measured latency may exceed its limit
 
 
@@ -38,6 +39,17 @@ class Measured:
     unpruned_metrics: Mapping[str, float]
     interval: tuple[float, float] | None = None
     metric_intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def intervals(self) -> str:
+        """The 95 % intervals in words; empty if there are none."""
+        found = {"loss": (self.loss, self.interval)} if self.interval else {}
+        for name, interval in self.metric_intervals.items():
+            found[name] = (self.metrics[name], interval)
+        return "; ".join(
+            f"{name} {value:.4f}, 95 % interval {interval[0]:.4f} to {interval[1]:.4f}"
+            for name, (value, interval) in found.items()
+        )
 
 
 @dataclass(frozen=True)
@@ -113,6 +125,7 @@ class Plan:
             shapes and dtypes of the example inputs.
         provenance: study, seed, counts of evaluations, versions.
         latency: measured on the real pruned model, if latency was limited.
+        certificate: what is promised beside the measurements; None in plans of schema 1 and 2.
         tensors: recovered tensors by name, stored beside the JSON as safetensors.
     """
 
@@ -130,7 +143,21 @@ class Plan:
     trace: Mapping[str, Any]
     provenance: Mapping[str, Any]
     latency: Clocked | None = None
+    certificate: Certificate | None = None
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def promises(self) -> tuple[str, ...]:
+        """All that is promised of this plan, one sentence each; see docs/certificate.md."""
+        found, report = self.certificate or Certificate(), self.measured.get("report")
+        new = report.intervals if report else ""
+        held = (
+            f"On {report.samples:,} examples that had no part in the choice: {new}."
+            if report
+            else ""
+        )
+        parts = (found.proof or found.unproven, held if new else "", found.rivals)
+        return tuple(str(part) for part in parts if part)
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON-ready data, without the tensors."""
@@ -191,15 +218,17 @@ class Plan:
 
     @classmethod
     def _from_dict(cls, data: dict[str, Any], folder: Path) -> Plan:
-        later = ("tensors", "latency")
+        later = ("tensors", "latency", "certificate")
         values = {f.name: data[f.name] for f in fields(cls) if f.name not in later}
         for name in ("removed", "protected"):
             values[name] = tuple(values[name])
         for name in ("before", "after"):
             values[name] = Cost(**values[name])
         values["measured"] = {k: _measured(v) for k, v in values["measured"].items()}
-        latency = _clocked(data.get("latency"))
-        return cls(**values, latency=latency, tensors=_tensors(data.get("tensors"), folder))
+        values["latency"] = _clocked(data.get("latency"))
+        promised = data.get("certificate")
+        values["certificate"] = None if promised is None else Certificate.from_dict(promised)
+        return cls(**values, tensors=_tensors(data.get("tensors"), folder))
 
 
 def _measured(data: dict[str, Any]) -> Measured:

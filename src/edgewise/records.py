@@ -29,7 +29,7 @@ class Evaluation:
         error: what went wrong.
         origin: why this mask was evaluated: "unpruned", "leave-one-out", "sampled", "proposed",
             "single pick" (the cheapest units by leave-one-out), "ranking" (the least important
-            widths) or "finalist".
+            widths), "finalist" or "certificate" (a random mask beside the chosen one).
         predicted: the surrogate's prediction before the evaluation, if there was one.
         deviation: its standard deviation.
         number: position in the study, from 0.
@@ -127,7 +127,8 @@ class Progress:
     """Where a run stands, told to a callback after every evaluation.
 
     Args:
-        phase: "leave-one-out", "sampling", "proposals", "verifying" or "reporting".
+        phase: "leave-one-out", "sampling", "proposals", "verifying", "certifying" or
+            "reporting".
         done: evaluations there are.
         total: evaluations asked for.
         best: lowest loss so far among masks within the budget, None if there is none.

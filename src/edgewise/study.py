@@ -6,6 +6,7 @@ import logging
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from .calibration import recalibrated
+from .certify import certify as promised
 from .choose import (
     Finalists,
-    best_at,
     check_surrogate,
     compare,
+    fronted,
     graph_process,
     measured,
     searching,
@@ -36,7 +38,19 @@ from .plan import Clocked, Plan
 from .provenance import trace_record, weights_digest
 from .records import Budget, Comparison, Evaluation, Split
 from .report import Facts, Insight, Outcome, Plot
-from .search import Ask, Point, Questions, Space, fatal_units, levels, search
+from .search import (
+    Ask,
+    Patience,
+    Point,
+    Questions,
+    Space,
+    fatal_units,
+    front,
+    levels,
+    search,
+    trade_offs,
+)
+from .search.stopping import paired_error
 from .storage import Storage
 from .surrogates import GraphGP
 from .surrogates.interactions import Interactions, interactions
@@ -181,6 +195,7 @@ class Study:
         *,
         seed: int = 0,
         surrogate: str = "auto",
+        patience: int | None = None,
         progress: Callback | None = None,
     ) -> None:
         """Search for good masks at a budget.
@@ -193,16 +208,22 @@ class Study:
             budget: limits on what remains.
             seed: of everything random.
             surrogate: "auto", or the name of one in `ew.surrogates` that has an uncertainty.
+            patience: rounds in a row, after which the search ends, in which nothing is expected
+                to improve by half a standard error of a paired difference between the best masks;
+                None uses up all evaluations. It needs the losses of single examples.
             progress: called after every evaluation.
 
         Raises:
             BudgetError: the budget cannot be met; names the smallest cost that can.
             ObjectiveError: the unpruned network cannot be measured.
             StorageError: the storage cannot be written to.
+            EdgewiseError: there is to be patience, and the losses of examples are not known.
         """
         budget = budget or Budget(macs=0.7)
         _check_count("evaluations", evaluations)
         _check_count("seed", seed, 0)
+        if patience is not None:
+            _check_count("patience", patience)
         check_surrogate(surrogate)
         space = self.space(budget)
         settings = {"budget": budget.limits, "seed": seed, "surrogate": surrogate}
@@ -211,14 +232,22 @@ class Study:
         run = self.storage.run(settings)
         before = in_order(self.evaluations[: run.before])
         fit = searching(surrogate, self.graph)
-        steps = search(space, fit, seed=seed, limit=evaluations, before=before)
+        waits = patience and Patience(patience, self._noise)
+        steps = search(
+            space, fit, seed=seed, limit=evaluations, before=before, patience=waits or None
+        )
         told = Teller(progress, space, evaluations)
         self.follow(steps, told)
         if told.done < evaluations:
             log.info(
                 "The search ended after %d of %d evaluations: it finds no further mask within the "
-                "budget.", told.done, evaluations,
+                "budget%s.", told.done, evaluations,
+                ", or none that is expected to be better above the noise" if patience else "",
             )  # fmt: skip
+
+    def _noise(self, masks: Sequence[Mask]) -> float:
+        """The standard error of the difference between the first of some masks and another."""
+        return paired_error([self._stored_losses(mask, "search") for mask in masks])
 
     def follow(self, steps: Questions, told: Told = silent) -> list[Evaluation]:
         """Measure what a search asks for, until it ends; what is known is not measured again.
@@ -250,6 +279,7 @@ class Study:
         budget: Budget | None = None,
         *,
         finalists: int = 16,
+        certify: int = 0,
         progress: Callback | None = None,
     ) -> Plan:
         """Choose a mask: finalists meet on the verify split, the winner on the report split.
@@ -262,16 +292,26 @@ class Study:
         Args:
             budget: limits on what remains; by default those of the last run.
             finalists: how many masks are tried.
+            certify: fresh random masks at the budget that are measured on the verify split beside
+                the winner, to say how rare a better one is; see `Plan.certificate`. Decide on
+                the number before looking at what it gives.
             progress: called after every evaluation.
 
         Returns:
             The plan, with recovered tensors if the objective recovers.
 
         Raises:
-            PlanError: there is nothing to choose from yet, or every finalist failed.
+            PlanError: there is nothing to choose from yet, or every finalist failed; or random
+                masks are to be measured, and there is no verify split.
             BudgetError: the budget cannot be met.
         """
         _check_count("finalists", finalists)
+        _check_count("certify", certify, 0)
+        if certify and "verify" not in self.objective.splits:
+            raise PlanError(
+                "certify= needs a verify split: masks measured on the search split would guide "
+                "later searches. Give the objective verify=, or certify=0."
+            )
         run = self._last_run()
         budget = budget or Budget(**run["budget"])
         last = len(self.objective.splits.keys() - {"trial"})
@@ -295,7 +335,9 @@ class Study:
         else:
             found, clocked = settle(self.latency, self.graph, budget.latency, choose)
         assert told is not None
-        return self._make_plan(run, *found, told, clocked)
+        plan = self._make_plan(run, *found, told, clocked)
+        certificate = promised(*found, self._measuring, count=certify, seed=run["seed"], told=told)
+        return replace(plan, certificate=certificate)
 
     def space(self, budget: Budget, times: OperatorTimes | None = None) -> Space:
         """The masks within a budget, of which there are some.
@@ -314,7 +356,12 @@ class Study:
         return space
 
     def pareto(
-        self, budgets: Sequence[Budget] | None = None, *, time_limit: float | None = 10.0
+        self,
+        budgets: Sequence[Budget] | None = None,
+        *,
+        objectives: Sequence[str] | None = None,
+        time_limit: float | None = 10.0,
+        seed: int = 0,
     ) -> list[Point]:
         """What all evaluations so far say is reachable at several budgets; nothing is measured.
 
@@ -326,27 +373,34 @@ class Study:
                 the unpruned network down to 20 %. What no mask meets is left out.
             time_limit: seconds of the solver for each budget; None waits for its proof, and the
                 points depend on nothing but the evaluations.
+            objectives: instead of budgets, two costs or more ("macs", "params", "latency", ...)
+                that are traded off with predicted loss all at once, by NSGA-II (`[pareto]`).
+            seed: of NSGA-II.
 
         Returns:
             Points of which none is both dearer and predicted to be worse than another.
 
         Raises:
             PlanError: nothing has been evaluated yet.
-            BudgetError: no mask meets any of the budgets.
+            BudgetError: no mask meets any of the budgets; or the objectives are none.
+            EdgewiseError: there are objectives, and pymoo is not installed.
 
         Example:
             >>> [(p.cost.macs, p.predicted) for p in study.pareto()]  # doctest: +SKIP
         """
         run = self._last_run()
         known = self._measuring.known("search")
+        if budgets is not None and objectives is not None:
+            raise BudgetError("A front takes either budgets= or objectives=, not both.")
         last = Budget(**run["budget"])
-        if last.latency is not None and budgets:  # which the solver does not know
-            last = budgets[0]
         budgets = levels(last) if budgets is None else budgets
         times = self.latency.times(self.graph) if self.latency is not None else None
-        space = Space(self.graph, last, times=times)
+        space = Space(self.graph, budgets[0] if budgets else last, times=times)
         space = space.protecting(fatal_units(space, known))
-        return best_at(space, run["surrogate"], list(known.values()), budgets, time_limit)
+        find = partial(front, budgets=budgets, time_limit=time_limit)
+        if objectives is not None:
+            find = partial(trade_offs, objectives=objectives, seed=seed)
+        return fronted(space, run["surrogate"], list(known.values()), find)
 
     @property
     def plot(self) -> Plot:

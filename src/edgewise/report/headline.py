@@ -33,6 +33,7 @@ def headline(facts: Facts, title: str) -> Markup:
         tag("p", sentence(facts), class_="sentence"),
         _tiles(facts),
         tag("div", _costs(facts), _measurements(facts), class_="tables"),
+        _promises(facts),
     )
 
 
@@ -127,6 +128,17 @@ def _costs(facts: Facts) -> Markup:
         rows.append(("Latency, ms", f"{a:.3g}", f"{b:.3g}", figures.change(a, b)))
     head = ("For one example", "Unpruned", "Pruned", "Change")
     return _table("Cost", head, rows, f"{plan.latency}." if plan.latency else None)
+
+
+def _promises(facts: Facts) -> Markup | None:
+    """What is promised of the plan, one sentence each."""
+    promises = facts.plan.promises if facts.plan else ()
+    if not promises:
+        return None
+    body = tag("ul", (tag("li", promise) for promise in promises))
+    return tag(
+        "section", tag("h2", "What is certain", id="certain"), body, aria_labelledby="certain"
+    )
 
 
 def _compared(label: str, before: int, after: int, show: Callable[[float], str]) -> tuple[str, ...]:

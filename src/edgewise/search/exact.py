@@ -65,6 +65,7 @@ def solve(
     time_limit: float | None = None,
     pairs: int | None = None,
     frame: Frame | None = None,
+    nodes: int | None = None,
 ) -> Solution:
     """The mask of a space with the least prediction of a surrogate.
 
@@ -75,6 +76,8 @@ def solve(
             limit the result depends on nothing but the arguments.
         pairs: interactions of a `Degree2` that count, the strongest; three a unit unless given.
         frame: of the same graph and quantities, to be used again.
+        nodes: of each branch-and-bound tree after which the best mask so far is returned, as with
+            a time limit, but no clock decides.
 
     Raises:
         BudgetError: no mask is within the budget, with the least cost that is reachable; or none
@@ -85,15 +88,16 @@ def solve(
         >>> found.mask, found.gap  # doctest: +SKIP
     """
     target = target_of(model, len(space.graph.units), pairs)
-    frame = frame or Frame(space.graph, tuple(space.limits))
-    return _Solver(space, target, frame, time_limit).run()
+    frame = frame or Frame(space.graph, tuple(space.limits), space.times)
+    return _Solver(space, target, frame, time_limit, nodes).run()
 
 
 class _Solver:
     def __init__(
-        self, space: Space, target: Target, frame: Frame, time_limit: float | None
-    ) -> None:
-        self.space, self.target, self.frame = space, target, frame
+        self, space: Space, target: Target, frame: Frame, time_limit: float | None,
+        nodes: int | None,
+    ) -> None:  # fmt: skip
+        self.space, self.target, self.frame, self.nodes = space, target, frame, nodes
         self.began, self.time_limit = time.monotonic(), time_limit
         self.best: Mask | None = None
         self.value = np.inf
@@ -108,7 +112,7 @@ class _Solver:
         objective = self.target.write(rows, self.frame)
         bound, optimal, exact, goes_on = self.target.floor, False, False, True
         while goes_on and not optimal and not exact:
-            found = minimise(rows, objective.terms, self._left())
+            found = minimise(rows, objective.terms, self._left(), self.nodes)
             self.rounds += 1
             goes_on = found.finished and self._left() != 0.0
             if not found.feasible:

@@ -12,6 +12,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from ..errors import BudgetError
 from ..graph import Graph, Mask
+from ..operator_times import OperatorTimes
 from .circuit import Circuit, Rows
 from .price import Priced, Prices
 from .remaining import Remaining, essential, remaining, removals, require_outputs
@@ -28,6 +29,7 @@ class Frame:
     Args:
         graph: the traced graph.
         quantities: that are to be bounded.
+        times: of the operators; latency needs them.
 
     Attributes:
         keeps: for each unit the variable that is 1 where it stays.
@@ -37,15 +39,14 @@ class Frame:
         conjunctions: for sets of variables, the one that is 1 where all of them are.
 
     Raises:
-        BudgetError: latency is among the quantities.
+        BudgetError: latency is among the quantities, and there are no times.
     """
 
-    def __init__(self, graph: Graph, quantities: Sequence[str]) -> None:
-        if "latency" in quantities:
-            raise BudgetError(
-                "The exact solver knows no latency: limit macs instead, or leave it to "
-                "study.run(...) and study.plan(...), which know it."
-            )
+    def __init__(
+        self, graph: Graph, quantities: Sequence[str], times: OperatorTimes | None = None
+    ) -> None:
+        if "latency" in quantities and times is None:
+            raise BudgetError("Rows of latency need the times of the operators: pass times=.")
         self.graph, self.rows = graph, Rows()
         self.keeps = [self.rows.variable(integer=True) for _ in graph.units]
         for group in graph.nested:
@@ -60,7 +61,7 @@ class Frame:
         below = Circuit(self.rows)
         removed = removals(graph, self.keeps, below, units)
         alive = remaining(graph, removed, below, vertices)
-        prices = Prices(graph, removed, alive, below)
+        prices = Prices(graph, removed, alive, below, times)
         self.carries: Mapping[int, Sequence[int]] = _carries(alive, below) if alive.by_paths else {}
         self.prices: Mapping[str, Priced] = {name: prices.of(name) for name in quantities}
         self.conjunctions: Mapping[frozenset[int], int] = below.conjunctions
@@ -100,15 +101,20 @@ class Solved:
     feasible: bool
 
 
-def minimise(rows: Rows, terms: Mapping[int, float], seconds: float | None = None) -> Solved:
+def minimise(
+    rows: Rows, terms: Mapping[int, float], seconds: float | None = None, nodes: int | None = None
+) -> Solved:
     """Minimise Σ terms[variable] · variable by HiGHS, on one thread.
 
     Args:
         rows: constraints.
         terms: the objective.
         seconds: after which it stops.
+        nodes: of the branch-and-bound tree, after which it stops.
     """
     options: dict[str, Any] = {"mip_rel_gap": 0.0}
+    if nodes is not None:
+        options["node_limit"] = nodes
     if seconds is not None:
         options["time_limit"] = max(seconds, 0.01)
     result = milp(

@@ -30,6 +30,7 @@ class Point:
         deviation: its standard deviation.
         budget: the limits it was looked for at.
         solution: what the solver proved at that budget, about what it minimised; see `Solution`.
+            None where no solver looked.
         measured: loss on the search split, None if the mask has not been measured.
     """
 
@@ -38,7 +39,7 @@ class Point:
     predicted: float
     deviation: float
     budget: Budget
-    solution: Solution
+    solution: Solution | None
     measured: float | None = None
 
 
@@ -71,7 +72,7 @@ def front(
     if len({tuple(budget.limits) for budget in budgets}) != 1:
         raise BudgetError("A front needs at least one budget, and limits on the same quantities.")
     known = list(known)
-    frame = Frame(space.graph, tuple(budgets[0].limits))
+    frame = Frame(space.graph, tuple(budgets[0].limits), space.times)
     found: dict[Mask, Point] = {}
     failure: BudgetError | None = None
     for budget in budgets:

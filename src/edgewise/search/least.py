@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 
 from ..errors import BudgetError
 from ..graph import Cost, Mask
+from ..quantities import shown
 from ..records import Budget
 from .frame import Frame, minimise
 from .refusals import refusals
 from .space import Space
+
+_STEP = 1e-5  # of a time, by which one is less than another
 
 
 def least_cost(
@@ -19,11 +21,12 @@ def least_cost(
 ) -> tuple[Cost | None, bool]:
     """The least of a quantity within the other limits of a space, and whether that is proven."""
     began = time.monotonic()
-    others = {name: value for name, value in _limits(space).items() if name != quantity}
+    others = {n: _limit(n, limit) for n, limit in space.limits.items() if n != quantity}
     best: Cost | None = None
     limit = getattr(space.unpruned, quantity)
     while limit > 0:
-        narrow = Space(space.graph, Budget(**{**others, quantity: limit}), space.protected)
+        budget = Budget(**{**others, quantity: _limit(quantity, limit)})
+        narrow = Space(space.graph, budget, space.protected, space.times)
         rows = frame.within(narrow)
         objective = {k: v / limit for k, v in frame.prices[quantity].terms.items()}
         found: Mask | None = None
@@ -36,17 +39,18 @@ def least_cost(
                 return best, False
             found = frame.mask(solved.x)
             if not narrow.allows(found):
-                for terms, least in refusals(narrow, frame.keeps, found, []):
-                    rows.at_least(terms, least)
+                for terms, bound in refusals(narrow, frame.keeps, found, []):
+                    rows.at_least(terms, bound)
                 found = None
         best = narrow.cost(found)
-        limit = getattr(best, quantity) - 1
+        least = getattr(best, quantity)
+        limit = least * (1 - _STEP) if quantity == "latency" else least - 1
     return best, True
 
 
-def _limits(space: Space) -> Mapping[str, float]:
-    """The limits as whole numbers, which are absolute."""
-    return {name: max(int(limit + 1e-9), 1) for name, limit in space.limits.items()}
+def _limit(name: str, limit: float) -> float | str:
+    """A limit in a form that is absolute: a whole number, or a time with its unit."""
+    return f"{limit:.12g}s" if name == "latency" else max(int(limit + 1e-9), 1)
 
 
 def impossible(space: Space, frame: Frame, seconds: float | None) -> BudgetError:
@@ -54,7 +58,9 @@ def impossible(space: Space, frame: Frame, seconds: float | None) -> BudgetError
     told = []
     for name, limit in space.limits.items():
         alone = replace(space.budget, **{n: None for n in space.limits if n != name})
-        least, proven = least_cost(Space(space.graph, alone, space.protected), name, frame, seconds)
+        least, proven = least_cost(
+            Space(space.graph, alone, space.protected, space.times), name, frame, seconds
+        )
         if least is not None and getattr(least, name) > limit:
             told.append(_amount(space, name, least, proven))
     if not told:
@@ -73,4 +79,4 @@ def impossible(space: Space, frame: Frame, seconds: float | None) -> BudgetError
 def _amount(space: Space, name: str, cost: Cost, proven: bool) -> str:
     left = getattr(cost, name)
     doubt = "" if proven else " (found so far)"
-    return f"{name} {left:,} ({left / getattr(space.unpruned, name):.1%}){doubt}"
+    return f"{name} {shown(name, left)} ({left / getattr(space.unpruned, name):.1%}){doubt}"

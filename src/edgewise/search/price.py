@@ -17,6 +17,7 @@ from .. import macs as count
 from ..absence import Shapes
 from ..cost import full_macs, read_by_several
 from ..graph import Graph, Shape, Slice, Vertex
+from ..operator_times import OperatorTimes
 from ..ops import TABLE
 from .circuit import TRUE, Circuit, Line, Literal
 from .remaining import Remaining, Removals
@@ -41,14 +42,21 @@ class Prices:
         removed: what the units remove.
         alive: what remains.
         circuit: of lower bounds, of which `alive` is made.
+        times: of the operators, which latency needs.
     """
 
-    def __init__(self, graph: Graph, removed: Removals, alive: Remaining, circuit: Circuit) -> None:
+    def __init__(
+        self, graph: Graph, removed: Removals, alive: Remaining, circuit: Circuit,
+        times: OperatorTimes | None = None,
+    ) -> None:  # fmt: skip
         self.graph, self.removed, self.alive, self.circuit = graph, removed, alive, circuit
+        self.times = times
         self._products: dict[tuple[Literal, tuple[tuple[Literal, int], ...]], int] = {}
 
     def of(self, quantity: str) -> Priced:
-        """The least that a mask leaves of what `Cost` counts; latency is nothing that it counts."""
+        """The least that a mask leaves of what `Cost` counts, or of seconds of "latency"."""
+        if quantity == "latency":
+            return self._latency()
         sums: dict[Literal, float] = defaultdict(float)
         if quantity == "units":
             for unit in self._live_units():
@@ -62,6 +70,38 @@ class Prices:
         for size, readers in read_by_several(self.graph, quantity):
             sums[self.circuit.any(self.alive.runs[v] for v in readers)] += size
         return self._written(sums)
+
+    def _latency(self) -> Priced:
+        """The predicted seconds: linear in what operators do, with no negative part."""
+        assert self.times is not None
+        sums: dict[Literal, float] = defaultdict(float)
+        for index, runs in enumerate(self.alive.runs):
+            if runs is not None:
+                for where, coefficient, lines in self._timed(self.times, index, runs):
+                    self._add(sums, self.times.slope * coefficient, where, lines)
+        found = self._written(sums)
+        rest = self.times.unpruned - self.times.slope * float(self.times.parts.sum())
+        return Priced(rest + found.constant, found.terms)
+
+    def _timed(
+        self, times: OperatorTimes, index: int, runs: Literal
+    ) -> Iterator[tuple[Literal, float, list[Line]]]:
+        """The seconds of an operator as terms, and where each of them is spent."""
+        vertex, out = self.graph.vertices[index], self.alive.outs[index]
+        wants = self.alive.wants[index]
+        base, *parts = times.parts[index].tolist()
+        pairs = list(zip(parts, times.full[index], strict=True))
+        macs, read, given = (part / full if full else 0.0 for part, full in pairs)
+        yield runs, base + sum(part for part, full in pairs if not full), []
+        if macs:
+            whole, lines = self._macs(index, out, wants)
+            yield runs, macs * whole, lines
+        if read:
+            for want, shape in zip(wants, self.graph.input_shapes[index], strict=True):
+                if shape is not None and (where := self.circuit.all(runs, want.here)) is not None:
+                    yield where, *_of_shape(shape, want, read)
+        if given and vertex.shape is not None:
+            yield runs, *_of_shape(vertex.shape, out, given)
 
     def _written(self, sums: Mapping[Literal, float]) -> Priced:
         terms: dict[int, float] = defaultdict(float)

@@ -10,6 +10,7 @@ from ..liveness import liveness
 from ..records import Budget
 from .space import Space
 
+_TRIES = 100  # orders for each mask that is drawn
 _MISSES = 500  # in a row, then valid masks are taken to be rare or used up
 
 
@@ -53,6 +54,29 @@ def sample_masks(
         return sample_at_budget(space, n, rng)
     assert removed is not None
     return _sample_removed(graph, n, removed, rng)
+
+
+def draw_at_budget(space: Space, n: int, rng: np.random.Generator) -> list[Mask]:
+    """n independent masks of a space at its budget, among which one may be there several times.
+
+    All come from one distribution: units go in a uniformly random order until the budget is met,
+    and those not needed for it are put back. An order that does not meet it is drawn again.
+
+    Raises:
+        BudgetError: hardly any order meets the budget.
+    """
+    found: list[Mask] = []
+    for _ in range(n * _TRIES):
+        if len(found) == n:
+            return found
+        try:
+            found.append(space.shrink([int(u) for u in rng.permutation(space.free)]))
+        except BudgetError:
+            continue
+    raise BudgetError(
+        f"Only {len(found)} of {n * _TRIES} random orders of removal meet the budget "
+        f"({space.budget}): random masks at it cannot be drawn."
+    )
 
 
 def sample_at_budget(

@@ -21,6 +21,7 @@ from .descent import descend
 from .proposals import Predictor, Region, Settings, feasible, propose
 from .sampling import sample_at_budget
 from .space import Space
+from .stopping import Patience, hopeless
 
 LEAST = 0.01  # of the unpruned loss: harm that the ranked mask is taken to do at least
 SPREAD = 0.5  # of the importance of groups of widths, in nats
@@ -48,6 +49,7 @@ def search(
     limit: int,
     before: Sequence[Evaluation] = (),
     settings: Settings | None = None,
+    patience: Patience | None = None,
 ) -> Questions:
     """Ask for evaluations until `limit` of them are there.
 
@@ -65,6 +67,7 @@ def search(
         limit: evaluations in all.
         before: evaluations of earlier runs, to start from.
         settings: see `Settings`.
+        patience: ends the search early; None asks for all evaluations.
 
     Yields:
         Asks; send back the evaluations of each.
@@ -106,11 +109,15 @@ def search(
     sampled = guided + sample_at_budget(space, samples - len(guided), rng)
     if question := ask("sampling", "sampled", sampled):
         note((yield question))
-    dry, region = 0, Region()
+    dry, calm, region = 0, 0, Region()
     while count < limit and dry < 3:
         model = fit(list(known.values()), space)
         round_rng = np.random.default_rng([seed, len(known)])
         masks = propose(space, model, known, settings, round_rng, region)
+        if patience is not None:
+            calm = calm + 1 if hopeless(space, model, known, masks, patience.noise) else 0
+            if calm >= patience.rounds:
+                return
         expected = _expected(space, model, masks)
         question = ask("proposals", "proposed", masks, expected)
         dry = dry + 1 if question is None else 0

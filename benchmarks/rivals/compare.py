@@ -1,0 +1,176 @@
+"""edgewise beside what people would use instead: ResNet-20 and ResNet-56 on CIFAR-10 (JPEG copy).
+
+20, 40 and 60 % of the MACs removed; loss and accuracy with 95 % intervals on 7 000 test images that
+nobody has seen: as pruned ("raw"), with the statistics of all batch norms from the same 500
+training images ("recovered"), and after the same fine-tuning for everybody ("healed": 100 steps of
+100 images, distilled from the unpruned network). The joint search also appears with linear
+recovery from the same images instead, before and after fine-tuning.
+
+    python benchmarks/rivals/compare.py resnet20 --seeds 0 1 2
+    python benchmarks/rivals/compare.py resnet56 --seeds 0 --methods edgewise-joint taylor
+    python benchmarks/rivals/compare.py resnet56 --latency
+    python benchmarks/rivals/page.py    # docs/rivals.md and its plots
+
+Rows that are in --out already are not measured again; evaluations are kept in --storage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import edgewise as ew
+from branches import data
+from edgewise.choose import bootstrap, exact
+from edgewise.evaluate import Engine
+from edgewise.fine_tuning import Training
+from edgewise.stopwatch import Stopwatch
+from machine import describe
+from rivals import channels
+from rivals.contestants import MACS, METHODS, NETWORKS, Choice, Contest, choices
+
+HEALING = ew.Healing(epochs=1, lr=0.02)
+IMAGES, BATCH, ROUNDS = 10_000, 100, 15
+SETTINGS = [(threads, batch) for threads in (1, 2) for batch in (1, 32)]
+
+
+class Judge:
+    """Measures networks on the report split, and heals them, all alike."""
+
+    def __init__(self, contest: Contest) -> None:
+        self.contest, self.teacher = contest, contest.model()
+        self.report = data(contest.folder, "test", 3000, 10000)
+        first = IMAGES * contest.seed
+        pairs = data(contest.folder, "train", first, first + IMAGES)
+        images, labels = (torch.cat(column) for column in zip(*pairs, strict=True))
+        self.training = Training(
+            images, labels, BATCH, shift=4, mirror=True, seed=contest.seed
+        )  # fmt: skip
+
+    @torch.inference_mode()
+    def measured(self, model: nn.Module) -> dict[str, Any]:
+        """Loss and accuracy, with 95 % intervals (bootstrap; Clopper & Pearson)."""
+        losses, hits = [], 0
+        for images, labels in self.report:
+            out = model(images)
+            losses.append(F.cross_entropy(out, labels, reduction="none"))
+            hits += int((out.argmax(1) == labels).sum())
+        each = torch.cat(losses).double()
+        finite = math.isfinite(float(each.mean()))
+        return {
+            "loss": float(each.mean()) if finite else None,
+            "loss_interval": bootstrap(each.numpy()) if finite else None,
+            "accuracy": hits / len(each),
+            "accuracy_interval": exact(hits, len(each)),
+        }
+
+    def healed(self, model: nn.Module) -> dict[str, Any]:
+        for module in model.modules():
+            if isinstance(module, channels.Subsampled):  # is no layer of the network
+                module.weight.requires_grad_(False)
+        return self.measured(ew.heal(model, self.training, teacher=self.teacher, settings=HEALING))
+
+
+def rows(contest: Contest, method: str, judge: Judge) -> Iterator[dict[str, Any]]:
+    """A row a budget; two of the joint search, one of them with linear recovery."""
+    for choice in choices(contest, method):
+        row = {
+            "network": contest.network, "seed": contest.seed, "method": method,
+            "macs": choice.macs, "reached_macs": choice.reached, "params": choice.params,
+            "evaluations": choice.evaluations, "seconds": round(choice.seconds, 1),
+            "raw": judge.measured(choice.model),
+        }  # fmt: skip
+        if choice.mask:
+            graph, mask = choice.mask
+            row["removed"] = [graph.units[u].name for u in mask.removed]
+        small = copy.deepcopy(choice.model)
+        channels.recover(small, contest.calibration)
+        yield {**row, "recovered": judge.measured(small), "healed": judge.healed(small)}
+        if method == "edgewise-joint":
+            small = refitted(contest, choice)
+            row["method"] += ", linear"
+            yield {**row, "recovered": judge.measured(small), "healed": judge.healed(small)}
+
+
+def refitted(contest: Contest, choice: Choice) -> nn.Module:
+    """The chosen network with linear recovery from the same images."""
+    assert choice.mask is not None
+    graph, mask = choice.mask
+    objective = ew.Objective(
+        contest.scoring[:1],
+        F.cross_entropy,
+        recovery=ew.Recovery("linear", [contest.calibration]),
+    )
+    (outcome,) = Engine(graph, objective).evaluate([mask], tensors=True)
+    return ew.prune(graph, mask, tensors=outcome.tensors)
+
+
+def latencies(contest: Contest, methods: list[str]) -> Iterator[dict[str, Any]]:
+    """Medians of the time over the unpruned network's, all networks taking turns."""
+    models: dict[tuple[str, float], nn.Module] = {}
+    for method in methods:
+        models |= {(method, choice.macs): choice.model for choice in choices(contest, method)}
+    for threads, batch in SETTINGS:
+        watch = Stopwatch((torch.randn(batch, 3, 32, 32),), threads, ROUNDS)
+        seconds = watch.networks([contest.model(), *models.values()])
+        for place, (method, macs) in enumerate(models, 1):
+            yield {
+                "network": contest.network, "method": method, "macs": macs, "threads": threads,
+                "batch": batch, "ratio": median(seconds[:, place] / seconds[:, 0]),
+                "unpruned_ms": 1000 * median(seconds[:, 0]),
+            }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("network", choices=sorted(NETWORKS))
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/rivals.json"))
+    parser.add_argument("--storage", default="sqlite:///rivals.db")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--latency", action="store_true", help="time the networks of one seed")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    results = json.loads(options.out.read_text()) if options.out.exists() else {"rows": []}
+    results |= {"machine": describe()}
+    contests = [Contest(options.network, s, options.data, options.storage) for s in options.seeds]
+    if options.latency:
+        others = [r for r in results.get("latency", []) if r["network"] != options.network]
+        results["latency"] = others + list(latencies(contests[0], options.methods))
+        options.out.write_text(json.dumps(results, indent=1) + "\n")
+        return
+    for contest in contests:
+        judge = Judge(contest)
+        same = {"network": contest.network, "seed": contest.seed}
+        if not any({**same, "method": "unpruned"}.items() <= r.items() for r in results["rows"]):
+            whole = judge.measured(judge.teacher)
+            results["rows"].append({**same, "method": "unpruned", "macs": 1.0, "raw": whole})
+        for method in options.methods:
+            this = {**same, "method": method}
+            done = {r["macs"] for r in results["rows"] if this.items() <= r.items()}
+            if done >= set(MACS):
+                continue
+            for row in rows(contest, method, judge):
+                results["rows"].append(row)
+                options.out.write_text(json.dumps(results, indent=1) + "\n")
+                print(row["seed"], row["method"], row["macs"], row["evaluations"],
+                      *(f"{row[k]['accuracy']:.4f}" for k in ("raw", "recovered", "healed")),
+                      flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
