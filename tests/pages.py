@@ -1,6 +1,7 @@
 """What a reader of each page has already: the names that its code blocks start from."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 
 import edgewise as ew
 import jobs
-from edgewise.testing import Block, Body
+from edgewise.testing import Block, Body, build
 
 Names = dict[str, Any]
 
@@ -49,7 +50,20 @@ def studied() -> Names:
     masks = [graph.mask(bits=e.mask) for e in known]
     names = {"study": study, "graph": graph, "mask": masks[1], "one": masks[2], "other": masks[3]}
     data = {"X": graph.matrix(masks), "losses": np.array([e.loss for e in known])}
-    return {"ew": ew} | names | data | {"candidates": graph.matrix(masks[-4:])}
+    data |= {"ew": ew, "objective": objective}
+    return names | data | {"candidates": graph.matrix(masks[-4:])}
+
+
+def reference() -> Names:
+    """What the examples of docstrings start from: docs/api.md lists it."""
+    model, (x,) = build("residual")
+    names = studied()
+    pairs = [(inputs[0], targets) for inputs, targets in names["objective"].splits["search"]]
+    return names | {
+        "torch": torch, "nn": nn, "F": F, "np": np, "accuracy_fn": jobs.accuracy,
+        "model": model, "make_model": lambda: build("residual")[0], "x": x, "batches": pairs,
+        "job": Path(__file__).parent.parent / "examples" / "resnet56_cifar10.toml",
+    }  # fmt: skip
 
 
 def language() -> Names:
