@@ -66,6 +66,11 @@ def reference() -> Names:
     }  # fmt: skip
 
 
+def concepts() -> Names:
+    """A model, and what was measured of another."""
+    return studied() | {"model": wide(), "x": torch.randn(2, 3, 8, 8)}
+
+
 def language() -> Names:
     """A tiny language model of transformers, with a batch of tokens."""
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -102,7 +107,13 @@ SETUPS: dict[str, Callable[[], Names]] = {
     "CONTRIBUTING.md": operators,
     "docs/bench.md": studied,
     "docs/cluster.md": trained,
+    "docs/concepts.md": concepts,
     "docs/engine.md": trained,
+    "docs/howto/figure.md": reference,
+    "docs/howto/own_metric.md": trained,
+    "docs/howto/own_model.md": trained,
+    "docs/howto/serving.md": reference,
+    "docs/howto/tracing_fails.md": trained,
     "docs/latency.md": trained,
     "docs/operators.md": operators,
     "docs/solver.md": studied,
