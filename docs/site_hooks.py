@@ -18,7 +18,13 @@ PAGES = {
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
 }
-LINKED = ("benchmarks/results/*.json", "benchmarks/results/*.npz", "benchmarks/*.py", "LICENSE")
+LINKED = (
+    "benchmarks/results/*.json",
+    "benchmarks/results/*.npz",
+    "benchmarks/*.py",
+    "examples/*.py",
+    "LICENSE",
+)
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -42,4 +48,4 @@ def _from_root(text: str) -> str:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Links from pages to what lies beside their folder in the repository, but not in the site."""
-    return markdown.replace("](../benchmarks/", "](benchmarks/")
+    return re.sub(r"\]\(\.\./((?:\.\./)*(?:benchmarks|examples)/)", r"](\1", markdown)

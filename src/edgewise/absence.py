@@ -3,6 +3,11 @@
 Every function here takes a vertex, the shapes of its inputs and what remains of each (None =
 absent) and returns a `Flow`. They are pure and know nothing of tensors. They are also monotone:
 less in never gives more out, which is why removing more never raises a cost.
+
+Examples:
+    >>> half = ew.absence.Live(((1, (True, False, True, False)),))
+    >>> half.shape((4, 8, 8))  # axis 1 is cut
+    (4, 2, 8)
 """
 
 from __future__ import annotations

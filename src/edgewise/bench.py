@@ -132,6 +132,12 @@ def bench(
     Raises:
         BudgetError: the budget cannot be met.
         EdgewiseError: an unknown method; one that needs more evaluations than allowed.
+
+    Examples:
+        >>> from edgewise.bench import bench
+        >>> rows = list(bench(study, ew.Budget(macs=0.7), ["magnitude", "random"], evaluations=10))
+        >>> [(row.method, row.evaluations) for row in rows]
+        [('magnitude', 1), ('random', 10)]
     """
     names = tuple(methods) if methods is not None else _usual(study)
     unknown = [name for name in names if name not in METHODS]

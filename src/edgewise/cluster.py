@@ -41,9 +41,9 @@ class Ray:
         ExecutorError: a number makes no sense; when called: Ray is not installed, there is no
             cluster at the address, or the objective cannot be sent.
 
-    Example:
-        >>> with ew.Study(graph, objective, executor=ew.Ray()) as study:  # doctest: +SKIP
-        ...     study.run(200, ew.Budget(macs=0.7))
+    Examples:
+        >>> with ew.Study(graph, objective, executor=ew.Ray(workers=2)) as study:
+        ...     study.run(20, ew.Budget(macs=0.7))
     """
 
     address: str = "local"

@@ -254,8 +254,8 @@ def read_config(path: str | Path) -> Config:
     Raises:
         ConfigError: the file, a section, a key or a value is wrong; names it and the nearest known.
 
-    Example:
-        >>> read_config("resnet20.toml").search.evaluations  # doctest: +SKIP
+    Examples:
+        >>> read_config(job).search.evaluations
         200
     """
     path = Path(path).expanduser().absolute()

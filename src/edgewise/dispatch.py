@@ -24,9 +24,10 @@ def chunks_of(masks: Iterable[Mask], workers: int) -> list[Chunk]:
         masks: masks of one graph in the order in which an engine visits them; each is taken once.
         workers: how many will measure them.
 
-    Example:
-        >>> [[str(m) for m in c] for c in chunks_of(masks, workers=2)]  # doctest: +SKIP
-        [['0001', '0010'], ['0100', '0101'], ['1000', '1001']]
+    Examples:
+        >>> masks = [graph.mask([unit]) for unit in range(4)]
+        >>> [[mask.removed for mask in chunk] for chunk in chunks_of(masks, workers=1)]
+        [[(0,)], [(1,)], [(2,)], [(3,)]]
     """
     order = list(dict.fromkeys(masks))
     most = min(-(-len(order) // (CHUNKS_PER_WORKER * workers)), LARGEST_CHUNK)

@@ -1,8 +1,21 @@
-"""Everything edgewise raises on purpose: what is wrong, where in the user's model, what to do."""
+"""Everything edgewise raises on purpose: what is wrong, where in the user's model, what to do.
+
+Examples:
+    >>> try:
+    ...     ew.cost(graph, graph.mask([0, 3]))
+    ... except ew.errors.DisconnectedError as error:
+    ...     print(error)
+    The mask removes every path to the model output ...
+"""
 
 
 class EdgewiseError(Exception):
-    """The base of every error that edgewise raises on purpose."""
+    """The base of every error that edgewise raises on purpose.
+
+    Examples:
+        >>> issubclass(ew.errors.BudgetError, ew.errors.EdgewiseError)
+        True
+    """
 
 
 class EdgewiseWarning(UserWarning):

@@ -45,6 +45,11 @@ def export(module: nn.Module, path: str | Path, args: tuple[Any, ...] | None = N
     Raises:
         EdgewiseError: unknown suffix, a missing package, or no example inputs.
         VerificationError: the exported model gives other outputs; no file is left.
+
+    Examples:
+        >>> small = ew.prune(graph, graph.mask([0]))
+        >>> ew.export(small, "small.pt2").dynamic_batch
+        True
     """
     path = Path(path)
     inputs = args if args is not None else getattr(module, "meta", {}).get("edgewise_args")

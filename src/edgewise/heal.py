@@ -38,6 +38,10 @@ class Healing:
         temperature: of the soft targets.
         clip: largest gradient norm.
         patience: epochs without a lower validation loss after which it ends; None = never.
+
+    Examples:
+        >>> ew.Healing(epochs=10, optimizer="adamw", lr=3e-4, patience=2).distill
+        0.5
     """
 
     epochs: int = 3
@@ -88,6 +92,10 @@ def heal(
     Raises:
         ObjectiveError: the loader is empty, or teacher and model disagree in shape.
         EdgewiseError: the checkpoint is of another model or of other settings.
+
+    Examples:
+        >>> small = ew.prune(graph, graph.mask([0]))
+        >>> healed = ew.heal(small, batches, teacher=model, settings=ew.Healing(epochs=1))
     """
     settings = settings or Healing()
     run = _Run.start(small, loader, teacher, settings, accelerator)

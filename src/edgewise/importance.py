@@ -3,6 +3,12 @@
 An importance is a function (graph, writes, reads) → {place: scores [channels]}. `writes` are the
 outputs of the operators that produce channels, `reads` the tensors from which they are mixed into
 others; scores may be given for either, and those of one class of channels are added up.
+
+Examples:
+    >>> graph = ew.trace(model, x, granularity="hidden", slices=4)
+    >>> first, second = graph.nested[0][:2]
+    >>> graph.units[first].importance <= graph.units[second].importance
+    True
 """
 
 from __future__ import annotations
@@ -28,6 +34,9 @@ def l2(graph: Graph, writes: Sequence[Place], reads: Sequence[Place]) -> Scores:
 
     After Li et al., "Pruning filters for efficient ConvNets", 2017. It needs no data, and is the
     default.
+
+    Examples:
+        >>> graph = ew.trace(model, x, granularity="hidden", importance=ew.importance.l2)
     """
     module = graph.program.module
     tensors = dict(module.named_parameters(remove_duplicate=False))
@@ -51,6 +60,10 @@ def activation(batches: Iterable[Any]) -> Importance:
 
     Args:
         batches: tuples of inputs, or (inputs, targets) pairs, whose targets are not looked at.
+
+    Examples:
+        >>> importance = ew.importance.activation(batches)
+        >>> graph = ew.trace(model, x, granularity="hidden", importance=importance)
     """
 
     def score(graph: Graph, writes: Sequence[Place], reads: Sequence[Place]) -> Scores:
@@ -69,6 +82,10 @@ def taylor(batches: Iterable[Any], loss: Loss) -> Importance:
     Args:
         batches: (inputs, targets) pairs; inputs a tensor or a tuple.
         loss: maps outputs and targets to a mean loss.
+
+    Examples:
+        >>> importance = ew.importance.taylor(batches, F.cross_entropy)
+        >>> graph = ew.trace(model, x, granularity="hidden", importance=importance)
     """
 
     def score(graph: Graph, writes: Sequence[Place], reads: Sequence[Place]) -> Scores:

@@ -1,4 +1,10 @@
-"""Latency as a budget: operators are measured, masks predicted, chosen ones measured again."""
+"""Latency as a budget: operators are measured, masks predicted, chosen ones measured again.
+
+Examples:
+    >>> table = ew.latency.measure(graph, rounds=3)
+    >>> table.times(graph).seconds(ew.liveness(graph, graph.empty)) > 0
+    True
+"""
 
 from __future__ import annotations
 
@@ -64,9 +70,10 @@ def measure(
     Raises:
         LatencyError: a setting makes no sense, or the network cannot be run so.
 
-    Example:
-        >>> table = ew.latency.measure(graph, batch=1, threads=1)  # doctest: +SKIP
-        >>> study = ew.Study(graph, objective, latency=table)  # doctest: +SKIP
+    Examples:
+        >>> table = ew.latency.measure(graph, batch=1, threads=1)
+        >>> study = ew.Study(graph, objective, latency=table)
+        >>> study.run(10, ew.Budget(latency="90%"))
     """
     given = {"batch": batch, "threads": threads, "networks": networks, "rounds": rounds}
     for name, value in given.items():

@@ -85,6 +85,11 @@ class LatencyTable:
         parts: for each vertex, seconds that do not depend on its widths, and those in proportion
             to its MACs, to the elements that it reads, and to those that it gives.
         networks: pruned networks that were measured, by which the sum is corrected.
+
+    Examples:
+        >>> path = ew.latency.measure(graph, rounds=3).save("latency.json")
+        >>> ew.latency.LatencyTable.load(path).target.batch
+        2
     """
 
     fingerprint: str

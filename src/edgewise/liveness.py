@@ -82,9 +82,11 @@ def liveness(graph: Graph, mask: Mask) -> Liveness:
     Raises:
         MaskError: the mask belongs to another graph.
 
-    Example:
-        >>> ew.liveness(graph, graph.empty).connected  # doctest: +SKIP
+    Examples:
+        >>> ew.liveness(graph, graph.empty).connected
         True
+        >>> ew.liveness(graph, graph.mask([0, 3])).missing
+        ('head.linear',)
     """
     graph.check(mask)
     edges: set[int] = set()

@@ -39,8 +39,10 @@ def masked(graph: Graph, mask: Mask, tensors: Tensors | None = None) -> nn.Modul
         MaskError: the mask belongs to another graph.
         DisconnectedError: the mask cuts off a model output.
 
-    Example:
-        >>> y = ew.masked(graph, mask)(x)  # doctest: +SKIP
+    Examples:
+        >>> y = ew.masked(graph, graph.mask([0]))(x)
+        >>> y.shape
+        torch.Size([2, 5])
     """
     return Masked(graph, liveness(graph, mask).require_connected(), tensors or {})
 

@@ -37,6 +37,10 @@ class Recovery:
 
     Raises:
         ObjectiveError: unknown kind, no calibration data, or too few for "linear".
+
+    Examples:
+        >>> recovery = ew.Recovery("batchnorm", [inputs for inputs, _ in batches])
+        >>> objective = ew.Objective(batches, loss=F.cross_entropy, recovery=recovery)
     """
 
     kind: RecoveryKind = "none"
@@ -85,8 +89,10 @@ class Objective:
     Raises:
         ObjectiveError: a loader is empty or gives something else than pairs.
 
-    Example:
-        >>> objective = ew.Objective(loader, loss=F.cross_entropy)  # doctest: +SKIP
+    Examples:
+        >>> objective = ew.Objective(batches, loss=F.cross_entropy, metrics={"hits": accuracy_fn})
+        >>> objective.samples("search")
+        32
     """
 
     loader: Iterable[Any]

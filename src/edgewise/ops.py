@@ -3,6 +3,10 @@
 A rule says how absence passes through an operator (a function of `absence`), which plain data
 the graph must keep of a call, how the operator's parameters follow its input and output channels,
 and how many multiply-accumulates it takes. An operator without a rule is an error at trace time.
+
+Examples:
+    >>> ew.ops.TABLE.find(F.relu).name
+    'pointwise'
 """
 
 from __future__ import annotations
@@ -37,6 +41,11 @@ def register(target: Any, rule: Rule) -> None:
 
     Raises:
         EdgewiseError: another rule has the same name.
+
+    Examples:
+        >>> def swish6(x):
+        ...     return x * F.relu6(x + 3) / 6
+        >>> ew.register(swish6, ew.Rule("swish6", ew.absence.by_axes, read=ew.ops.same_axes))
     """
     TABLE.add(rule, target)
 

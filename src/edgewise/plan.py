@@ -127,6 +127,12 @@ class Plan:
         latency: measured on the real pruned model, if latency was limited.
         certificate: what is promised beside the measurements; None in plans of schema 1 and 2.
         tensors: recovered tensors by name, stored beside the JSON as safetensors.
+
+    Examples:
+        >>> path = study.plan().save("plan.json")
+        >>> plan = ew.Plan.load(path)
+        >>> plan.removed == tuple(graph.units[u].name for u in graph.mask(bits=plan.bits).removed)
+        True
     """
 
     bits: str

@@ -33,6 +33,11 @@ class Evaluation:
         predicted: the surrogate's prediction before the evaluation, if there was one.
         deviation: its standard deviation.
         number: position in the study, from 0.
+
+    Examples:
+        >>> first = study.evaluations[0]
+        >>> first.origin, first.status, first.samples
+        ('unpruned', 'ok', 32)
     """
 
     mask: str
@@ -73,8 +78,8 @@ class Budget:
     Raises:
         BudgetError: no limit is given, or one is not positive, or has a unit that it cannot have.
 
-    Example:
-        >>> Budget(params="20M", latency="8ms").limits
+    Examples:
+        >>> ew.Budget(params="20M", latency="8ms").limits
         {'params': '20M', 'latency': '8ms'}
     """
 
@@ -160,6 +165,10 @@ class Comparison:
         difference: mean of the first mask's loss minus the second's; negative: the first is better.
         interval: 95 % bootstrap interval of that mean; the masks differ if it leaves out 0.
         samples: examples compared.
+
+    Examples:
+        >>> study.compare(graph.empty, graph.empty).difference
+        0.0
     """
 
     difference: float

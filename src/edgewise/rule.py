@@ -27,6 +27,11 @@ class Rule:
         macs: multiply-accumulates for one example, given what remains of inputs and output.
         view: the output is a view of the input, and takes no memory.
         resize: brings a module's attributes in line after its tensors were sliced.
+
+    Examples:
+        >>> rule = ew.Rule("needs everything", ew.absence.join)
+        >>> rule.signature
+        'input'
     """
 
     name: str

@@ -30,6 +30,11 @@ def magnitude(graph: Graph) -> Array:
     """[n_units] Euclidean norm of the weights that go when a unit alone goes.
 
     After Li et al., "Pruning filters for efficient ConvNets", 2017, for whole branches.
+
+    Examples:
+        >>> from edgewise import scores
+        >>> scores.magnitude(graph).shape == (len(graph.units),)
+        True
     """
     state = graph.program.module.state_dict()
     found = _widths(graph)
@@ -60,6 +65,12 @@ def taylor(graph: Graph, batches: Iterable[Batch], loss: Callable[[Any, Any], An
 
     Raises:
         EdgewiseError: there is no batch.
+
+    Examples:
+        >>> from edgewise import scores
+        >>> found = scores.taylor(graph, objective.splits["search"], F.cross_entropy)
+        >>> found.shape == (len(graph.units),)
+        True
     """
     total, count, alone = _widths(graph), 0, _alone(graph)
     for inputs, targets in batches:
@@ -85,6 +96,12 @@ def influence(graph: Graph, batches: Iterable[Batch]) -> Array:
 
     Raises:
         EdgewiseError: there is no batch.
+
+    Examples:
+        >>> from edgewise import scores
+        >>> found = scores.influence(graph, objective.splits["search"])
+        >>> bool((found >= 0).all())
+        True
     """
     total, count, alone = _widths(graph), 0, _alone(graph)
     for inputs, _ in batches:

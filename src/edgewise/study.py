@@ -70,10 +70,12 @@ class Study:
         StorageError: the stored study belongs to another graph, other weights or another
             objective, or the storage cannot be used.
 
-    Example:
-        >>> study = ew.Study(graph, objective, storage="sqlite:///runs.db")  # doctest: +SKIP
-        >>> study.run(evaluations=120, budget=ew.Budget(macs=0.7))  # doctest: +SKIP
-        >>> plan = study.plan()  # doctest: +SKIP
+    Examples:
+        >>> study = ew.Study(graph, objective, storage="sqlite:///runs.db")
+        >>> study.run(evaluations=20, budget=ew.Budget(macs=0.7))
+        >>> plan = study.plan()
+        >>> plan.after.macs <= 0.7 * plan.before.macs
+        True
     """
 
     def __init__(
@@ -354,8 +356,10 @@ class Study:
             BudgetError: no mask meets any of the budgets; or the objectives are none.
             EdgewiseError: there are objectives, and pymoo is not installed.
 
-        Example:
-            >>> [(p.cost.macs, p.predicted) for p in study.pareto()]  # doctest: +SKIP
+        Examples:
+            >>> points = study.pareto([ew.Budget(macs=0.9), ew.Budget(macs=0.6)])
+            >>> all(point.cost.macs <= 0.9 * ew.cost(graph).macs for point in points)
+            True
         """
         return self._knowledge().pareto(budgets, objectives, time_limit, seed)
 

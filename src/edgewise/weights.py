@@ -31,6 +31,9 @@ def save(module: nn.Module, path: str | Path) -> Path:
 
     Raises:
         PlanError: the place cannot be written to.
+
+    Examples:
+        >>> path = ew.save(ew.prune(graph, graph.mask([0])), "small.safetensors")
     """
     path = Path(path)
     try:
@@ -62,8 +65,10 @@ def load(
     Raises:
         PlanError: the factory makes another architecture, or the weights are of another model.
 
-    Example:
-        >>> small = ew.load(resnet56, "plan.json", "small.safetensors")  # doctest: +SKIP
+    Examples:
+        >>> plan = study.plan()
+        >>> weights = ew.save(ew.prune(graph, plan), "small.safetensors")
+        >>> small = ew.load(make_model, plan, weights)
     """
     plan = plan if isinstance(plan, Plan) else Plan.load(plan)
     graph = retrace(factory(), plan, example)

@@ -28,8 +28,8 @@ class EngineOptions:
     Raises:
         EdgewiseError: a number is not positive, or `memory` is no size.
 
-    Example:
-        >>> EngineOptions(memory="2GiB").limit
+    Examples:
+        >>> ew.EngineOptions(memory="2GiB").limit
         2147483648
     """
 

@@ -27,7 +27,7 @@ def tag(element: str, *children: Child, **attributes: Attribute) -> Markup:
         attributes: "_" becomes "-" and a trailing one is dropped (`class_`); None and False leave
             the attribute out, True writes it bare.
 
-    Example:
+    Examples:
         >>> tag("p", "a < b", class_="note")
         '<p class="note">a &lt; b</p>'
     """

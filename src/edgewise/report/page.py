@@ -59,8 +59,10 @@ def render(
         PlanError: the plan was made for another graph.
         MaskError: an evaluation was.
 
-    Example:
-        >>> html = render(graph, study.evaluations, plan, title="ResNet-56")  # doctest: +SKIP
+    Examples:
+        >>> html = render(graph, study.evaluations, study.plan(), title="Three residual blocks")
+        >>> html.startswith("<!doctype html>")
+        True
     """
     facts = Facts(graph, evaluations, plan, outcome or Outcome(), times, insight or Insight())
     main = contents(facts.check(), title, extra or {})

@@ -83,9 +83,12 @@ def solve(
         BudgetError: no mask is within the budget, with the least cost that is reachable; or none
             was found in time.
 
-    Example:
-        >>> found = solve(Space(graph, ew.Budget(macs=0.7)), model)  # doctest: +SKIP
-        >>> found.mask, found.gap  # doctest: +SKIP
+    Examples:
+        >>> from edgewise.search import Space, solve
+        >>> model = ew.surrogates.PathSum(graph).fit(X, losses)
+        >>> found = solve(Space(graph, ew.Budget(macs=0.7)), model)
+        >>> found.optimal, found.cost.macs <= 0.7 * ew.cost(graph).macs
+        (True, True)
     """
     target = target_of(model, len(space.graph.units), pairs)
     frame = frame or Frame(space.graph, tuple(space.limits), space.times)

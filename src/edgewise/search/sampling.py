@@ -43,8 +43,10 @@ def sample_masks(
         MaskError: neither or both of removed and budget are given, or no mask exists.
         BudgetError: the budget cannot be met.
 
-    Example:
-        >>> ew.sample_masks(graph, 5, removed=2, rng=np.random.default_rng(0))  # doctest: +SKIP
+    Examples:
+        >>> masks = ew.sample_masks(graph, 5, removed=2, rng=np.random.default_rng(0))
+        >>> [len(mask.removed) for mask in masks]
+        [2, 2, 2, 2, 2]
     """
     if (removed is None) == (budget is None):
         raise MaskError("sample_masks needs either removed= or budget=.")

@@ -2,6 +2,11 @@
 
 All have `fit(X, y)`, `predict(X, return_std=False)` in original units and
 `predict_link(X, return_std=False)` on the scale of their `link`; X is [n_masks, n_units].
+
+Examples:
+    >>> model = ew.surrogates.GraphGP(graph).fit(X, losses)
+    >>> model.predict(candidates).shape
+    (4,)
 """
 
 from .degree2 import Degree2 as Degree2

@@ -36,6 +36,11 @@ class Degree2(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     Attributes:
         posterior_: the fitted process, for a standardised target; None if losses were constant.
+
+    Examples:
+        >>> model = ew.surrogates.Degree2().fit(X, losses)
+        >>> model.predict(candidates).shape
+        (4,)
     """
 
     def __init__(self, *, link: Link = "log") -> None:

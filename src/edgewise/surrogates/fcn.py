@@ -34,6 +34,11 @@ class FCN(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         weight_decay: the L2 penalty on the weights (scikit-learn's `alpha`).
         iterations: L-BFGS iterations at most; stopping early regularises, and is no warning.
         random_state: seed or RandomState of the initial weights.
+
+    Examples:
+        >>> model = ew.surrogates.FCN().fit(X, losses)
+        >>> model.predict(candidates).shape
+        (4,)
     """
 
     def __init__(

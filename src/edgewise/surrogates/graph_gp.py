@@ -68,9 +68,11 @@ class GraphGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         relevance_: [n_units] what a unit adds to the exponents if only it differs.
         noise_: standard deviation of the noise on the link scale.
 
-    Example:
-        >>> model = GraphGP(graph).fit(X, losses)  # doctest: +SKIP
-        >>> mean, std = model.predict_link(candidates, return_std=True)  # doctest: +SKIP
+    Examples:
+        >>> model = ew.surrogates.GraphGP(graph).fit(X, losses)
+        >>> mean, std = model.predict_link(candidates, return_std=True)
+        >>> mean.shape, std.shape
+        ((4,), (4,))
     """
 
     def __init__(

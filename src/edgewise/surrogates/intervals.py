@@ -70,9 +70,11 @@ def calibrate(make: Make, X: ArrayLike, y: ArrayLike) -> Intervals:
         ValueError: malformed masks or losses, or fewer than 20 different masks that remove at
             least two units.
 
-    Example:
-        >>> found = calibrate(lambda: GraphGP(graph), X, losses)  # doctest: +SKIP
-        >>> low, high = found.predict(candidates, level=0.95)  # doctest: +SKIP
+    Examples:
+        >>> found = ew.surrogates.calibrate(lambda: ew.surrogates.GraphGP(graph), X, losses)
+        >>> low, high = found.predict(candidates, level=0.8)
+        >>> bool((low < high).all())
+        True
     """
     held = hold_out(make, X, y)
     if held is None:

@@ -35,8 +35,8 @@ class Linear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         coef_: [n_units] what removing each unit adds on the link scale.
         intercept_: the prediction with nothing removed, on the link scale.
 
-    Example:
-        >>> model = Linear().fit([[0, 0], [1, 0], [0, 1]], [0.4, 0.8, 0.4])
+    Examples:
+        >>> model = ew.surrogates.Linear().fit([[0, 0], [1, 0], [0, 1]], [0.4, 0.8, 0.4])
         >>> int(model.coef_.argmax())
         0
     """

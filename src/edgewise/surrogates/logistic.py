@@ -45,6 +45,11 @@ class Logistic(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         bounds_: the two bounds on the link scale; None with link="logit".
         coef_: [n_units] what removing each unit adds to the logit of the share.
         intercept_: the logit of the share with nothing removed.
+
+    Examples:
+        >>> model = ew.surrogates.Logistic().fit(X, losses)
+        >>> model.predict(candidates).shape
+        (4,)
     """
 
     def __init__(self, *, link: Link = "log") -> None:

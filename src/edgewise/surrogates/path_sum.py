@@ -40,6 +40,11 @@ class PathSum(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             a network that is a path sum; NaN where an edge has no known Δ, None if the empty mask
             was not measured.
         intercept_, slope_, kappa_: on the link scale; kappa_ is 0 unless `saturate`.
+
+    Examples:
+        >>> model = ew.surrogates.PathSum(graph).fit(X, losses)
+        >>> model.gamma_.shape == (len(graph.edges),)
+        True
     """
 
     def __init__(self, graph: Graph, *, link: Link = "log", saturate: bool = False) -> None:

@@ -27,6 +27,11 @@ class Trees(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         depth: decisions from the root to a leaf, at most: how many units may interact.
         rate: how much of its step each tree makes.
         random_state: seed or RandomState of the subsamples.
+
+    Examples:
+        >>> model = ew.surrogates.Trees().fit(X, losses)
+        >>> model.predict(candidates).shape
+        (4,)
     """
 
     def __init__(
