@@ -106,6 +106,7 @@ SETUPS: dict[str, Callable[[], Names]] = {
     "README.md": language,
     "CONTRIBUTING.md": operators,
     "docs/bench.md": studied,
+    "docs/certificate.md": studied,
     "docs/cluster.md": trained,
     "docs/concepts.md": concepts,
     "docs/engine.md": trained,
