@@ -19,6 +19,12 @@ class Proof:
         surrogate: whose predictions they are.
         predicted: loss of the chosen mask.
         least: loss that no mask within the budget is predicted to be below.
+
+    Examples:
+        >>> from edgewise.certificate import Proof
+        >>> proof = Proof("Linear", predicted=0.42, least=0.40)
+        >>> print(f"{proof.gap:.2f}")
+        0.02
     """
 
     surrogate: str
@@ -51,6 +57,11 @@ class Rivals:
         masks: how many were drawn; one that was drawn twice counts twice.
         better: those of a lower loss than the chosen mask.
         failed: those that gave no loss; unless it was NaN, they count among `better`.
+
+    Examples:
+        >>> from edgewise.certificate import Rivals
+        >>> print(f"{Rivals('verify', masks=300, better=0).share:.1%}")
+        1.0%
     """
 
     split: str
@@ -90,6 +101,10 @@ class Certificate:
         proof: about the surrogate, None if there is none.
         unproven: why there is no proof.
         rivals: random masks beside the chosen one, None if none were measured.
+
+    Examples:
+        >>> study.plan(certify=20).certificate.rivals.masks
+        20
     """
 
     proof: Proof | None = None

@@ -381,8 +381,10 @@ class Study:
         Raises:
             PlanError: nothing has been evaluated yet.
 
-        Example:
-            >>> study.interactions(graph.mask(bits=plan.bits)).pairs  # doctest: +SKIP
+        Examples:
+            >>> found = study.interactions()
+            >>> len(found.units) <= len(graph.units)
+            True
         """
         knowledge = self._knowledge()
         return knowledge.interactions(base or self.graph.empty, knowledge.process())

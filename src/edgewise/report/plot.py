@@ -28,9 +28,9 @@ class Plot:
         front: `Study.pareto`.
         pairs: `Study.interactions`.
 
-    Example:
-        >>> study.plot.progress().show()  # doctest: +SKIP
-        >>> study.plot.pareto(static=True).savefig("front.pdf")  # doctest: +SKIP
+    Examples:
+        >>> study.plot.progress().write_html("progress.html")
+        >>> study.plot.progress(static=True).savefig("progress.pdf")
     """
 
     facts: Callable[[], Facts] = field(repr=False)
