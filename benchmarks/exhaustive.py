@@ -11,7 +11,7 @@ evaluations for all six budgets together, ten for each, from the largest network
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ import edgewise as ew
 from branches import data
 from edgewise.choose import searching
 from edgewise.records import Evaluation
-from edgewise.search import Questions, Space, baselines, search
+from edgewise.search import Questions, Space, answered, baselines, search
 from edgewise.sources import load_loss, load_metrics
 from machine import describe
 from surrogates import ResNet, branches
@@ -65,15 +65,10 @@ def measured(folder: Path, path: Path) -> tuple[ew.Graph, dict[str, float]]:
 
 def asked(steps: Questions, losses: dict[str, float]) -> list[Evaluation]:
     """All evaluations that a method asks for."""
-    found: list[Evaluation] = []
-    answers: Sequence[Evaluation] | None = None
-    while True:
-        try:
-            ask = next(steps) if answers is None else steps.send(answers)
-        except StopIteration:
-            return found
-        answers = [Evaluation(str(m), "search", losses[str(m)], samples=500) for m in ask.masks]
-        found.extend(answers)
+    return answered(
+        steps,
+        lambda ask: [Evaluation(str(m), "search", losses[str(m)], samples=500) for m in ask.masks],
+    )
 
 
 def methods(graph: ew.Graph, seed: int) -> dict[str, Callable[[Space], Questions]]:

@@ -11,7 +11,7 @@ from edgewise import latency
 from edgewise.bench import METHODS, bench
 from edgewise.errors import EdgewiseError
 from edgewise.records import Evaluation
-from edgewise.search import Ask, Space, baselines
+from edgewise.search import Ask, Space, answered, baselines
 
 LIMIT = 40
 pytestmark = pytest.mark.xdist_group("bench")  # what is measured once serves all
@@ -65,17 +65,17 @@ def test_what_does_not_exist_is_refused(study) -> None:
         list(bench(study, jobs.BUDGET, ["exhaustive"], evaluations=10))
 
 
-def answered(steps, loss):
-    """All that a method asks for, with losses that a function of the mask gives."""
-    asked, answers = [], None
-    while True:
-        try:
-            ask = next(steps) if answers is None else steps.send(answers)
-        except StopIteration:
-            return asked
+def asked_of(steps, loss):
+    """All masks that a method asks for, with losses that a function of the mask gives."""
+    asked = []
+
+    def answer(ask):
         assert isinstance(ask, Ask)
-        answers = [Evaluation(str(m), "search", loss(m)) for m in ask.masks]
-        asked += ask.masks
+        asked.extend(ask.masks)
+        return [Evaluation(str(m), "search", loss(m)) for m in ask.masks]
+
+    answered(steps, answer)
+    return asked
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def space():
 
 def test_greedy_measures_all_that_is_left_in_every_step(space) -> None:
     weights = np.random.default_rng(0).uniform(1, 2, len(space.graph.units))
-    asked = answered(baselines.greedy(space, 1000), lambda m: 1 + weights @ np.array(m.bits))
+    asked = asked_of(baselines.greedy(space, 1000), lambda m: 1 + weights @ np.array(m.bits))
     sizes = [len(mask.removed) for mask in asked]
     assert sizes == sorted(sizes)
     last = [mask for mask in asked if space.allows(mask)]
@@ -101,7 +101,7 @@ def test_greedy_measures_all_that_is_left_in_every_step(space) -> None:
 
 def test_greedy_ends_at_the_budget_when_evaluations_run_out(space) -> None:
     space, limit = Space(space.graph, ew.Budget(macs=0.5)), len(space.free) + 3
-    asked = answered(baselines.greedy(space, limit), lambda m: 1.0 + len(m.removed))
+    asked = asked_of(baselines.greedy(space, limit), lambda m: 1.0 + len(m.removed))
     assert not any(map(space.allows, asked[:-1]))
     assert len(asked) <= limit
     assert space.allows(asked[-1])
@@ -110,9 +110,9 @@ def test_greedy_ends_at_the_budget_when_evaluations_run_out(space) -> None:
 def test_evolution_finds_what_a_sum_of_damages_hides(space) -> None:
     rng = np.random.default_rng(3)
     weights = rng.uniform(0, 1, len(space.graph.units))
-    best = min(answered(baselines.exhaustive(space, 10**6), lambda m: 1.0),
+    best = min(asked_of(baselines.exhaustive(space, 10**6), lambda m: 1.0),
                key=lambda m: weights @ np.array(m.bits))  # fmt: skip
-    asked = answered(baselines.evolution(space, 60, rng), lambda m: 1 + weights @ np.array(m.bits))
+    asked = asked_of(baselines.evolution(space, 60, rng), lambda m: 1 + weights @ np.array(m.bits))
     assert len(asked) <= 60
     assert len({space.network(m) for m in asked}) == len(asked)
     assert all(map(space.allows, asked))
@@ -129,7 +129,7 @@ def test_widths_are_nested_in_every_baseline() -> None:
         baselines.ranking(space), baselines.leave_one_out(space),
         baselines.greedy(space, 40), baselines.evolution(space, 30, rng),
     ):  # fmt: skip
-        asked = answered(steps, lambda m: 1 + score @ np.array(m.bits))
+        asked = asked_of(steps, lambda m: 1 + score @ np.array(m.bits))
         assert asked
         assert all(graph.nest(mask) == mask for mask in asked)
         assert any(map(space.allows, asked))

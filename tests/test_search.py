@@ -1,6 +1,5 @@
 """Sampling, descent and protection on small graphs, against brute force."""
 
-import contextlib
 import itertools
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 import edgewise as ew
 from edgewise.errors import BudgetError, MaskError
 from edgewise.records import Evaluation
-from edgewise.search import Space, descend, fatal_units, search
+from edgewise.search import Space, answered, descend, fatal_units, search
 from edgewise.search.strategy import damages, probes, ranked_pick, single_pick
 
 
@@ -127,12 +126,11 @@ def test_a_search_measures_no_network_twice(residual: ew.Graph) -> None:
         X = residual.matrix([residual.mask(bits=e.mask) for e in evaluations])
         return ew.surrogates.Linear().fit(X, [e.loss for e in evaluations])
 
-    steps, asked = search(space, fit, seed=0, limit=60), []
-    with contextlib.suppress(StopIteration):
-        ask = next(steps)
-        while True:
-            asked += ask.masks
-            ask = steps.send([Evaluation(str(m), "search", loss(m)) for m in ask.masks])
+    found = answered(
+        search(space, fit, seed=0, limit=60),
+        lambda ask: [Evaluation(str(m), "search", loss(m)) for m in ask.masks],
+    )
+    asked = [residual.mask(bits=e.mask) for e in found]
     networks = [space.network(mask) for mask in asked]
     assert len(set(networks)) == len(networks) >= 25
 

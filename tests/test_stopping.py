@@ -13,7 +13,7 @@ import edgewise as ew
 import jobs
 from edgewise.errors import EdgewiseError
 from edgewise.records import Evaluation, Progress
-from edgewise.search import Patience, Space, search
+from edgewise.search import Ask, Patience, Space, answered, search
 from edgewise.search.stopping import expected_improvement, hopeless, paired_error
 from edgewise.testing import build
 
@@ -54,19 +54,15 @@ def test_the_error_is_that_of_paired_differences() -> None:
 
 def asked(space: Space, model: Known, patience: Patience | None) -> list[Evaluation]:
     steps = search(space, lambda *_: model, seed=0, limit=LIMIT, patience=patience)
-    found: list[Evaluation] = []
-    answers: Sequence[Evaluation] | None = None
-    while True:
-        try:
-            ask = next(steps) if answers is None else steps.send(answers)
-        except StopIteration:
-            return found
+
+    def answer(ask: Ask) -> list[Evaluation]:
         losses = model.predict(space.graph.matrix(ask.masks))
-        answers = [
+        return [
             Evaluation(str(m), "search", float(v), samples=8, origin=ask.origin)
             for m, v in zip(ask.masks, losses, strict=True)
         ]
-        found.extend(answers)
+
+    return answered(steps, answer)
 
 
 def test_the_more_patience_the_longer_and_the_start_is_the_same() -> None:

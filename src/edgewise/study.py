@@ -37,6 +37,7 @@ from .search import (
     Point,
     Questions,
     Space,
+    answered,
     search,
 )
 from .search.stopping import paired_error
@@ -247,20 +248,18 @@ class Study:
         Returns:
             All that was asked for, in this order.
         """
-        known, asked = self._measuring.known("search"), list[Evaluation]()
-        answers: Sequence[Evaluation] | None = None
-        while True:
-            try:
-                ask = next(steps) if answers is None else steps.send(answers)
-            except StopIteration:
-                return asked
+        known = self._measuring.known("search")
+
+        def answer(ask: Ask) -> list[Evaluation]:
             if isinstance(told, Teller):
                 told.phase = told.title or ask.phase
             fresh = str(self.graph.empty) not in known
             answers = self._measuring.answer(ask, "search", known, told)
-            asked.extend(answers)
             if fresh and ask.origin == "unpruned" and answers[0].loss is not None:
                 self._check_calibration(answers[0].loss)
+            return answers
+
+        return answered(steps, answer)
 
     def plan(
         self,

@@ -14,5 +14,6 @@ from .space import Space as Space
 from .stopping import Patience as Patience
 from .strategy import Ask as Ask
 from .strategy import Questions as Questions
+from .strategy import answered as answered
 from .strategy import fatal_units as fatal_units
 from .strategy import search as search

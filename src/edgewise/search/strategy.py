@@ -41,6 +41,19 @@ class Ask:
 Questions = Generator[Ask, Sequence[Evaluation], None]
 
 
+def answered(steps: Questions, answer: Callable[[Ask], Sequence[Evaluation]]) -> list[Evaluation]:
+    """Answer what a search asks until it ends; all answers, in order."""
+    found: list[Evaluation] = []
+    answers: Sequence[Evaluation] | None = None
+    while True:
+        try:
+            ask = next(steps) if answers is None else steps.send(answers)
+        except StopIteration:
+            return found
+        answers = answer(ask)
+        found.extend(answers)
+
+
 def search(
     space: Space,
     fit: FitFunction,
