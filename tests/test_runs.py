@@ -41,6 +41,13 @@ def test_what_the_plan_touches_is_in_no_run(deep: Graph) -> None:
     assert not any(fate.dead or fate.forwarded for i, fate in enumerate(drawn.after) if i in inside)
 
 
+def test_a_bypassed_layer_ends_a_run() -> None:
+    graph = trace(Net(12), torch.randn(2, 3, 8, 8), granularity=("edge", "layer"))
+    name = next(u.name for u in graph.units if u.kind == "layer" and "blocks.5." in u.name)
+    ends = [(run.first, run.last) for run in sheet(graph, name).runs]
+    assert ends == [("blocks.0", "blocks.4"), ("blocks.6", "blocks.11")]
+
+
 def test_other_structure_ends_a_run() -> None:
     net = Net(8)
     net.blocks[3].conv1.weight.data = torch.randn(4, 4, 1, 1)
