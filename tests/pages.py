@@ -117,6 +117,7 @@ SETUPS: dict[str, Callable[[], Names]] = {
     "docs/howto/tracing_fails.md": trained,
     "docs/latency.md": trained,
     "docs/operators.md": operators,
+    "docs/report.md": studied,
     "docs/solver.md": studied,
     "docs/storage.md": studied,
     "docs/surrogates.md": studied,

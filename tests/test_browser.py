@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from edgewise.cost import cost
 from edgewise.graph import Graph
@@ -16,7 +17,8 @@ from edgewise.records import Budget
 from edgewise.report import Insight, write
 from edgewise.search import Point
 from edgewise.surrogates.interactions import Interactions, Pair
-from test_report import BRANCH, SOLVED, evaluations, graph, plan_of
+from edgewise.trace import trace
+from test_report import BRANCH, SOLVED, Net, evaluations, graph, plan_of
 
 pytestmark = pytest.mark.browser
 EVIL = "<img src=x onerror=alert(1)><b>net</b>"
@@ -120,5 +122,39 @@ def test_phone_and_scheme(browser: Any, report: Path, scheme: str) -> None:
     page.emulate_media(color_scheme=other)
     page.wait_for_timeout(500)
     assert page.evaluate("document.querySelector('.canvas .xtick text').style.fill") != colour
+    assert said == []
+    page.close()
+
+
+def test_repeated_blocks_open_by_mouse_and_keyboard(browser: Any, tmp_path: Path) -> None:
+    deep = trace(Net(90), torch.randn(2, 3, 8, 8))
+    name = next(u.name for u in deep.units if u.name.startswith("blocks.40.conv1"))
+    path = write(tmp_path / "deep.html", deep, evaluations(deep), plan_of(deep, name), title="Deep")
+    page, said = opened(browser, path, viewport={"width": 1240, "height": 900})
+    first, second = page.locator(".node.run").nth(0), page.locator(".node.run").nth(1)
+    panel = page.locator(f"#{first.get_attribute('aria-controls')}")
+    assert not panel.is_visible()
+    first.click()
+    assert panel.is_visible()
+    assert first.get_attribute("aria-expanded") == "true"
+    assert panel.locator(".node text:text-is('blocks.39')").count() == 1
+    panel.locator(".node").nth(3).hover()
+    assert "gives" in page.locator("#tip").inner_text()
+    first.focus()
+    page.keyboard.press("Enter")
+    assert not panel.is_visible()
+    second.focus()
+    page.keyboard.press("Space")
+    assert second.get_attribute("aria-expanded") == "true"
+    everything = page.locator("[data-all]")
+    everything.click()
+    assert first.get_attribute("aria-expanded") == "true"
+    page.wait_for_timeout(50)
+    assert everything.inner_text() == "Close all"
+    page.evaluate(
+        "document.dispatchEvent(new CustomEvent('edgewise:contents',"
+        "{detail: document.querySelector('main')}))"
+    )
+    assert panel.is_visible()
     assert said == []
     page.close()

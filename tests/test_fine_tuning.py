@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from edgewise import fine_tuning
 from edgewise.config import read_config
 from edgewise.errors import ConfigError
 from edgewise.fine_tuning import Training
+from edgewise.job import load_outcome
+from edgewise.plan import Plan
 from test_cli import call, job, said  # noqa: F401
 
 HEAL = """
@@ -81,6 +84,13 @@ def test_a_job_heals_and_goes_on_where_it_stopped(
     assert "On the report split" in whole.stdout
     assert re.search(r"healing: 24/24", whole.stderr)
     assert not (folder / fine_tuning.CHECKPOINT).exists()
+    assert "after healing" in (folder / "report.html").read_text()
+    config, plan = read_config(job), Plan.load(folder / "plan.json")
+    outcome = load_outcome(config, plan)
+    assert outcome.healed is not None
+    assert f"{outcome.healed.loss:.4f}" in whole.stdout
+    other = replace(plan, bits=plan.bits[::-1].translate({48: "1", 49: "0"}))
+    assert load_outcome(config, other).healed is None  # another mask was healed
 
     train = Training.__iter__
 

@@ -176,7 +176,14 @@ def _live(config: Config, graph: Graph, port: int | None, screen: Screen) -> Ite
 
 
 def _run(config: Config, screen: Screen, port: int | None = None) -> None:
-    from .job import latency_table, open_study, require_budget, trace_job, write_results
+    from .job import (
+        latency_table,
+        open_study,
+        require_budget,
+        trace_job,
+        write_page,
+        write_results,
+    )
 
     require_budget(config)
     screen.say(f"Reading the model and the data that {config.path.name} names")
@@ -188,14 +195,19 @@ def _run(config: Config, screen: Screen, port: int | None = None) -> None:
         paths = write_results(config, graph, study, plan)
         _show_plan(screen, plan)
         if config.heal is not None:
-            paths.append(_heal(config, graph, study.objective, plan, screen))
+            paths += _heal(config, graph, study.objective, plan, screen)
+            write_page(config, graph, study, plan)  # once more, with what healing gave
     for path in paths:
         screen.path(path)
 
 
-def _heal(config: Config, graph: Graph, objective: Objective, plan: Plan, screen: Screen) -> Path:
-    """Fine-tune the pruned model of a plan; the path of its weights."""
+def _heal(
+    config: Config, graph: Graph, objective: Objective, plan: Plan, screen: Screen
+) -> list[Path]:
+    """Fine-tune the pruned model of a plan; the paths of its weights and of what it scores."""
     from .fine_tuning import heal_job
+    from .job import write_outcome
+    from .plan import Measured
     from .rewrite import prune
     from .weights import save
 
@@ -204,16 +216,20 @@ def _heal(config: Config, graph: Graph, objective: Objective, plan: Plan, screen
     small = prune(graph, plan)
     with screen.steps("healing") as progress:
         healed = heal_job(config, graph, objective, small, progress)
-    rows, names, scores = [], sorted(objective.metrics), {}
+    rows, names, measured = [], sorted(objective.metrics), {}
     whole = graph.program.module
     for name, model in (("unpruned", whole), ("pruned", small), ("healed", healed)):
-        found = objective.score(model, objective.last)
-        scores[name] = {"loss": found.loss, **found.metrics}
+        found = measured[name] = objective.score(model, objective.last)
         cells = [f"{value:.4f}" for value in (found.loss, *(found.metrics[n] for n in names))]
         rows.append([name, *cells])
+    scores = {name: {"loss": found.loss, **found.metrics} for name, found in measured.items()}
     screen.put(split=objective.last, scores=scores)
     screen.table(f"On the {objective.last} split", ["", "loss", *names], rows)
-    return save(healed, config.directory / "healed.safetensors")
+    before, after = measured["unpruned"], measured["healed"]
+    samples = objective.samples(objective.last)
+    outcome = Measured(after.loss, after.metrics, samples, before.loss, before.metrics)
+    weights = save(healed, config.directory / "healed.safetensors")
+    return [weights, write_outcome(config, plan, outcome)]
 
 
 def _search(config: Config, study: Study, screen: Screen) -> Plan:
@@ -359,7 +375,8 @@ def heal(
         chosen = Plan.load(plan or job.directory / "plan.json")
         graph = trace_job(job)
         make_directory(job.directory)
-        screen.path(_heal(job, graph, read_objective(job), chosen, screen))
+        for path in _heal(job, graph, read_objective(job), chosen, screen):
+            screen.path(path)
 
 
 @app.command()

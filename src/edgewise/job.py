@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +18,7 @@ from .errors import ConfigError, LatencyError, PlanError
 from .files import write_atomically
 from .graph import Graph
 from .objective import Objective, Recovery
-from .plan import Plan
+from .plan import Measured, Plan
 from .rewrite import prune
 from .sheet import write_evaluations
 from .sources import load_loss, load_metrics, load_model
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .latency import LatencyTable
     from .live import Pages
     from .operator_times import OperatorTimes
-    from .report import Insight
+    from .report import Insight, Outcome
     from .study import Study
 
 
@@ -270,9 +270,31 @@ def write_page(config: Config, graph: Graph, study: Study, plan: Plan | None) ->
             f"Study {config.name!r} has no evaluation yet: run `edgewise run {config.path.name}`."
         )
     return write(
-        path, graph, records, plan, title=config.name, extra=page_facts(config),
+        path, graph, records, plan, title=config.name, outcome=load_outcome(config, plan),
+        extra=page_facts(config),
         times=_times(config, graph), insight=_insight(config, study, plan),
     )  # fmt: skip
+
+
+def write_outcome(config: Config, plan: Plan, healed: Measured) -> Path:
+    """What the healed model of a plan scores, as `healed.json` in the output directory."""
+    found = {"fingerprint": plan.fingerprint, "bits": plan.bits, "healed": asdict(healed)}
+    path, text = config.directory / "healed.json", json.dumps(found, indent=1) + "\n"
+    write_atomically(path, lambda to: to.write_text(text))
+    return path
+
+
+def load_outcome(config: Config, plan: Plan | None) -> Outcome:
+    """What became of a plan; nothing if another mask was healed."""
+    from .report import Outcome
+
+    path = config.directory / "healed.json"
+    if plan is None or not path.exists():
+        return Outcome()
+    found = json.loads(path.read_text())
+    if (found["fingerprint"], found["bits"]) != (plan.fingerprint, plan.bits):
+        return Outcome()
+    return Outcome(healed=Measured(**found["healed"]))
 
 
 def page_facts(config: Config) -> dict[str, str]:
@@ -286,7 +308,7 @@ def page_facts(config: Config) -> dict[str, str]:
 def live_pages(config: Config, graph: Graph) -> Pages:
     """The report of a job while it runs, read from the storage by a connection of its own."""
     from .live import Pages
-    from .report import Facts, Insight, Outcome, contents, shell
+    from .report import Facts, Insight, contents, shell
     from .storage import Storage
 
     stored = Storage(config.storage, config.name, None)
@@ -294,7 +316,7 @@ def live_pages(config: Config, graph: Graph) -> Pages:
     def now() -> str:
         records, plan = stored.evaluations(), load_plan(config, graph)
         insight, times = Insight(config.budget), _times(config, graph)
-        facts = Facts(graph, records, plan, Outcome(), times, insight).check()
+        facts = Facts(graph, records, plan, load_outcome(config, plan), times, insight).check()
         return contents(facts, config.name, page_facts(config))
 
     return Pages(lambda: shell(config.name), now)

@@ -20,6 +20,7 @@ SIGNS = {
     "div": "\N{DIVISION SIGN}",
 }
 LETTERS = 32
+FEW = 20  # in a pill: several often stand side by side
 SPANS = (slice(None), slice(2), slice(-1, None))  # of a name: all, its head, its last part
 
 
@@ -99,6 +100,8 @@ def _block(graph: Graph, chain: Sequence[int]) -> Block:
     label = _label(graph, chain)
     if first.op in SIGNS and not params:
         form, label = "joint", SIGNS[first.op]
+    if form == "pill":
+        label = shorten(label, FEW)
     return Block(tuple(chain), form, label, last.shape, last.batched, params, macs)
 
 
@@ -106,8 +109,8 @@ def _label(graph: Graph, chain: Sequence[int]) -> str:
     """The module path that the chain's layers share, or its first and last layer."""
     names = [graph.vertices[i].name for i in chain if graph.vertices[i].params]
     names = names or [graph.vertices[i].name for i in chain]
-    common = _common(names)
-    within = sum(_common([common, v.name]) == common for v in graph.vertices if v.params)
+    common = shared_path(names)
+    within = sum(shared_path([common, v.name]) == common for v in graph.vertices if v.params)
     if common and (len(names) == 1 or within < 2 * len(names)):
         return shorten(common)
     if common:
@@ -118,7 +121,7 @@ def _label(graph: Graph, chain: Sequence[int]) -> str:
     return next((span for span in spans if len(span) <= LETTERS), shorten(spans[-1]))
 
 
-def _common(names: Sequence[str]) -> str:
+def shared_path(names: Sequence[str]) -> str:
     """The longest module path that all names start with."""
     first, *others = (name.split(".") for name in names)
     shared = takewhile(lambda parts: len(set(parts)) == 1, zip(first, *others, strict=False))

@@ -30,6 +30,23 @@
   document.addEventListener("pointerover", (event) => show(marked(event.target), event.clientX, event.clientY));
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") show(null); });
 
+  // A box of repeated blocks opens the part of the drawing that it controls. What is open stays so
+  // when the contents of a live page are replaced.
+  const open = new Set();
+  const turn = (box, on) => {
+    const panel = document.getElementById(box.getAttribute("aria-controls"));
+    box.setAttribute("aria-expanded", on);
+    panel.hidden = !on;
+    open[on ? "add" : "delete"](box.getAttribute("aria-label"));
+    return panel;
+  };
+  const toggle = (box) => {
+    const on = box.getAttribute("aria-expanded") !== "true";
+    const panel = turn(box, on);
+    if (on) panel.scrollIntoView({ block: "nearest" });
+  };
+  const repeated = (node) => node && node.closest && node.closest("[aria-expanded]");
+
   const wake = (root) => {
   show(null);
   // Titles are the fallback without this script; with it they become one readable tooltip.
@@ -49,32 +66,40 @@
     let at = -1;
     figure.setAttribute("tabindex", "0");
     figure.addEventListener("keydown", (event) => {
+      const box = repeated(event.target) || repeated(stops[at]);
+      if (box && (event.key === "Enter" || event.key === " ")) {
+        event.preventDefault();
+        toggle(box);
+        return;
+      }
       const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
       if (!step || !stops.length) return;
       event.preventDefault();
       at = (at + step + stops.length) % stops.length;
       stops[at].scrollIntoView({ block: "nearest", inline: "nearest" });
-      const box = stops[at].getBoundingClientRect();
-      show(stops[at], box.right - 10, box.bottom - 12);
+      const { right, bottom } = stops[at].getBoundingClientRect();
+      show(stops[at], right - 10, bottom - 12);
     });
     figure.addEventListener("blur", () => show(null));
   }
 
   for (const pane of root.querySelectorAll(".pannable")) {
     const stage = pane.querySelector(".stage");
-    const svg = stage.querySelector("svg");
-    const full = { width: svg.viewBox.baseVal.width, height: svg.viewBox.baseVal.height };
+    const drawings = [...stage.querySelectorAll("svg.network")];
+    const widest = () => Math.max(...drawings.filter((svg) => !svg.closest("[hidden]")).map((svg) => svg.viewBox.baseVal.width));
     let zoom = 1;
     const setZoom = (value, x = stage.clientWidth / 2, y = stage.clientHeight / 2) => {
       const next = Math.min(Math.max(value, 0.15), 4);
       const left = (stage.scrollLeft + x) / zoom, top = (stage.scrollTop + y) / zoom;
       zoom = next;
-      svg.setAttribute("width", full.width * zoom);
-      svg.setAttribute("height", full.height * zoom);
+      for (const svg of drawings) {
+        svg.setAttribute("width", svg.viewBox.baseVal.width * zoom);
+        svg.setAttribute("height", svg.viewBox.baseVal.height * zoom);
+      }
       stage.scrollLeft = left * zoom - x;
       stage.scrollTop = top * zoom - y;
     };
-    const fit = () => setZoom((stage.clientWidth - 16) / full.width);
+    const fit = () => setZoom((stage.clientWidth - 16) / widest());
     pane.querySelector(".zoom").addEventListener("click", (event) => {
       const kind = event.target.dataset.zoom;
       if (kind === "fit") fit();
@@ -93,19 +118,36 @@
       const box = stage.getBoundingClientRect();
       setZoom(zoom * Math.exp(-event.deltaY / 400), event.clientX - box.left, event.clientY - box.top);
     }, { passive: false });
+    const boxes = [...stage.querySelectorAll("[aria-expanded]")];
+    const all = pane.querySelector("[data-all]");
+    const opened = () => boxes.every((box) => box.getAttribute("aria-expanded") === "true");
+    const label = () => { if (all) all.textContent = opened() ? "Close all" : "Open all"; };
+    new MutationObserver(label).observe(stage, { subtree: true, attributeFilter: ["aria-expanded"] });
+    for (const box of boxes) turn(box, open.has(box.getAttribute("aria-label")));
+    if (all) all.addEventListener("click", () => {
+      const on = !opened();
+      for (const box of boxes) turn(box, on);
+    });
     let held = null;
+    let dragged = false;
+    stage.addEventListener("click", (event) => {
+      const box = repeated(event.target);
+      if (box && !dragged) toggle(box);
+    });
     stage.addEventListener("pointerdown", (event) => {
       if (event.pointerType !== "mouse" || event.button) return;
-      held = { x: event.clientX + stage.scrollLeft, y: event.clientY + stage.scrollTop };
+      dragged = false;
+      held = { x: event.clientX + stage.scrollLeft, y: event.clientY + stage.scrollTop, startX: event.clientX, startY: event.clientY };
       stage.classList.add("held");
     });
     addEventListener("pointermove", (event) => {
       if (!held) return;
+      dragged ||= Math.hypot(event.clientX - held.startX, event.clientY - held.startY) > 4;
       stage.scrollLeft = held.x - event.clientX;
       stage.scrollTop = held.y - event.clientY;
     });
     addEventListener("pointerup", () => { held = null; stage.classList.remove("held"); });
-    if (full.width > stage.clientWidth - 16) setZoom(Math.max((stage.clientWidth - 16) / full.width, 0.75), 0, 0);
+    if (widest() > stage.clientWidth - 16) setZoom(Math.max((stage.clientWidth - 16) / widest(), 0.75), 0, 0);
   }
   };
   document.addEventListener("edgewise:contents", (event) => wake(event.detail));
