@@ -1,0 +1,247 @@
+"""Writes docs/benchmarks.md from the JSON files that benchmarks left: one section a file.
+
+python benchmarks/benchmarks_page.py benchmarks/results docs/benchmarks.md
+
+A file that is not there has no section, and a figure that a file does not have is a dash.
+"""
+
+import json
+import statistics
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+Table = tuple[list[str], list[list[str]]]
+
+HEAD = """# Benchmarks
+
+The most telling figures of every benchmark, each made from the JSON that its script wrote; the
+JSON has all the others. Seconds are those of a machine that may have had other work: compare the
+figures of a table with each other, not with those of another.
+"""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A benchmark: the name of its JSON file, its script and what was measured, and its table."""
+
+    name: str
+    title: str
+    measured: str
+    command: str
+    table: Callable[[Row], Table]
+
+
+def figure(value: Any, digits: int = 3) -> str:
+    """A number as a page shows it; a dash where there is none."""
+    if value is None:
+        return "–"
+    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def grouped(rows: Iterable[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
+    """Rows by what they have in common, in the order in which it first appears."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault(tuple(row.get(key) for key in keys), []).append(row)
+    return found
+
+
+def known(rows: Iterable[Row], key: str) -> list[Any]:
+    return [row[key] for row in rows if row.get(key) is not None]
+
+
+def mean(rows: Iterable[Row], key: str) -> float | None:
+    values = known(rows, key)
+    return statistics.fmean(values) if values else None
+
+
+def median(rows: Iterable[Row], key: str) -> float | None:
+    values = known(rows, key)
+    return float(statistics.median(values)) if values else None
+
+
+def largest(rows: Iterable[Row], key: str) -> float | None:
+    return max(known(rows, key), default=None)
+
+
+def columns(rows: Iterable[Row], **named: str) -> Table:
+    """A table of rows as they are: headings by key."""
+    body = [[figure(row.get(key)) for key in named] for row in rows]
+    return [text.replace("_", " ") for text in named.values()], body
+
+
+def engine(data: Row) -> Table:
+    named = {"masks": "masks", "recovery": "recovery", "times_over_zeroed": "over zeroed weights",
+             "times_over_skipped": "over skipped branches",
+             "times_over_skipped_tuned": "over skipped branches, tuned"}  # fmt: skip
+    return columns(data["ratios"], **named)
+
+
+def executors(data: Row) -> Table:
+    named = {"serial": "one process, seconds", "ray": "two workers, seconds", "ratio": "ratio"}
+    return columns(data["blocks"], **named)
+
+
+def exhaustive(data: Row) -> Table:
+    body = []
+    for (method,), rows in grouped(data["rows"], "method").items():
+        worst = max(row["loss"] - row["best"] for row in rows)
+        spent = f"{figure(median(rows, 'evaluations'), 0)}"
+        close = sum(bool(row.get("close")) for row in rows)
+        body.append([method, spent, f"{close} of {len(rows)}", figure(worst)])
+    return ["method", "evaluations, median", "found", "worst excess loss"], body
+
+
+def branches(data: Row) -> Table:
+    body = []
+    for (recovery, method), rows in grouped(data["rows"], "recovery", "method").items():
+        losses = [figure(mean(rows, "report_loss")), percent(mean(rows, "report_accuracy"))]
+        spent = figure(median(rows, "evaluations"), 0)
+        body.append([recovery, method, str(len(rows)), spent, *losses])
+    return ["recovery", "method", "rows", "evaluations, median", "mean loss", "accuracy"], body
+
+
+def widths(data: Row) -> Table:
+    body = []
+    budgets = sorted({row["macs"] for row in data["rows"] if row["macs"] < 1}, reverse=True)
+    methods = grouped(data["rows"], "network", "method", "recovery")
+    for (network, method, recovery), rows in methods.items():
+        by_budget = grouped(rows, "macs")
+        cells = [percent(mean(by_budget.get((b,), []), "report_accuracy")) for b in budgets]
+        if method != "unpruned":
+            body.append([network, method, figure(recovery), *cells])
+    return ["network", "method", "recovery", *(f"MACs {percent(b)}" for b in budgets)], body
+
+
+def recovery(data: Row) -> Table:
+    kinds = list(dict.fromkeys(row["recovery"] for row in data["rows"]))
+    body = []
+    for (network, mask), rows in grouped(data["rows"], "network", "mask").items():
+        by_kind = grouped(rows, "recovery")
+        cells = [percent(mean(by_kind.get((kind,), []), "report_accuracy")) for kind in kinds]
+        body.append([network, mask, percent(mean(rows, "macs")), *cells])
+    return ["network", "mask", "MACs", *(f"accuracy, {kind}" for kind in kinds)], body
+
+
+def latency(data: Row) -> Table:
+    body = []
+    for network, found in data["networks"].items():
+        for (limit,), rows in grouped(found["rows"], "limit").items():
+            over = percent(largest(rows, "over_limit"))
+            body.append([network, percent(limit), percent(mean(rows, "measured")), over])
+    return ["network", "limit", "measured, mean", "furthest over the limit"], body
+
+
+def width_latency(data: Row) -> Table:
+    rows = data["rows"]
+    body = [[percent(r["macs"]), percent(r["time"]), figure(r["seconds"], 2)] for r in rows]
+    return ["MACs", "time", "seconds"], body
+
+
+def milp(data: Row) -> Table:
+    body = []
+    for (network, surrogate), rows in grouped(data["sizes"], "network", "surrogate").items():
+        proved = sum(bool(row.get("optimal")) for row in rows)
+        seconds, gap = figure(median(rows, "seconds"), 2), percent(largest(rows, "gap"))
+        proof = f"{proved} of {len(rows)}"
+        body.append([network, str(rows[0]["units"]), surrogate, proof, seconds, gap])
+    return ["network", "units", "surrogate", "proved", "seconds, median", "largest gap"], body
+
+
+def surrogates(data: Row) -> Table:
+    sizes = sorted({row["masks"] for row in data["accuracy"]})
+    body = []
+    for (name,), rows in grouped(data["accuracy"], "surrogate").items():
+        by_size = grouped(rows, "masks")
+        cells = [figure(mean(by_size.get((size,), []), "spearman")) for size in sizes]
+        body.append([name, *cells])
+    return ["surrogate", *(f"{size} masks" for size in sizes)], body
+
+
+def stopping(data: Row) -> Table:
+    body = []
+    for (patience,), rows in grouped(data["rows"], "patience").items():
+        spent, regret = figure(mean(rows, "evaluations"), 1), figure(mean(rows, "regret"), 4)
+        body.append(["none" if patience is None else str(patience), spent, regret])
+    return ["patience", "evaluations, mean", "regret, mean"], body
+
+
+def speed(data: Row) -> Table:
+    body = []
+    for row in data["rows"]:
+        times = [row.get(f"{name}_milliseconds", {}) for name in ("liveness", "cost")]
+        cells = [figure(time.get("median")) for time in times]
+        traced = figure(row.get("tracing_seconds"))
+        body.append([row["network"], figure(row.get("units")), traced, *cells])
+    return ["network", "units", "tracing, s", "liveness, ms", "cost, ms"], body
+
+
+RESNET, DATA = "ResNet-56 on CIFAR-10", " --data ../shared/data"
+SECTIONS = (
+    Section("engine", "Evaluation engine", f"How many times as fast {RESNET} is measured under "
+            "many masks as by running the model once for each.", f"engine.py{DATA}", engine),
+    Section("executors", "Executors", "The same masks in one process and by two workers of Ray, "
+            "in turns.", f"executors.py{DATA}", executors),
+    Section("exhaustive", "Exhaustive search", "Methods on ResNet-20, of which every mask of 9 "
+            "branches is known: how often each finds one within 2 % of the best loss.",
+            f"exhaustive.py{DATA}", exhaustive),
+    Section("branches", "Whole branches", f"8 of 27 residual branches of {RESNET} removed, loss "
+            "and accuracy on images that took no part.", f"branches.py{DATA}", branches),
+    Section("widths", "Widths", "Accuracy on images that took no part at several budgets of MACs, "
+            "without training; means over seeds.", f"widths.py resnet56{DATA}", widths),
+    Section("recovery", "Recovery", "The same masks with each kind of training-free repair; "
+            "accuracy on images that took no part.", f"recovery.py{DATA}", recovery),
+    Section("latency", "Latency budgets", "Time of the pruned model for each limit, as shares of "
+            "the unpruned one's.", "latency.py", latency),
+    Section("width_latency", "Time and MACs", "ResNet-50 with all widths cut alike.",
+            "width_latency.py", width_latency),
+    Section("milp", "Exact solver", "Masks of least prediction with a proof, within "
+            "a time limit.", "milp.py", milp),
+    Section("surrogates", "Surrogates", "Spearman's correlation of predicted and measured losses "
+            f"of masks of {RESNET} that were not seen, by the number of random masks that were.",
+            f"surrogates.py{DATA}", surrogates),
+    Section("surrogates_recovered", "Surrogates, with recovery", "The same for losses measured "
+            "after recovery.", "surrogates.py --masks benchmarks/results/resnet56_recovered.npz",
+            surrogates),
+    Section("stopping", "Stopping early", "Searches that end when nothing better is expected, "
+            "on ResNet-20 as in the exhaustive search.", "stopping.py", stopping),
+    Section("speed", "Speed", "Tracing a model, and liveness and cost of one mask.", "speed.py",
+            speed),
+)  # fmt: skip
+
+
+def section(part: Section, data: Row) -> str:
+    """What was measured, the table, and where it comes from."""
+    heads, body = part.table(data)
+    lines = [heads, ["---"] * len(heads), *body]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    machine = data.get("machine", {})
+    words = (
+        f"{machine.get('processor', '–')}, {figure(machine.get('cores'))} cores, "
+        f"threads used: {figure(machine.get('threads'))}, torch {machine.get('torch', '–')}"
+    )
+    source = f"[JSON](../benchmarks/results/{part.name}.json)"
+    script = part.command.split()[0]
+    made = (
+        f"`python benchmarks/{part.command}` ([script](../benchmarks/{script}), {source}; {words})"
+    )
+    return f"## {part.title}\n\n{part.measured}\n\n{table}\n\n{made}"
+
+
+def page(results: Path) -> str:
+    """The whole page, of the files that are there."""
+    files = [(part, results / f"{part.name}.json") for part in SECTIONS]
+    parts = [section(part, json.loads(path.read_text())) for part, path in files if path.exists()]
+    return "\n\n".join([HEAD.rstrip(), *parts]) + "\n"
+
+
+if __name__ == "__main__":
+    Path(sys.argv[2]).write_text(page(Path(sys.argv[1])), encoding="utf-8")

@@ -1,0 +1,115 @@
+"""A small Llama that spells docstrings, pruned by branches, heads and channels at once.
+
+python examples/language_model.py
+
+Models of transformers take keywords and return dataclasses. Data are (inputs, targets) pairs, so
+a module of three lines takes the tokens alone and returns the logits.
+"""
+
+import argparse
+import inspect
+import json
+import logging
+import textwrap
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import edgewise as ew
+
+Batches = list[tuple[Tensor, Tensor]]
+MODULES = (argparse, json, logging, textwrap)
+LENGTH = 64  # characters that the model sees
+
+
+class Speller(nn.Module):
+    """Four layers; characters [batch, LENGTH] to logits of the next ones [batch, LENGTH, 128]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        config = LlamaConfig(
+            vocab_size=128, hidden_size=64, intermediate_size=128, num_hidden_layers=4,
+            num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=LENGTH,
+        )  # fmt: skip
+        self.model = LlamaForCausalLM(config)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.model(input_ids=tokens, use_cache=False).logits
+
+
+def text() -> str:
+    """The docstrings of some modules of Python, about 76 000 characters."""
+    known = {m.__name__: inspect.getdoc(m) for m in MODULES}
+    for module in MODULES:
+        for name, value in sorted(vars(module).items()):
+            if inspect.isclass(value):
+                known |= {f"{name}.{k}": inspect.getdoc(v) for k, v in vars(value).items()}
+            known[name] = inspect.getdoc(value)
+    return "\n\n".join(sorted({doc for doc in known.values() if doc and doc.isascii()}))
+
+
+def passages() -> list[Batches]:
+    """Characters and the next ones, to train, search, verify and report."""
+    codes = torch.tensor(list(text().encode()))
+    rows = codes[: len(codes) // (LENGTH + 1) * (LENGTH + 1)].reshape(-1, LENGTH + 1)
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+    parts = rows[order].split([len(rows) - 384, 128, 128, 128])
+    return [[(batch[:, :-1], batch[:, 1:]) for batch in part.split(32)] for part in parts]
+
+
+def losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """Nats a character, one value a passage."""
+    return F.cross_entropy(logits.transpose(1, 2), targets, reduction="none").mean(1)
+
+
+def loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Their mean, which gradients are taken of."""
+    return losses(logits, targets).mean()
+
+
+def train(model: nn.Module, batches: Batches, epochs: int) -> nn.Module:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(epochs):
+        for tokens, following in batches:
+            optimizer.zero_grad()
+            loss(model(tokens), following).backward()
+            optimizer.step()
+    return model.eval()
+
+
+def main(evaluations: int = 30, epochs: int = 4) -> None:
+    """Print what was removed, and cost and loss before and after."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    training, search, verify, report = passages()
+    model = train(Speller(), training, epochs)
+
+    graph = ew.trace(
+        model,
+        training[0][0][:2],
+        granularity=("edge", "hidden", "heads"),  # branches, MLP channels, attention heads
+        slices=4,
+        importance=ew.importance.taylor(training[:4], loss),
+    )
+    recovery = ew.Recovery("linear", training[:4])
+    objective = ew.Objective(search, losses, recovery=recovery, verify=verify, report=report)
+    study = ew.Study(graph, objective)
+    study.run(evaluations, ew.Budget(macs=0.6))
+    plan = study.plan()
+
+    small = ew.prune(graph, plan)
+    settings = ew.Healing(epochs=1, optimizer="adamw", lr=1e-3)
+    healed = ew.heal(small, training, loss=loss, settings=settings)
+
+    print(f"removed {len(plan.removed)} of {len(graph.units)} units:")
+    print(*(f"  {name}" for name in plan.removed), sep="\n")
+    print(f"MACs a passage {plan.before.macs:,} -> {plan.after.macs:,}")
+    print(f"parameters {plan.before.params:,} -> {plan.after.params:,}")
+    for name, network in {"unpruned": model, "pruned": small, "healed": healed}.items():
+        print(f"{name:9} {objective.score(network, 'report').loss:.3f} nats a character")
+
+
+if __name__ == "__main__":
+    main()
