@@ -300,8 +300,8 @@ def _warn_stopped(epoch: int, step: int, value: float) -> None:
 def _warn_useless(epochs: int, lowest: float) -> None:
     warnings.warn(
         f"None of {epochs} epochs has a lower validation loss than the pruned model "
-        f"({lowest:.4g}), whose weights are returned as they are. Try a lower learning rate, another "
-        "optimizer, or more epochs.",
+        f"({lowest:.4g}), whose weights are returned as they are. Try a lower learning rate, "
+        "another optimizer, or more epochs.",
         EdgewiseWarning,
         stacklevel=3,
     )
