@@ -37,6 +37,10 @@ def test_slow_work_says_a_line_a_minute() -> None:
     assert [line.split(",")[0] for line in said] == [f"sampling: {n}/100" for n in (1, 4, 7)]
 
 
+def test_the_loss_of_a_step_is_not_called_the_best() -> None:
+    assert note(at(50, "healing")) == "loss 0.5"
+
+
 @pytest.mark.parametrize(
     ("pace", "words"),
     [(0.1, "0:08:20 left, best loss 0.5, 6.0/min"), (12.5, "0:00:04 left, best loss 0.5, 12.5/s")],

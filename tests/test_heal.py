@@ -51,6 +51,15 @@ def test_validation_keeps_the_best_epoch(case) -> None:
     assert all(torch.equal(v, seen[1][k]) for k, v in healed.state_dict().items())
 
 
+def test_healing_that_only_harms_says_so(case) -> None:
+    _, small, batches = case
+    scores = iter([0.5, 1.0, 2.0])
+    with pytest.warns(ew.errors.EdgewiseWarning, match="None of 2 epochs has a lower"):
+        healed = ew.heal(small, batches, settings=ew.Healing(epochs=2),
+                         validate=lambda model: next(scores))  # fmt: skip
+    assert all(torch.equal(v, small.state_dict()[k]) for k, v in healed.state_dict().items())
+
+
 def test_a_loss_that_explodes_stops_with_the_best_so_far(case) -> None:
     _, small, batches = case
     calls = []

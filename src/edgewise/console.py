@@ -160,8 +160,12 @@ def lines(say: Callable[[str], None]) -> Callback:
 
 
 def note(now: Progress) -> str:
-    """Time left, best loss, failures and pace in words, as far as there are any."""
-    parts = ["no loss yet" if now.best is None else f"best loss {now.best:.4g}"]
+    """Time left, loss, failures and pace in words, as far as there are any.
+
+    Healing tells the loss of a step, which is not the best so far.
+    """
+    word = "loss" if now.phase == "healing" else "best loss"
+    parts = ["no loss yet" if now.best is None else f"{word} {now.best:.4g}"]
     if now.seconds_left and now.done < now.total:
         parts.insert(0, f"{timedelta(seconds=round(now.seconds_left))} left")
     if now.failures:

@@ -171,7 +171,7 @@ def run_demo(
     say(f"Traced: {len(graph.vertices)} operators, {len(graph.units)} removable units.")
     objective = Objective(
         [data.search], loss=losses, metrics={"accuracy": accuracy},
-        recovery=Recovery("batchnorm", [data.train[0][:400]]),
+        recovery=Recovery("batchnorm", [data.train[0]]),
         verify=[data.verify], report=[data.report],
     )  # fmt: skip
     study = Study(graph, objective, name="digits")

@@ -112,6 +112,8 @@ def heal(
         run.judge(validate)
         if place is not None and run.first_process:
             run.save(place)
+    if validate is not None and run.epoch and run.stale == run.epoch:
+        _warn_useless(run.epoch, run.lowest)
     best = copy.deepcopy(small)
     best.load_state_dict(run.best)
     return best.eval()
@@ -292,6 +294,16 @@ def _warn_stopped(epoch: int, step: int, value: float) -> None:
         "model so far is returned; a lower learning rate usually helps.",
         EdgewiseWarning,
         stacklevel=4,
+    )
+
+
+def _warn_useless(epochs: int, lowest: float) -> None:
+    warnings.warn(
+        f"None of {epochs} epochs has a lower validation loss than the pruned model "
+        f"({lowest:.4g}), whose weights are returned as they are. Try a lower learning rate, "
+        "another optimizer, or more epochs.",
+        EdgewiseWarning,
+        stacklevel=3,
     )
 
 

@@ -180,7 +180,7 @@ class Measurement:
 
     loss: float
     metrics: Mapping[str, float]
-    each: torch.Tensor | None
+    each: torch.Tensor | None = field(repr=False)
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
