@@ -6,6 +6,7 @@ import torch
 import edgewise as ew
 import jobs
 from edgewise.errors import EdgewiseError, EdgewiseWarning, ObjectiveError
+from edgewise.heal import _value
 from edgewise.testing import build
 
 
@@ -58,6 +59,19 @@ def test_healing_that_only_harms_says_so(case) -> None:
         healed = ew.heal(small, batches, settings=ew.Healing(epochs=2),
                          validate=lambda model: next(scores))  # fmt: skip
     assert all(torch.equal(v, small.state_dict()[k]) for k, v in healed.state_dict().items())
+
+
+@pytest.mark.parametrize("shape", [(2, 5), (2, 7, 5), (2, 5, 3, 4)])
+def test_the_teacher_is_followed_decision_by_decision(shape: tuple[int, ...]) -> None:
+    """Soft targets are those of one decision: a pixel's or a token's, not of a row of them."""
+    torch.manual_seed(0)
+    one, two = torch.randn(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
+    settings = ew.Healing(distill=1.0, temperature=2.0)
+    found = _value(lambda x: x, lambda x: two, one, None, lambda *_: torch.zeros(1), settings)
+    axis = 1 if len(shape) == 4 else -1
+    wanted, given = ((v.movedim(axis, -1).reshape(-1, 5) / 2).softmax(-1) for v in (two, one))
+    expected = 4 * (wanted * (wanted.log() - given.log())).sum(-1).mean()
+    torch.testing.assert_close(found, expected)
 
 
 def test_a_loss_that_explodes_stops_with_the_best_so_far(case) -> None:

@@ -67,6 +67,13 @@ def test_taylor_is_exact_where_the_rest_of_the_network_is_linear(graph, batches)
     assert checked >= 3
 
 
+def test_inputs_need_no_tuple(graph, batches) -> None:
+    plain = [(x, y) for (x,), y in batches]
+    for score in (lambda data: scores.taylor(graph, data, mean_loss),
+                  lambda data: scores.influence(graph, data)):  # fmt: skip
+        np.testing.assert_array_equal(score(plain), score(batches))
+
+
 def test_magnitude_is_the_norm_of_what_goes(graph) -> None:
     found = dict(zip([u.name for u in graph.units], scores.magnitude(graph), strict=True))
     layer = graph.program.module.get_submodule("a")

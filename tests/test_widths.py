@@ -262,6 +262,22 @@ def test_importance_orders_the_channels() -> None:
         ew.trace(model, pairs[0][:1], granularity="hidden", importance=ew.importance.activation([]))
 
 
+def test_taylor_takes_a_loss_of_each_example_too() -> None:
+    pairs = [(torch.randn(16, 6), torch.randint(0, 3, (16,))) for _ in range(2)]
+
+    def each(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(outputs, targets, reduction="none")
+
+    model = Mlp()
+    found = [
+        [unit.importance for unit in ew.trace(
+            model, pairs[0][:1], granularity="hidden", importance=ew.importance.taylor(pairs, loss)
+        ).units]
+        for loss in (nn.functional.cross_entropy, each)
+    ]  # fmt: skip
+    assert found[0] == pytest.approx(found[1])
+
+
 def test_a_fixed_filter_that_is_not_saved_is_a_weight_too() -> None:
     """A blur with a buffer outside of the state dict (timm's anti-aliased networks) is scored."""
 

@@ -74,7 +74,8 @@ def heal(
         loader: training data, an iterable of (inputs, targets) batches that can be read again
             every epoch (a DataLoader; shuffling is its business). If it has `set_epoch`, that is
             called with the number of each epoch, as samplers of PyTorch expect it.
-        teacher: the unpruned model, for distillation; None = labels only.
+        teacher: the unpruned model, for distillation; None = labels only. Its outputs are logits,
+            [n, classes, height, width, ...] of maps or [..., classes] of anything else.
         loss: called as loss(outputs, targets).
         settings: see `Healing`.
         validate: gives a loss of a model on held-out data, lower is better; the epoch with the
@@ -347,9 +348,15 @@ def _value(
             "The teacher's outputs have another shape than the model's, so they cannot teach it. "
             "Pass the network that was pruned, or teacher=None."
         )
-    t = settings.temperature
+    t, axis = settings.temperature, _class_axis(outputs)
     soft = F.kl_div(
-        F.log_softmax(outputs / t, -1), F.log_softmax(wanted / t, -1), log_target=True,
-        reduction="batchmean",
+        F.log_softmax(outputs / t, axis), F.log_softmax(wanted / t, axis), log_target=True,
+        reduction="none",
     )  # fmt: skip
+    soft = soft.sum(axis).mean()
     return (1 - settings.distill) * hard + settings.distill * t * t * soft
+
+
+def _class_axis(outputs: torch.Tensor) -> int:
+    """Where the logits of one decision lie: second in maps [n, classes, height, ...], else last."""
+    return 1 if outputs.ndim >= 4 else -1

@@ -81,7 +81,7 @@ def taylor(batches: Iterable[Any], loss: Loss) -> Importance:
 
     Args:
         batches: (inputs, targets) pairs; inputs a tensor or a tuple.
-        loss: maps outputs and targets to a mean loss.
+        loss: maps outputs and targets to a mean loss, or to a loss of each example.
 
     Examples:
         >>> importance = ew.importance.taylor(batches, F.cross_entropy)
@@ -101,7 +101,7 @@ def _accumulate(
     totals: dict[Place, torch.Tensor] = {}
     examples = 0
     for batch in batches:
-        inputs, targets = _inputs(batch, graph)
+        inputs, targets = inputs_of(batch, graph)
         with torch.enable_grad():
             watch = _Watch(graph, {p.vertex for p in places})
             output = watch.run(*inputs)
@@ -109,7 +109,8 @@ def _accumulate(
             zeros = [torch.zeros_like(v) for v in held]
             gradients: Sequence[torch.Tensor] = zeros
             if loss is not None:
-                given = torch.autograd.grad(loss(output, targets), held, allow_unused=True)
+                lost = torch.as_tensor(loss(output, targets)).mean()  # or one value an example
+                given = torch.autograd.grad(lost, held, allow_unused=True)
                 gradients = [z if g is None else g for z, g in zip(zeros, given, strict=True)]
         size = len(inputs[0])
         examples += size
@@ -123,7 +124,7 @@ def _accumulate(
     return {place: total.numpy() / examples for place, total in totals.items()}
 
 
-def _inputs(batch: Any, graph: Graph) -> tuple[tuple[torch.Tensor, ...], Any]:
+def inputs_of(batch: Any, graph: Graph) -> tuple[tuple[torch.Tensor, ...], Any]:
     """The inputs of a batch, and its targets if it is a pair with inputs first."""
     count = len(graph.program.args)
     if isinstance(batch, list | tuple) and len(batch) == 2 and (

@@ -19,11 +19,12 @@ from torch import fx
 
 from .errors import EdgewiseError
 from .graph import Graph
+from .importance import inputs_of
 from .liveness import Liveness, liveness
 from .masked import Execution
 
 Array = NDArray[np.float64]
-Batch = tuple[tuple[Any, ...], Any]
+Batch = Any  # (inputs, targets), inputs a tensor or a tuple of them
 
 
 def magnitude(graph: Graph) -> Array:
@@ -73,7 +74,8 @@ def taylor(graph: Graph, batches: Iterable[Batch], loss: Callable[[Any, Any], An
         True
     """
     total, count, alone = _widths(graph), 0, _alone(graph)
-    for inputs, targets in batches:
+    for batch in batches:
+        inputs, targets = inputs_of(batch, graph)
         with torch.enable_grad():
             watch = _Watch(graph, alone, lambda value, other: other - value)
             outputs = watch.run(*inputs)
@@ -104,7 +106,8 @@ def influence(graph: Graph, batches: Iterable[Batch]) -> Array:
         True
     """
     total, count, alone = _widths(graph), 0, _alone(graph)
-    for inputs, _ in batches:
+    for batch in batches:
+        inputs, _ = inputs_of(batch, graph)
         with torch.no_grad():
             watch = _Watch(graph, alone, _turn)
             watch.run(*inputs)
