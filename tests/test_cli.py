@@ -232,12 +232,29 @@ def test_an_address_may_follow_ray(
     job: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], address: str | None
 ) -> None:
     seen = []
-    monkeypatch.setattr(cli, "_run", lambda config, screen: seen.append(config.ray))
+    monkeypatch.setattr(cli, "_run", lambda config, screen, port: seen.append((config.ray, port)))
     result = call("run", *(word.format(job=job) for word in words))
     assert result.exit_code == 0, said(result)
-    assert [ray and ray.address for ray in seen] == [
-        {None: None, "": "local"}.get(address, address)
-    ]
+    ((ray, port),) = seen
+    assert (ray and ray.address) == {None: None, "": "local"}.get(address, address)
+    assert port is None
+
+
+@pytest.mark.parametrize(
+    ("words", "port"),
+    [(["--live", "{job}"], 8642), (["{job}", "--live"], 8642), (["{job}", "--live", "0"], 0)],
+)
+def test_a_port_may_follow_live(
+    job: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], port: int
+) -> None:
+    seen = []
+    monkeypatch.setattr(cli, "_run", lambda config, screen, port: seen.append(port))
+    result = call("run", *(word.format(job=job) for word in words))
+    assert result.exit_code == 0, said(result)
+    assert seen == [port]
+    result = call("run", str(job), "--live", "99999")
+    assert result.exit_code == 2
+    assert "port" in said(result)
 
 
 def test_a_plan_is_applied_again_without_data(job: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import random
 import re
 from itertools import pairwise
@@ -16,7 +18,7 @@ from edgewise.errors import BudgetError, EdgewiseError
 from edgewise.quantities import shown
 from edgewise.search import Space, solve
 from edgewise.search.circuit import Circuit, Rows
-from edgewise.search.frame import Frame, minimise
+from edgewise.search.frame import Frame, _silent, minimise
 from edgewise.search.path_rows import segments
 from edgewise.search.price import Priced
 from edgewise.search.targets import target_of
@@ -346,3 +348,14 @@ def test_an_impossible_latency_names_the_least_that_is_reachable() -> None:
                 solve(narrow, case.model)
             told += 1
     assert told > 8
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only there the solver's own lines are held back")
+def test_what_the_solver_prints_is_not_mixed_into_results(capfd: pytest.CaptureFixture) -> None:
+    library = ctypes.CDLL(None)
+    library.puts(b"before")
+    with _silent():
+        library.puts(b"HighsMipSolverData")
+    library.puts(b"after")
+    library.fflush(None)
+    assert capfd.readouterr().out == "before\nafter\n"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import ctypes
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -117,16 +120,36 @@ def minimise(
         options["node_limit"] = nodes
     if seconds is not None:
         options["time_limit"] = max(seconds, 0.01)
-    result = milp(
-        rows.vector(terms),
-        integrality=np.array(rows.whole),
-        bounds=Bounds(np.array(rows.lower), np.array(rows.upper)),
-        constraints=LinearConstraint(rows.matrix, np.array(rows.bounds), np.inf)
-        if rows.bounds
-        else None,
-        options=options,
-    )
+    with _silent():
+        result = milp(
+            rows.vector(terms),
+            integrality=np.array(rows.whole),
+            bounds=Bounds(np.array(rows.lower), np.array(rows.upper)),
+            constraints=LinearConstraint(rows.matrix, np.array(rows.bounds), np.inf)
+            if rows.bounds
+            else None,
+            options=options,
+        )
     bound = getattr(result, "mip_dual_bound", None)
     if bound is None or not np.isfinite(bound):
         bound = float(result.fun) if result.status == 0 else -np.inf
     return Solved(result.x, float(bound), result.status == 0, result.status != 2)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Lines that HiGHS writes to C's standard output unasked are lost, not mixed into results."""
+    if os.name != "posix":
+        yield
+        return
+    library = ctypes.CDLL(None)
+    library.fflush(None)
+    kept, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 1)
+        yield
+    finally:
+        library.fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nothing)
