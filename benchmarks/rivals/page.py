@@ -41,6 +41,19 @@ left to do. Accuracy on 7 000 test images that had no part in anything, the mean
 brackets the exact 95 % interval of one seed or, of several, their range. Evaluations and seconds
 are those of the search: edgewise searches its three budgets in one study, from the smallest on.
 Seconds are those of a machine that was busy with other work.
+
+So far ResNet-20 with one seed is measured; greedy, leave-one-out and evolution are not, and
+latency is not. What it shows:
+
+- Branches and widths together are ahead at every point, before and after the same fine-tuning: by
+  little at 80 % of the MACs (within the intervals), by 8 points at 40 %. Linear recovery is worth
+  2 to 21 points before fine-tuning, and under a point after it.
+- Whole branches are too coarse for a network of nine: at 60 and 40 % the masks are past what 100
+  steps of training mend.
+- There the searched loss misleads. At 60 % the chosen branches have a lower divergence from the
+  unpruned network (1.51) than those by block influence (1.68), but 37 instead of 57 % of the
+  answers right: they are wrong less confidently. Where most accuracy is lost, a loss rewards
+  answers that commit to nothing. Search with such a budget on widths, or look at accuracy too.
 """
 
 
