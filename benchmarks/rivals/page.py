@@ -45,9 +45,9 @@ Seconds are those of a machine that was busy with other work.
 So far ResNet-20 with one seed is measured; greedy, leave-one-out and evolution are not, and
 latency is not. What it shows:
 
-- Branches and widths together are ahead at every point, before and after the same fine-tuning: by
-  little at 80 % of the MACs (within the intervals), by 8 points at 40 %. Linear recovery is worth
-  2 to 21 points before fine-tuning, and under a point after it.
+- Branches and widths together are ahead at every point, recovered and fine-tuned: after fine-
+  tuning by little at 80 % of the MACs (within the intervals), by 8 points at 40 %. Linear
+  recovery is worth 2 to 21 points before fine-tuning, and under a point after it.
 - Whole branches are too coarse for a network of nine: at 60 and 40 % the masks are past what 100
   steps of training mend.
 - There the searched loss misleads. At 60 % the chosen branches have a lower divergence from the
