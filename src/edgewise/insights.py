@@ -42,6 +42,11 @@ class Knowledge:
         """Of the last run."""
         return Budget(**self.run["budget"])
 
+    @property
+    def timeless(self) -> bool:
+        """Whether the budget limits latency and no table says what is within it."""
+        return self.times is None and self.budget.latency is not None
+
     def pareto(
         self, budgets: Sequence[Budget] | None = None, objectives: Sequence[str] | None = None,
         time_limit: float | None = 10.0, seed: int = 0,
@@ -50,8 +55,7 @@ class Knowledge:
         if budgets is not None and objectives is not None:
             raise BudgetError("A front takes either budgets= or objectives=, not both.")
         budgets = levels(self.budget) if budgets is None else budgets
-        timeless = self.times is None and self.budget.latency is not None
-        base = budgets[0] if timeless and budgets else self.budget
+        base = budgets[0] if self.timeless and budgets else self.budget
         space = Space(self.graph, base, times=self.times)
         space = space.protecting(fatal_units(space, self.known))
         find = partial(front, budgets=budgets, time_limit=time_limit)
@@ -65,8 +69,9 @@ class Knowledge:
 
     def interactions(self, base: Mask, model: GraphGP) -> Interactions:
         """Of the units whose single removal is not fatal, around a mask."""
-        space = Space(self.graph, self.budget, times=self.times)
-        fatal = fatal_units(space, self.known)
+        fatal = frozenset[int]()
+        if not self.timeless:
+            fatal = fatal_units(Space(self.graph, self.budget, times=self.times), self.known)
         units = [unit for unit in range(len(self.graph.units)) if unit not in fatal]
         return interactions(model, self.graph, base, units=units)
 
