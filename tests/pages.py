@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import library, nn
 from torch.nn import functional as F
 
 import edgewise as ew
@@ -92,7 +92,7 @@ def operators() -> Names:
         pass
 
     if not hasattr(torch.ops.mylib, "rope"):
-        torch.library.define("mylib::rope", "(Tensor x) -> Tensor")
+        library.define("mylib::rope", "(Tensor x) -> Tensor")
     names = {"my_swish": lambda x: x * x.sigmoid(), "MySwish": MySwish, "MyAttention": MyAttention}
     return trained() | names
 

@@ -40,7 +40,7 @@ def random_path_sum(graph: ew.Graph, seed: int) -> ew.surrogates.PathSum:
     return model
 
 
-def agrees(case: Case, frame: Frame | None = None) -> int:
+def assert_agrees(case: Case, frame: Frame | None = None) -> int:
     """Compare a solution with brute force; how many rows were added for masks that fail."""
     best = case.best
     if best is None:
@@ -60,13 +60,13 @@ def agrees(case: Case, frame: Frame | None = None) -> int:
 
 def test_optima_are_those_of_brute_force() -> None:
     for case in cases(60):
-        agrees(case)
+        assert_agrees(case)
 
 
 @pytest.mark.slow
 def test_two_hundred_optima_are_those_of_brute_force() -> None:
     for case in cases(200):
-        agrees(case)
+        assert_agrees(case)
 
 
 def test_a_frame_that_knows_nothing_of_costs_finds_the_same_by_cuts() -> None:
@@ -82,7 +82,7 @@ def test_a_frame_that_knows_nothing_of_costs_finds_the_same_by_cuts() -> None:
                 frame.rows.at_least({frame.keeps[second]: 1.0, frame.keeps[first]: -1.0}, 0.0)
         frame.prices = {name: Priced(0.0, {}) for name in case.space.limits}
         frame.carries, frame.conjunctions = {}, {}
-        cuts += agrees(case, frame)
+        cuts += assert_agrees(case, frame)
     assert cuts > 25
 
 

@@ -76,6 +76,16 @@ def _observations(evaluations: Sequence[Evaluation]) -> tuple[NDArray[Any], NDAr
     return X, y, "log" if (y > 0).all() else "identity"
 
 
+def _succeeded(
+    evaluations: Sequence[Evaluation],
+) -> tuple[NDArray[Any], NDArray[Any], Link]:
+    """The observations, of which there are some; else PlanError."""
+    X, y, link = _observations(evaluations)
+    if not len(y):
+        raise PlanError("No evaluation has succeeded yet; see study.evaluations for the reasons.")
+    return X, y, link
+
+
 def _choose(name: str, graph: Graph, X: NDArray[Any], y: NDArray[Any], link: Link) -> Choice:
     if name != "auto":
         return Choice(name, {}, 0)
@@ -109,9 +119,7 @@ def shortlist(
         PlanError: no evaluation succeeded.
     """
     good = [e for e in evaluations if e.ok]
-    if not good:
-        raise PlanError("No evaluation has succeeded yet; see study.evaluations for the reasons.")
-    X, y, link = _observations(good)
+    X, y, link = _succeeded(good)
     choice = _choose(name, space.graph, X, y, link)
     model = _SEARCHING[choice.name](space.graph, link).fit(X, y)
     masks = {space.graph.mask(bits=e.mask): None for e in good}
@@ -152,9 +160,7 @@ def fronted(
         PlanError: no evaluation succeeded.
     """
     losses = {e.mask: e.loss for e in evaluations if e.ok and e.split == "search"}
-    if not losses:
-        raise PlanError("No evaluation has succeeded yet; see study.evaluations for the reasons.")
-    X, y, link = _observations(evaluations)
+    X, y, link = _succeeded(evaluations)
     model = _SEARCHING[_choose(name, space.graph, X, y, link).name](space.graph, link).fit(X, y)
     points = find(space, model, known=[space.graph.mask(bits=bits) for bits in losses])
     return [replace(point, measured=losses.get(str(point.mask))) for point in points]
@@ -166,9 +172,7 @@ def graph_process(graph: Graph, evaluations: Sequence[Evaluation]) -> surrogates
     Raises:
         PlanError: no evaluation succeeded.
     """
-    X, y, link = _observations(evaluations)
-    if not len(y):
-        raise PlanError("No evaluation has succeeded yet; see study.evaluations for the reasons.")
+    X, y, link = _succeeded(evaluations)
     return surrogates.GraphGP(graph, link=link).fit(X, y)
 
 

@@ -59,11 +59,11 @@ class Planner:
             certify: random masks measured beside the winner.
             progress: called after every evaluation.
         """
-        last = len(self.objective.splits.keys() - {"trial"})
-        told = Teller(progress, spaces(None), last)
+        last, whole = len(self.objective.splits.keys() - {"trial"}), spaces(None)
+        told = Teller(progress, whole, last)
 
-        def choose(times: OperatorTimes | None) -> tuple[Mask, tuple[Space, Finalists, Mask]]:
-            space, known = spaces(times), self.measuring.known("search")
+        def choose(space: Space) -> tuple[Mask, tuple[Space, Finalists, Mask]]:
+            known = self.measuring.known("search")
             space = space.protecting(fatal_units(space, known))
             evaluations, seed = list(known.values()), self.run["seed"]
             chosen = shortlist(space, self.run["surrogate"], evaluations, finalists, seed)
@@ -72,9 +72,11 @@ class Planner:
             return winner, (space, chosen, winner)
 
         if self.table is None or limit is None:
-            found, clocked = choose(None)[1], None
+            found, clocked = choose(whole)[1], None
         else:
-            found, clocked = settle(self.table, self.graph, limit, choose)
+            found, clocked = settle(
+                self.table, self.graph, limit, lambda times: choose(spaces(times))
+            )
         plan = self._written(*found, told, clocked)
         seed = self.run["seed"]
         certificate = promised(*found, self.measuring, count=certify, seed=seed, told=told)

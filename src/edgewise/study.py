@@ -221,10 +221,8 @@ class Study:
         run = self.storage.run(settings)
         before = in_order(self.evaluations[: run.before])
         fit = searching(surrogate, self.graph)
-        waits = patience and Patience(patience, self._noise)
-        steps = search(
-            space, fit, seed=seed, limit=evaluations, before=before, patience=waits or None
-        )
+        waits = None if patience is None else Patience(patience, self._noise)
+        steps = search(space, fit, seed=seed, limit=evaluations, before=before, patience=waits)
         told = Teller(progress, space, evaluations)
         self.follow(steps, told)
         if told.done < evaluations:
@@ -301,9 +299,7 @@ class Study:
             )
         run = self._last_run()
         budget = budget or Budget(**run["budget"])
-        planner = Planner(
-            self.name, self.graph, self.objective, self._measuring, self.latency, run
-        )  # fmt: skip
+        planner = Planner(self.name, self.graph, self.objective, self._measuring, self.latency, run)
         return planner.plan(
             partial(self.space, budget), budget.latency,
             finalists=finalists, certify=certify, progress=progress,
