@@ -28,8 +28,9 @@ class Evaluation:
         status: "ok", or why it is none: "failed" (an exception), "nan", "out of memory".
         error: what went wrong.
         origin: why this mask was evaluated: "unpruned", "leave-one-out", "sampled", "proposed",
-            "single pick" (the cheapest units by leave-one-out), "ranking" (the least important
-            widths), "finalist" or "certificate" (a random mask beside the chosen one).
+            "single pick" (the cheapest units by leave-one-out), "greedy" (on the way of a greedy
+            removal), "ranking" (the least important widths), "finalist" or "certificate" (a
+            random mask beside the chosen one).
         predicted: the surrogate's prediction before the evaluation, if there was one.
         deviation: its standard deviation.
         number: position in the study, from 0.
@@ -132,8 +133,8 @@ class Progress:
     """Where a run stands, told to a callback after every evaluation.
 
     Args:
-        phase: "leave-one-out", "sampling", "proposals", "verifying", "certifying" or
-            "reporting".
+        phase: "leave-one-out", "greedy removal", "sampling", "proposals", "verifying",
+            "certifying" or "reporting".
         done: evaluations there are.
         total: evaluations asked for.
         best: lowest loss so far among masks within the budget, None if there is none.

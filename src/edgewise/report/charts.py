@@ -23,6 +23,7 @@ ORIGINS: Mapping[str, tuple[Form, Role]] = {
     "ranking": ("dot", "teal"),
     "proposed": ("triangle", "orange"),
     "single pick": ("square", "green"),
+    "greedy": ("square", "teal"),
     "finalist": ("star", "plum"),
 }
 ROLES: Sequence[Role] = ("orange", "blue", "green", "plum", "teal", "red", "grey", "ink")

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from ..errors import EdgewiseError
 from ..graph import Mask
+from .chain import by_price
 from .sampling import sample_at_budget
 from .space import Space
 from .strategy import Ask, Questions, cheapest, probes, ranked_pick, single_pick
 
 EXHAUSTED = 16  # free units whose masks can all be measured
 OFFSPRING, MUTATIONS = 8, 3  # masks a generation, exchanged units at most
-TINY = 1e-9  # harm of a removal that does none: what saves most goes first
 FIRST = 0.2  # share of an evolution's evaluations that are drawn at random
 
 
@@ -67,11 +67,11 @@ def greedy(space: Space, limit: int) -> Questions:
             yield from _ask("greedy", [space.removing(mask, order)])
             return
         answers = yield Ask("baselines", "greedy", tuple(steps.values()))
-        price = {
-            u: space.price(u, np.inf if e.loss is None else max(e.loss - now, 0.0) + TINY)
+        harm = {
+            u: np.inf if e.loss is None else e.loss - now
             for u, e in zip(steps, answers, strict=True)
         }
-        order = sorted(price, key=price.__getitem__)
+        order = by_price(space, harm, harm)
         mask = steps[order[0]]
         now = answers[list(steps).index(order[0])].loss or now
 

@@ -28,8 +28,9 @@ class Settings:
     """How a search spends its evaluations.
 
     Args:
-        samples: random masks at the budget before the first surrogate; a quarter of them where
-            evaluations at another budget are known.
+        chain: share of the evaluations left after single removals that greedy removal may take.
+        samples: random masks at the budget before the first surrogate; half of them after a greedy
+            removal, and a quarter where evaluations at another budget are known.
         guided: share of them drawn around the single pick instead of uniformly; all of them
             where there are widths.
         round: masks proposed at a time.
@@ -40,6 +41,7 @@ class Settings:
         boldness: deviations that an exploring proposal subtracts.
     """
 
+    chain: float = 0.75
     samples: int = 20
     guided: float = 0.75
     round: int = 4

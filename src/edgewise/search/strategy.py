@@ -6,7 +6,7 @@ interrupted one continues as if nothing had happened.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Any
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..errors import BudgetError, ObjectiveError
 from ..graph import Mask
 from ..records import Evaluation
+from .chain import chain
 from .descent import descend
 from .proposals import Predictor, Region, Settings, feasible, propose
 from .sampling import sample_at_budget
@@ -69,6 +70,7 @@ def search(
     First nothing and each unit alone is removed; widths are not tried one by one, but all in one
     ranking by importance. Then comes the mask of the units that are cheapest by themselves. A
     unit whose removal alone loses more than that whole mask is fatal and protected from then on.
+    Where there are evaluations enough and no widths, units are then removed greedily (`chain`).
     Then come random masks at the budget, most of them around the mask of cheapest units (all of
     them where there are widths), then rounds of proposals: descent on a surrogate's optimistic
     prediction, some of them very optimistic.
@@ -109,6 +111,7 @@ def search(
             note((yield question))
         if origin == "unpruned":
             _check_unpruned(known[str(space.graph.empty)])
+    chained = False
     ranked = ranked_pick(space)
     if ranked is not None and (question := ask("sampling", "ranking", [ranked])):
         note((yield question))
@@ -116,8 +119,13 @@ def search(
         if question := ask("leave-one-out", "single pick", [pick]):
             note((yield question))
         space = space.protecting(fatal_units(space, known))
+        most = round(settings.chain * (limit - count))
+        for likely in _chain(space, known, len(pick.removed), most):
+            chained = True
+            if question := ask("greedy removal", "greedy", likely):
+                note((yield question))
     share = 1.0 if space.graph.nested else settings.guided
-    samples = settings.samples // 4 if before else settings.samples
+    samples = settings.samples // ((4 if before else 1) * (2 if chained else 1))
     guided = _guided(space, known, round(samples * share), rng)
     sampled = guided + sample_at_budget(space, samples - len(guided), rng)
     if question := ask("sampling", "sampled", sampled):
@@ -138,6 +146,16 @@ def search(
             least = _least(space, known)
             note((yield question))
             region.learn(_least(space, known) < least)
+
+
+def _chain(
+    space: Space, known: Mapping[str, Evaluation], removals: int, most: int
+) -> Iterator[Sequence[Mask]]:
+    """What a greedy removal asks for; nothing where there are widths or harm is unknown."""
+    alone = damages(space, known)
+    if alone is None or space.graph.nested:
+        return iter(())
+    return chain(space, known, alone, removals, most)
 
 
 def _least(space: Space, known: Mapping[str, Evaluation]) -> float:
