@@ -418,7 +418,7 @@ class Study:
             log.warning(
                 "With nothing removed, batch-norm statistics of the calibration data raise the "
                 "loss from %.4g to %.4g, and every recovered mask loses as much. Calibrate on "
-                "images as training saw them (its augmentation, padding and normalisation), at "
+                "examples as training saw them (its augmentation, padding, normalisation), at "
                 "least some hundred of them.", loss, found.loss,
             )  # fmt: skip
 
