@@ -164,8 +164,10 @@ def _row(c: _Contest, name: str, finalists: int, progress: Callback | None) -> R
     if not within:
         log.warning("%s found no mask within the budget that can be measured.", name)
         return None
-    masks = _finalists(c, name, asked, within, finalists)
-    winner = c.study.verified(masks, told) if len(masks) > 1 else masks[0]
+    masks, expected = _candidates(c, name, asked, within, finalists)
+    winner = masks[0]
+    if len(masks) > 1:
+        winner = c.study.verified(masks, expected, min(finalists, len(masks)), told)
     last = c.study.objective.last
     found, again = c.study.evaluate([winner], last)[0], c.study.evaluate([winner])[0]
     for record in (found, again):
@@ -191,15 +193,17 @@ def _row(c: _Contest, name: str, finalists: int, progress: Callback | None) -> R
     )
 
 
-def _finalists(
+def _candidates(
     c: _Contest, name: str, asked: Sequence[Evaluation], within: Sequence[Evaluation], count: int
-) -> list[Mask]:
-    """The masks that meet on the verify split, the most promising first."""
+) -> tuple[Sequence[Mask], Sequence[float]]:
+    """The masks that may meet on the verify split, the most promising first, and their losses."""
     if name == "edgewise":
         space = c.space.protecting(fatal_units(c.space, {e.mask: e for e in asked}))
-        return list(shortlist(space, "auto", asked, count, c.seed).masks)
-    best = sorted(within, key=lambda e: (e.loss or 0.0, e.mask))[:count]
-    return [c.study.graph.mask(bits=e.mask) for e in best]
+        chosen = shortlist(space, "auto", asked, count, c.seed)
+        return chosen.masks, chosen.losses
+    losses = {e.mask: e.loss for e in within if e.loss is not None}
+    best = sorted(losses, key=lambda bits: (losses[bits], bits))
+    return [c.study.graph.mask(bits=bits) for bits in best], [losses[bits] for bits in best]
 
 
 def _history(space: Space, asked: Sequence[Evaluation]) -> tuple[float | None, ...]:

@@ -36,12 +36,26 @@ log = logging.getLogger("edgewise")
 
 @dataclass(frozen=True)
 class Finalists:
-    """Masks worth verifying, best first, and the fitted surrogate with what it thinks of them."""
+    """Candidates and the fitted surrogate with what it thinks of them.
+
+    Args:
+        masks: best first.
+        expected: their predicted losses and deviations.
+        count: how many of them are to be tried on fresh data.
+        choice: of the surrogate.
+        model: the surrogate.
+    """
 
     masks: tuple[Mask, ...]
     expected: dict[Mask, tuple[float, float]]
+    count: int
     choice: Choice
     model: Any
+
+    @property
+    def losses(self) -> list[float]:
+        """The predicted losses of the masks."""
+        return [self.expected[mask][0] for mask in self.masks]
 
 
 def searching(name: str, graph: Graph) -> FitFunction:
@@ -110,7 +124,7 @@ def check_surrogate(name: str) -> None:
 def shortlist(
     space: Space, name: str, evaluations: Sequence[Evaluation], count: int, seed: int
 ) -> Finalists:
-    """The masks to verify: the best by the surrogate's posterior, measured or proposed.
+    """The masks that may be verified, ordered by the surrogate's posterior, measured or proposed.
 
     A measured loss is one draw on few samples, and the lowest of many is too good to be true;
     the posterior shrinks it towards what similar masks gave.
@@ -135,10 +149,11 @@ def shortlist(
         )
     found = list(masks)
     mean, std = model.predict(space.graph.matrix(found), return_std=True)
-    order = np.argsort(mean, kind="stable")[:count]
+    order = np.argsort(mean, kind="stable")
     return Finalists(
         tuple(found[int(i)] for i in order),
         {found[int(i)]: (float(mean[i]), float(std[i])) for i in order},
+        min(count, len(found)),
         choice,
         model,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,10 +11,11 @@ import torch
 
 from .certify import certify as promised
 from .choose import Finalists, measured, shortlist
+from .finals import verified
 from .graph import Graph, Mask
 from .latency import LatencyTable, settle
 from .measuring import Measuring
-from .objective import TRIAL, Objective
+from .objective import Objective
 from .operator_times import OperatorTimes
 from .plan import Clocked, Plan
 from .provenance import trace_record, weights_digest
@@ -22,7 +23,6 @@ from .search import Space, fatal_units
 from .telling import Callback, Teller
 from .version import __version__
 
-LEAST_VERIFIED = 3  # finalists that meet on the whole verify split
 Spaces = Callable[[OperatorTimes | None], Space]
 
 
@@ -67,8 +67,8 @@ class Planner:
             space = space.protecting(fatal_units(space, known))
             evaluations, seed = list(known.values()), self.run["seed"]
             chosen = shortlist(space, self.run["surrogate"], evaluations, finalists, seed)
-            told.total += len(chosen.masks)
-            winner = verified(self.measuring, chosen.masks, told)
+            told.total += chosen.count
+            winner = verified(self.measuring, chosen.masks, chosen.losses, chosen.count, told)
             return winner, (space, chosen, winner)
 
         if self.table is None or limit is None:
@@ -118,7 +118,7 @@ class Planner:
             "study": self.study,
             "seed": self.run["seed"],
             "evaluations": sum(e.split == "search" for e in self.measuring.storage.evaluations()),
-            "finalists": len(chosen.masks),
+            "finalists": chosen.count,
             **chosen.choice.record,
             "model": type(self.graph.program.module).__name__,
             "weights": weights_digest(self.graph),
@@ -126,16 +126,3 @@ class Planner:
             "torch": torch.__version__,
             "python": platform.python_version(),
         }
-
-
-def verified(measuring: Measuring, masks: Sequence[Mask], told: Teller) -> Mask:
-    """The finalist of the lowest loss on the verify split; the first one if there is none."""
-    splits = measuring.objective.splits
-    if "verify" not in splits:
-        return masks[0]
-    told.phase = "verifying"
-    if "trial" in splits and len(masks) > LEAST_VERIFIED:
-        passing = max(len(masks) // TRIAL, LEAST_VERIFIED)
-        told.total += passing
-        masks = measuring.ranked(masks, "trial", told)[:passing]
-    return measuring.ranked(masks, "verify", told)[0]

@@ -19,6 +19,7 @@ from .choose import (
 from .engine import EngineOptions
 from .errors import EdgewiseError, PlanError
 from .executor import MakeExecutor, Serial
+from .finals import verified
 from .graph import Graph, Mask
 from .insights import Knowledge
 from .latency import LatencyTable
@@ -27,7 +28,7 @@ from .measuring import Measuring, in_order
 from .objective import Objective
 from .operator_times import OperatorTimes
 from .plan import Plan
-from .planning import Planner, verified
+from .planning import Planner
 from .provenance import weights_digest
 from .records import Budget, Comparison, Evaluation, Split
 from .report import Facts, Insight, Outcome, Plot
@@ -428,9 +429,11 @@ class Study:
             raise PlanError("Nothing has been evaluated yet: call study.run(...) first.")
         return runs[-1].settings
 
-    def verified(self, masks: Sequence[Mask], told: Teller) -> Mask:
-        """The finalist of the lowest loss on the verify split; the first one if there is none."""
-        return verified(self._measuring, masks, told)
+    def verified(
+        self, masks: Sequence[Mask], expected: Sequence[float], count: int, told: Teller
+    ) -> Mask:
+        """The best of `count` finalists on the verify split; the best expected without one."""
+        return verified(self._measuring, masks, expected, count, told)
 
 
 def _check_count(name: str, value: Any, least: int = 1) -> None:

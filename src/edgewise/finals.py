@@ -1,0 +1,111 @@
+"""Finalists: the most promising masks meet on data that no search has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import PlanError
+from .graph import Mask
+from .measuring import Measuring
+from .objective import TRIAL
+from .records import Split
+from .search import Ask, Questions, answered
+from .telling import Teller
+
+ROUNDS = 4
+ALIKE = 4.0  # units in which two masks differ, beyond which one says little of the other
+NOISE = 0.25  # variance of an error that no other mask shares, where the shared one is 1
+LEAST_VERIFIED = 3  # finalists that meet on the whole verify split
+
+Array = NDArray[np.float64]
+
+
+def rounds(masks: Sequence[Mask], expected: Sequence[float], count: int) -> Questions:
+    """Which of many masks are tried on fresh data, in four rounds.
+
+    The lowest of many losses is too good to be true, and masks that are alike are so by much
+    the same, since they are right about the same examples by chance. Therefore what a loss on
+    fresh data is above expectation is expected of similar masks as well, and the next round
+    goes to the masks that are the best then.
+
+    Args:
+        masks: candidates, each once.
+        expected: their losses, as a search has them.
+        count: how many are tried.
+
+    Yields:
+        An Ask a round; send back the evaluations on fresh data.
+    """
+    X, hoped = np.array([mask.bits for mask in masks], float), np.asarray(expected, float)
+    left, tried, errors = set(range(len(masks))), list[int](), list[float]()
+    while left and count > 0:
+        hope = hoped + error(X, tried, errors)
+        best = sorted(left, key=lambda i: (hope[i], i))[: min(-(-count // ROUNDS), count)]
+        found = yield Ask("verifying", "finalist", tuple(masks[i] for i in best))
+        left -= set(best)
+        count -= len(best)
+        for i, e in zip(best, found, strict=True):
+            if e.loss is not None:
+                tried.append(i)
+                errors.append(e.loss - hoped[i])
+
+
+def error(X: Array, tried: Sequence[int], errors: Sequence[float]) -> Array:
+    """By how much losses on fresh data are expected to be above those of a search, [n].
+
+    The mean of a Gaussian process over masks X [n, units] with covariance 1 + exp(-h / 4), h the
+    units in which two masks differ, given the errors of those tried.
+    """
+    if not tried:
+        return np.zeros(len(X))
+    rows = X[list(tried)]
+    covariance = 1 + np.exp(-np.abs(X[:, None] - rows).sum(axis=2) / ALIKE)
+    own = covariance[list(tried)] + NOISE * np.eye(len(rows))
+    return np.asarray(covariance @ np.linalg.solve(own, np.asarray(errors)))
+
+
+def verified(
+    measuring: Measuring, masks: Sequence[Mask], expected: Sequence[float], count: int,
+    told: Teller,
+) -> Mask:  # fmt: skip
+    """The finalist of the lowest loss on the verify split; the best expected if there is none.
+
+    Args:
+        measuring: answers what is asked.
+        masks: candidates.
+        expected: their losses on the search split.
+        count: finalists, tried on the first quarter of the verify split if that is enough data.
+            The best quarter of them, at least three, meet on the whole of it.
+        told: of every evaluation.
+
+    Raises:
+        PlanError: every finalist failed.
+    """
+    splits = measuring.objective.splits
+    if "verify" not in splits:
+        return masks[int(np.argmin(expected))]
+    told.phase = "verifying"
+    first: Split = "trial" if "trial" in splits and count > LEAST_VERIFIED else "verify"
+    passing = max(count // TRIAL, LEAST_VERIFIED) if first == "trial" else 0
+    told.total += passing
+    ranked = _ranked(measuring, masks, expected, count, first, told)
+    return measuring.ranked(ranked[:passing], "verify", told)[0] if passing else ranked[0]
+
+
+def _ranked(
+    measuring: Measuring, masks: Sequence[Mask], expected: Sequence[float], count: int,
+    split: Split, told: Teller,
+) -> Sequence[Mask]:  # fmt: skip
+    """The masks of all rounds that could be measured, the lowest loss first."""
+    known = measuring.known(split)
+    found = answered(
+        rounds(masks, expected, count), lambda ask: measuring.answer(ask, split, known, told)
+    )
+    measured = sorted((e for e in found if e.loss is not None), key=lambda e: (e.loss, e.mask))
+    if not measured:
+        raise PlanError(f"Every finalist failed on the {split} split: {found[0].error}")
+    by_bits = {str(mask): mask for mask in masks}
+    return [by_bits[e.mask] for e in measured]
