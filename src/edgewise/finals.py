@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 
 def rounds(masks: Sequence[Mask], expected: Sequence[float], count: int) -> Questions:
-    """Which of many masks are tried on fresh data, in four rounds.
+    """Which of many masks are tried on fresh data, in four rounds at most.
 
     The lowest of many losses is too good to be true, and masks that are alike are so by much
     the same, since they are right about the same examples by chance. Therefore what a loss on
@@ -41,12 +41,12 @@ def rounds(masks: Sequence[Mask], expected: Sequence[float], count: int) -> Ques
     """
     X, hoped = np.array([mask.bits for mask in masks], float), np.asarray(expected, float)
     left, tried, errors = set(range(len(masks))), list[int](), list[float]()
-    while left and count > 0:
+    together = -(-count // ROUNDS)
+    for first in range(0, min(count, len(masks)), together):
         hope = hoped + error(X, tried, errors)
-        best = sorted(left, key=lambda i: (hope[i], i))[: min(-(-count // ROUNDS), count)]
+        best = sorted(left, key=lambda i: (hope[i], i))[: min(together, count - first)]
         found = yield Ask("verifying", "finalist", tuple(masks[i] for i in best))
         left -= set(best)
-        count -= len(best)
         for i, e in zip(best, found, strict=True):
             if e.loss is not None:
                 tried.append(i)
