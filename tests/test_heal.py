@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 import edgewise as ew
 import jobs
@@ -94,6 +95,23 @@ def test_bad_input_is_explained(case) -> None:
     other = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))
     with pytest.raises(ObjectiveError, match="teacher's outputs have another shape"):
         ew.heal(small, batches, teacher=other)
+
+
+@pytest.mark.parametrize("cut", [slice(0, 7), slice(0, 4), slice(0, 1)])
+def test_unequal_numbers_are_said_before_a_step(case, cut: slice) -> None:
+    _, small, batches = case
+    (x, y), steps = batches[0], []
+    said = rf"has {len(x)} inputs.* but {len(y[cut])} targets"
+    with pytest.raises(ObjectiveError, match=said):
+        ew.heal(small, [(x, y[cut])], progress=lambda *step: steps.append(step))
+    assert not steps
+
+
+def test_flattened_targets_are_allowed(case) -> None:
+    _, small, batches = case
+    flat = [(x, y.repeat_interleave(2)) for x, y in batches]
+    ew.heal(small, flat, loss=lambda out, y: F.cross_entropy(out, y.view(-1, 2)[:, 0]),
+            settings=ew.Healing(epochs=1))  # fmt: skip
 
 
 class Epochs(list):

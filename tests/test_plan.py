@@ -10,7 +10,7 @@ import torch
 
 import edgewise as ew
 import jobs
-from edgewise.errors import EdgewiseError, PlanError
+from edgewise.errors import EdgewiseError, PlanError, TraceError
 from edgewise.rewrite import compare
 from edgewise.testing import ZOO, build
 
@@ -106,8 +106,13 @@ def test_a_fresh_process_builds_the_model_again(plan: ew.Plan, tmp_path: Path) -
 def test_loading_into_something_else_is_refused(plan: ew.Plan, tmp_path: Path) -> None:
     graph, _ = jobs.make()
     path = ew.save(ew.prune(graph, plan), tmp_path / "small.safetensors")
-    with pytest.raises(PlanError, match="The factory must make the same architecture"):
+    with pytest.raises(PlanError, match=r"another network \(Body\).*no parameter 'blocks.0"):
         ew.load(lambda: build("dense")[0], plan, path)
+    narrow = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(6, 4))
+    with pytest.raises(PlanError, match="another network.*no parameter 'stem.0.weight'"):
+        ew.load(lambda: narrow, plan, path)  # cannot even run on the plan's inputs
+    with pytest.raises(TraceError, match="takes an nn.Module, got str"):
+        ew.load(lambda: "a model", plan, path)
     other = ew.save(ew.prune(graph, graph.empty), tmp_path / "other.safetensors")
     with pytest.raises(PlanError, match="are not those of the plan"):
         ew.load(lambda: build("residual")[0], plan, other)

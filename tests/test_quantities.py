@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import pickle
+
 import pytest
 
 import edgewise as ew
@@ -72,6 +76,19 @@ def test_limits_that_cannot_be(name: str, value: object, words: str) -> None:
         Budget(**{name: value})
     assert words in str(error.value)
     assert name in str(error.value)
+
+
+def test_an_unknown_limit_gets_the_nearest_name() -> None:
+    with pytest.raises(BudgetError, match=r"No limit is called 'mac'\. Did you mean 'macs'\?"):
+        Budget(mac=0.7)  # type: ignore[call-arg]
+    with pytest.raises(BudgetError, match="'watts'. Known: units, params, macs, activation_bytes"):
+        Budget(watts=3)  # type: ignore[call-arg]
+
+
+def test_budgets_are_copied_and_pickled() -> None:
+    budget = Budget(macs=0.7, latency="8ms")
+    assert pickle.loads(pickle.dumps(budget)) == copy.deepcopy(budget) == budget
+    assert dataclasses.replace(budget, macs=0.5).limits == {"macs": 0.5, "latency": "8ms"}
 
 
 def test_only_the_limits_that_are_missed_are_named(residual: ew.Graph) -> None:

@@ -13,6 +13,7 @@ from .errors import ConfigError, EdgewiseError
 from .heal import Healing
 from .objective import FEWEST, RecoveryKind
 from .records import Budget
+from .spelling import nearest
 from .tables import (
     LIBRARIES,
     Count,
@@ -21,7 +22,6 @@ from .tables import (
     Source,
     Storage,
     Whole,
-    nearest,
     plain,
     read_section,
     shown,

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from .config import DataSection
 from .errors import ConfigError
 from .sources import load_function, require
-from .tables import Rows, nearest
+from .spelling import nearest
+from .tables import Rows
 
 Batch = tuple[Tensor, Tensor]
 Example = tuple[Any, Any]

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .errors import MaskError
+from .spelling import close
 
 Shape = tuple[int, ...]
 Follow = tuple[Literal["in", "out"], int] | None
@@ -362,7 +363,7 @@ class Graph:
     def _index_of(self, unit: int | str) -> int:
         if isinstance(unit, str):
             if unit not in self.unit_index:
-                near = _nearest(unit, self.unit_index)
+                near = close(unit, self.unit_index)
                 raise MaskError(f"No unit is called {unit!r}.{near} `graph.units` lists them all.")
             return self.unit_index[unit]
         if not 0 <= int(unit) < len(self.units):
@@ -422,10 +423,3 @@ def _plain(vertex: Vertex, skip: set[str]) -> dict[str, Any]:
     data = {k: v for k, v in asdict(vertex).items() if k not in skip}
     data["params"] = [{k: v for k, v in p.items() if k not in skip} for p in data["params"]]
     return data
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""

@@ -91,7 +91,8 @@ def heal(
         a warning, and the best module so far is returned.
 
     Raises:
-        ObjectiveError: the loader is empty, or teacher and model disagree in shape.
+        ObjectiveError: the loader is empty, a batch has other numbers of inputs and targets, or
+            teacher and model disagree in shape.
         EdgewiseError: the checkpoint is of another model or of other settings.
 
     Examples:
@@ -338,7 +339,7 @@ def _value(
 ) -> torch.Tensor:  # fmt: skip
     args = tuple(inputs) if isinstance(inputs, list | tuple) else (inputs,)
     outputs = model(*args)
-    hard = loss(outputs, targets).mean()
+    hard = _hard(loss, outputs, targets)
     if teacher is None or not settings.distill:
         return hard
     with torch.no_grad():
@@ -355,6 +356,28 @@ def _value(
     )  # fmt: skip
     soft = soft.sum(axis).mean()
     return (1 - settings.distill) * hard + settings.distill * t * t * soft
+
+
+def _hard(loss: Callable[[Any, Any], torch.Tensor], outputs: Any, targets: Any) -> torch.Tensor:
+    """The loss on labels. Numbers that differ are allowed where one side may be flattened."""
+    ours, theirs = _number(outputs), _number(targets)
+    if not ours or not theirs or ours == theirs:
+        return loss(outputs, targets).mean()
+    unequal = ObjectiveError(
+        f"A training batch has {ours} inputs, by what the model gives for them, but {theirs} "
+        "targets. Every input needs its target."
+    )
+    if max(ours, theirs) % min(ours, theirs):
+        raise unequal
+    try:
+        return loss(outputs, targets).mean()
+    except Exception as error:
+        raise unequal from error
+
+
+def _number(value: Any) -> int | None:
+    """Examples in a tensor, None of anything else."""
+    return len(value) if isinstance(value, torch.Tensor) and value.ndim else None
 
 
 def _class_axis(outputs: torch.Tensor) -> int:

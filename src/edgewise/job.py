@@ -22,7 +22,8 @@ from .plan import Measured, Plan
 from .rewrite import prune
 from .sheet import write_evaluations
 from .sources import load_loss, load_metrics, load_model
-from .tables import Rows, nearest
+from .spelling import nearest
+from .tables import Rows
 from .trace import trace
 from .weights import save
 

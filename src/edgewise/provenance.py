@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from .architecture import operators, parameter_shapes
 from .graph import Graph, Unit
 
 
@@ -21,7 +22,10 @@ def weights_digest(graph: Graph) -> str:
 
 
 def trace_record(graph: Graph) -> dict[str, Any]:
-    """What is needed to trace the model again: granularity, units, names and shapes of inputs."""
+    """What is needed to trace the model again: granularity, units, names and shapes of inputs.
+
+    Parameters and operators are there to say how another network differs.
+    """
     program = graph.program
     placeholders = program.module.graph.find_nodes(op="placeholder")
     inputs = [
@@ -38,6 +42,8 @@ def trace_record(graph: Graph) -> dict[str, Any]:
         "inputs": inputs,
         "constants": {k: v for k, v in program.fixed.items() if isinstance(v, plain)},
         "tensors_only": len(inputs) == len(program.args),
+        "parameters": parameter_shapes(graph),
+        "operators": operators(graph),
     }
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 from .errors import BudgetError
 from .graph import Cost
 from .quantities import amount, as_limit, limit_text
+from .spelling import nearest
 
 Status = Literal["ok", "failed", "nan", "out of memory"]
 Split = Literal["search", "trial", "verify", "report"]
@@ -77,7 +78,8 @@ class Budget:
             measured.
 
     Raises:
-        BudgetError: no limit is given, or one is not positive, or has a unit that it cannot have.
+        BudgetError: no limit is given, or one has an unknown name, is not positive, or has a unit
+            that it cannot have.
 
     Examples:
         >>> ew.Budget(params="20M", latency="8ms").limits
@@ -90,6 +92,14 @@ class Budget:
     activation_bytes: float | str | None = None
     weight_bytes: float | str | None = None
     latency: float | str | None = None
+
+    def __new__(cls, *args: object, **limits: object) -> Budget:
+        """Refuse unknown names before Python does, which knows no nearest one."""
+        known = [f.name for f in fields(cls)]
+        for name in limits:
+            if name not in known:
+                raise BudgetError(f"No limit is called {name!r}.{nearest(name, known)}")
+        return object.__new__(cls)
 
     def __post_init__(self) -> None:
         if not self.limits:

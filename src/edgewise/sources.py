@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from .config import ModelSection
 from .errors import ConfigError
-from .tables import nearest
+from .spelling import nearest
 
 Measure = Callable[[Any, Any], Tensor]
 

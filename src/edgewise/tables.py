@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NewType, Union, get_args, get_origin, get_type_hints
 
 from .errors import EdgewiseError
+from .spelling import nearest
 
 Source = NewType("Source", str)  # FILE.py:FUNCTION, a path, torchvision:NAME or timm:NAME
 Function = NewType("Function", str)  # a built-in name or FILE.py:FUNCTION
@@ -146,10 +146,3 @@ _TEXTS: dict[Any, Callable[[Any, Path], Any]] = {
     Storage: _storage,
     Rows: lambda text, folder: Rows.parse(text),
 }
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """ " Did you mean …?" if some known word is close, else a list of the known words."""
-    words = list(known)
-    close = difflib.get_close_matches(word, words, n=1)
-    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(words)}."

@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from .errors import PlanError
+from .architecture import other_operator, other_parameter
+from .errors import PlanError, TraceError
 from .files import write_atomically
 from .graph import Graph
 from .plan import Plan
@@ -63,7 +64,8 @@ def load(
         The pruned module in eval mode.
 
     Raises:
-        PlanError: the factory makes another architecture, or the weights are of another model.
+        PlanError: the factory makes another architecture (names the first parameter or operator
+            that differs), or the weights are of another model.
 
     Examples:
         >>> plan = study.plan()
@@ -91,16 +93,31 @@ def retrace(model: nn.Module, plan: Plan, example: Example | None = None) -> Gra
     if example is None and not plan.trace.get("tensors_only"):
         raise PlanError("The plan's model takes more than tensors: pass example=(...) to load it.")
     args, kwargs = _inputs(plan) if example is None else _given(example)
-    raw = trace(model, args, kwargs, granularity="raw", frontend=plan.trace["frontend"])
+    try:
+        raw = trace(model, args, kwargs, granularity="raw", frontend=plan.trace["frontend"])
+    except TraceError as error:
+        if isinstance(model, nn.Module) and (other := _other_parameter(model, plan)):
+            raise _other_network(model, plan, other) from error
+        raise
     kinds = tuple(plan.trace["granularity"])
     graph = recorded_units(raw, kinds, plan.trace["units"], plan.trace.get("widths", []))
     if graph.fingerprint != plan.fingerprint:
-        raise PlanError(
-            f"The plan was made for {plan.provenance.get('model', 'a model')} with graph "
-            f"{plan.fingerprint[:12]}; {type(model).__name__} gives {graph.fingerprint[:12]}. The "
-            "factory must make the same architecture, with the same arguments."
-        )
+        operator = other_operator(plan.trace.get("operators", []), raw)
+        raise _other_network(model, plan, _other_parameter(model, plan) or operator)
     return graph
+
+
+def _other_parameter(model: nn.Module, plan: Plan) -> str | None:
+    return other_parameter(plan.trace.get("parameters", {}), model)
+
+
+def _other_network(model: nn.Module, plan: Plan, difference: str | None) -> PlanError:
+    return PlanError(
+        f"The factory makes another network ({type(model).__name__}) than the one the plan was "
+        f"made for ({plan.provenance.get('model', 'unnamed')}): "
+        f"{difference or 'operators take other arguments'}. The factory must make the same "
+        "architecture, with the same arguments."
+    )
 
 
 def _given(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:

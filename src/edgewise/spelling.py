@@ -1,0 +1,19 @@
+"""The known word that a misspelt one is nearest to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """ " Did you mean …?" if some known word is close, else a list of the known words."""
+    words = list(known)
+    return close(word, words) or f" Known: {', '.join(words)}."
+
+
+def close(word: str, known: Iterable[str]) -> str:
+    """ " Did you mean …?" if some known word is close, else nothing."""
+    import difflib
+
+    found = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean {found[0]!r}?" if found else ""
