@@ -36,6 +36,12 @@ def test_laws_hold(name: str, law, seed: int) -> None:
     law(graph, laws.random_mask(graph, random.Random(seed)))
 
 
+@pytest.mark.filterwarnings("error")
+def test_counting_macs_says_nothing_of_tf32() -> None:
+    model, args = build("residual")
+    assert laws.count_macs(model, args) > 0
+
+
 @pytest.mark.parametrize("name", ZOO)
 @settings(max_examples=4)  # each takes seconds, most of them in torch.export
 @given(seed=st.integers(0, 10**6))

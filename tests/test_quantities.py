@@ -81,7 +81,7 @@ def test_limits_that_cannot_be(name: str, value: object, words: str) -> None:
 def test_an_unknown_limit_gets_the_nearest_name() -> None:
     with pytest.raises(BudgetError, match=r"No limit is called 'mac'\. Did you mean 'macs'\?"):
         Budget(mac=0.7)  # type: ignore[call-arg]
-    with pytest.raises(BudgetError, match="'watts'. Known: units, params, macs, activation_bytes"):
+    with pytest.raises(BudgetError, match=r"'watts'\. Known: units, params, macs, activation_"):
         Budget(watts=3)  # type: ignore[call-arg]
 
 

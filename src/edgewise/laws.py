@@ -86,11 +86,13 @@ def count_macs(module: nn.Module, args: tuple[Any, ...]) -> int:
     """MACs of one call, by torch's own counter of floating-point operations."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    # The fused LSTM of oneDNN cannot be counted. `flags` would set TF32 too, and warn on CPUs.
+    fused, *_ = torch.backends.mkldnn.set_flags(False)
     try:
-        plain = torch.backends.mkldnn.flags(enabled=False)  # its fused LSTM cannot be counted
-        with plain, FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             module.eval()(*args)
     finally:
+        torch.backends.mkldnn.set_flags(fused)
         torch.backends.mha.set_fastpath_enabled(fast)
     return int(counter.get_total_flops()) // 2
 
