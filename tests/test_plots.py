@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import combinations
 from math import nan
 from pathlib import Path
 
@@ -83,3 +84,26 @@ def test_importing_edgewise_loads_no_plotting() -> None:
     loaded = {name.split(".")[0] for name in found.stdout.split()}
     assert "torch" in loaded
     assert not loaded & {"plotly", "matplotlib", "starlette", "uvicorn"}
+
+
+class Residual(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a_layer_with_quite_a_long_name = torch.nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.a_layer_with_quite_a_long_name(x).relu()
+
+
+def test_the_figure_of_a_network_grows_with_it_and_its_labels_stay_apart() -> None:
+    heights = []
+    for depth in (2, 12):
+        model = torch.nn.Sequential(*(Residual() for _ in range(depth)))
+        figure = plots.static(drawing.boxes(trace(model, torch.randn(2, 4))))
+        figure.canvas.draw()
+        boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+        boxes.append(figure.legends[0].get_window_extent())
+        assert len(boxes) > depth
+        assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+        heights.append(figure.get_figheight())
+    assert heights[1] > 1.5 * heights[0]
