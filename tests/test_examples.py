@@ -1,16 +1,20 @@
-"""The example scripts run, in a reduced form, and their page shows what they print."""
+"""Example scripts run, in a reduced form, and print what their page shows; notebooks run, too."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
 from pathlib import Path
 from types import ModuleType
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = ("classifier", "unet", "language_model")
+NOTEBOOKS = ("vision_transformer", "resnet_budgets")
 PAGE = (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
 
 
@@ -53,3 +57,33 @@ def test_every_script_is_on_the_page() -> None:
     assert runnable == set(SCRIPTS)
     for name in SCRIPTS:
         assert f"(../examples/{name}.py)" in PAGE
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebooks_are_kept_with_what_they_show(name: str) -> None:
+    path = ROOT / "examples" / f"{name}.ipynb"
+    text = path.read_text(encoding="utf-8")
+    assert len(text) < 500_000
+    assert not re.search(r"/(home|root|tmp|work|usr|opt|Users|mnt)/", text)
+    code = [cell for cell in nbformat.reads(text, 4).cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell.outputs]
+    assert {output.output_type for output in outputs} <= {"stream", "execute_result"}
+    assert {output.name for output in outputs if output.output_type == "stream"} <= {"stdout"}
+    figures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(figures) >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebooks_run(name: str, tmp_path: Path) -> None:
+    for module in (ROOT / "examples").glob("*.py"):
+        shutil.copy(module, tmp_path)
+    notebook = nbformat.read(ROOT / "examples" / f"{name}.ipynb", 4)
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
+
+
+def test_every_notebook_is_on_the_page() -> None:
+    assert {path.stem for path in (ROOT / "examples").glob("*.ipynb")} == set(NOTEBOOKS)
+    for name in NOTEBOOKS:
+        assert f"(../examples/{name}.ipynb)" in PAGE

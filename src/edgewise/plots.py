@@ -44,7 +44,7 @@ def static(chart: Chart) -> Any:
             if axis.ticks == "prefixed":
                 getattr(axes, f"{name}axis").set_major_formatter(EngFormatter())
     if chart.x is None:
-        axes.margins(x=0.02, y=0.05)
+        axes.margins(x=0.02, y=0.02 + 0.08 / figure.get_figheight())
         axes.axis("off")
     axes.spines[["top", "right"]].set_visible(False)
     if any(series.listed for series in chart.series):
