@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import http.client
+import signal
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgewise.errors import ConfigError
 from edgewise.live import HOST, Pages, serving
+from test_cli import job as job
 
 pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
@@ -74,3 +81,70 @@ def test_a_taken_port_is_said() -> None:
             serving(Pages(lambda: "", lambda: ""), port),
         ):
             pass
+
+
+HELD = """
+import time
+from pathlib import Path
+from torch.nn import functional as F
+
+GO = Path(__file__).with_name("go")
+
+
+def losses(outputs, targets):
+    while not GO.exists():
+        time.sleep(0.02)
+    return F.cross_entropy(outputs, targets, reduction="none")
+"""
+
+
+@pytest.fixture
+def held(job: Path) -> Iterator[tuple[subprocess.Popen[str], str, Path]]:
+    """`edgewise run --live` in its first evaluation, its address, and a file that lets it go on."""
+    (job.parent / "held.py").write_text(HELD)
+    job.write_text(job.read_text().replace("[objective]", '[objective]\nloss = "held.py:losses"'))
+    words = [sys.executable, "-m", "edgewise", "run", str(job), "--live", "0"]
+    with subprocess.Popen(
+        words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as run:
+        assert run.stderr is not None
+        line = next(line for line in run.stderr if "http://" in line)
+        try:
+            yield run, line.split("http://")[1].strip().rstrip("/"), job.with_name("go")
+        finally:
+            run.kill()
+
+
+def test_a_command_shows_its_run_until_it_ends(held: tuple[Any, str, Path]) -> None:
+    run, address, go = held
+    assert address.startswith(f"{HOST}:")
+    assert ask(address, "GET", "/")[0] == 200
+    before = ask(address, "GET", "/contents")
+    assert before[0] == 200
+    assert ask(address, "GET", "/contents", Host="evil.example")[0] == 400
+    assert run.poll() is None
+    go.touch()
+    seen = list(followed(address))
+    assert run.wait(60) == 0
+    assert "1 of 6 units removed" in seen[-1]
+    assert "units removed" not in before[1]
+
+
+def test_an_interrupted_command_ends_its_page(held: tuple[Any, str, Path]) -> None:
+    run, address, _ = held
+    assert ask(address, "GET", "/contents")[0] == 200
+    run.send_signal(signal.SIGINT)
+    assert "Finished evaluations are kept" in run.stderr.read()
+    assert run.wait(60) == 130
+    with pytest.raises(OSError, match="refused"):
+        ask(address, "GET", "/")
+
+
+def followed(address: str) -> Iterator[str]:
+    """What a page asks for every moment, until nobody answers."""
+    while True:
+        try:
+            yield ask(address, "GET", "/contents")[1]
+        except OSError:
+            return
+        time.sleep(0.05)
