@@ -126,6 +126,58 @@ def test_phone_and_scheme(browser: Any, report: Path, scheme: str) -> None:
     page.close()
 
 
+CONTRAST = """
+() => {
+  const channel = (v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = (colour) => {
+    const [r, g, b] = colour.match(/[0-9.]+/g).map(Number);
+    return 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b) + 0.05;
+  };
+  return [...document.querySelectorAll(".node.dead")].flatMap((node) => {
+    const ground = light(getComputedStyle(node.querySelector("rect")).fill);
+    return [...node.querySelectorAll("text")].map((text) => {
+      const css = getComputedStyle(text), ink = light(css.fill);
+      return css.opacity * Math.max(ink / ground, ground / ink);
+    });
+  });
+}
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_names_of_removed_blocks_can_be_read(browser: Any, report: Path, scheme: str) -> None:
+    """WCAG 2.1, 1.4.3: a contrast of 4.5, and no stroke through the letters."""
+    page, _ = opened(browser, report, color_scheme=scheme)
+    contrasts = page.evaluate(CONTRAST)
+    assert contrasts
+    assert min(contrasts) >= 4.5
+    order = page.locator(".node.dead text").first.evaluate("t => getComputedStyle(t).paintOrder")
+    assert order.startswith("stroke")
+    page.close()
+
+
+def test_tables_fit_a_phone(browser: Any, report: Path) -> None:
+    page, _ = opened(browser, report, viewport={"width": 400, "height": 800})
+    tables = page.locator(".tables table")
+    assert tables.count() == 2
+    for index in range(tables.count()):
+        wide, room = tables.nth(index).evaluate("t => [t.offsetWidth, t.parentNode.clientWidth]")
+        assert wide <= room
+    page.close()
+
+
+def test_the_title_of_a_colour_bar_covers_no_number(browser: Any, report: Path) -> None:
+    page, _ = opened(browser, report, viewport={"width": 1240, "height": 900})
+    plot = page.locator("[data-chart=interactions]")
+    plot.scroll_into_view_if_needed()
+    title = plot.locator(".cbtitle text").bounding_box()
+    for index in range(plot.locator(".cbaxis text").count()):
+        tick = plot.locator(".cbaxis text").nth(index).bounding_box()
+        below = tick["y"] >= title["y"] + title["height"]
+        assert below or tick["x"] + tick["width"] <= title["x"]
+    page.close()
+
+
 def test_repeated_blocks_open_by_mouse_and_keyboard(browser: Any, tmp_path: Path) -> None:
     deep = trace(Net(90), torch.randn(2, 3, 8, 8))
     name = next(u.name for u in deep.units if u.name.startswith("blocks.40.conv1"))

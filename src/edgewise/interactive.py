@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from math import isnan
 from typing import Any
@@ -64,6 +64,8 @@ def _layout(chart: Chart, colours: Mapping[str, str]) -> dict[str, Any]:
     }
     if chart.x and chart.y:
         layout |= {"xaxis": _axis(chart.x, colours), "yaxis": _axis(chart.y, colours)}
+        if not chart.x.log:
+            layout["xaxis"]["range"] = _around(x for series in chart.series for x in series.xs)
     elif not chart.heat:
         layout |= {"xaxis": {"visible": False}, "yaxis": {"visible": False}}
     if chart.square:
@@ -89,6 +91,15 @@ def _axis(axis: Axis, colours: Mapping[str, str]) -> dict[str, Any]:
         "dtick": "D2" if axis.log else None,
         "tickformat": TICKS[axis.ticks],
     }
+
+
+def _around(values: Iterable[float]) -> list[float] | None:
+    """A range around the only value that there is; plotly's would need too many digits."""
+    found = {value for value in values if not isnan(value)}
+    if len(found) != 1 or not any(found):
+        return None
+    (only,) = found
+    return sorted((0.9 * only, 1.1 * only))
 
 
 def _series(series: Series, colours: Mapping[str, str]) -> dict[str, Any]:
@@ -136,8 +147,8 @@ def _heat(heat: Heat, colours: Mapping[str, str]) -> list[dict[str, Any]]:
         "zmin": -heat.limit,
         "zmax": heat.limit,
         "colorscale": [[0.0, colours["blue"]], [0.5, colours["paper"]], [1.0, colours["red"]]],
-        "colorbar": {"title": {"text": plain(heat.title), "side": "right"}, "thickness": 12,
-                     "tickformat": "~g", "outlinewidth": 0},
+        "colorbar": {"title": {"text": f"{plain(heat.title)}<br> ", "side": "top"},
+                     "thickness": 12, "tickformat": "~g", "outlinewidth": 0},
         "hoverinfo": "text",
         "hovertext": [list(map(plain, row)) for row in heat.texts],
     }  # fmt: skip

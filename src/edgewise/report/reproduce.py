@@ -26,7 +26,8 @@ def reproduce(facts: Facts, extra: Mapping[str, str]) -> Markup:
 
 def _entries(facts: Facts) -> Iterator[tuple[str, str]]:
     graph, plan = facts.graph, facts.plan
-    yield "edgewise", __version__
+    if plan is None or plan.provenance.get("edgewise") != __version__:
+        yield "Page by edgewise", __version__
     yield (
         "Graph",
         (
