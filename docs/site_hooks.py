@@ -23,6 +23,7 @@ LINKED = (
     "benchmarks/results/*.npz",
     "benchmarks/*.py",
     "examples/*.py",
+    "examples/*.ipynb",
     "LICENSE",
 )
 

@@ -23,6 +23,10 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert "WARNING" not in result.stderr
     home = (tmp_path / "site" / "index.html").read_text()
     assert 'src="report.png"' in home
+    examples = (tmp_path / "site" / "examples.html").read_text()
+    files = re.findall(r'href="(examples/[^"]*)"', examples)
+    assert len(files) > 4
+    assert all((tmp_path / "site" / file).exists() for file in files)
     loaded = re.findall(r'<(?:script|link)[^>]*(?:src|href)="(https?://[^"]*)"', home)
     assert not loaded, "the page loads something from elsewhere"
 
