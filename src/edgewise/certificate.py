@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 CONFIDENCE = 0.95
 
@@ -78,7 +78,7 @@ class Rivals:
         """
         if self.better == self.masks:
             return 1.0
-        return float(beta.ppf(CONFIDENCE, self.better + 1, self.masks - self.better))
+        return float(betaincinv(self.better + 1, self.masks - self.better, CONFIDENCE))
 
     def __str__(self) -> str:
         number = str(self.better) if self.better else "None"
