@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import edgewise as ew
-from edgewise.architecture import operators, other_operator, other_parameter, parameter_shapes
+from edgewise.architecture import operators, other_operator, other_parameter, parameters
 from edgewise.testing import ZOO, build
 
 
@@ -37,7 +37,7 @@ def test_a_network_does_not_differ_from_itself(name: str) -> None:
     model, args = build(name)
     graph = ew.trace(model, args)
     again = build(name, seed=3)[0]
-    assert other_parameter(parameter_shapes(graph), again) is None
+    assert other_parameter(parameters(graph), again) is None
     assert other_operator(operators(graph), ew.trace(again, args)) is None
 
 
@@ -49,7 +49,7 @@ def test_a_network_does_not_differ_from_itself(name: str) -> None:
     ],
 )
 def test_the_first_parameter_that_differs_is_named(other: nn.Module, words: str) -> None:
-    assert other_parameter(parameter_shapes(ew.trace(Net(), X)), other) == words
+    assert other_parameter(parameters(ew.trace(Net(), X)), other) == words
 
 
 @pytest.mark.parametrize(
@@ -63,10 +63,10 @@ def test_the_first_operator_that_differs_is_named(other: nn.Module, words: str) 
     graph = ew.trace(Net(), X)
     said = other_operator(operators(graph), ew.trace(other, X))
     assert words in str(said)
-    assert other_parameter(parameter_shapes(graph), other) is None
+    assert other_parameter(parameters(graph), other) is None
 
 
 def test_weights_that_are_not_there_yet_differ() -> None:
-    shapes = parameter_shapes(ew.trace(nn.Sequential(nn.Linear(4, 4)), X, granularity="raw"))
-    said = other_parameter(shapes, nn.Sequential(nn.LazyLinear(4)))
+    lines = parameters(ew.trace(nn.Sequential(nn.Linear(4, 4)), X, granularity="raw"))
+    said = other_parameter(lines, nn.Sequential(nn.LazyLinear(4)))
     assert said == "parameter '0.weight' is not initialised instead of 4x4"

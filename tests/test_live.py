@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from edgewise import live
 from edgewise.errors import ConfigError
 from edgewise.live import HOST, Pages, serving
+from test_cli import call, said
 from test_cli import job as job
 
 pytest.importorskip("uvicorn")
@@ -81,6 +83,16 @@ def test_a_taken_port_is_said() -> None:
             serving(Pages(lambda: "", lambda: ""), port),
         ):
             pass
+
+
+def test_a_missing_server_is_said_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "find_spec", lambda name: None)
+    (tmp_path / "job.toml").write_text('[model]\nsource = "none.py:make"\n[data]\nsource = "x"\n')
+    result = call("run", tmp_path / "job.toml", "--live")
+    assert result.exit_code == 2
+    assert "pip install 'edgewise[live]'" in said(result)
 
 
 HELD = """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -11,14 +11,15 @@ from torch import nn
 from .graph import Graph, Vertex
 
 
-def parameter_shapes(graph: Graph) -> dict[str, str]:
-    """Names and shapes of the parameters that operators read: "stem.0.weight" → "8x3x3x3"."""
-    return {
-        parameter.name: _shape(parameter.shape)
+def parameters(graph: Graph) -> list[str]:
+    """One line a parameter in the order in which operators read them: "stem.0.weight: 8x3x3x3"."""
+    lines = [
+        f"{parameter.name}: {_shape(parameter.shape)}"
         for vertex in graph.vertices
         for parameter in vertex.params
         if not parameter.buffer
-    }
+    ]
+    return list(dict.fromkeys(lines))
 
 
 def operators(graph: Graph) -> list[str]:
@@ -26,15 +27,15 @@ def operators(graph: Graph) -> list[str]:
     return [_line(graph, index, vertex) for index, vertex in enumerate(graph.vertices)]
 
 
-def other_parameter(shapes: Mapping[str, str], model: nn.Module) -> str | None:
+def other_parameter(lines: Sequence[str], model: nn.Module) -> str | None:
     """The first parameter that a model lacks or has in another shape, in words; None if none.
 
     Args:
-        shapes: as `parameter_shapes` gives them.
+        lines: as `parameters` gives them.
         model: what may be another network.
     """
     own = {name: _size(p) for name, p in model.named_parameters(remove_duplicate=False)}
-    for name, shape in shapes.items():
+    for name, shape in (line.split(": ") for line in lines):
         if name not in own:
             return f"it has no parameter {name!r} ({shape})"
         if own[name] != shape:

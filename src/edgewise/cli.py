@@ -152,10 +152,13 @@ def run(
 
 def _port(text: str | None) -> int | None:
     from .errors import ConfigError
-    from .live import PORT
+    from .live import PORT, require_server
 
+    if text is None:
+        return None
+    require_server()
     if not text:
-        return None if text is None else PORT
+        return PORT
     if not text.isdecimal() or int(text) > 65535:
         raise ConfigError(f"--live takes a port from 0 to 65535, or nothing; got {text!r}.")
     return int(text)

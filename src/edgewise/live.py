@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,18 @@ class Pages:
         return HTMLResponse(text, headers={**HEADERS, "ETag": tag})
 
 
+def require_server() -> None:
+    """Say that starlette or uvicorn is not installed, before any work is done.
+
+    Raises:
+        ConfigError: one of them is not.
+    """
+    if not all(map(find_spec, ("starlette", "uvicorn"))):
+        raise ConfigError(
+            "--live needs a server: pip install 'edgewise[live]' (in a clone: '.[live]')."
+        )
+
+
 @contextmanager
 def serving(pages: Pages, port: int = PORT) -> Iterator[str]:
     """Serve pages from a thread of their own, and give the address; the end waits for a last look.
@@ -77,14 +90,11 @@ def serving(pages: Pages, port: int = PORT) -> Iterator[str]:
     Raises:
         ConfigError: the port is taken, or starlette and uvicorn are not installed.
     """
-    try:
-        import uvicorn
+    require_server()
+    import uvicorn
 
-        app = pages.app
-    except ImportError as error:
-        raise ConfigError("--live needs a server: pip install 'edgewise[live]'.") from error
     place = _bound(port)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(pages.app, log_level="critical", lifespan="off"))
     thread = Thread(target=server.run, args=([place],), name="edgewise live", daemon=True)
     thread.start()
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .architecture import operators, parameter_shapes
+from .architecture import operators, parameters
 from .graph import Graph, Unit
 
 
@@ -42,7 +42,7 @@ def trace_record(graph: Graph) -> dict[str, Any]:
         "inputs": inputs,
         "constants": {k: v for k, v in program.fixed.items() if isinstance(v, plain)},
         "tensors_only": len(inputs) == len(program.args),
-        "parameters": parameter_shapes(graph),
+        "parameters": parameters(graph),
         "operators": operators(graph),
     }
 

@@ -108,7 +108,7 @@ def retrace(model: nn.Module, plan: Plan, example: Example | None = None) -> Gra
 
 
 def _other_parameter(model: nn.Module, plan: Plan) -> str | None:
-    return other_parameter(plan.trace.get("parameters", {}), model)
+    return other_parameter(plan.trace.get("parameters", []), model)
 
 
 def _other_network(model: nn.Module, plan: Plan, difference: str | None) -> PlanError:
