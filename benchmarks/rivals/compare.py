@@ -4,7 +4,8 @@
 nobody has seen: as pruned ("raw"), with the statistics of all batch norms from the same 500
 training images ("recovered"), and after the same fine-tuning for everybody ("healed": 100 steps of
 100 images, distilled from the unpruned network). The joint search also appears with linear
-recovery from the same images instead, before and after fine-tuning.
+recovery from the same images instead, before and after fine-tuning. With --calibrated searches look
+at outputs after temperature scaling, in rows of their own.
 
     python benchmarks/rivals/compare.py resnet20 --seeds 0 1 2
     python benchmarks/rivals/compare.py resnet56 --seeds 0 --methods edgewise-joint taylor
@@ -41,6 +42,7 @@ from machine import describe
 from rivals import channels
 from rivals.contestants import MACS, METHODS, NETWORKS, Choice, Contest, choices
 
+CALIBRATED = ", calibrated"  # what follows the name of a method whose search sees such outputs
 HEALING = ew.Healing(epochs=1, lr=0.02)
 IMAGES, BATCH, ROUNDS = 10_000, 100, 15
 SETTINGS = [(threads, batch) for threads in (1, 2) for batch in (1, 32)]
@@ -87,7 +89,8 @@ def rows(contest: Contest, method: str, judge: Judge) -> Iterator[dict[str, Any]
     """A row a budget; two of the joint search, one of them with linear recovery."""
     for choice in choices(contest, method):
         row = {
-            "network": contest.network, "seed": contest.seed, "method": method,
+            "network": contest.network, "seed": contest.seed,
+            "method": method + CALIBRATED * contest.calibrated,
             "macs": choice.macs, "reached_macs": choice.reached, "params": choice.params,
             "evaluations": choice.evaluations, "seconds": round(choice.seconds, 1),
             "raw": judge.measured(choice.model),
@@ -135,7 +138,7 @@ def latencies(contest: Contest, methods: list[str]) -> Iterator[dict[str, Any]]:
 
 def is_of(row: dict[str, Any], contest: Contest, method: str) -> bool:
     """Whether a row is a method's, linear recovery included."""
-    wanted = (contest.network, contest.seed, method)
+    wanted = (contest.network, contest.seed, method + CALIBRATED * contest.calibrated)
     return (row["network"], row["seed"], row["method"].removesuffix(", linear")) == wanted
 
 
@@ -147,13 +150,17 @@ def main() -> None:
     parser.add_argument("--storage", default="sqlite:///rivals.db")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--calibrated", action="store_true", help="searches use another loss")
     parser.add_argument("--latency", action="store_true", help="time the networks of one seed")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     results = json.loads(options.out.read_text()) if options.out.exists() else {"rows": []}
     results |= {"machine": describe()}
-    contests = [Contest(options.network, s, options.data, options.storage) for s in options.seeds]
+    contests = [
+        Contest(options.network, s, options.data, options.storage, options.calibrated)
+        for s in options.seeds
+    ]
     if options.latency:
         others = [r for r in results.get("latency", []) if r["network"] != options.network]
         results["latency"] = others + list(latencies(contests[0], options.methods))

@@ -25,7 +25,7 @@ from edgewise.bench import bench
 from edgewise.search import baselines
 from resnet_cifar import ResNet, resnet20, resnet56
 from rivals import channels
-from widths import accuracy, cropped, imitation
+from widths import FLOOR, Targets, accuracy, cropped, imitation
 
 MACS = (0.4, 0.6, 0.8)  # the budgets, in the order in which edgewise searches them
 LIMIT, LATER, FINALISTS = 120, 60, 8  # evaluations at the first budget, at the others
@@ -68,6 +68,7 @@ class Contest:
     seed: int
     folder: Path
     storage: str
+    calibrated: bool = False  # whether searches see the outputs after temperature scaling
 
     def model(self) -> ResNet:
         model = NETWORKS[self.network]()
@@ -100,7 +101,7 @@ class Contest:
         start = 250 * (self.seed % 3)
         return ew.Objective(
             self.imitated(start, start + 500),
-            loss=imitation,
+            loss=calibrated if self.calibrated else imitation,
             metrics={"accuracy": accuracy},
             recovery=ew.Recovery("batchnorm", [self.calibration]),
             verify=self.imitated(1000, 3000),
@@ -111,8 +112,15 @@ class Contest:
         taylor = ew.importance.taylor(self.scoring, F.cross_entropy)
         graph = ew.trace(self.model(), (self.example,), granularity=kinds, importance=taylor)
         graph = graph.select(lambda unit: unit.kind != "edge" or unit.cost.macs > 0)
-        name = f"{self.network}-{'-'.join(kinds)}-{self.seed}"
+        name = f"{self.network}-{'-'.join(kinds)}-{self.seed}{'-calibrated' * self.calibrated}"
         return ew.Study(graph, self.objective(), self.storage, name)
+
+
+def calibrated(out: Tensor, targets: Targets) -> Tensor:
+    """`imitation`, of outputs scaled by the number that suits them best."""
+    wanted = targets[1]
+    least = torch.special.entr(wanted).sum(1)
+    return ew.calibrated_cross_entropy(out, wanted) - least + FLOOR
 
 
 def choices(contest: Contest, method: str) -> Iterator[Choice]:

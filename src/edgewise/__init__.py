@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .heal import Healing as Healing
     from .heal import heal as heal
     from .liveness import liveness as liveness
+    from .losses import calibrated_cross_entropy as calibrated_cross_entropy
     from .masked import masked as masked
     from .objective import Objective as Objective
     from .objective import Recovery as Recovery
@@ -58,6 +59,7 @@ _HOMES = {
     "Healing": "heal",
     "heal": "heal",
     "liveness": "liveness",
+    "calibrated_cross_entropy": "losses",
     "masked": "masked",
     "Objective": "objective",
     "Recovery": "objective",

@@ -27,7 +27,7 @@ from .tables import (
     shown,
 )
 
-LOSSES = ("cross_entropy", "mse")
+LOSSES = ("cross_entropy", "calibrated_cross_entropy", "mse")
 METRICS = ("accuracy", "top5")
 
 

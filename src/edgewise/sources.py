@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from .config import ModelSection
 from .errors import ConfigError
+from .losses import calibrated_cross_entropy
 from .spelling import nearest
 
 Measure = Callable[[Any, Any], Tensor]
@@ -182,7 +183,7 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
 
 
 def load_loss(name: str) -> Measure:
-    """A loss: `cross_entropy`, `mse` (both one value a sample) or FILE.py:FUNCTION."""
+    """A loss of one value a sample, by name (`cross_entropy`, ...), or FILE.py:FUNCTION."""
     return _LOSSES[name] if name in _LOSSES else load_function(name)
 
 
@@ -216,5 +217,9 @@ def _per_sample(values: Tensor) -> Tensor:
     return values.flatten(1).mean(1) if values.ndim > 1 else values
 
 
-_LOSSES: dict[str, Measure] = {"cross_entropy": _cross_entropy, "mse": _mse}
+_LOSSES: dict[str, Measure] = {
+    "cross_entropy": _cross_entropy,
+    "calibrated_cross_entropy": calibrated_cross_entropy,
+    "mse": _mse,
+}
 _METRICS: dict[str, Measure] = {"accuracy": _accuracy, "top5": _top5}
