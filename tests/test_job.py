@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+import edgewise as ew
 from edgewise.config import Config, UnitsSection, read_config
 from edgewise.errors import ConfigError
 from edgewise.graph import Graph
 from edgewise.job import (
     make_directory,
     read_objective,
-    require_budget,
+    require_search,
     select_units,
     trace_job,
 )
@@ -102,7 +103,14 @@ def test_data_of_another_shape_than_the_input_is_an_error(config: Config) -> Non
 
 def test_a_job_without_a_budget_says_how_to_give_one(config: Config) -> None:
     with pytest.raises(ConfigError, match=r"no \[budget\]"):
-        require_budget(config)
+        require_search(config)
+
+
+def test_a_misspelt_function_is_found_before_anything_takes_time(config: Config) -> None:
+    ready = replace(config, budget=ew.Budget(macs=0.7))
+    require_search(ready)
+    with pytest.raises(ConfigError, match="nosuch"):
+        require_search(replace(ready, objective=replace(ready.objective, loss="nosuch.py:loss")))
 
 
 def test_an_output_directory_that_is_a_file_is_an_error(tmp_path: Path) -> None:

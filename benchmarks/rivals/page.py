@@ -17,6 +17,8 @@ LATENCIES = [(1, 1), (1, 32), (2, 1), (2, 32)]  # threads, batch
 SHOWN = {  # of the plot
     "edgewise-joint, linear": "edgewise, branches and widths, linear recovery",
     "edgewise-joint": "edgewise, branches and widths",
+    "edgewise-joint, calibrated, linear": "the same with a calibrated loss, linear recovery",
+    "edgewise-branches, calibrated": "edgewise, branches, calibrated loss",
     "edgewise-branches": "edgewise, branches",
     "greedy": "greedy, branches",
     "torch-pruning-taylor": "Torch-Pruning, Taylor",
@@ -35,12 +37,14 @@ Everybody has the same 500 search images, 1 500 images to score by and 500 calib
 (shifted and mirrored as in training); other ones for each seed. *As pruned* nothing is repaired.
 *Recovered*: the statistics of all batch norms are taken from the calibration images, for
 everybody alike; the rows named *linear* have `ew.Recovery("linear")` from these images instead,
-which the others do not offer. *Fine-tuned*: after that 100 steps of 100 training images (SGD,
-distilled from the unpruned network), the same for everybody: little, so that it shows what is
-left to do. Accuracy on 7 000 test images that had no part in anything, the mean over seeds; in
-brackets the exact 95 % interval of one seed or, of several, their range. Evaluations and seconds
-are those of the search: edgewise searches its three budgets in one study, from the smallest on.
-Seconds are those of a machine that was busy with other work.
+which the others do not offer. Searches minimise the divergence from the unpruned network's
+answers; rows named *calibrated* that of outputs after temperature scaling, as
+`ew.calibrated_cross_entropy` has them. *Fine-tuned*: after that 100 steps of 100 training
+images (SGD, distilled from the unpruned network), the same for everybody: little, so that it
+shows what is left to do. Accuracy on 7 000 test images that had no part in anything, the mean
+over seeds; in brackets the exact 95 % interval of one seed or, of several, their range.
+Evaluations and seconds are those of the search: edgewise searches its three budgets in one
+study, from the smallest on. Seconds are those of a machine that was busy with other work.
 
 So far ResNet-20 with one seed is measured; greedy, leave-one-out and evolution are not, and
 latency is not. What it shows:

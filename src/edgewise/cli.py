@@ -182,13 +182,13 @@ def _run(config: Config, screen: Screen, port: int | None = None) -> None:
     from .job import (
         latency_table,
         open_study,
-        require_budget,
+        require_search,
         trace_job,
         write_page,
         write_results,
     )
 
-    require_budget(config)
+    require_search(config)
     screen.say(f"Reading the model and the data that {config.path.name} names")
     graph = trace_job(config)
     table = latency_table(config, graph, screen.say)
@@ -298,13 +298,13 @@ def bench(
     with open_screen(quiet, debug, KEPT, json) as screen:
         from .bench import METHODS, bench, summary
         from .config import override, read_config
-        from .job import latency_table, open_study, require_budget, trace_job, write_comparison
+        from .job import latency_table, open_study, require_search, trace_job, write_comparison
 
         names = None if methods is None else [name.strip() for name in methods.split(",")]
         if names == ["all"]:
             names = list(METHODS)
         job = override(read_config(config), None, budget or (), None, None)
-        require_budget(job)
+        require_search(job)
         assert job.budget is not None
         numbers = [_seed(text) for text in seeds.split(",")]
         graph = trace_job(job)

@@ -18,6 +18,8 @@ from .search import Point, Space, fatal_units, front, levels, trade_offs
 from .surrogates import GraphGP
 from .surrogates.interactions import Interactions, interactions
 
+SECONDS = 1.0  # of the solver for each budget of a report's front: people wait for the page
+
 log = logging.getLogger("edgewise")
 
 
@@ -80,7 +82,7 @@ class Knowledge:
         model = self.process()
         flows = None if model.gamma_ is None else model.gamma_.tolist()
         try:
-            points = self.pareto()
+            points = self.pareto(time_limit=SECONDS)
         except BudgetError as error:
             log.warning("There is no front: %s", error)
             points = []

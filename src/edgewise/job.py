@@ -36,13 +36,18 @@ if TYPE_CHECKING:
     from .study import Study
 
 
-def require_budget(config: Config) -> None:
-    """Raise ConfigError unless there is a budget."""
+def require_search(config: Config) -> None:
+    """Raise ConfigError unless there are a budget and the objective's functions.
+
+    Called first: nothing is traced or timed for a search that cannot begin.
+    """
     if config.budget is None:
         raise ConfigError(
             f"{config.path.name} has no [budget]: add one with e.g. macs = 0.7, or say "
             "--budget macs=0.7."
         )
+    load_loss(config.objective.loss)
+    load_metrics(config.objective.metrics)
 
 
 def trace_job(config: Config) -> Graph:
