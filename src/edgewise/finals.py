@@ -15,7 +15,7 @@ from .records import Split
 from .search import Ask, Questions, answered
 from .telling import Teller
 
-ROUNDS = 4
+ROUNDS = 8  # the more, the more each choice knows; the fewer, the more go side by side
 ALIKE = 4.0  # units in which two masks differ, beyond which one says little of the other
 NOISE = 0.25  # variance of an error that no other mask shares, where the shared one is 1
 LEAST_VERIFIED = 3  # finalists that meet on the whole verify split
@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 
 def rounds(masks: Sequence[Mask], expected: Sequence[float], count: int) -> Questions:
-    """Which of many masks are tried on fresh data, in four rounds at most.
+    """Which of many masks are tried on fresh data, in eight rounds at most.
 
     The lowest of many losses is too good to be true, and masks that are alike are so by much
     the same, since they are right about the same examples by chance. Therefore what a loss on
