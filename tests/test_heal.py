@@ -110,8 +110,16 @@ def test_unequal_numbers_are_said_before_a_step(case, cut: slice) -> None:
 def test_flattened_targets_are_allowed(case) -> None:
     _, small, batches = case
     flat = [(x, y.repeat_interleave(2)) for x, y in batches]
-    ew.heal(small, flat, loss=lambda out, y: F.cross_entropy(out, y.view(-1, 2)[:, 0]),
-            settings=ew.Healing(epochs=1))  # fmt: skip
+    settings = ew.Healing(epochs=1)
+    healed = ew.heal(
+        small,
+        flat,
+        settings=settings,
+        loss=lambda out, y: F.cross_entropy(out, y.view(-1, 2)[:, 0]),
+    )
+    plain = ew.heal(small, batches, settings=settings)
+    for one, other in zip(healed.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 class Epochs(list):

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import PlanError
 from .graph import Mask
 from .measuring import Measuring
 from .objective import TRIAL
 from .records import Split
-from .search import Ask, Questions, answered
+from .search import Ask, Questions
 from .telling import Teller
 
 ROUNDS = 8  # the more, the more each choice knows; the fewer, the more go side by side
@@ -91,21 +90,12 @@ def verified(
     first: Split = "trial" if "trial" in splits and count > LEAST_VERIFIED else "verify"
     passing = max(count // TRIAL, LEAST_VERIFIED) if first == "trial" else 0
     told.total += passing
-    ranked = _ranked(measuring, masks, expected, count, first, told)
-    return measuring.ranked(ranked[:passing], "verify", told)[0] if passing else ranked[0]
+    ranked = measuring.ranked(rounds(masks, expected, count), first, told)
+    if passing:
+        ranked = measuring.ranked(_together(ranked[:passing]), "verify", told)
+    return ranked[0]
 
 
-def _ranked(
-    measuring: Measuring, masks: Sequence[Mask], expected: Sequence[float], count: int,
-    split: Split, told: Teller,
-) -> Sequence[Mask]:  # fmt: skip
-    """The masks of all rounds that could be measured, the lowest loss first."""
-    known = measuring.known(split)
-    found = answered(
-        rounds(masks, expected, count), lambda ask: measuring.answer(ask, split, known, told)
-    )
-    measured = sorted((e for e in found if e.loss is not None), key=lambda e: (e.loss, e.mask))
-    if not measured:
-        raise PlanError(f"Every finalist failed on the {split} split: {found[0].error}")
-    by_bits = {str(mask): mask for mask in masks}
-    return [by_bits[e.mask] for e in measured]
+def _together(masks: Sequence[Mask]) -> Questions:
+    """All of some masks at once."""
+    yield Ask("verifying", "finalist", tuple(masks))

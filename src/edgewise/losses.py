@@ -41,8 +41,13 @@ def calibrated_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     """
     with torch.no_grad():
         scale = _scale(outputs.detach().float(), targets)
-    each = F.cross_entropy(outputs * scale.to(outputs.dtype), targets, reduction="none")
-    return each.flatten(1).mean(1) if each.ndim > 1 else each
+    scaled = outputs * scale.to(outputs.dtype)
+    return per_example(F.cross_entropy(scaled, targets, reduction="none"))
+
+
+def per_example(values: Tensor) -> Tensor:
+    """[batch, ...] → [batch], the mean over everything but the examples."""
+    return values.flatten(1).mean(1) if values.ndim > 1 else values
 
 
 def _scale(z: Tensor, targets: Tensor) -> Tensor:

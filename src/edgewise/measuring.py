@@ -14,7 +14,7 @@ from .executor import Executor
 from .graph import Mask
 from .objective import Objective
 from .records import Evaluation, Split
-from .search import Ask
+from .search import Ask, Questions, answered
 from .storage import RETRIED, Storage
 from .telling import Told, silent
 
@@ -87,13 +87,23 @@ class Measuring:
         self._tried.add(again)
         return True
 
-    def ranked(self, masks: Sequence[Mask], split: Split, told: Told) -> Sequence[Mask]:
-        """Those finalists that could be measured on a split, the lowest loss first."""
-        ask = Ask("verifying", "finalist", tuple(masks))
-        answers = self.answer(ask, split, self.known(split), told)
-        losses = {m: e.loss for m, e in zip(masks, answers, strict=True) if e.loss is not None}
+    def ranked(self, steps: Questions, split: Split, told: Told) -> Sequence[Mask]:
+        """Those of the finalists asked for that could be measured, the lowest loss first.
+
+        Raises:
+            PlanError: none could.
+        """
+        known, losses = self.known(split), dict[Mask, float]()
+
+        def answer(ask: Ask) -> list[Evaluation]:
+            answers = self.answer(ask, split, known, told)
+            pairs = zip(ask.masks, answers, strict=True)
+            losses.update((m, e.loss) for m, e in pairs if e.loss is not None)
+            return answers
+
+        found = answered(steps, answer)
         if not losses:
-            raise PlanError(f"Every finalist failed on the {split} split: {answers[0].error}")
+            raise PlanError(f"Every finalist failed on the {split} split: {found[0].error}")
         return sorted(losses, key=lambda mask: losses[mask])
 
     def final(

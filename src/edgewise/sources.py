@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from .config import ModelSection
 from .errors import ConfigError
-from .losses import calibrated_cross_entropy
+from .losses import calibrated_cross_entropy, per_example
 from .spelling import nearest
 
 Measure = Callable[[Any, Any], Tensor]
@@ -196,25 +196,20 @@ def load_metrics(names: Sequence[str]) -> dict[str, Measure]:
 
 
 def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    return _per_sample(F.cross_entropy(outputs, targets, reduction="none"))
+    return per_example(F.cross_entropy(outputs, targets, reduction="none"))
 
 
 def _mse(outputs: Tensor, targets: Tensor) -> Tensor:
-    return _per_sample((outputs - targets.reshape(outputs.shape)).square())
+    return per_example((outputs - targets.reshape(outputs.shape)).square())
 
 
 def _accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    return _per_sample((outputs.argmax(1) == targets).float())
+    return per_example((outputs.argmax(1) == targets).float())
 
 
 def _top5(outputs: Tensor, targets: Tensor) -> Tensor:
     best = outputs.topk(min(5, outputs.shape[1]), dim=1).indices
-    return _per_sample((best == targets.unsqueeze(1)).any(1).float())
-
-
-def _per_sample(values: Tensor) -> Tensor:
-    """[n, ...] → [n], the mean over everything but the samples."""
-    return values.flatten(1).mean(1) if values.ndim > 1 else values
+    return per_example((best == targets.unsqueeze(1)).any(1).float())
 
 
 _LOSSES: dict[str, Measure] = {

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import EdgewiseError
 from ..graph import Mask
-from .chain import by_price
+from .chain import by_price, harm_of
 from .sampling import sample_at_budget
 from .space import Space
 from .strategy import Ask, Questions, cheapest, probes, ranked_pick, single_pick
@@ -67,10 +67,7 @@ def greedy(space: Space, limit: int) -> Questions:
             yield from _ask("greedy", [space.removing(mask, order)])
             return
         answers = yield Ask("baselines", "greedy", tuple(steps.values()))
-        harm = {
-            u: np.inf if e.loss is None else e.loss - now
-            for u, e in zip(steps, answers, strict=True)
-        }
+        harm = {u: harm_of(e, now) for u, e in zip(steps, answers, strict=True)}
         order = by_price(space, harm, harm)
         mask = steps[order[0]]
         now = answers[list(steps).index(order[0])].loss or now

@@ -13,6 +13,11 @@ LEAST = 3  # evaluations for each removal, below which a chain does not get far
 TINY = 1e-9  # harm of a removal that does none: what saves most goes first
 
 
+def harm_of(removal: Evaluation, before: float) -> float:
+    """What a removal adds to the loss before it; inf where it cannot be measured."""
+    return float("inf") if removal.loss is None else removal.loss - before
+
+
 def by_price(space: Space, units: Iterable[int], harm: Mapping[int, float]) -> list[int]:
     """Units in the order of their harm relative to what each saves, the cheapest first."""
     return sorted(units, key=lambda u: space.price(u, max(harm[u], 0.0) + TINY))
@@ -61,9 +66,9 @@ def chain(
             return
         yield masks
         before, after = _known(space, known, mask), [_known(space, known, m) for m in masks]
-        if before is None or None in after:
+        if before is None or before.loss is None or None in after:
             return
-        harm |= {u: _more(before, e) for u, e in zip(likely, after, strict=True) if e}
+        harm |= {u: harm_of(e, before.loss) for u, e in zip(likely, after, strict=True) if e}
         fresh |= set(likely)
     yield [space.refilled(mask, reversed(gone))]
 
@@ -74,10 +79,3 @@ def _removable(space: Space, mask: Mask, harm: Mapping[int, float]) -> list[int]
 
 def _known(space: Space, known: Mapping[str, Evaluation], mask: Mask) -> Evaluation | None:
     return known.get(str(space.minimal(mask)))
-
-
-def _more(before: Evaluation, after: Evaluation) -> float:
-    """What a removal adds to the loss; inf where it cannot be measured."""
-    if before.loss is None or after.loss is None:
-        return float("inf")
-    return after.loss - before.loss

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..errors import BudgetError, ObjectiveError
 from ..graph import Mask
 from ..records import Evaluation
-from .chain import chain
+from .chain import chain, harm_of
 from .descent import descend
 from .proposals import Predictor, Region, Settings, feasible, propose
 from .sampling import sample_at_budget
@@ -152,10 +152,8 @@ def _chain(
     space: Space, known: Mapping[str, Evaluation], removals: int, most: int
 ) -> Iterator[Sequence[Mask]]:
     """What a greedy removal asks for; nothing where there are widths or harm is unknown."""
-    alone = damages(space, known)
-    if alone is None or space.graph.nested:
-        return iter(())
-    return chain(space, known, alone, removals, most)
+    alone = None if space.graph.nested else damages(space, known)
+    return iter(()) if alone is None else chain(space, known, alone, removals, most)
 
 
 def _least(space: Space, known: Mapping[str, Evaluation]) -> float:
@@ -201,7 +199,7 @@ def damages(space: Space, evaluations: Mapping[str, Evaluation]) -> dict[int, fl
         elif measured is None:
             return None
         else:
-            found[unit] = float("inf") if measured.loss is None else measured.loss - base.loss
+            found[unit] = harm_of(measured, base.loss)
     return found | _width_damages(space, evaluations, base.loss)
 
 
