@@ -66,8 +66,7 @@ for ResNet-56. What it shows:
   *calibrated*) finds them. Where widths may go, too, it made little difference in the one seed that
   was tried, which is not the one that fell behind.
 
-Rows are of several states of the search of one week: those of the joint search on ResNet-20, and
-all on ResNet-56, are from before finalists met in rounds.
+All rows but those named *calibrated* are from before finalists met in rounds.
 """
 
 
