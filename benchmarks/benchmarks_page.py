@@ -102,11 +102,24 @@ def exhaustive(data: Row) -> Table:
 
 def branches(data: Row) -> Table:
     body = []
-    for (recovery, method), rows in grouped(data["rows"], "recovery", "method").items():
-        losses = [figure(mean(rows, "report_loss")), percent(mean(rows, "report_accuracy"))]
-        spent = figure(median(rows, "evaluations"), 0)
-        body.append([recovery, method, str(len(rows)), spent, *losses])
-    return ["recovery", "method", "rows", "evaluations, median", "mean loss", "accuracy"], body
+    keys = ("recovery", "removed_branches", "method", "limit")
+    for (recovery, removed, method, _), rows in grouped(data["rows"], *keys).items():
+        spent, seeds = figure(mean(rows, "evaluations"), 0), str(len(rows))
+        right = percent(mean([row["metrics"] for row in rows], "accuracy"))
+        losses = [figure(mean(rows, "loss")), right]
+        body.append([recovery, str(removed), method, seeds, spent, *losses])
+    heads = ["recovery", "removed", "method", "seeds", "evaluations, mean", "mean loss", "accuracy"]
+    return heads, sorted(body, key=lambda row: int(row[1]))
+
+
+def calibrated(data: Row) -> Table:
+    body = []
+    for row in data["rows"]:
+        cells = [str(row["removed"]), str(row["masks"]), row["loss"], figure(row["correlation"], 2)]
+        stages = [percent(row[stage]["accuracy"]) for stage in ("recovered", "healed")]
+        body.append([*cells, *stages])
+    heads = ["removed", "masks", "loss", "rank correlation with accuracy"]
+    return [*heads, "its best mask, recovered", "fine-tuned"], body
 
 
 def widths(data: Row) -> Table:
@@ -193,8 +206,12 @@ SECTIONS = (
     Section("exhaustive", "Exhaustive search", "Methods on ResNet-20, of which every mask of 9 "
             "branches is known: how often each finds one within 2 % of the best loss.",
             f"exhaustive.py{DATA}", exhaustive),
-    Section("branches", "Whole branches", f"8 of 27 residual branches of {RESNET} removed, loss "
-            "and accuracy on images that took no part.", f"branches.py{DATA}", branches),
+    Section("branches", "Whole branches", f"8 and 13 of 27 residual branches of {RESNET} removed, "
+            "loss and accuracy on images that took no part.", f"branches.py{DATA}", branches),
+    Section("calibrated", "Which loss to search with", "All sets of 1 to 6 of the 9 branches of "
+            "ResNet-20 on CIFAR-10, by their divergence from the unpruned answers as they are, and "
+            "after temperature scaling; accuracy of the set that either prefers, on images that "
+            "took no part.", f"calibrated.py{DATA}", calibrated),
     Section("widths", "Widths", "Accuracy on images that took no part at several budgets of MACs, "
             "without training; means over seeds.", f"widths.py resnet56{DATA}", widths),
     Section("recovery", "Recovery", "The same masks with each kind of training-free repair; "
