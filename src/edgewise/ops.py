@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from . import absence, resize
+from . import absence, products, resize
 from . import calls as read
 from . import macs as count
 from .calls import same_axes as same_axes
@@ -302,34 +302,35 @@ def _fill_views() -> None:
 def _fill_joins() -> None:
     add = TABLE.add
     add(
-        Rule("matmul", absence.contract, "input other", read.matmul_read, read.matmul_follows,
-             count.bilinear_macs),
+        Rule("matmul", absence.contract, "input other", products.matmul_read,
+             products.matmul_follows, count.bilinear_macs),
         operator.matmul,
         *_spelled("matmul bmm mm"),
     )  # fmt: skip
     add(
-        Rule("grouped_matmul", absence.join, "input other", read.matmul_read,
+        Rule("grouped_matmul", absence.join, "input other", products.matmul_read,
              macs=count.bilinear_macs),
         torch.mv, "Tensor.mv", "aten._grouped_mm.default",
         "transformers.grouped_mm_fallback.default",
     )  # fmt: skip
     add(
-        Rule("addmm", absence.contract, "bias input other", read.addmm_read, read.addmm_follows,
-             count.bilinear_macs),
+        Rule("addmm", absence.contract, "bias input other", products.addmm_read,
+             products.addmm_follows, count.bilinear_macs),
         *_spelled("addmm baddbmm"),
     )  # fmt: skip
     add(
-        Rule("addmv", absence.join, "bias input other", read.addmm_read, macs=count.bilinear_macs),
+        Rule("addmv", absence.join, "bias input other", products.addmm_read,
+             macs=count.bilinear_macs),
         *_spelled("addmv"),
-    )
+    )  # fmt: skip
     add(
-        Rule("einsum", absence.contract, "equation tensors", read.einsum_read,
-             read.einsum_follows, count.einsum_macs),
+        Rule("einsum", absence.contract, "equation tensors", products.einsum_read,
+             products.einsum_follows, count.einsum_macs),
         torch.einsum,
     )  # fmt: skip
     add(
         Rule("attention", absence.contract, "query key value attn_mask dropout_p is_causal",
-             read.attention_read, read.attention_follows, count.attention_macs),
+             products.attention_read, products.attention_follows, count.attention_macs),
         F.scaled_dot_product_attention,
     )  # fmt: skip
     add(
