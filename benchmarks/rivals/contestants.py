@@ -22,6 +22,7 @@ import edgewise as ew
 from branches import data
 from edgewise import scores
 from edgewise.bench import bench
+from edgewise.records import Progress
 from edgewise.search import baselines
 from resnet_cifar import ResNet, resnet20, resnet56
 from rivals import channels
@@ -144,15 +145,13 @@ def _channels(contest: Contest, method: str) -> Iterator[Choice]:
 
 def _ours(study: ew.Study, seed: int) -> Iterator[Choice]:
     """All budgets from one study; a later one starts from all that is known."""
-    spent = 0
-    for macs in MACS:
-        begin, budget = time.time(), ew.Budget(macs=macs)
-        study.run(evaluations=LATER if spent else LIMIT, budget=budget, seed=seed)
-        plan = study.plan(budget, finalists=FINALISTS)
-        done = len(study.evaluations)
+    for number, macs in enumerate(MACS):
+        begin, budget, told = time.time(), ew.Budget(macs=macs), list[Progress]()
+        limit = LATER if number else LIMIT
+        study.run(evaluations=limit, budget=budget, seed=seed, progress=told.append)
+        plan = study.plan(budget, finalists=FINALISTS, progress=told.append)
         mask = study.graph.mask(bits=plan.bits)
-        yield _choice(study, macs, mask, done - spent, time.time() - begin)
-        spent = done
+        yield _choice(study, macs, mask, len(told), time.time() - begin)
 
 
 def _baseline(contest: Contest, method: str) -> Iterator[Choice]:
