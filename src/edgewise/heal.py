@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .arguments import call
 from .errors import EdgewiseError, EdgewiseWarning, ObjectiveError
 from .files import write_atomically
 
@@ -71,9 +72,10 @@ def heal(
 
     Args:
         small: what `ew.prune` returned.
-        loader: training data, an iterable of (inputs, targets) batches that can be read again
-            every epoch (a DataLoader; shuffling is its business). If it has `set_epoch`, that is
-            called with the number of each epoch, as samplers of PyTorch expect it.
+        loader: training data, an iterable of (inputs, targets) batches, with inputs as
+            `ew.Objective` takes them, that can be read again every epoch (a DataLoader; shuffling
+            is its business). If it has `set_epoch`, that is called with the number of each epoch,
+            as samplers of PyTorch expect it.
         teacher: the unpruned model, for distillation; None = labels only. Its outputs are logits,
             [n, classes, height, width, ...] of maps or [..., classes] of anything else.
         loss: called as loss(outputs, targets).
@@ -337,13 +339,12 @@ def _value(
     model: nn.Module, teacher: nn.Module | None, inputs: Any, targets: Any,
     loss: Callable[[Any, Any], torch.Tensor], settings: Healing,
 ) -> torch.Tensor:  # fmt: skip
-    args = tuple(inputs) if isinstance(inputs, list | tuple) else (inputs,)
-    outputs = model(*args)
+    outputs = call(model, inputs)
     hard = _hard(loss, outputs, targets)
     if teacher is None or not settings.distill:
         return hard
     with torch.no_grad():
-        wanted = teacher(*args)
+        wanted = call(teacher, inputs)
     if not isinstance(outputs, torch.Tensor) or outputs.shape != getattr(wanted, "shape", None):
         raise ObjectiveError(
             "The teacher's outputs have another shape than the model's, so they cannot teach it. "
