@@ -345,11 +345,7 @@ def _value(
         return hard
     with torch.no_grad():
         wanted = call(teacher, inputs)
-    if not isinstance(outputs, torch.Tensor) or outputs.shape != getattr(wanted, "shape", None):
-        raise ObjectiveError(
-            "The teacher's outputs have another shape than the model's, so they cannot teach it. "
-            "Pass the network that was pruned, or teacher=None."
-        )
+    _check_teacher(outputs, wanted)
     t, axis = settings.temperature, _class_axis(outputs)
     soft = F.kl_div(
         F.log_softmax(outputs / t, axis), F.log_softmax(wanted / t, axis), log_target=True,
@@ -357,6 +353,24 @@ def _value(
     )  # fmt: skip
     soft = soft.sum(axis).mean()
     return (1 - settings.distill) * hard + settings.distill * t * t * soft
+
+
+def _check_teacher(outputs: Any, wanted: Any) -> None:
+    """Raise ObjectiveError unless the model can learn the teacher's outputs: logits alike."""
+    tensors = isinstance(outputs, torch.Tensor) and isinstance(wanted, torch.Tensor)
+    if not tensors:
+        ours, theirs = type(outputs).__name__, type(wanted).__name__
+        raise ObjectiveError(
+            f"A teacher's logits are followed where outputs are one tensor; the model gives a "
+            f"{ours}, the teacher a {theirs}. Heal without it (distill=0, or teacher=None); to "
+            "follow it in a way of your own, let the targets be its answers and the loss compare."
+        )
+    if outputs.shape != wanted.shape:
+        raise ObjectiveError(
+            f"The teacher's outputs have another shape ({list(wanted.shape)}) than the model's "
+            f"({list(outputs.shape)}), so they cannot teach it. Pass the network that was pruned, "
+            "or heal without it (distill=0, or teacher=None)."
+        )
 
 
 def _hard(loss: Callable[[Any, Any], torch.Tensor], outputs: Any, targets: Any) -> torch.Tensor:
