@@ -103,10 +103,20 @@ def test_a_job_heals_and_goes_on_where_it_stopped(
     assert call("heal", job).exit_code == 130
     assert (folder / fine_tuning.CHECKPOINT).exists()
     monkeypatch.setattr(Training, "__iter__", train)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as late:  # all epochs are done, the scores are not written yet
+        late.setattr("edgewise.job.write_outcome", killed)
+        resumed = call("heal", job)
+    assert resumed.exit_code == 130
+    assert "healing: 5/24" in resumed.stderr
+    assert "healing: 4/24" not in resumed.stderr
+    assert (folder / fine_tuning.CHECKPOINT).exists()
     again = call("heal", job)
     assert again.exit_code == 0, again.output
-    assert "healing: 5/24" in again.stderr
-    assert "healing: 4/24" not in again.stderr
+    assert "healing: 1/24" not in again.stderr
     result = load_file(folder / "healed.safetensors")
     assert all(torch.equal(result[k], v) for k, v in healed.items())
 

@@ -1,5 +1,7 @@
 """Healing lowers the loss, leaves its input alone, and stops where the loss does."""
 
+import copy
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -93,8 +95,17 @@ def test_bad_input_is_explained(case) -> None:
     with pytest.raises(ObjectiveError, match="training loader is empty"):
         ew.heal(small, [])
     other = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))
-    with pytest.raises(ObjectiveError, match="teacher's outputs have another shape"):
+    shapes = r"another shape \(\[\d+, 3\]\) than the model's \(\[\d+, \d+\]\).*distill=0"
+    with pytest.raises(ObjectiveError, match=shapes):
         ew.heal(small, batches, teacher=other)
+
+
+def test_a_teacher_without_logits_is_not_said_to_have_another_shape(case) -> None:
+    model, small, batches = case
+    teacher = copy.deepcopy(model)
+    teacher.register_forward_hook(lambda module, given, out: {"logits": out})
+    with pytest.raises(ObjectiveError, match=r"the teacher a dict\. Heal without it"):
+        ew.heal(small, batches, teacher=teacher)
 
 
 @pytest.mark.parametrize("cut", [slice(0, 7), slice(0, 4), slice(0, 1)])

@@ -103,3 +103,15 @@ def test_losses_that_compute_otherwise_are_other_objectives() -> None:
     prints = [make(loss) for loss in (*partials, *modules, *lambdas)]
     assert len(set(prints)) == 6
     assert make(functools.partial(F.cross_entropy, label_smoothing=0.5)) == prints[1]
+
+
+def test_inputs_by_name_are_a_dict_in_any_order() -> None:
+    batches = [({"mask": Y, "ids": X}, Y)]
+    objective = ew.Objective(batches, F.cross_entropy, recovery=ew.Recovery("batchnorm", batches))
+    placed = objective.placed(("ids", "mask"))
+    assert placed.splits["search"][0][0] == (X, Y)
+    assert placed.recovery.batches == ((X, Y),)
+    by_place = ew.Objective([((X, Y), Y)], F.cross_entropy)
+    assert by_place.placed(("ids", "mask")).fingerprint == by_place.fingerprint
+    with pytest.raises(ObjectiveError, match="gives the inputs mask, ids; the traced"):
+        objective.placed(("ids",))

@@ -48,8 +48,9 @@ def test_runs_remember_what_was_before() -> None:
 def test_a_study_of_something_else_is_refused(tmp_path: Path, what: str) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     Storage(url, "s", IDENTITY).add(RECORD)
-    with pytest.raises(StorageError, match=f"made with another {what}"):
+    with pytest.raises(StorageError, match=f"made with another {what}") as refusal:
         Storage(url, "s", IDENTITY | {what: "different"})
+    assert ("DataLoader that shuffles" in str(refusal.value)) == (what == "objective")
     assert len(Storage(url, "s", IDENTITY).evaluations()) == 1
 
 

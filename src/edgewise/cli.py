@@ -208,7 +208,7 @@ def _heal(
     config: Config, graph: Graph, objective: Objective, plan: Plan, screen: Screen
 ) -> list[Path]:
     """Fine-tune the pruned model of a plan; the paths of its weights and of what it scores."""
-    from .fine_tuning import heal_job
+    from .fine_tuning import forget, heal_job
     from .job import write_outcome
     from .plan import Measured
     from .rewrite import prune
@@ -219,6 +219,7 @@ def _heal(
     small = prune(graph, plan)
     with screen.steps("healing") as progress:
         healed = heal_job(config, graph, objective, small, progress)
+    weights = save(healed, config.directory / "healed.safetensors")
     rows, names, measured = [], sorted(objective.metrics), {}
     whole = graph.program.module
     for name, model in (("unpruned", whole), ("pruned", small), ("healed", healed)):
@@ -231,8 +232,9 @@ def _heal(
     before, after = measured["unpruned"], measured["healed"]
     samples = objective.samples(objective.last)
     outcome = Measured(after.loss, after.metrics, samples, before.loss, before.metrics)
-    weights = save(healed, config.directory / "healed.safetensors")
-    return [weights, write_outcome(config, plan, outcome)]
+    outcome_file = write_outcome(config, plan, outcome)
+    forget(config)
+    return [weights, outcome_file]
 
 
 def _search(config: Config, study: Study, screen: Screen) -> Plan:

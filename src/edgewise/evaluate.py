@@ -83,8 +83,7 @@ class Engine:
 
     def _check_inputs(self) -> None:
         """Raise ObjectiveError unless the data give as many inputs as the traced model takes."""
-        nodes = self.graph.program.module.graph.find_nodes(op="placeholder")
-        names = [str(node.target) for node in nodes]
+        names = self.graph.program.names
         batches = [inputs for inputs, _ in self.objective.splits["search"][:1]]
         for inputs in [*batches, *self.objective.recovery.batches[:1]]:
             if len(inputs) != len(names):

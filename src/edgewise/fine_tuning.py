@@ -77,7 +77,7 @@ def heal_job(
 ) -> nn.Module:  # fmt: skip
     """The pruned model, fine-tuned as [heal] says, the epoch that is best on the verify split.
 
-    It is resumed from a checkpoint in the output directory, which is deleted at the end.
+    It is resumed from a checkpoint in the output directory; `forget` it when the result is kept.
 
     Raises:
         ConfigError: there is no [heal], or its data or accelerate are missing.
@@ -85,20 +85,22 @@ def heal_job(
     section = config.heal
     if section is None:
         raise ConfigError(f"{config.path.name} has no [heal]: add one with at least rows.")
-    place = config.directory / CHECKPOINT
-    healed = heal(
+    return heal(
         small,
         _training(config, section),
         teacher=graph.program.module if section.distill else None,
         loss=objective.loss,
         settings=Healing(**{f.name: getattr(section, f.name) for f in fields(Healing)}),
         validate=lambda model: objective.score(model, "verify").loss,
-        checkpoint=place,
+        checkpoint=config.directory / CHECKPOINT,
         accelerator=_accelerator(section),
         progress=progress,
     )
-    place.unlink(missing_ok=True)
-    return healed
+
+
+def forget(config: Config) -> None:
+    """Delete the checkpoint of a healing whose result has been written."""
+    (config.directory / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _training(config: Config, section: HealSection) -> Training:

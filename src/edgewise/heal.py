@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .arguments import call
 from .errors import EdgewiseError, EdgewiseWarning, ObjectiveError
 from .files import write_atomically
 
@@ -71,9 +72,10 @@ def heal(
 
     Args:
         small: what `ew.prune` returned.
-        loader: training data, an iterable of (inputs, targets) batches that can be read again
-            every epoch (a DataLoader; shuffling is its business). If it has `set_epoch`, that is
-            called with the number of each epoch, as samplers of PyTorch expect it.
+        loader: training data, an iterable of (inputs, targets) batches, with inputs as
+            `ew.Objective` takes them, that can be read again every epoch (a DataLoader; shuffling
+            is its business). If it has `set_epoch`, that is called with the number of each epoch,
+            as samplers of PyTorch expect it.
         teacher: the unpruned model, for distillation; None = labels only. Its outputs are logits,
             [n, classes, height, width, ...] of maps or [..., classes] of anything else.
         loss: called as loss(outputs, targets).
@@ -337,18 +339,13 @@ def _value(
     model: nn.Module, teacher: nn.Module | None, inputs: Any, targets: Any,
     loss: Callable[[Any, Any], torch.Tensor], settings: Healing,
 ) -> torch.Tensor:  # fmt: skip
-    args = tuple(inputs) if isinstance(inputs, list | tuple) else (inputs,)
-    outputs = model(*args)
+    outputs = call(model, inputs)
     hard = _hard(loss, outputs, targets)
     if teacher is None or not settings.distill:
         return hard
     with torch.no_grad():
-        wanted = teacher(*args)
-    if not isinstance(outputs, torch.Tensor) or outputs.shape != getattr(wanted, "shape", None):
-        raise ObjectiveError(
-            "The teacher's outputs have another shape than the model's, so they cannot teach it. "
-            "Pass the network that was pruned, or teacher=None."
-        )
+        wanted = call(teacher, inputs)
+    _check_teacher(outputs, wanted)
     t, axis = settings.temperature, _class_axis(outputs)
     soft = F.kl_div(
         F.log_softmax(outputs / t, axis), F.log_softmax(wanted / t, axis), log_target=True,
@@ -356,6 +353,24 @@ def _value(
     )  # fmt: skip
     soft = soft.sum(axis).mean()
     return (1 - settings.distill) * hard + settings.distill * t * t * soft
+
+
+def _check_teacher(outputs: Any, wanted: Any) -> None:
+    """Raise ObjectiveError unless the model can learn the teacher's outputs: logits alike."""
+    tensors = isinstance(outputs, torch.Tensor) and isinstance(wanted, torch.Tensor)
+    if not tensors:
+        ours, theirs = type(outputs).__name__, type(wanted).__name__
+        raise ObjectiveError(
+            f"A teacher's logits are followed where outputs are one tensor; the model gives a "
+            f"{ours}, the teacher a {theirs}. Heal without it (distill=0, or teacher=None); to "
+            "follow it in a way of your own, let the targets be its answers and the loss compare."
+        )
+    if outputs.shape != wanted.shape:
+        raise ObjectiveError(
+            f"The teacher's outputs have another shape ({list(wanted.shape)}) than the model's "
+            f"({list(outputs.shape)}), so they cannot teach it. Pass the network that was pruned, "
+            "or heal without it (distill=0, or teacher=None)."
+        )
 
 
 def _hard(loss: Callable[[Any, Any], torch.Tensor], outputs: Any, targets: Any) -> torch.Tensor:

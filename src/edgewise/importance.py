@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from .arguments import placed
 from .couple import Place
 from .errors import EdgewiseError
 from .graph import Graph
@@ -80,7 +81,7 @@ def taylor(batches: Iterable[Any], loss: Loss) -> Importance:
     tensors from which others read the channel.
 
     Args:
-        batches: (inputs, targets) pairs; inputs a tensor or a tuple.
+        batches: (inputs, targets) pairs; inputs a tensor, a tuple or a dict by name.
         loss: maps outputs and targets to a mean loss, or to a loss of each example.
 
     Examples:
@@ -126,13 +127,13 @@ def _accumulate(
 
 def inputs_of(batch: Any, graph: Graph) -> tuple[tuple[torch.Tensor, ...], Any]:
     """The inputs of a batch, and its targets if it is a pair with inputs first."""
-    count = len(graph.program.args)
+    count, names = len(graph.program.args), graph.program.names
     if isinstance(batch, list | tuple) and len(batch) == 2 and (
-        count != 2 or isinstance(batch[0], list | tuple)
+        count != 2 or isinstance(batch[0], list | tuple | Mapping)
     ):  # fmt: skip
         inputs, targets = batch
-        return (tuple(inputs) if isinstance(inputs, list | tuple) else (inputs,)), targets
-    return (tuple(batch) if isinstance(batch, list | tuple) else (batch,)), None
+        return placed(inputs, names), targets
+    return placed(batch, names), None
 
 
 class _Watch(fx.Interpreter):

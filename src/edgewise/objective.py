@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
 from torch.utils import _pytree as pytree
 
+from .arguments import arguments, call, placed
 from .errors import ObjectiveError
 from .records import Split
 
-Batch = tuple[tuple[Any, ...], Any]
+Batch = tuple[Any, Any]  # inputs, a tuple of arguments or a dict by name, and targets
 Measure = Callable[[Any, Any], torch.Tensor]
 RecoveryKind = Literal["none", "batchnorm", "linear"]
 
@@ -45,7 +46,7 @@ class Recovery:
 
     kind: RecoveryKind = "none"
     calibration: Iterable[Any] | None = None
-    batches: tuple[tuple[Any, ...], ...] = field(init=False, repr=False)
+    batches: tuple[Any, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(RecoveryKind):
@@ -74,8 +75,8 @@ class Objective:
     The data are read once and kept in memory, so that every mask sees the same examples.
 
     Args:
-        loader: the search split, an iterable of (inputs, targets) batches; inputs are a tensor or
-            a tuple of them.
+        loader: the search split, an iterable of (inputs, targets) batches; inputs are a tensor, a
+            tuple of them, or a dict by the names that the traced model gives them.
         loss: called as loss(outputs, targets); gives the mean over the batch (a scalar) or one
             value an example ([batch]). Per-example values also give confidence intervals.
         metrics: further measures by name, called and averaged likewise; or objects with `reset`,
@@ -148,11 +149,34 @@ class Objective:
         model.eval()
         try:
             with torch.inference_mode():
-                outputs = [model(*inputs) for inputs, _ in self.splits[split]]
+                outputs = [call(model, inputs) for inputs, _ in self.splits[split]]
         finally:
             for module, mode in modes.items():
                 module.training = mode
         return self.measure(outputs, split)
+
+    def placed(self, names: Sequence[str]) -> Objective:
+        """The same with all inputs as tuples, those of dicts in the order of `names`.
+
+        Raises:
+            ObjectiveError: a dict has other names.
+        """
+        return self.over(lambda inputs: placed(inputs, names))
+
+    def over(self, change: Callable[[Any], Any]) -> Objective:
+        """The same with the batches that were read, their inputs changed, in place of loaders."""
+        splits = {
+            split: tuple((change(inputs), targets) for inputs, targets in part)
+            for split, part in self.splits.items()
+        }
+        batches = [(change(inputs), None) for inputs in self.recovery.batches] or None
+        return replace(
+            self,
+            loader=splits["search"],
+            verify=splits.get("verify"),
+            report=splits.get("report"),
+            recovery=replace(self.recovery, calibration=batches),
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -236,10 +260,9 @@ def _batches(loader: Iterable[Any], split: str) -> tuple[Batch, ...]:
     return tuple(found)
 
 
-def _inputs(item: Any) -> tuple[Any, ...]:
+def _inputs(item: Any) -> tuple[Any, ...] | dict[str, Any]:
     """The model's arguments in a batch given as (inputs, targets) or as inputs alone."""
-    inputs = item[0] if isinstance(item, list | tuple) and len(item) == 2 else item
-    return tuple(inputs) if isinstance(inputs, list | tuple) else (inputs,)
+    return arguments(item[0] if isinstance(item, list | tuple) and len(item) == 2 else item)
 
 
 def _count(targets: Any, inputs: Any) -> int:

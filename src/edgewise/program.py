@@ -35,6 +35,12 @@ class Program:
     batch: int
     modes: Mapping[str, bool]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the inputs, in the order of `args`."""
+        nodes = self.module.graph.find_nodes(op="placeholder")
+        return tuple(str(node.target) for node in nodes)
+
 
 def modes_of(module: nn.Module) -> dict[str, bool]:
     """The path of every module, and whether it is in train mode."""

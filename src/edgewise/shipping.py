@@ -57,7 +57,7 @@ def pack(graph: Graph, objective: Objective, pickle: Any) -> bytes:
     parts = {
         "model": (replace(graph, program=None), _pack_program(graph.program)),
         "rules": rules,
-        "objective": _without_loaders(objective),
+        "objective": objective.over(lambda inputs: inputs),  # no loaders
         "identity": identity(graph, objective),
     }
     with _by_value(pickle):
@@ -98,19 +98,6 @@ def identity(graph: Graph, objective: Objective) -> dict[str, str]:
         "graph": graph.fingerprint[:12],
         "objective": objective.fingerprint[:12],
     }
-
-
-def _without_loaders(objective: Objective) -> Objective:
-    """The same with the batches that were read in the place of the loaders that gave them."""
-    splits, recovery = objective.splits, objective.recovery
-    batches = [(inputs, None) for inputs in recovery.batches] or None
-    return replace(
-        objective,
-        loader=splits["search"],
-        verify=splits.get("verify"),
-        report=splits.get("report"),
-        recovery=replace(recovery, calibration=batches),
-    )
 
 
 def _pack_program(program: Program) -> tuple[Any, ...]:

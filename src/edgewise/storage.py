@@ -25,6 +25,10 @@ POLL = 0.2  # seconds between two looks at what another process has measured
 
 log = logging.getLogger("edgewise")
 RETRIED = ("failed", "out of memory")  # statuses whose cause may be mended by the next process
+ORDER = (
+    " Data count, in their order too: a DataLoader that shuffles, also of calibration data, makes "
+    "another objective in every process."
+)
 _INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
@@ -81,6 +85,7 @@ class Storage:
             raise StorageError(
                 f"Study {name!r} in {self.url} was made with another {' and '.join(changed)}. Its "
                 "evaluations do not apply here. Name this study otherwise, or use another storage."
+                + (ORDER if "objective" in changed else "")
             )
         return int(row.id)
 

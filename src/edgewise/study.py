@@ -91,7 +91,8 @@ class Study:
         engine: EngineOptions | None = None,
         latency: LatencyTable | None = None,
     ) -> None:
-        self.graph, self.objective, self.name = graph, objective, name
+        self.graph, self.name = graph, name
+        self.objective = objective = objective.placed(graph.program.names)
         self.latency = latency and latency.check(graph)
         identity = {
             "graph": graph.fingerprint,

@@ -177,8 +177,9 @@ def probes(space: Space) -> list[int]:
 def _check_unpruned(evaluation: Evaluation) -> None:
     if not evaluation.ok:
         raise ObjectiveError(
-            f"The unpruned network cannot be measured ({evaluation.status}): {evaluation.error} "
-            "Check the loss, the metrics and the data on the model itself first."
+            f"The unpruned network cannot be measured ({evaluation.status}): "
+            f"{(evaluation.error or '').removesuffix('.')}. Check the loss, the metrics and the "
+            "data on the model itself first."
         )
 
 
