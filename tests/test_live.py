@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,7 @@ def test_a_missing_server_is_said_before_anything_is_read(
 
 HELD = """
 import time
+from functools import partial
 from pathlib import Path
 from torch.nn import functional as F
 
@@ -116,8 +118,9 @@ def held(job: Path) -> Iterator[tuple[subprocess.Popen[str], str, Path]]:
     (job.parent / "held.py").write_text(HELD)
     job.write_text(job.read_text().replace("[objective]", '[objective]\nloss = "held.py:losses"'))
     words = [sys.executable, "-m", "edgewise", "run", str(job), "--live", "0"]
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # jobs of a shell ignore it
     with subprocess.Popen(
-        words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, preexec_fn=heard
     ) as run:
         assert run.stderr is not None
         line = next(line for line in run.stderr if "http://" in line)
