@@ -159,7 +159,9 @@ def page(record: dict[str, Any]) -> str:
         parts.append(f"## {network}\n\nUnpruned: {accuracy(whole, 'raw')} %, "
                      f"loss {mean(r['raw']['loss'] for r in whole):.3f}.")  # fmt: skip
         if latency:
-            parts[-1] += " Times are shares of the unpruned network's: networks of seed 0, taking turns."
+            parts[-1] += (
+                " Times are shares of the unpruned network's: networks of seed 0, taking turns."
+            )
         parts.append("\n" + "\n".join(table(rows, latency)) + "\n")
     return "\n".join(parts)
 
