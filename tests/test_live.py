@@ -98,7 +98,6 @@ def test_a_missing_server_is_said_before_anything_is_read(
 
 HELD = """
 import time
-from functools import partial
 from pathlib import Path
 from torch.nn import functional as F
 

@@ -67,8 +67,8 @@ The number of seeds is in the table. What it shows:
   of the MACs; thinner ones take longer, those of the joint search about as long as those of
   Torch-Pruning. Who needs milliseconds should ask for them (`latency=`).
 
-The rows of block influence, magnitude and whole branches of ResNet-56, and those of its joint
-search with seed 0, are from before finalists met in rounds.
+The rows of the built-in baselines (but for leave-one-out on ResNet-56), those of whole branches of
+ResNet-56 and those of its joint search with seed 0 are from before finalists met in rounds.
 """
 
 
