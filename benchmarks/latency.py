@@ -27,6 +27,7 @@ from torch import nn
 
 import edgewise as ew
 from edgewise import latency
+from edgewise.latency_table import Target
 from edgewise.operator_times import OperatorTimes
 from edgewise.search import Space
 from machine import describe
@@ -102,9 +103,6 @@ def row(graph: ew.Graph, table: latency.LatencyTable, limit: float, seed: int) -
     mask, clocked = latency.settle(table, graph, limit, choose)
     spent = time.perf_counter() - begin
     again = latency.compare(graph, mask, table.target)
-    watch = latency.stopwatch(graph, table.target, WALL_ROUNDS)
-    watch.clock = time.perf_counter
-    wall = latency.compare(graph, mask, table.target, meter=watch)
     return {
         "limit": limit,
         "seed": seed,
@@ -114,11 +112,21 @@ def row(graph: ew.Graph, table: latency.LatencyTable, limit: float, seed: int) -
         "measured": round(again.median, 4),
         "quartiles": [round(x, 4) for x in again.interval],
         "rounds": again.rounds,
-        "wall": round(wall.median, 4),
-        "wall_quartiles": [round(x, 4) for x in wall.interval],
+        **(by_the_wall(graph, mask, table.target) if table.target.device == "cpu" else {}),
         "over_limit": round(again.median / limit - 1, 4),
         "macs": round(ew.cost(graph, mask).macs / ew.cost(graph).macs, 4),
         "seconds": round(spent, 1),
+    }
+
+
+def by_the_wall(graph: ew.Graph, mask: ew.Mask, target: Target) -> dict[str, Any]:
+    """The same by the clock on the wall, which accelerators always go by."""
+    watch = latency.stopwatch(graph, target, WALL_ROUNDS)
+    watch.clock = time.perf_counter
+    wall = latency.compare(graph, mask, target, meter=watch)
+    return {
+        "wall": round(wall.median, 4),
+        "wall_quartiles": [round(x, 4) for x in wall.interval],
     }
 
 

@@ -9,8 +9,13 @@ import torch
 import edgewise
 
 
-def describe() -> dict[str, Any]:
-    """Processor, cores, threads and versions."""
+def accelerator(device: str) -> str:
+    """What an accelerator calls itself."""
+    return str(torch.get_device_module(device).get_device_name(device))
+
+
+def describe(device: str = "cpu") -> dict[str, Any]:
+    """Processor, cores, threads and versions, and the accelerator where one is used."""
     model = platform.processor()
     try:
         with open("/proc/cpuinfo") as lines:
@@ -21,6 +26,7 @@ def describe() -> dict[str, Any]:
     return {
         "processor": model,
         "cores": os.cpu_count(),
+        **({} if device == "cpu" else {"accelerator": accelerator(device)}),
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

@@ -82,7 +82,7 @@ def test_a_network_too_large_to_search_is_refused(monkeypatch: pytest.MonkeyPatc
         ew.trace(Loop(), X)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a second device")
+@pytest.mark.accelerator
 def test_inputs_on_another_device_are_refused() -> None:
     with pytest.raises(TraceError, match=r"input is on cpu, the model on cuda.*\.to\(device\)"):
         ew.trace(nn.Linear(4, 4).cuda(), X)

@@ -56,6 +56,12 @@ def test_a_function_of_a_file_makes_the_model(file: Path) -> None:
     assert str(file.parent) not in sys.path
 
 
+@pytest.mark.parametrize("device", ["nonsense", "cuda:99"])
+def test_a_device_that_is_not_there_is_named(file: Path, device: str) -> None:
+    with pytest.raises(ConfigError, match=rf"\[model\] device '{device}' cannot be used: \w+"):
+        load_model(section(f"{file}:make", device=device))
+
+
 def test_a_file_runs_once_and_has_a_name_that_survives_moving(file: Path) -> None:
     function = load_function(f"{file}:make")
     assert function is load_function(f"{file}:make")

@@ -122,7 +122,7 @@ def test_an_accelerator_takes_the_faster_way(monkeypatch: pytest.MonkeyPatch) ->
     """Without one at hand: the engine is told that it has one, and how the clock went."""
     graph, x = chain()
     masks = all_masks(graph)
-    monkeypatch.setattr(evaluate, "on_processor", lambda graph, batches: False)
+    monkeypatch.setattr(evaluate, "on_processor", lambda graph: False)
     ways: list[list[int]] = []
     for winner, kind in ((1, Run), (32, Stack)):
         ways.clear()

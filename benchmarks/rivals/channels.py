@@ -104,7 +104,7 @@ def pruned(
     whole = macs(model, example)
     for stage in ("layer1", "layer2", "layer3"):
         for i, block in enumerate(getattr(model, stage, ())):
-            getattr(model, stage)[i] = Residual(block)
+            getattr(model, stage)[i] = Residual(block).to(example.device)
     attentions = [m for m in model.modules() if hasattr(m, "qkv")]
     heads = {m.qkv: m.heads for m in attentions}
     last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]

@@ -9,10 +9,14 @@ at outputs after temperature scaling, in rows of their own.
 
     python benchmarks/rivals/compare.py resnet20 --seeds 0 1 2
     python benchmarks/rivals/compare.py resnet56 --seeds 0 --methods edgewise-joint taylor
-    python benchmarks/rivals/compare.py resnet56 --latency
+    python benchmarks/rivals/compare.py resnet56 --device cuda --keep networks
+    python benchmarks/rivals/compare.py resnet56 --latency --keep networks
+    python benchmarks/rivals/compare.py resnet56 --merge other.json
     python benchmarks/rivals/page.py    # docs/rivals.md and its plots
 
-Rows that are in --out already are not measured again; evaluations are kept in --storage.
+Rows that are in --out already are not measured again; evaluations are kept in --storage. With
+--keep the networks of the first seed are kept without their weights, and timed later, on any
+machine; --merge takes rows from the results of another machine.
 """
 
 from __future__ import annotations
@@ -38,7 +42,7 @@ from edgewise.choose import bootstrap, exact
 from edgewise.evaluate import Engine
 from edgewise.fine_tuning import Training
 from edgewise.stopwatch import Stopwatch
-from machine import describe
+from machine import accelerator, describe
 from rivals import channels
 from rivals.contestants import MACS, METHODS, NETWORKS, Choice, Contest, choices
 
@@ -53,7 +57,8 @@ class Judge:
 
     def __init__(self, contest: Contest) -> None:
         self.contest, self.teacher = contest, contest.model()
-        self.report = data(contest.folder, "test", 3000, 10000)
+        self.device = "cpu" if contest.device == "cpu" else accelerator(contest.device)
+        self.report = contest.read("test", 3000, 10000)
         first = IMAGES * contest.seed
         pairs = data(contest.folder, "train", first, first + IMAGES)
         images, labels = (torch.cat(column) for column in zip(*pairs, strict=True))
@@ -69,7 +74,7 @@ class Judge:
             out = model(images)
             losses.append(F.cross_entropy(out, labels, reduction="none"))
             hits += int((out.argmax(1) == labels).sum())
-        each = torch.cat(losses).double()
+        each = torch.cat(losses).cpu().double()
         finite = math.isfinite(float(each.mean()))
         return {
             "loss": float(each.mean()) if finite else None,
@@ -85,13 +90,18 @@ class Judge:
         return self.measured(ew.heal(model, self.training, teacher=self.teacher, settings=HEALING))
 
 
-def rows(contest: Contest, method: str, judge: Judge) -> Iterator[dict[str, Any]]:
+def rows(
+    contest: Contest, method: str, judge: Judge, folder: Path | None
+) -> Iterator[dict[str, Any]]:
     """A row a budget; two of the joint search, one of them with linear recovery."""
+    name = method + CALIBRATED * contest.calibrated
     for choice in choices(contest, method):
+        if folder is not None:
+            torch.save(bare(choice.model), kept(folder, contest, name, choice.macs))
         row = {
-            "network": contest.network, "seed": contest.seed,
-            "method": method + CALIBRATED * contest.calibrated,
-            "macs": choice.macs, "reached_macs": choice.reached, "params": choice.params,
+            "network": contest.network, "seed": contest.seed, "method": name,
+            "device": judge.device, "macs": choice.macs,
+            "reached_macs": choice.reached, "params": choice.params,
             "evaluations": choice.evaluations, "seconds": round(choice.seconds, 1),
             "raw": judge.measured(choice.model),
         }  # fmt: skip
@@ -107,6 +117,28 @@ def rows(contest: Contest, method: str, judge: Judge) -> Iterator[dict[str, Any]
             yield {**row, "recovered": judge.measured(small), "healed": judge.healed(small)}
 
 
+def bare(model: nn.Module) -> nn.Module:
+    """A copy on the processor without weights, which take no room in a file."""
+    model = copy.deepcopy(model).cpu()
+    for weight in [*model.parameters(), *model.buffers()]:
+        weight.data = torch.zeros((), dtype=weight.dtype).expand(weight.shape)
+    return model
+
+
+def filled(model: nn.Module) -> nn.Module:
+    """Such a network with random weights of the usual size."""
+    for weight in [*model.parameters(), *model.buffers()]:
+        weight.data = torch.ones_like(weight, memory_format=torch.contiguous_format)
+        if weight.ndim > 1:
+            nn.init.kaiming_normal_(weight)
+    return model.eval()
+
+
+def kept(folder: Path, contest: Contest, method: str, macs: float) -> Path:
+    """Where a network is kept."""
+    return folder / f"{contest.network}-{method.replace(', ', '-')}-{macs:g}.pt"
+
+
 def refitted(contest: Contest, choice: Choice) -> nn.Module:
     """The chosen network with linear recovery from the same images."""
     assert choice.mask is not None
@@ -120,11 +152,14 @@ def refitted(contest: Contest, choice: Choice) -> nn.Module:
     return ew.prune(graph, mask, tensors=outcome.tensors)
 
 
-def latencies(contest: Contest, methods: list[str]) -> Iterator[dict[str, Any]]:
+def latencies(contest: Contest, methods: list[str], folder: Path) -> Iterator[dict[str, Any]]:
     """Medians of the time over the unpruned network's, all networks taking turns."""
     models: dict[tuple[str, float], nn.Module] = {}
-    for method in methods:
-        models |= {(method, choice.macs): choice.model for choice in choices(contest, method)}
+    for method in (m + c for m in methods for c in ("", CALIBRATED)):
+        for macs in MACS:
+            path = kept(folder, contest, method, macs)
+            if path.exists():
+                models[method, macs] = filled(torch.load(path, "cpu", weights_only=False))
     for threads, batch in SETTINGS:
         watch = Stopwatch((torch.randn(batch, 3, 32, 32),), threads, ROUNDS)
         seconds = watch.networks([contest.model(), *models.values()])
@@ -134,6 +169,18 @@ def latencies(contest: Contest, methods: list[str]) -> Iterator[dict[str, Any]]:
                 "batch": batch, "ratio": median(seconds[:, place] / seconds[:, 0]),
                 "unpruned_ms": 1000 * median(seconds[:, 0]),
             }  # fmt: skip
+
+
+def merged(results: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """Results with the rows of others in place of what they had of the same."""
+
+    def key(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["network"], row["seed"], row["method"], row["macs"]
+
+    rows = {key(row): row for part in (results, others) for row in part["rows"]}
+    machines = {**results.get("machines", {}), **others.get("machines", {})}
+    ordered = sorted(rows.values(), key=lambda r: (r["network"], r["seed"], r["macs"] < 1))
+    return {**results, "machines": machines, "rows": ordered}
 
 
 def is_of(row: dict[str, Any], contest: Contest, method: str) -> bool:
@@ -151,33 +198,47 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--calibrated", action="store_true", help="searches use another loss")
-    parser.add_argument("--latency", action="store_true", help="time the networks of one seed")
+    parser.add_argument("--device", default="cpu", help="where networks run")
+    parser.add_argument("--keep", type=Path, help="a folder for the first seed's networks")
+    parser.add_argument("--latency", action="store_true", help="time the networks that were kept")
+    parser.add_argument("--merge", type=Path, nargs="+", default=[], help="take these rows, too")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     results = json.loads(options.out.read_text()) if options.out.exists() else {"rows": []}
-    results |= {"machine": describe()}
-    contests = [
-        Contest(options.network, s, options.data, options.storage, options.calibrated)
-        for s in options.seeds
-    ]
-    if options.latency:
-        others = [r for r in results.get("latency", []) if r["network"] != options.network]
-        results["latency"] = others + list(latencies(contests[0], options.methods))
+    for path in options.merge:
+        results = merged(results, json.loads(path.read_text()))
+    if options.merge:
         options.out.write_text(json.dumps(results, indent=1) + "\n")
         return
+    contests = [
+        Contest(options.network, s, options.data, options.storage, options.calibrated,
+                options.device)
+        for s in options.seeds
+    ]  # fmt: skip
+    if options.latency:
+        others = [r for r in results.get("latency", []) if r["network"] != options.network]
+        found = list(latencies(contests[0], options.methods, options.keep))
+        results |= {"latency": others + found, "latency_machine": describe()}
+        options.out.write_text(json.dumps(results, indent=1) + "\n")
+        return
+    machine = describe(options.device)
+    results.setdefault("machines", {})[machine.get("accelerator", "cpu")] = machine
     for contest in contests:
         judge = Judge(contest)
         same = {"network": contest.network, "seed": contest.seed}
         if not any({**same, "method": "unpruned"}.items() <= r.items() for r in results["rows"]):
             whole = judge.measured(judge.teacher)
             results["rows"].append({**same, "method": "unpruned", "macs": 1.0, "raw": whole})
+        if options.keep is not None:
+            options.keep.mkdir(parents=True, exist_ok=True)
         for method in options.methods:
             done = {r["macs"] for r in results["rows"] if is_of(r, contest, method)}
             if done >= set(MACS):
                 continue
             results["rows"] = [r for r in results["rows"] if not is_of(r, contest, method)]
-            for row in rows(contest, method, judge):
+            first = contest.seed == options.seeds[0]
+            for row in rows(contest, method, judge, options.keep if first else None):
                 results["rows"].append(row)
                 options.out.write_text(json.dumps(results, indent=1) + "\n")
                 print(row["seed"], row["method"], row["macs"], row["evaluations"],

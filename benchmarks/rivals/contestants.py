@@ -70,32 +70,39 @@ class Contest:
     folder: Path
     storage: str
     calibrated: bool = False  # whether searches see the outputs after temperature scaling
+    device: str = "cpu"
 
     def model(self) -> ResNet:
         model = NETWORKS[self.network]()
         model.load_state_dict(load_file(self.folder / f"{self.network}_cifar10.safetensors"))
-        return model.eval()
+        return model.to(self.device).eval()
 
     @property
     def example(self) -> Tensor:
-        return torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        example = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        return example.to(self.device)
 
     @property
     def calibration(self) -> Tensor:
         first = 2000 * self.seed
         images = torch.cat([x for x, _ in data(self.folder, "train", first, first + 500)])
-        return cropped(images, self.seed)
+        return cropped(images, self.seed).to(self.device)
 
     @property
     def scoring(self) -> list:
         first = 2000 * self.seed
-        return data(self.folder, "train", first, first + 1500)
+        return self.read("train", first, first + 1500)
+
+    def read(self, name: str, start: int, stop: int) -> list:
+        """Batches of the data, on the device."""
+        found = data(self.folder, name, start, stop)
+        return [(x.to(self.device), y.to(self.device)) for x, y in found]
 
     def imitated(self, start: int, stop: int) -> list:
         """Test images with (labels, what the unpruned network gives)."""
         model = self.model()
         with torch.no_grad():
-            found = data(self.folder, "test", start, stop)
+            found = self.read("test", start, stop)
             return [(x, (y, model(x).softmax(1))) for x, y in found]
 
     def objective(self) -> ew.Objective:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .arguments import call
 from .graph import Graph
 from .objective import Measurement, Objective
 
@@ -29,9 +30,9 @@ def recalibrated(graph: Graph, objective: Objective) -> Measurement:
     with torch.no_grad():
         for inputs in objective.recovery.batches:
             for part in _parts(inputs):
-                module(*part)
+                call(module, part)
         module.eval()
-        outputs = [module(*inputs) for inputs, _ in objective.splits["search"]]
+        outputs = [call(module, inputs) for inputs, _ in objective.splits["search"]]
         return objective.measure(outputs, "search")
 
 

@@ -34,6 +34,8 @@ class Ray:
             is part of; or its "HOST:PORT". If this process is connected already, that is used.
         workers: how many; None = as many as there are CPUs for, also when machines join.
         threads: torch threads, and CPUs, of each worker.
+        gpus: of each worker, which may share one (0.25); None = 1 if the model is on a GPU, else
+            none.
         patience: seconds of silence after which a worker may be thought stuck, if it also takes
             ten times as long as others did.
 
@@ -49,6 +51,7 @@ class Ray:
     address: str = "local"
     workers: int | None = None
     threads: int = 1
+    gpus: float | None = None
     patience: float = 60.0
 
     def __post_init__(self) -> None:
@@ -56,6 +59,8 @@ class Ray:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ExecutorError(f"{name} must be a whole number of at least 1, got {value!r}.")
+        if self.gpus is not None and self.gpus < 0:
+            raise ExecutorError(f"gpus must not be below 0, got {self.gpus!r}.")
         if not self.patience > 0:
             raise ExecutorError(f"patience must be a positive number, got {self.patience!r}.")
 
@@ -66,10 +71,12 @@ class Ray:
         ray = _require_ray()
         cargo = pack(graph, objective, ray.cloudpickle)  # before anything is started
         leave = self._connect(ray)
+        gpus = float(graph.program.device.type == "cuda") if self.gpus is None else self.gpus
         try:
             return Workers(
                 ray, ray.put(cargo), objective, engine or EngineOptions(),
-                partial(visiting_order, graph), self.threads, self.workers, self.patience, leave,
+                partial(visiting_order, graph), self.threads, gpus, self.workers, self.patience,
+                leave,
             )  # fmt: skip
         except BaseException:
             leave()

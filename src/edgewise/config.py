@@ -33,13 +33,14 @@ METRICS = ("accuracy", "top5")
 
 @dataclass(frozen=True, slots=True)
 class ModelSection:
-    """The model: where it comes from, its weights, and the shape of one input example."""
+    """The model: where it comes from, its weights, where it runs, and the shape of one input."""
 
     source: Source
     arguments: Mapping[str, Any] = field(default_factory=dict)
     weights: Path | None = None
     input: tuple[Count, ...] | None = None
     strict: bool = True
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if ".py:" not in self.source and not self.source.startswith(
@@ -154,6 +155,7 @@ class RaySection:
     address: str = "local"
     workers: Count | None = None
     threads: Count = 1
+    gpus: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

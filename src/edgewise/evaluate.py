@@ -73,7 +73,7 @@ class Engine:
         search = [inputs for inputs, _ in objective.splits["search"]]
         self.pieces = choose(graph, self.options, search)
         recovers = objective.recovery.kind != "none"
-        self.stack = self.options.stack or (1 if on_processor(graph, search) else None)
+        self.stack = self.options.stack or (1 if on_processor(graph) else None)
         whole = [join(objective.recovery.batches)] if recovers else []
         self.calibration = [self.pieces.laid_out(part) for _, part in self.pieces.of(whole)]
         fits = objective.recovery.kind == "linear"

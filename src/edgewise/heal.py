@@ -17,9 +17,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .arguments import call
+from .arguments import call, device_of, moved
 from .errors import EdgewiseError, EdgewiseWarning, ObjectiveError
 from .files import write_atomically
+from .program import leaves_of
 
 Validate = Callable[[nn.Module], float]
 
@@ -340,7 +341,7 @@ def _value(
     loss: Callable[[Any, Any], torch.Tensor], settings: Healing,
 ) -> torch.Tensor:  # fmt: skip
     outputs = call(model, inputs)
-    hard = _hard(loss, outputs, targets)
+    hard = _hard(loss, outputs, moved(targets, device_of(leaves_of(outputs))))
     if teacher is None or not settings.distill:
         return hard
     with torch.no_grad():

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import fx
 
-from .arguments import placed
+from .arguments import moved, placed
 from .couple import Place
 from .errors import EdgewiseError
 from .graph import Graph
@@ -126,14 +126,14 @@ def _accumulate(
 
 
 def inputs_of(batch: Any, graph: Graph) -> tuple[tuple[torch.Tensor, ...], Any]:
-    """The inputs of a batch, and its targets if it is a pair with inputs first."""
-    count, names = len(graph.program.args), graph.program.names
+    """The inputs of a batch, and its targets if it is a pair with inputs first, at the network."""
+    count, names, home = len(graph.program.args), graph.program.names, graph.program.device
     if isinstance(batch, list | tuple) and len(batch) == 2 and (
         count != 2 or isinstance(batch[0], list | tuple | Mapping)
     ):  # fmt: skip
         inputs, targets = batch
-        return placed(inputs, names), targets
-    return placed(batch, names), None
+        return moved((placed(inputs, names), targets), home)
+    return moved(placed(batch, names), home), None
 
 
 class _Watch(fx.Interpreter):

@@ -60,7 +60,7 @@ def trace_job(config: Config) -> Graph:
     model = load_model(config.model)
     graph = trace(
         model,
-        (_example(config),),
+        (_example(config).to(config.model.device),),
         granularity=config.units.granularity,
         slices=config.units.slices,
         round_to=config.units.round_to,
@@ -201,7 +201,7 @@ def open_study(
     if measuring and config.ray is not None:
         from .cluster import Ray
 
-        executor = Ray(config.ray.address, config.ray.workers, config.ray.threads)
+        executor = Ray(config.ray.address, config.ray.workers, config.ray.threads, config.ray.gpus)
     make_directory(config.directory)
     objective = read_objective(config)
     return Study(

@@ -17,6 +17,7 @@ from .cost import cost
 from .graph import Graph, Mask
 from .liveness import liveness
 from .masked import masked
+from .precision import full_precision
 from .rewrite import compare, prune, relative_difference, rewritten
 from .trace import trace
 
@@ -38,6 +39,7 @@ def law_nothing_removed(model: nn.Module, graph: Graph) -> None:
     assert worst <= 1e-6, f"the empty mask changes the output by {worst:g}"
 
 
+@full_precision()
 def law_pruned_is_masked(graph: Graph, mask: Mask) -> None:
     """Law 2: pruned equals masked, in eval mode and, where nothing is random, in train mode."""
     full, small = masked(graph, mask), rewritten(graph, mask, {})
@@ -109,6 +111,7 @@ def law_less_costs_less(graph: Graph, mask: Mask) -> None:
             assert not raised, f"removing {graph.units[unit].name} raises {raised} after {mask}"
 
 
+@full_precision()
 def law_lives_on(graph: Graph, mask: Mask) -> None:
     """Law 5: a pruned model traces again, trains without dead parameters, copies, exports."""
     small = prune(graph, mask)

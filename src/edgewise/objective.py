@@ -11,8 +11,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch.utils import _pytree as pytree
 
-from .arguments import arguments, call, placed
+from .arguments import arguments, call, device_of, moved, placed
 from .errors import ObjectiveError
+from .program import leaves_of
 from .records import Split
 
 Batch = tuple[Any, Any]  # inputs, a tuple of arguments or a dict by name, and targets
@@ -126,7 +127,14 @@ class Objective:
         Raises:
             ObjectiveError: a measure gives something else than a scalar or one value an example.
         """
-        pairs = list(zip(outputs, self.splits[split], strict=True))
+        home = device_of(leaves_of(outputs))
+        pairs = [
+            (out, (x, moved(y, home)))
+            for out, (x, y) in zip(outputs, self.splits[split], strict=True)
+        ]
+        for measure in (self.loss, *self.metrics.values()):
+            if home is not None and isinstance(measure, torch.nn.Module):
+                measure.to(home)
         losses = [_values("loss", self.loss(out, y), _count(y, x)) for out, (x, y) in pairs]
         known = all(value.numel() == count for value, count in losses)
         found = {name: _metric(name, m, pairs) for name, m in self.metrics.items()}
@@ -274,7 +282,7 @@ def _count(targets: Any, inputs: Any) -> int:
 
 def _values(name: str, value: Any, count: int) -> tuple[torch.Tensor, int]:
     """What a measure gave for a batch, checked: a scalar or one value an example."""
-    tensor = torch.as_tensor(value).detach().double().cpu()
+    tensor = torch.as_tensor(value).detach().cpu().double()
     if tensor.numel() != 1 and tuple(tensor.shape) != (count,):
         raise ObjectiveError(
             f"The {name} must give a scalar or one value an example ([{count}]); it gave shape "

@@ -12,6 +12,8 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from .arguments import device_of
+
 
 @dataclass(frozen=True, eq=False)
 class Program:
@@ -40,6 +42,11 @@ class Program:
         """Of the inputs, in the order of `args`."""
         nodes = self.module.graph.find_nodes(op="placeholder")
         return tuple(str(node.target) for node in nodes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs are, as those of the example were."""
+        return device_of(self.args) or torch.device("cpu")
 
 
 def modes_of(module: nn.Module) -> dict[str, bool]:

@@ -16,6 +16,7 @@ from .graph import Graph, Mask
 from .liveness import liveness
 from .lower import lower
 from .masked import Tensors, masked
+from .precision import full_precision
 from .program import copies_of, leaves_of, modes_of, set_modes
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 5e-2}
@@ -156,7 +157,7 @@ def _double(value: Any) -> Any:
 def compare(reference: nn.Module, other: nn.Module, args: tuple[Any, ...]) -> tuple[float, float]:
     """Largest relative difference of two models' outputs in eval mode, and what is allowed."""
     modes = [(module, modes_of(module)) for module in (reference, other)]
-    with torch.no_grad():
+    with torch.no_grad(), full_precision():
         left, right = (module.eval()(*copies_of(args)) for module, _ in modes)
     for module, mode in modes:
         set_modes(module, mode)

@@ -25,10 +25,11 @@ Measure = Callable[[Any, Any], Tensor]
 
 
 def load_model(section: ModelSection) -> nn.Module:
-    """The model that a section names, in eval mode, with its weights.
+    """The model that a section names, in eval mode, with its weights, on its device.
 
     Raises:
-        ConfigError: the source gives no module, or the weights do not fit it.
+        ConfigError: the source gives no module, the weights do not fit it, or there is no such
+            device.
     """
     kind, _, name = section.source.partition(":")
     factories = {"torchvision": _from_torchvision, "timm": _from_timm}
@@ -41,7 +42,15 @@ def load_model(section: ModelSection) -> nn.Module:
         raise ConfigError(f"{section.source} must return an nn.Module, got {type(model).__name__}.")
     if section.weights is not None:
         load_weights(model, section.weights, strict=section.strict)
-    return model.eval()
+    return _sent(model, section.device).eval()
+
+
+def _sent(model: nn.Module, device: str) -> nn.Module:
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:  # what torch raises depends on the device
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"[model] device {device!r} cannot be used: {reason}") from error
 
 
 def _from_torchvision(name: str) -> Callable[..., Any]:

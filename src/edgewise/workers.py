@@ -72,7 +72,8 @@ class Workers:
         engine: options of each worker's engine.
         order: masks as an engine visits them.
         threads: torch threads, and reserved CPUs, of each worker.
-        count: workers wanted; None = as many as the cluster has CPUs for, at any time.
+        gpus: reserved for each worker.
+        count: workers wanted; None = as many as the cluster has room for, at any time.
         patience: seconds of silence that are never too long.
         leave: called at the end.
     """
@@ -83,6 +84,7 @@ class Workers:
     engine: EngineOptions
     order: Callable[[Sequence[Mask]], list[Mask]]
     threads: int
+    gpus: float
     count: int | None
     patience: float
     leave: Callable[[], None]
@@ -133,8 +135,16 @@ class Workers:
         self.leave()
 
     def _wanted(self) -> int:
-        cpus = self.ray.cluster_resources().get("CPU", 0)
-        return self.count or max(int(cpus // self.threads), 1)
+        if self.count is not None:
+            return self.count
+        there = self.ray.cluster_resources()
+        room = [there.get(kind, 0) // each for kind, each in self._takes.items() if each]
+        return max(int(min(room)), 1)
+
+    @property
+    def _takes(self) -> dict[str, float]:
+        """What one worker reserves."""
+        return {"CPU": self.threads, "GPU": self.gpus}
 
     def _grow(self) -> None:
         """As many workers as there is room for: machines join, workers die."""
@@ -142,7 +152,8 @@ class Workers:
         if now - self._looked < TICK:
             return
         self._looked = now
-        actor = self.ray.remote(num_cpus=self.threads, max_restarts=0)(Worker)
+        made_of = self.ray.remote(num_cpus=self.threads, num_gpus=self.gpus, max_restarts=0)
+        actor = made_of(Worker)
         for _ in range(self._wanted() - len(self.refused) - len(self.hands)):
             made = actor.remote()
             ready = made.prepare.remote(self.cargo, self.engine, self.threads)
@@ -156,10 +167,12 @@ class Workers:
             self._waiting_since = None
         elif self._waiting_since is not None and now - self._waiting_since > WARN_AFTER:
             self._waiting_since = None
-            free = self.ray.available_resources().get("CPU", 0)
+            free = self.ray.available_resources()
+            lacks = ", ".join(f"{each:g} {kind} of {free.get(kind, 0):g} that are free"
+                              for kind, each in self._takes.items() if each)  # fmt: skip
             warnings.warn(
-                f"No worker is ready after {WARN_AFTER} seconds. One takes {self.threads} CPUs; "
-                f"{free:g} of the cluster are free. Others may hold them, or it starts slowly.",
+                f"No worker is ready after {WARN_AFTER} seconds. One takes {lacks}. Others may "
+                "hold them, or it starts slowly.",
                 EdgewiseWarning, stacklevel=2,
             )  # fmt: skip
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from ..arguments import moved
 from ..graph import Graph
 from ..program import copies_of, leaves_of
 from ..rewrite import TOLERANCE, relative_difference
@@ -28,10 +29,12 @@ class Pieces:
     Args:
         examples: in a piece at most; None leaves batches whole.
         channels_last: whether images lie in memory with their channels last.
+        device: where they lie.
     """
 
     examples: int | None
     channels_last: bool
+    device: torch.device
 
     def of(self, batches: Iterable[Inputs]) -> list[tuple[int, Inputs]]:
         """(number of the batch, inputs) of all pieces, pieces of a batch as equal as can be."""
@@ -43,7 +46,8 @@ class Pieces:
         return found
 
     def laid_out(self, inputs: Inputs) -> Inputs:
-        """The inputs in the memory layout of these pieces."""
+        """The inputs where these pieces lie, in their memory layout."""
+        inputs = moved(inputs, self.device)
         if not self.channels_last:
             return inputs
 
@@ -61,19 +65,20 @@ def choose(graph: Graph, options: EngineOptions, batches: Sequence[Inputs]) -> P
     No clock is asked, so that every process that measures a mask gets the same bits.
     """
     module: nn.Module = graph.program.module
-    local = on_processor(graph, batches)
+    local, device = on_processor(graph), graph.program.device
     images = local and any(isinstance(part, nn.Conv2d) for part in module.modules())
     examples = options.piece or (_examples(graph) if local else None)
-    return Pieces(
-        examples if examples and treats_examples_alone(module, batches[0]) else None,
-        images if options.channels_last is None else options.channels_last,
+    alone = bool(examples) and treats_examples_alone(module, moved(batches[0], device))
+    last = images if options.channels_last is None else options.channels_last
+    return Pieces(examples if alone else None, last, device)
+
+
+def on_processor(graph: Graph) -> bool:
+    """Whether the network and its inputs are in the memory of the processor."""
+    weights = graph.program.module.parameters()
+    return all(
+        device.type == "cpu" for device in (graph.program.device, *(w.device for w in weights))
     )
-
-
-def on_processor(graph: Graph, batches: Sequence[Inputs]) -> bool:
-    """Whether the network and the first batch are in the memory of the processor."""
-    leaves = pytree.tree_leaves((batches[:1], list(graph.program.module.parameters())))
-    return all(v.device.type == "cpu" for v in leaves if isinstance(v, torch.Tensor))
 
 
 def _examples(graph: Graph) -> int:

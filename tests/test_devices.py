@@ -1,0 +1,183 @@
+"""Data follow the network to its device.
+
+`meta` stands in for an accelerator: tensors there have a device and a shape, and no values. Tests
+that need a real one run with `pytest -m accelerator`.
+"""
+
+import random
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import edgewise as ew
+import jobs
+from edgewise import laws, precision, scores
+from edgewise.arguments import call, device_of, moved
+from edgewise.calibration import recalibrated
+from edgewise.config import ModelSection
+from edgewise.engine.pieces import Pieces
+from edgewise.errors import EdgewiseWarning
+from edgewise.evaluate import Engine
+from edgewise.heal import _value
+from edgewise.sources import load_model
+from edgewise.tables import Source
+from edgewise.testing import ZOO, build
+
+META = torch.device("meta")
+X, Y = torch.randn(6, 4), torch.randint(0, 3, (6,))
+on_accelerator = pytest.mark.accelerator
+
+
+def test_what_moves_and_what_stays() -> None:
+    value = {"ids": X, "rest": [Y, 3, None]}
+    found = moved(value, META)
+    assert [device_of(found), found["rest"][0].device, found["rest"][1:]] == [META, META, [3, None]]
+    assert moved(value, None) is value
+    assert device_of({"no": "tensor"}) is None
+
+
+def test_a_batch_is_taken_to_the_model() -> None:
+    model = nn.Linear(4, 3, device=META)
+    assert call(model, X).device == call(model, {"input": X}).device == META
+    assert call(nn.Identity(), X) is X
+
+
+def test_pieces_lie_on_their_device() -> None:
+    ((_, part),) = Pieces(None, True, META).of([(torch.randn(2, 3, 4, 4),)])
+    (image,) = Pieces(None, True, META).laid_out(part)
+    assert image.device == META
+    assert image.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_healing_takes_targets_to_the_outputs() -> None:
+    model, teacher = nn.Linear(4, 3, device=META), nn.Linear(4, 3, device=META)
+    value = _value(model, teacher, X, Y, F.cross_entropy, ew.Healing())
+    assert value.device == META
+
+
+def test_measures_go_where_outputs_are() -> None:
+    loss = nn.CrossEntropyLoss(weight=torch.ones(3))
+    objective = ew.Objective([(X, Y)], loss)
+    with pytest.raises(NotImplementedError, match="meta"):  # no value to read, but computed there
+        objective.measure([torch.randn(6, 3, device=META)], "search")
+    assert loss.weight is not None
+    assert loss.weight.device == META
+
+
+def tf32() -> list[bool]:
+    return [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32]
+
+
+def test_full_precision_ends_where_it_began() -> None:
+    before = tf32()
+    with precision.full_precision():
+        assert tf32() == [False, False]
+    with pytest.raises(ZeroDivisionError), precision.full_precision():
+        _ = 1 / 0
+    assert tf32() == before
+    assert before[1]  # or this would show nothing
+
+
+def test_full_precision_knows_the_newer_settings() -> None:
+    cudnn, before = torch.backends.cudnn, tf32()
+    if not hasattr(cudnn, "conv"):
+        return  # torch before 2.9
+    cudnn.conv.fp32_precision = "ieee"  # from now on the older settings cannot be read
+    try:
+        with precision.full_precision():
+            assert cudnn.rnn.fp32_precision == "ieee"
+        assert cudnn.rnn.fp32_precision == "tf32"
+    finally:
+        cudnn.conv.fp32_precision = "tf32"
+    assert tf32() == before
+
+
+@pytest.fixture
+def job() -> tuple[ew.Graph, ew.Objective]:
+    """The job of jobs.py with its network on the accelerator and its data where they were."""
+    graph, objective = jobs.make()
+    args = moved(graph.program.args, torch.device("cuda"))
+    model, _ = build("residual")
+    return ew.trace(model.cuda(), args, granularity=("edge", "layer")), objective
+
+
+@on_accelerator
+@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_laws_hold_there(name: str) -> None:
+    model, args = build(name)
+    laws.check_laws(model.cuda(), moved(args, torch.device("cuda")), masks=2)
+
+
+@on_accelerator
+@pytest.mark.parametrize("recovery", ["none", "batchnorm", "linear"])
+@pytest.mark.parametrize("stack", [1, 8])
+def test_losses_are_those_of_the_processor(recovery: str, stack: int) -> None:
+    graph, objective = jobs.make(recovery=recovery)
+    model, args = build("residual")
+    there = ew.trace(model.cuda(), moved(args, torch.device("cuda")), granularity=("edge", "layer"))
+    draw = random.Random(0)
+    masks = list({laws.random_mask(graph, draw) for _ in range(12)})
+    options = ew.EngineOptions(stack=stack)
+    found = [
+        {o.evaluation.mask: o.evaluation.loss for o in Engine(g, objective, options).evaluate(m)}
+        for g, m in ((graph, masks), (there, [there.mask(bits=str(mask)) for mask in masks]))
+    ]
+    assert None not in found[0].values()
+    assert found[1] == pytest.approx(found[0], rel=5e-3)  # TF32
+
+
+@on_accelerator
+def test_a_search_there_ends_in_a_pruned_model(job: tuple[ew.Graph, ew.Objective]) -> None:
+    graph, objective = job
+    table = ew.latency.measure(graph, networks=3, rounds=3)
+    assert table.target.device == "cuda"
+    study = ew.Study(graph, objective, latency=table)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EdgewiseWarning)
+        study.run(20, jobs.BUDGET, seed=0)
+        plan = study.plan(finalists=3)
+    small = ew.prune(graph, plan)
+    assert device_of(list(small.parameters())) == torch.device("cuda", 0)
+    assert recalibrated(graph, objective).loss > 0
+    losses = [(x, y) for x, y in objective.splits["search"]]
+    assert scores.taylor(graph, losses, F.cross_entropy).shape == (len(graph.units),)
+    assert scores.influence(graph, losses).shape == (len(graph.units),)
+
+
+@on_accelerator
+@pytest.mark.parametrize("precision", [None, "bf16"])
+def test_healing_there(job: tuple[ew.Graph, ew.Objective], precision: str | None) -> None:
+    graph, objective = job
+    small = ew.prune(graph, graph.mask([0]))
+    accelerator = None
+    if precision is not None:
+        accelerator = pytest.importorskip("accelerate").Accelerator(mixed_precision=precision)
+    batches = [(x, y) for (x,), y in objective.splits["search"]]
+    settings = ew.Healing(epochs=3, lr=1e-3)
+    healed = ew.heal(
+        small, batches, teacher=graph.program.module, settings=settings, accelerator=accelerator,
+        validate=lambda model: objective.score(model, "verify").loss,
+    )  # fmt: skip
+    assert device_of(list(healed.parameters())) == torch.device("cuda", 0)
+    assert objective.score(healed, "report").loss > 0
+
+
+@on_accelerator
+def test_widths_by_importance_there() -> None:
+    model, args = build("residual")
+    batches = [(args[0], torch.zeros(len(args[0]), dtype=torch.long))]
+    graph = ew.trace(
+        model.cuda(), moved(args, torch.device("cuda")), granularity="hidden",
+        importance=ew.importance.taylor(batches, F.cross_entropy),
+    )  # fmt: skip
+    ew.prune(graph, graph.mask([0]))
+
+
+@on_accelerator
+def test_a_config_says_where_the_model_runs() -> None:
+    model = load_model(ModelSection(Source("torchvision:resnet18"), device="cuda"))
+    assert device_of(list(model.parameters())) == torch.device("cuda", 0)
