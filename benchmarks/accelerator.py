@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import torchvision
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import nn
 from torch.nn import functional as F
 
@@ -114,6 +115,7 @@ def healing(device: str) -> list[dict[str, Any]]:
     seconds: dict[str, list[float]] = {"no": [], "bf16": []}
     for number in range(ROUNDS + 1):
         for precision, times in seconds.items():
+            AcceleratorState._reset_state()  # one precision a process, unless it is told to forget
             accelerator = Accelerator(mixed_precision=precision)
             took = timed(
                 lambda a=accelerator: ew.heal(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import edgewise as ew
 from edgewise.errors import DisconnectedError
-from edgewise.liveness import alive
+from edgewise.liveness import alive, shows
 from edgewise.ops import TABLE
 from edgewise.testing import ZOO, build
 
@@ -156,3 +156,32 @@ def test_an_input_that_nothing_reads_is_dead() -> None:
     states = ew.liveness(graph, graph.empty).states
     dead = [v.name for v, state in zip(graph.vertices, states, strict=True) if state is None]
     assert dead == ["y"]
+
+
+@cache
+def with_widths(name: str) -> ew.Graph:
+    model, args = build(name)
+    return ew.trace(model, args, granularity=("edge", "layer", "hidden", "heads"), slices=3)
+
+
+@pytest.mark.parametrize("name", ZOO)
+@given(seed=st.integers(0, 10**6))
+def test_what_shows_is_missed(name: str, seed: int) -> None:
+    """A unit of which that is said does make a difference; of most that do it is said."""
+    graph, draw = with_widths(name), random.Random(seed)
+    units = range(len(graph.units))
+    mask = graph.mask(draw.sample(units, draw.randint(1, len(units))))
+    left = ew.liveness(graph, mask)
+    for unit in mask.removed:
+        other = ew.liveness(graph, mask.with_kept(unit))
+        if shows(graph, left, graph.units[unit]):
+            assert other.signature != left.signature, graph.units[unit].name
+
+
+@pytest.mark.parametrize("name", ["residual", "attention"])
+def test_what_shows(name: str) -> None:
+    """Alone, every skip, bypass and width shows; of a branch that is gone no edge has an end."""
+    graph = with_widths(name)
+    for index, unit in enumerate(graph.units):
+        shown = shows(graph, ew.liveness(graph, graph.mask([index])), unit)
+        assert shown == (unit.kind != "edge" or len(unit.members) == 1), unit.name

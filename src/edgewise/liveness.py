@@ -8,7 +8,7 @@ from itertools import compress
 
 from .absence import FULL, Flow, Live, State, intersection
 from .errors import DisconnectedError
-from .graph import Graph, Mask, Unit
+from .graph import Graph, Mask, Slice, Unit
 from .ops import TABLE
 
 _WHOLE: Mapping[int, Live] = {}
@@ -98,6 +98,39 @@ def liveness(graph: Graph, mask: Mask) -> Liveness:
         else:
             (edges if unit.kind == "edge" else layers).update(unit.members)
     return alive(graph, edges, layers, narrowed(graph, widths))
+
+
+def shows(graph: Graph, alive: Liveness, unit: Unit) -> bool:
+    """Whether a removed unit is certain to be missed: with it there would be another network.
+
+    So it is where an edge has lost nothing but itself, a bypassed vertex lives, or a vertex that
+    lives would give more of the unit's channels. False says nothing.
+    """
+    if unit.slices:
+        return any(
+            _would_give(graph, alive, vertex, cut)
+            for vertex, cut in zip(unit.members, unit.slices, strict=True)
+        )
+    if unit.kind != "edge":
+        return not alive.bypassed.isdisjoint(unit.members)
+    states, ends = alive.states, (graph.edges[edge] for edge in unit.members)
+    return any(
+        states[e.source] is not None and states[e.target] is not None
+        for e in ends
+        if e.target not in alive.bypassed
+    )
+
+
+def _would_give(graph: Graph, alive: Liveness, vertex: int, cut: Slice) -> bool:
+    """Whether a vertex lives and its operator gives one of the channels that were cut."""
+    if not alive.runs(vertex):
+        return False
+    ins = [alive.wants[e] and alive.states[graph.edges[e].source] for e in graph.inputs[vertex]]
+    out = _flow(graph, vertex, ins, False).out
+    if out is None:
+        return False
+    keep = out.keep(cut.axis)
+    return keep is None or any(keep[channel] for channel in cut.channels)
 
 
 def narrowed(graph: Graph, widths: Iterable[Unit]) -> dict[int, Live]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..cost import cost_of
 from ..errors import BudgetError
 from ..graph import Cost, Graph, Mask
-from ..liveness import liveness
+from ..liveness import liveness, shows
 from ..operator_times import OperatorTimes
 from ..quantities import shown
 from ..records import Budget
@@ -49,7 +49,8 @@ class Space:
         self.graph, self.budget, self.times = graph, budget, times
         self.protected = frozenset(protected)
         self.free = tuple(i for i in range(len(graph.units)) if i not in self.protected)
-        self._left: dict[Mask, tuple[Cost | None, int]] = {}
+        self._costs: dict[Mask, Cost | None] = {}
+        self._networks: dict[Mask, int] = {}
         self._estimate: list[CostEstimate] = []  # made when it is needed
         unpruned = self.cost(graph.empty)
         assert unpruned is not None
@@ -60,35 +61,42 @@ class Space:
     def protecting(self, units: Iterable[int]) -> Space:
         """The same space with further protected units."""
         space = Space(self.graph, self.budget, self.protected.union(units), self.times)
-        space._left, space._estimate, space._saved = self._left, self._estimate, self._saved
+        self._shares_with(space)
+        space._saved = self._saved
         return space
 
     def at(self, budget: Budget) -> Space:
         """The same graph and protected units at another budget."""
         space = Space(self.graph, budget, self.protected, self.times)
-        space._left, space._estimate = self._left, self._estimate
+        self._shares_with(space)
         return space
+
+    def _shares_with(self, other: Space) -> None:
+        other._costs, other._networks = self._costs, self._networks
+        other._estimate = self._estimate
 
     def cost(self, mask: Mask) -> Cost | None:
         """The exact cost of a mask, None if it disconnects an output."""
-        return self._count(mask)[0]
-
-    def network(self, mask: Mask) -> int:
-        """A number that is the same for masks that leave the same network."""
-        return self._count(mask)[1]
-
-    def _count(self, mask: Mask) -> tuple[Cost | None, int]:
-        if mask not in self._left:
+        if mask not in self._costs:
             alive = liveness(self.graph, mask)
             cost = cost_of(self.graph, alive) if alive.connected else None
             if cost is not None and self.times is not None:
                 cost = replace(cost, seconds=self.times.seconds(alive))
-            self._left[mask] = cost, hash(alive.signature)
-        return self._left[mask]
+            self._costs[mask] = cost
+        return self._costs[mask]
+
+    def network(self, mask: Mask) -> int:
+        """A number that is the same for masks that leave the same network."""
+        if mask not in self._networks:
+            self._networks[mask] = hash(liveness(self.graph, mask).signature)
+        return self._networks[mask]
 
     def minimal(self, mask: Mask) -> Mask:
         """The mask without the units that are dead anyway: a layer of a branch that is gone."""
+        alive = liveness(self.graph, mask)
         for unit in reversed(mask.removed):
+            if shows(self.graph, alive, self.graph.units[unit]):
+                continue
             less = mask.with_kept(unit)
             if self.network(less) == self.network(mask):
                 mask = less
