@@ -197,6 +197,24 @@ def speed(data: Row) -> Table:
     return ["network", "units", "tracing, s", "liveness, ms", "cost, ms"], body
 
 
+def accelerator(data: Row) -> Table:
+    body = []
+    for found in data["latency"]:
+        for row in found["rows"]:
+            what = f"{found['network']}, {found['batch']} at a time, at most {row['limit']:.0%}"
+            over = percent(row["over_limit"])
+            body.append([what, f"takes {percent(row['measured'])}, over by {over}"])
+    for row in data["search"]:
+        ways = {k.removesuffix(", ms a mask"): v for k, v in row.items() if k.endswith("a mask")}
+        times = ", ".join(f"{figure(v, 1)} {way}" for way, v in ways.items())
+        body.append([f"{row['network']}, {row['recovery']} recovery, ms a mask", times])
+    for row in data["healing"]:
+        kind = {"no": "float32"}.get(row["precision"], row["precision"])
+        what = f"{row['network']}, fine-tuning {row['batch']} at a time in {kind}, ms a step"
+        body.append([what, figure(row["ms a step"], 1)])
+    return ["what", "measured"], body
+
+
 RESNET, DATA = "ResNet-56 on CIFAR-10", " --data ../shared/data"
 SECTIONS = (
     Section("engine", "Evaluation engine", f"How many times as fast {RESNET} is measured under "
@@ -220,6 +238,10 @@ SECTIONS = (
             "the unpruned one's.", "latency.py", latency),
     Section("width_latency", "Time and MACs", "ResNet-50 with all widths cut alike.",
             "width_latency.py", width_latency),
+    Section("accelerator", "On a GPU", "Latency budgets kept by the pruned model, as shares of "
+            "the unpruned one's; masks measured by a loop over prepared networks and by the "
+            "engine, which prepares them too; steps of fine-tuning, data coming from main memory.",
+            "accelerator.py", accelerator),
     Section("milp", "Exact solver", "Masks of least prediction with a proof, within "
             "a time limit.", "milp.py", milp),
     Section("surrogates", "Surrogates", "Spearman's correlation of predicted and measured losses "
@@ -241,8 +263,9 @@ def section(part: Section, data: Row) -> str:
     lines = [heads, ["---"] * len(heads), *body]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     machine = data.get("machine", {})
+    card = f"{machine['accelerator']}, " if "accelerator" in machine else ""
     words = (
-        f"{machine.get('processor', '–')}, {figure(machine.get('cores'))} cores, "
+        f"{card}{machine.get('processor', '–')}, {figure(machine.get('cores'))} cores, "
         f"threads used: {figure(machine.get('threads'))}, torch {machine.get('torch', '–')}"
     )
     source = f"[JSON](../benchmarks/results/{part.name}.json)"

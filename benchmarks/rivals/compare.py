@@ -217,8 +217,10 @@ def main() -> None:
         for s in options.seeds
     ]  # fmt: skip
     if options.latency:
-        others = [r for r in results.get("latency", []) if r["network"] != options.network]
         found = list(latencies(contests[0], options.methods, options.keep))
+        timed = {(r["network"], r["method"]) for r in found}
+        others = [r for r in results.get("latency", [])
+                  if (r["network"], r["method"]) not in timed]  # fmt: skip
         results |= {"latency": others + found, "latency_machine": describe()}
         options.out.write_text(json.dumps(results, indent=1) + "\n")
         return

@@ -31,7 +31,7 @@ ResNet-20 and ResNet-56 on CIFAR-10 (JPEG copy); 20, 40 and 60 % of the MACs rem
 (whole branches; branches and hidden widths jointly), by its built-in baselines on the same
 branches ([bench](bench.md)), and by Torch-Pruning 1.6.1 (coupled channels, scored again after
 every hundredth). Made by `benchmarks/rivals/compare.py`,
-[JSON](../benchmarks/results/rivals.json) ({machine}).
+[JSON](../benchmarks/results/rivals.json) ({machines}).
 
 Everybody has the same 500 search images, 1 500 images to score by and 500 calibration images
 (shifted and mirrored as in training); other ones for each seed. *As pruned* nothing is repaired.
@@ -44,7 +44,8 @@ images (SGD, distilled from the unpruned network), the same for everybody: littl
 shows what is left to do. Accuracy on 7 000 test images that had no part in anything, the mean
 over seeds; in brackets the exact 95 % interval of one seed or, of several, their range.
 Evaluations and seconds are those of the search: edgewise searches its three budgets in one
-study, from the smallest on. Seconds are those of a machine that was busy with other work.
+study, from the smallest on. Seconds are those of one process among many on a busy machine, and
+marked where it had a GPU.
 
 The number of seeds is in the table. What it shows:
 
@@ -109,7 +110,8 @@ def table(rows: list[dict[str, Any]], latency: dict[tuple[Any, ...], float]) -> 
         cells += [accuracy(same, stage) for stage in STAGES]
         cells += [f"{mean(r['healed']['loss'] for r in same):.3f}"]
         cells += [f"{mean(r['evaluations'] for r in same):.0f}"]
-        cells += [f"{mean(r['seconds'] for r in same):.0f}"]
+        gpu = any(r.get("device", "cpu") != "cpu" for r in same)
+        cells += [f"{mean(r['seconds'] for r in same):.0f}{' GPU' * gpu}"]
         if latency:
             key = (method.removesuffix(", linear"), macs)
             found = [latency.get((*key, *setting)) for setting in LATENCIES]
@@ -145,9 +147,14 @@ def plot(record: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def described(machine: dict[str, Any]) -> str:
+    """A machine in a few words."""
+    cores = f"{machine['processor']}, {machine['cores']} cores"
+    return f"{machine['accelerator']} and {cores}" if "accelerator" in machine else cores
+
+
 def page(record: dict[str, Any]) -> str:
-    machine = record["machine"]
-    parts = [HEAD.format(machine=f"{machine['processor']}, {machine['cores']} cores")]
+    parts = [HEAD.format(machines="; ".join(map(described, record["machines"].values())))]
     parts.append("![Accuracy against MACs left, recovered and fine-tuned](rivals.png)\n")
     for network in sorted({row["network"] for row in record["rows"]}):
         rows = [row for row in record["rows"] if row["network"] == network]
