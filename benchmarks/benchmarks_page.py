@@ -206,8 +206,10 @@ def accelerator(data: Row) -> Table:
             body.append([what, f"takes {percent(row['measured'])}, over by {over}"])
     for row in data["search"]:
         ways = {k.removesuffix(", ms a mask"): v for k, v in row.items() if k.endswith("a mask")}
-        times = ", ".join(f"{figure(v, 1)} {way}" for way, v in ways.items())
-        body.append([f"{row['network']}, {row['recovery']} recovery, ms a mask", times])
+        names = {"loop": "by the loop", "as chosen": "by the engine's own choice"}
+        times = ", ".join(f"{figure(v, 1)} {names.get(way, way)}" for way, v in ways.items())
+        kind = {"none": "no"}.get(row["recovery"], row["recovery"])
+        body.append([f"{row['network']}, {kind} recovery, ms a mask", times])
     for row in data["healing"]:
         kind = {"no": "float32"}.get(row["precision"], row["precision"])
         what = f"{row['network']}, fine-tuning {row['batch']} at a time in {kind}, ms a step"

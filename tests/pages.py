@@ -111,6 +111,7 @@ SETUPS: dict[str, Callable[[], Names]] = {
     "docs/concepts.md": concepts,
     "docs/engine.md": trained,
     "docs/howto/figure.md": reference,
+    "docs/howto/gpu.md": trained,
     "docs/howto/own_metric.md": trained,
     "docs/howto/own_model.md": trained,
     "docs/howto/serving.md": reference,

@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 
 import edgewise as ew
 import jobs
+from edgewise import evaluate
 from edgewise.engine import EngineOptions
 from edgewise.evaluate import Engine
 from edgewise.rewrite import compare, relative_difference
@@ -128,3 +129,20 @@ def test_masks_share_what_they_have_in_common() -> None:
     list(engine.evaluate([graph.mask([u]) for u in range(len(graph.units))]))
     handle.remove()
     assert len(count) == 1
+
+
+@pytest.mark.parametrize(("period", "sizes"), [(60.0, [1, 6, 6]), (0.0, [1, 4, 4, 4])])
+def test_masks_that_take_long_come_a_few_at_a_time(
+    period: float, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "PERIOD", period)
+    graph, objective = jobs.make(recovery="none")
+    masks = [graph.mask([unit]) for unit in range(12)]
+    engine, seen = Engine(graph, objective, EngineOptions(chunk=6)), []
+    whole = engine._evaluate_chunk
+    monkeypatch.setattr(
+        engine, "_evaluate_chunk", lambda m, *a: seen.append(len(m)) or whole(m, *a)
+    )
+    list(engine.evaluate([graph.empty]))  # as every search begins
+    found = list(engine.evaluate(masks))
+    assert (seen, len(found)) == (sizes, len(masks))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import edgewise as ew
 from edgewise import fine_tuning
 from edgewise.config import read_config
 from edgewise.errors import ConfigError
@@ -124,7 +125,11 @@ def test_a_job_heals_and_goes_on_where_it_stopped(
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ('rows = "0:16"\nbatch', 'rows = "0:20"\nbatch', "only 16 of them exist"),
+        (
+            'rows = "0:16"\nbatch',
+            'rows = "0:20"\nbatch',
+            "[heal] rows 0:20: row 19 cannot be read.",
+        ),
         ("lr = 0.01", "lr = 0", "lr must be above 0"),
         ("lr = 0.01", 'optimizer = "adam"', "must be one of sgd, adamw"),
         (
@@ -141,6 +146,7 @@ def test_mistakes_in_heal(job: Path, old: str, new: str, words: str) -> None:  #
     result = call("run", job, "--evaluations", "8")
     assert result.exit_code == 2, result.output
     assert words in said(result)
+    assert not (job.parent / "job-pruned").exists()  # nothing was searched before
 
 
 def test_heal_needs_its_section_and_a_plan(job: Path) -> None:  # noqa: F811
@@ -157,4 +163,24 @@ def test_shifts_are_for_images(job: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(fine_tuning, "load_batches", lambda *_: rows)
     config = read_config(job)
     with pytest.raises(ConfigError, match="are for images"):
-        fine_tuning._training(config, config.heal)
+        fine_tuning._training(config, config.heal, config.heal.rows)
+
+
+class Pair(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = torch.nn.Linear(4, 2), torch.nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.left(x), self.right(x)
+
+
+def test_what_cannot_be_taught_is_said_before_the_search(job: Path) -> None:  # noqa: F811
+    job.write_text(job.read_text() + HEAL)
+    graph = ew.trace(Pair(), (torch.randn(2, 4),), granularity="raw")
+    config = read_config(job)
+    with pytest.raises(ConfigError, match=r"this model gives a tuple\. Set distill = 0"):
+        fine_tuning.require_healing(config, graph)
+    assert config.heal is not None
+    without = replace(config, heal=replace(config.heal, distill=0.0))
+    fine_tuning.require_healing(without, graph)

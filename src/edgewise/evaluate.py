@@ -9,6 +9,7 @@ reads it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,6 +29,9 @@ from .graph import Graph, Mask
 from .objective import Measurement, Objective
 from .program import copies_of
 from .records import Evaluation, Split, Status
+
+PERIOD = 60.0  # seconds that the masks of a chunk should take at most, together
+SHARING = 4  # masks that share values even if they take longer
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Engine:
         self, graph: Graph, objective: Objective, options: EngineOptions | None = None
     ) -> None:
         self.graph, self.objective = graph, objective
-        self.options = options or EngineOptions()
+        self.options, self.pace = options or EngineOptions(), 0.0  # seconds a mask and example
         graph.program.module.eval()
         self._check_inputs()
         search = [inputs for inputs, _ in objective.splits["search"]]
@@ -105,10 +109,21 @@ class Engine:
         Yields:
             One outcome a mask, in an order of the engine's choice.
         """
-        order, chunk = visiting_order(self.graph, masks), self.options.chunk
-        for begin in range(0, len(order), chunk):
-            yield from self._evaluate_chunk(order[begin : begin + chunk], split, tensors)
+        order = visiting_order(self.graph, masks)
+        while order:
+            size, seconds = self._chunk(split), 0.0
+            for outcome in self._evaluate_chunk(order[:size], split, tensors):
+                seconds += outcome.evaluation.seconds
+                yield outcome
+            self.pace = seconds / len(order[:size]) / self.objective.samples(split)
+            order = order[size:]
             self.compiler.forget()
+
+    def _chunk(self, split: Split) -> int:
+        """Masks that share values next: fewer where they take long, as results arrive together."""
+        seconds = self.pace * self.objective.samples(split)
+        fits = PERIOD / seconds if seconds else math.inf
+        return int(min(self.options.chunk, max(fits, SHARING)))
 
     def _evaluate_chunk(
         self, masks: Sequence[Mask], split: Split, tensors: bool

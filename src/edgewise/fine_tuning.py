@@ -17,6 +17,8 @@ from .errors import ConfigError
 from .graph import Graph
 from .heal import Healing, heal
 from .objective import Objective
+from .program import copies_of
+from .tables import Rows
 
 CHECKPOINT = "heal.checkpoint"
 
@@ -71,6 +73,32 @@ class Training:
         return torch.stack(moved)
 
 
+def require_healing(config: Config, graph: Graph) -> None:
+    """Raise ConfigError unless the healing that a config asks for, if any, could begin.
+
+    Called before a search, so that its mistakes show before hours are spent. Of the training rows
+    the first and the last are read.
+    """
+    section = config.heal
+    if section is None:
+        return
+    _accelerator(section)
+    rows = section.rows
+    for row in (rows.start, (rows.stop or rows.start + 1) - 1):
+        try:
+            _training(config, section, Rows(row, row + 1))
+        except ConfigError as error:
+            raise ConfigError(f"[heal] rows {rows}: row {row} cannot be read. {error}") from error
+    program = graph.program
+    with torch.no_grad():
+        outputs = program.module.eval()(*copies_of(program.args))
+    if section.distill and not isinstance(outputs, Tensor):
+        raise ConfigError(
+            f"[heal] the unpruned model teaches by logits, one tensor; this model gives a "
+            f"{type(outputs).__name__}. Set distill = 0, or return the logits alone."
+        )
+
+
 def heal_job(
     config: Config, graph: Graph, objective: Objective, small: nn.Module,
     progress: Callable[[int, int, float], None] | None = None,
@@ -87,7 +115,7 @@ def heal_job(
         raise ConfigError(f"{config.path.name} has no [heal]: add one with at least rows.")
     return heal(
         small,
-        _training(config, section),
+        _training(config, section, section.rows),
         teacher=graph.program.module if section.distill else None,
         loss=objective.loss,
         settings=Healing(**{f.name: getattr(section, f.name) for f in fields(Healing)}),
@@ -103,9 +131,9 @@ def forget(config: Config) -> None:
     (config.directory / CHECKPOINT).unlink(missing_ok=True)
 
 
-def _training(config: Config, section: HealSection) -> Training:
+def _training(config: Config, section: HealSection, rows: Rows) -> Training:
     data = replace(config.data, source=section.source or config.data.source, batch=1_000)
-    pairs = load_batches(data, section.rows)
+    pairs = load_batches(data, rows)
     inputs, targets = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     if (section.shift or section.mirror) and inputs.ndim != 4:
         raise ConfigError(

@@ -15,7 +15,8 @@ class EngineOptions:
     Args:
         memory: what values kept for later masks may take, in bytes or as text ("2GiB"). Values
             that do not fit are dropped and computed again.
-        chunk: masks that share values at a time. Results of a chunk arrive together.
+        chunk: masks that share values at a time. Results of a chunk arrive together, so that fewer
+            share, at least 4, where they would take longer than a minute.
         piece: examples that run through the network at a time; None fits them to the cache of a
             processor. Only networks that treat every example by itself are run in pieces.
         stack: masks whose values go through an operator together, which pays where starting an
