@@ -10,13 +10,16 @@ at outputs after temperature scaling, in rows of their own.
     python benchmarks/rivals/compare.py resnet20 --seeds 0 1 2
     python benchmarks/rivals/compare.py resnet56 --seeds 0 --methods edgewise-joint taylor
     python benchmarks/rivals/compare.py resnet56 --device cuda --keep networks
+    export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000    # for times, see below
     python benchmarks/rivals/compare.py resnet56 --latency --keep networks
     python benchmarks/rivals/compare.py resnet56 --merge other.json
     python benchmarks/rivals/page.py    # docs/rivals.md and its plots
 
 Rows that are in --out already are not measured again; evaluations are kept in --storage. With
 --keep the networks of the first seed are kept without their weights, and timed later, on any
-machine; --merge takes rows from the results of another machine.
+machine; --merge takes rows from the results of another machine. Activations of 32 images are as
+large as what glibc gives back to the system after every operator, and takes again: whether it does
+depends on what ran before, and costs up to half of the time, so it is told to keep its memory.
 """
 
 from __future__ import annotations
