@@ -59,11 +59,13 @@ def export(module: nn.Module, path: str | Path, args: tuple[Any, ...] | None = N
         raise EdgewiseError(f"Exports are *.onnx or *.pt2 (torch.export), not {path.name!r}.")
     subject = copy.deepcopy(module).eval()
     inputs = pytree.tree_map(_at_least_two, tuple(inputs))
+    if path.suffix == ".onnx":  # it is compared on a processor
+        subject, inputs = subject.cpu(), moved(inputs, torch.device("cpu"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EdgewiseError(f"The export cannot be written to {path}: {error}") from error
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder, torch.no_grad():
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, torch.no_grad(), full_precision():
         expected = subject(*inputs)
         draft = Path(folder) / path.name
         write = _write_onnx if path.suffix == ".onnx" else _write_program

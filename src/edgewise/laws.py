@@ -111,7 +111,6 @@ def law_less_costs_less(graph: Graph, mask: Mask) -> None:
             assert not raised, f"removing {graph.units[unit].name} raises {raised} after {mask}"
 
 
-@full_precision()
 def law_lives_on(graph: Graph, mask: Mask) -> None:
     """Law 5: a pruned model traces again, trains without dead parameters, copies, exports."""
     small = prune(graph, mask)
@@ -130,7 +129,7 @@ def law_lives_on(graph: Graph, mask: Mask) -> None:
     worst, allowed = compare(small, masked(again, again.empty), args)
     assert worst <= allowed
     exported = torch.export.export(small.eval(), args).module()
-    with torch.no_grad():
+    with torch.no_grad(), full_precision():
         left, right = small.eval()(*args), exported(*args)
     for a, b in zip(pytree.tree_leaves(left), pytree.tree_leaves(right), strict=True):
         assert relative_difference(a, b) <= allowed

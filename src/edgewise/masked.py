@@ -78,7 +78,7 @@ def _load(network: nn.Module, graph: Graph, alive: Liveness, tensors: Tensors) -
             if keep is not None:
                 lines[axis] = lines[axis][torch.tensor(keep, device=whole.device)]
         with torch.no_grad():
-            whole[torch.meshgrid(*lines, indexing="ij")] = tensor
+            whole[torch.meshgrid(*lines, indexing="ij")] = tensor.to(whole.device)
 
 
 class Execution(fx.Interpreter):
