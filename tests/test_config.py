@@ -193,6 +193,8 @@ def test_other_databases_stay_as_they_are(tmp_path: Path) -> None:
         (MODEL + DATA + "[engine]\nchunk = 0\n", ["[engine] chunk must be a whole number"]),
         (MODEL + DATA + "[engine]\nstacked = 8\n", ["[engine] has no key 'stacked'", "'stack'"]),
         (MODEL + DATA + "[ray]\nworkers = 0\n", ["[ray] workers must be at least 1"]),
+        (MODEL + DATA + "[ray]\ngpus = -1\n", ["[ray] gpus must be at least 0"]),
+        (MODEL + DATA + "[ray]\ngpus = nan\n", ["[ray] gpus must be at least 0"]),
         (MODEL + DATA + "[ray]\nadress = 1\n", ["[ray] has no key 'adress'", "'address'"]),
         (MODEL + DATA + "[output]\ndirectory = 1\n", ["[output] directory must be text"]),
     ],

@@ -5,7 +5,10 @@ that need a real one run with `pytest -m accelerator`.
 """
 
 import random
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,14 +17,15 @@ from torch.nn import functional as F
 
 import edgewise as ew
 import jobs
-from edgewise import laws, precision, scores
-from edgewise.arguments import call, device_of, moved
+from edgewise import laws, scores
+from edgewise.arguments import call
 from edgewise.calibration import recalibrated
 from edgewise.config import ModelSection
 from edgewise.engine.pieces import Pieces
 from edgewise.errors import EdgewiseWarning
 from edgewise.evaluate import Engine
 from edgewise.heal import _value
+from edgewise.nested import device_of, moved
 from edgewise.sources import load_model
 from edgewise.tables import Source
 from edgewise.testing import ZOO, build
@@ -58,6 +62,12 @@ def test_healing_takes_targets_to_the_outputs() -> None:
     assert value.device == META
 
 
+def test_healing_takes_the_loss_and_the_teacher_too() -> None:
+    model, teacher = nn.Linear(4, 3, device=META), nn.Linear(4, 3, device=META)
+    loss = nn.CrossEntropyLoss(weight=torch.ones(3))
+    assert _value(model, teacher, X, Y, loss, ew.Healing()).device == META
+
+
 def test_measures_go_where_outputs_are() -> None:
     loss = nn.CrossEntropyLoss(weight=torch.ones(3))
     objective = ew.Objective([(X, Y)], loss)
@@ -67,32 +77,50 @@ def test_measures_go_where_outputs_are() -> None:
     assert loss.weight.device == META
 
 
-def tf32() -> list[bool]:
-    return [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32]
+STATES = {
+    "untouched": "",
+    "medium": "torch.set_float32_matmul_precision('medium')",
+    "older": "backends.cuda.matmul.allow_tf32 = True",
+    "off": "backends.cudnn.allow_tf32 = False",
+    "newer": "backends.cudnn.conv.fp32_precision = 'ieee'",
+    "all": "backends.fp32_precision = 'tf32'",
+}
+LOOK = """
+import torch
+from edgewise.precision import full_precision
+backends = torch.backends
+{state}
+def look():
+    found = []
+    for text in ("backends.fp32_precision", "backends.cuda.matmul.fp32_precision",
+                 "backends.cudnn.conv.fp32_precision", "backends.cudnn.rnn.fp32_precision",
+                 "backends.cuda.matmul.allow_tf32", "backends.cudnn.allow_tf32",
+                 "torch.get_float32_matmul_precision()"):
+        try:
+            found.append(eval(text))
+        except (RuntimeError, AttributeError) as error:
+            found.append(type(error))
+    return found
+before = look()
+try:
+    with full_precision():
+        inside = look()
+        1 / 0
+except ZeroDivisionError:
+    pass
+assert look() == before, (before, look())
+assert "tf32" not in inside[1:4] and True not in inside, inside
+"""
 
 
-def test_full_precision_ends_where_it_began() -> None:
-    before = tf32()
-    with precision.full_precision():
-        assert tf32() == [False, False]
-    with pytest.raises(ZeroDivisionError), precision.full_precision():
-        _ = 1 / 0
-    assert tf32() == before
-    assert before[1]  # or this would show nothing
-
-
-def test_full_precision_knows_the_newer_settings() -> None:
-    cudnn, before = torch.backends.cudnn, tf32()
-    if not hasattr(cudnn, "conv"):
+@pytest.mark.parametrize("state", STATES)
+def test_full_precision_ends_where_it_began(state: str) -> None:
+    """In a process of its own, as settings of torch cannot all be taken back."""
+    code = LOOK.format(state=STATES[state])
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if state in ("newer", "all") and "has no attribute" in run.stderr:
         return  # torch before 2.9
-    cudnn.conv.fp32_precision = "ieee"  # from now on the older settings cannot be read
-    try:
-        with precision.full_precision():
-            assert cudnn.rnn.fp32_precision == "ieee"
-        assert cudnn.rnn.fp32_precision == "tf32"
-    finally:
-        cudnn.conv.fp32_precision = "tf32"
-    assert tf32() == before
+    assert run.returncode == 0, run.stderr
 
 
 @pytest.fixture
@@ -131,7 +159,9 @@ def test_losses_are_those_of_the_processor(recovery: str, stack: int) -> None:
 
 
 @on_accelerator
-def test_a_search_there_ends_in_a_pruned_model(job: tuple[ew.Graph, ew.Objective]) -> None:
+def test_a_search_there_ends_in_a_pruned_model(
+    job: tuple[ew.Graph, ew.Objective], tmp_path: Path
+) -> None:
     graph, objective = job
     table = ew.latency.measure(graph, networks=3, rounds=3)
     assert table.target.device == "cuda"
@@ -142,6 +172,12 @@ def test_a_search_there_ends_in_a_pruned_model(job: tuple[ew.Graph, ew.Objective
         plan = study.plan(finalists=3)
     small = ew.prune(graph, plan)
     assert device_of(list(small.parameters())) == torch.device("cuda", 0)
+    read = ew.Plan.load(plan.save(tmp_path / "plan.json"))  # its tensors are on the processor
+    weights = ew.save(ew.prune(graph, read), tmp_path / "small.safetensors")
+    for make in (lambda: build("residual")[0], lambda: build("residual")[0].cuda()):
+        ew.load(make, read, weights)
+    for name in ("small.onnx", "small.pt2"):
+        ew.export(small, tmp_path / name)
     assert recalibrated(graph, objective).loss > 0
     losses = [(x, y) for x, y in objective.splits["search"]]
     assert scores.taylor(graph, losses, F.cross_entropy).shape == (len(graph.units),)

@@ -245,7 +245,17 @@ def test_an_unreachable_address_is_said_at_once(address: str, message: str) -> N
     assert time.monotonic() - begin < 15
 
 
-@pytest.mark.parametrize("wish", [{"workers": 0}, {"threads": 0}, {"patience": 0.0}])
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"workers": 0},
+        {"threads": 0},
+        {"patience": 0.0},
+        {"gpus": -1},
+        {"gpus": float("nan")},
+        {"gpus": True},
+    ],
+)
 def test_senseless_settings_are_refused(wish: dict) -> None:
     with pytest.raises(ExecutorError, match="must be a"):
         ew.Ray(**wish)

@@ -163,7 +163,7 @@ def test_shifts_are_for_images(job: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(fine_tuning, "load_batches", lambda *_: rows)
     config = read_config(job)
     with pytest.raises(ConfigError, match="are for images"):
-        fine_tuning._training(config, config.heal, config.heal.rows)
+        fine_tuning._training(config.heal, rows)
 
 
 class Pair(torch.nn.Module):

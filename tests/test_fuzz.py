@@ -16,7 +16,7 @@ from torch import nn
 import edgewise as ew
 from edgewise import laws
 from edgewise.evaluate import Engine
-from edgewise.program import leaves_of
+from edgewise.nested import leaves_of
 from random_models import BATCH, Recipe, random_plan, recipes, write
 
 LONG = int(os.environ.get("EDGEWISE_FUZZ", "500"))

@@ -167,7 +167,7 @@ def with_widths(name: str) -> ew.Graph:
 @pytest.mark.parametrize("name", ZOO)
 @given(seed=st.integers(0, 10**6))
 def test_what_shows_is_missed(name: str, seed: int) -> None:
-    """A unit of which that is said does make a difference; of most that do it is said."""
+    """A unit of which that is said does make a difference."""
     graph, draw = with_widths(name), random.Random(seed)
     units = range(len(graph.units))
     mask = graph.mask(draw.sample(units, draw.randint(1, len(units))))

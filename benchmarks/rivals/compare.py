@@ -206,6 +206,8 @@ def main() -> None:
     parser.add_argument("--latency", action="store_true", help="time the networks that were kept")
     parser.add_argument("--merge", type=Path, nargs="+", default=[], help="take these rows, too")
     options = parser.parse_args()
+    if options.latency and options.keep is None:
+        parser.error("--latency times the networks that an earlier run left in --keep FOLDER")
     torch.set_num_threads(1)
     torch.manual_seed(0)
     results = json.loads(options.out.read_text()) if options.out.exists() else {"rows": []}

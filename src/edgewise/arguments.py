@@ -1,17 +1,14 @@
-"""The arguments of a model in a batch: as tensors, in a row or by name, and where they lie."""
+"""The arguments of a model in a batch: a tensor, several in a row, or several by name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from .errors import ObjectiveError
-
-T = TypeVar("T")
+from .nested import device_of, moved
 
 
 def arguments(inputs: Any) -> tuple[Any, ...] | dict[str, Any]:
@@ -47,26 +44,6 @@ def placed(inputs: Any, names: Sequence[str]) -> tuple[Any, ...]:
             f"{', '.join(names)}. Leave the others out, or trace it with all of them."
         )
     return tuple(given[name] for name in names)
-
-
-def device_of(value: Any) -> torch.device | None:
-    """Where the first tensor of something nested is; None if there is none.
-
-    Examples:
-        >>> from edgewise.arguments import device_of
-        >>> device_of([1, {"ids": torch.zeros(2)}])
-        device(type='cpu')
-    """
-    leaves = pytree.tree_iter(value)
-    return next((leaf.device for leaf in leaves if isinstance(leaf, torch.Tensor)), None)
-
-
-def moved(value: T, device: torch.device | None) -> T:
-    """The same with its tensors on a device, where one is given."""
-    if device is None:
-        return value
-    found: T = pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), value)
-    return found
 
 
 def call(model: nn.Module, inputs: Any) -> Any:

@@ -14,9 +14,10 @@ from torch.utils import _pytree as pytree
 from .calls import Call, Constant, Slot
 from .errors import TraceError, UnknownOperatorError
 from .graph import Edge, Graph, Parameter, Shape, Vertex
+from .nested import holds_tensor
 from .ops import TABLE, Rule
 from .probe import Recording
-from .program import Program, attribute, holds_tensor
+from .program import Program, attribute
 
 _ALIASES = {"axis": "dim", "keepdims": "keepdim", "axes": "dims"}
 

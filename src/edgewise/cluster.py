@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ class Ray:
     Args:
         address: "local" starts Ray in this process; "auto" joins the cluster that this machine
             is part of; or its "HOST:PORT". If this process is connected already, that is used.
-        workers: how many; None = as many as there are CPUs for, also when machines join.
+        workers: how many; None = as many as there is room for, also when machines join.
         threads: torch threads, and CPUs, of each worker.
         gpus: of each worker, which may share one (0.25); None = 1 if the model is on a GPU, else
             none.
@@ -59,8 +60,10 @@ class Ray:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ExecutorError(f"{name} must be a whole number of at least 1, got {value!r}.")
-        if self.gpus is not None and self.gpus < 0:
-            raise ExecutorError(f"gpus must not be below 0, got {self.gpus!r}.")
+        gpus = self.gpus
+        number = isinstance(gpus, int | float) and not isinstance(gpus, bool)
+        if gpus is not None and not (number and 0 <= gpus < math.inf):
+            raise ExecutorError(f"gpus must be a number of at least 0, got {gpus!r}.")
         if not self.patience > 0:
             raise ExecutorError(f"patience must be a positive number, got {self.patience!r}.")
 

@@ -19,6 +19,7 @@ from .tables import (
     Count,
     Function,
     Rows,
+    Share,
     Source,
     Storage,
     Whole,
@@ -155,7 +156,7 @@ class RaySection:
     address: str = "local"
     workers: Count | None = None
     threads: Count = 1
-    gpus: float | None = None
+    gpus: Share | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

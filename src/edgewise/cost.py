@@ -54,16 +54,9 @@ def cost_of(graph: Graph, alive: Liveness) -> Cost:
 
 def count_changes(graph: Graph, alive: Liveness) -> Iterator[tuple[int, Count, Count]]:
     """What each vertex that a mask changes costs in the unpruned network, and then."""
-    full = _full(graph)
-    vertices, known = full.vertices, full.counted
-    if len(known) > _MOST:
-        known.clear()
+    vertices = _full(graph).vertices
     for index, flow in alive.changed.items():
-        after = _NOTHING
-        if alive.runs(index):
-            key = index, flow.out, flow.wants
-            found = known.get(key)
-            after = known[key] = found or count(graph, index, flow)
+        after = count(graph, index, flow) if alive.runs(index) else _NOTHING
         yield index, vertices[index], after
 
 
@@ -77,7 +70,6 @@ class Count(NamedTuple):
 
 
 _NOTHING = Count(0, 0, 0, 0)
-_MOST = 50_000  # counts to remember: of widths that masks have in common there are few
 
 
 class _Full(NamedTuple):
@@ -85,14 +77,12 @@ class _Full(NamedTuple):
 
     `tied` lists the elements of each such parameter, the bytes of one, and its readers; it is never
     cut. `constant` lists the MACs of each computation that only constants enter, and its readers.
-    `counted` remembers what vertices cost that give and take less.
     """
 
     vertices: tuple[Count, ...]
     total: Count
     tied: tuple[tuple[int, int, tuple[int, ...]], ...]
     constant: tuple[tuple[int, tuple[int, ...]], ...]
-    counted: dict[tuple[int, State, tuple[State, ...]], Count]
 
 
 def _full(graph: Graph) -> _Full:
@@ -112,7 +102,7 @@ def _count_all(graph: Graph) -> _Full:
         for name, p in known.items()
         if len(graph.readers[name]) > 1
     )
-    return _Full(vertices, total, tuple(tied), _constant(graph), {})
+    return _Full(vertices, total, tuple(tied), _constant(graph))
 
 
 def _constant(graph: Graph) -> tuple[tuple[int, tuple[int, ...]], ...]:

@@ -9,7 +9,6 @@ reads it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,8 +25,8 @@ from .engine.stack import Stack, fastest
 from .engine.steps import Compiler, Program
 from .errors import ObjectiveError
 from .graph import Graph, Mask
+from .nested import copies_of
 from .objective import Measurement, Objective
-from .program import copies_of
 from .records import Evaluation, Split, Status
 
 PERIOD = 60.0  # seconds that the masks of a chunk should take at most, together
@@ -115,15 +114,15 @@ class Engine:
             for outcome in self._evaluate_chunk(order[:size], split, tensors):
                 seconds += outcome.evaluation.seconds
                 yield outcome
-            self.pace = seconds / len(order[:size]) / self.objective.samples(split)
+            self.pace = seconds / len(order[:size]) / max(self.objective.samples(split), 1)
             order = order[size:]
             self.compiler.forget()
 
     def _chunk(self, split: Split) -> int:
         """Masks that share values next: fewer where they take long, as results arrive together."""
         seconds = self.pace * self.objective.samples(split)
-        fits = PERIOD / seconds if seconds else math.inf
-        return int(min(self.options.chunk, max(fits, SHARING)))
+        fits = PERIOD / seconds if seconds else 0.0
+        return min(self.options.chunk, max(int(fits), SHARING))
 
     def _evaluate_chunk(
         self, masks: Sequence[Mask], split: Split, tensors: bool

@@ -13,6 +13,8 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from .errors import EdgewiseError, VerificationError
+from .nested import moved
+from .precision import full_precision
 from .rewrite import TOLERANCE, relative_difference
 
 _LOOSER = 10  # another runtime orders its sums differently

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import Config, HealSection
-from .datasets import load_batches
+from .datasets import Batch, load_batches
 from .errors import ConfigError
 from .graph import Graph
 from .heal import Healing, heal
+from .nested import copies_of
 from .objective import Objective
-from .program import copies_of
 from .tables import Rows
 
 CHECKPOINT = "heal.checkpoint"
@@ -74,21 +74,26 @@ class Training:
 
 
 def require_healing(config: Config, graph: Graph) -> None:
-    """Raise ConfigError unless the healing that a config asks for, if any, could begin.
+    """Whether the healing that a config asks for, if any, can begin.
 
     Called before a search, so that its mistakes show before hours are spent. Of the training rows
-    the first and the last are read.
+    the first and, where the range ends, the last are read.
+
+    Raises:
+        ConfigError: a row or accelerate is missing, the data do not fit the section, or the model
+            gives what cannot be taught.
     """
     section = config.heal
     if section is None:
         return
     _accelerator(section)
     rows = section.rows
-    for row in (rows.start, (rows.stop or rows.start + 1) - 1):
+    for row in sorted({rows.start, (rows.stop or rows.start + 1) - 1}):
         try:
-            _training(config, section, Rows(row, row + 1))
+            pairs = _pairs(config, section, Rows(row, row + 1))
         except ConfigError as error:
             raise ConfigError(f"[heal] rows {rows}: row {row} cannot be read. {error}") from error
+        _training(section, pairs)
     program = graph.program
     with torch.no_grad():
         outputs = program.module.eval()(*copies_of(program.args))
@@ -115,7 +120,7 @@ def heal_job(
         raise ConfigError(f"{config.path.name} has no [heal]: add one with at least rows.")
     return heal(
         small,
-        _training(config, section, section.rows),
+        _training(section, _pairs(config, section, section.rows)),
         teacher=graph.program.module if section.distill else None,
         loss=objective.loss,
         settings=Healing(**{f.name: getattr(section, f.name) for f in fields(Healing)}),
@@ -131,9 +136,12 @@ def forget(config: Config) -> None:
     (config.directory / CHECKPOINT).unlink(missing_ok=True)
 
 
-def _training(config: Config, section: HealSection, rows: Rows) -> Training:
+def _pairs(config: Config, section: HealSection, rows: Rows) -> list[Batch]:
     data = replace(config.data, source=section.source or config.data.source, batch=1_000)
-    pairs = load_batches(data, rows)
+    return load_batches(data, rows)
+
+
+def _training(section: HealSection, pairs: list[Batch]) -> Training:
     inputs, targets = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     if (section.shift or section.mirror) and inputs.ndim != 4:
         raise ConfigError(

@@ -20,7 +20,7 @@ from .functional import (
     shapes_only,
 )
 from .modes import batch_norm_modules, depends_on_mode, follow_modes
-from .program import holds_tensor
+from .nested import holds_tensor
 from .symbolic import traced
 
 FrontEnd = Literal["torch.fx", "torch.export"]

@@ -17,10 +17,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .arguments import call, device_of, moved
+from .arguments import call
 from .errors import EdgewiseError, EdgewiseWarning, ObjectiveError
 from .files import write_atomically
-from .program import leaves_of
+from .nested import device_of, joined, moved
 
 Validate = Callable[[nn.Module], float]
 
@@ -341,11 +341,11 @@ def _value(
     loss: Callable[[Any, Any], torch.Tensor], settings: Healing,
 ) -> torch.Tensor:  # fmt: skip
     outputs = call(model, inputs)
-    hard = _hard(loss, outputs, moved(targets, device_of(leaves_of(outputs))))
+    hard = _hard(loss, outputs, joined(loss, targets, outputs))
     if teacher is None or not settings.distill:
         return hard
     with torch.no_grad():
-        wanted = call(teacher, inputs)
+        wanted = moved(call(teacher, inputs), device_of(outputs))
     _check_teacher(outputs, wanted)
     t, axis = settings.temperature, _class_axis(outputs)
     soft = F.kl_div(

@@ -20,10 +20,11 @@ import numpy as np
 import torch
 from torch import fx
 
-from .arguments import moved, placed
+from .arguments import placed
 from .couple import Place
 from .errors import EdgewiseError
 from .graph import Graph
+from .nested import joined, moved
 
 Scores = Mapping[Place, np.ndarray[Any, np.dtype[np.float64]]]
 Importance = Callable[[Graph, Sequence[Place], Sequence[Place]], Scores]
@@ -110,7 +111,9 @@ def _accumulate(
             zeros = [torch.zeros_like(v) for v in held]
             gradients: Sequence[torch.Tensor] = zeros
             if loss is not None:
-                lost = torch.as_tensor(loss(output, targets)).mean()  # or one value an example
+                lost = torch.as_tensor(
+                    loss(output, joined(loss, targets, output))
+                ).mean()  # or one value an example
                 given = torch.autograd.grad(lost, held, allow_unused=True)
                 gradients = [z if g is None else g for z, g in zip(zeros, given, strict=True)]
         size = len(inputs[0])
@@ -132,7 +135,7 @@ def inputs_of(batch: Any, graph: Graph) -> tuple[tuple[torch.Tensor, ...], Any]:
         count != 2 or isinstance(batch[0], list | tuple | Mapping)
     ):  # fmt: skip
         inputs, targets = batch
-        return moved((placed(inputs, names), targets), home)
+        return moved(placed(inputs, names), home), targets
     return moved(placed(batch, names), home), None
 
 

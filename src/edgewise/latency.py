@@ -233,8 +233,9 @@ def _program(graph: Graph, mask: Mask, target: Target) -> tuple[fx.GraphModule, 
     """The network under a mask as a program, and the vertex that a node came from."""
     lowered = lower(graph, liveness(graph, mask))
     program = fx.GraphModule(lowered.attributes, lowered.graph).eval()
-    if any(t.device.type != target.device for t in program.state_dict().values()):
-        program = copy.deepcopy(program).to(target.device)  # its modules are the graph's own
+    home = torch.empty(0, device=target.device).device  # with its number
+    if any(t.device != home for t in program.state_dict().values()):
+        program = copy.deepcopy(program).to(home)  # its modules are the graph's own
     return program, lowered.vertices
 
 

@@ -11,9 +11,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch.utils import _pytree as pytree
 
-from .arguments import arguments, call, device_of, moved, placed
+from .arguments import arguments, call, placed
 from .errors import ObjectiveError
-from .program import leaves_of
+from .nested import joined
 from .records import Split
 
 Batch = tuple[Any, Any]  # inputs, a tuple of arguments or a dict by name, and targets
@@ -127,15 +127,10 @@ class Objective:
         Raises:
             ObjectiveError: a measure gives something else than a scalar or one value an example.
         """
-        home = device_of(leaves_of(outputs))
-        pairs = [
-            (out, (x, moved(y, home)))
-            for out, (x, y) in zip(outputs, self.splits[split], strict=True)
+        pairs = list(zip(outputs, self.splits[split], strict=True))
+        losses = [
+            _values("loss", _judged(self.loss, out, y), _count(y, x)) for out, (x, y) in pairs
         ]
-        for measure in (self.loss, *self.metrics.values()):
-            if home is not None and isinstance(measure, torch.nn.Module):
-                measure.to(home)
-        losses = [_values("loss", self.loss(out, y), _count(y, x)) for out, (x, y) in pairs]
         known = all(value.numel() == count for value, count in losses)
         found = {name: _metric(name, m, pairs) for name, m in self.metrics.items()}
         return Measurement(
@@ -280,6 +275,11 @@ def _count(targets: Any, inputs: Any) -> int:
     return 1
 
 
+def _judged(measure: Any, outputs: Any, targets: Any) -> Any:
+    """What a loss or a metric gives, computed where the outputs are."""
+    return measure(outputs, joined(measure, targets, outputs))
+
+
 def _values(name: str, value: Any, count: int) -> tuple[torch.Tensor, int]:
     """What a measure gave for a batch, checked: a scalar or one value an example."""
     tensor = torch.as_tensor(value).detach().cpu().double()
@@ -296,11 +296,13 @@ def _metric(name: str, metric: Any, pairs: Sequence[tuple[Any, Batch]]) -> tuple
     if hasattr(metric, "update") and hasattr(metric, "compute"):
         metric.reset()
         for out, (_, targets) in pairs:
-            metric.update(out, targets)
+            metric.update(out, joined(metric, targets, out))
         value = float(metric.compute())
         metric.reset()
         return value, None
-    parts = [_values(f"metric {name}", metric(out, y), _count(y, x)) for out, (x, y) in pairs]
+    parts = [
+        _values(f"metric {name}", _judged(metric, out, y), _count(y, x)) for out, (x, y) in pairs
+    ]
     binary = all(v.numel() == n and ((v == 0) | (v == 1)).all() for v, n in parts)
     return _mean(parts), int(sum(float(v.sum()) for v, _ in parts)) if binary else None
 

@@ -42,7 +42,10 @@ def _settings() -> list[tuple[Any, str, Any]]:
         return [(matmul, "allow_tf32", False), (cudnn, "allow_tf32", False)]
     products, parts = (matmul, "fp32_precision", "ieee"), (cudnn.conv, cudnn.rnn)
     try:
-        agree = cudnn.allow_tf32 is not None and torch.backends.fp32_precision == "none"
+        agree = (
+            cudnn.allow_tf32 is not None
+            and getattr(torch.backends, "fp32_precision", "none") == "none"
+        )
     except RuntimeError:
         agree = False
     if agree:

@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .errors import TraceError
 from .macs import no_macs
+from .nested import copies_of, holds_tensor, leaves_of
 from .ops import TABLE
-from .program import copies_of, holds_tensor, leaves_of
 
 
 @dataclass(frozen=True)

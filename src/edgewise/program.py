@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +9,8 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.utils import _pytree as pytree
 
-from .arguments import device_of
+from .nested import device_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,28 +58,6 @@ def set_modes(module: nn.Module, modes: Mapping[str, bool]) -> nn.Module:
     for path, part in module.named_modules():
         part.training = modes.get(path, modes[""])
     return module
-
-
-def leaves_of(value: Any) -> list[Any]:
-    """The leaves of nested lists, tuples, dicts and dataclasses, in order."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [x for f in dataclasses.fields(value) for x in leaves_of(getattr(value, f.name))]
-    leaves = pytree.tree_leaves(value)
-    return [
-        x
-        for leaf in leaves
-        for x in (leaves_of(leaf) if dataclasses.is_dataclass(leaf) else [leaf])
-    ]
-
-
-def copies_of(value: Any) -> Any:
-    """The same with its tensors copied, for code that may write into them."""
-    return pytree.tree_map(lambda v: v.clone() if isinstance(v, torch.Tensor) else v, value)
-
-
-def holds_tensor(value: Any) -> bool:
-    """Whether there is a tensor anywhere in a value."""
-    return any(isinstance(leaf, torch.Tensor) for leaf in leaves_of(value))
 
 
 def attribute(module: nn.Module, path: str) -> Any:

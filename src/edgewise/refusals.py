@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from .errors import TraceError
-from .program import holds_tensor
+from .nested import holds_tensor
 
 
 def refuse(model: Any, args: Any, kwargs: Mapping[str, Any]) -> None:

@@ -16,8 +16,9 @@ from .graph import Graph, Mask
 from .liveness import liveness
 from .lower import lower
 from .masked import Tensors, masked
+from .nested import copies_of, leaves_of
 from .precision import full_precision
-from .program import copies_of, leaves_of, modes_of, set_modes
+from .program import modes_of, set_modes
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -17,6 +18,7 @@ Function = NewType("Function", str)  # a built-in name or FILE.py:FUNCTION
 Storage = NewType("Storage", str)  # a database URL
 Count = Annotated[int, 1]  # a whole number, at least 1
 Whole = Annotated[int, 0]
+Share = Annotated[float, 0]
 LIBRARIES = ("torchvision", "timm")
 
 
@@ -85,7 +87,7 @@ def _cast(hint: Any, value: Any, folder: Path) -> Any:
         return value
     if origin is Annotated:
         number = _cast(arguments[0], value, folder)
-        if number < arguments[1]:
+        if not arguments[1] <= number < math.inf:
             raise ValueError(f"must be at least {arguments[1]}, got {number}")
         return number
     types, words = _EXPECTED.get(hint, ((str,), "text"))

@@ -15,6 +15,7 @@ from .architecture import other_operator, other_parameter
 from .errors import PlanError, TraceError
 from .files import write_atomically
 from .graph import Graph
+from .nested import device_of, moved
 from .plan import Plan
 from .rewrite import prune
 from .trace import trace
@@ -93,6 +94,7 @@ def retrace(model: nn.Module, plan: Plan, example: Example | None = None) -> Gra
     if example is None and not plan.trace.get("tensors_only"):
         raise PlanError("The plan's model takes more than tensors: pass example=(...) to load it.")
     args, kwargs = _inputs(plan) if example is None else _given(example)
+    args, kwargs = moved((args, kwargs), device_of(list(model.state_dict().values())))
     try:
         raw = trace(model, args, kwargs, granularity="raw", frontend=plan.trace["frontend"])
     except TraceError as error:

@@ -138,8 +138,8 @@ class Workers:
         if self.count is not None:
             return self.count
         there = self.ray.cluster_resources()
-        room = [there.get(kind, 0) // each for kind, each in self._takes.items() if each]
-        return max(int(min(room)), 1)
+        room = [there.get(kind, 0) / each for kind, each in self._takes.items() if each]
+        return max(int(min(room) + 1e-9), 1)  # ten times .1 make a whole
 
     @property
     def _takes(self) -> dict[str, float]:

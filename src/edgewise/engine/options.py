@@ -18,7 +18,8 @@ class EngineOptions:
         chunk: masks that share values at a time. Results of a chunk arrive together, so that fewer
             share, at least 4, where they would take longer than a minute.
         piece: examples that run through the network at a time; None fits them to the cache of a
-            processor. Only networks that treat every example by itself are run in pieces.
+            processor, and to the first batch on an accelerator. Only networks that treat every
+            example by itself are run in pieces.
         stack: masks whose values go through an operator together, which pays where starting an
             operator takes longer than running it. None: 1 on a processor; on an accelerator 1 or
             `chunk`, whichever takes less time for the first piece of the data. Masks with

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from ..arguments import moved
 from ..graph import Graph
-from ..program import copies_of, leaves_of
+from ..nested import copies_of, leaves_of, moved
+from ..precision import full_precision
 from ..rewrite import TOLERANCE, relative_difference
 from .options import EngineOptions
 
@@ -67,8 +67,9 @@ def choose(graph: Graph, options: EngineOptions, batches: Sequence[Inputs]) -> P
     module: nn.Module = graph.program.module
     local, device = on_processor(graph), graph.program.device
     images = local and any(isinstance(part, nn.Conv2d) for part in module.modules())
-    examples = options.piece or (_examples(graph) if local else None)
-    alone = bool(examples) and treats_examples_alone(module, moved(batches[0], device))
+    fits = _examples(graph) if local else batch_size(batches[0])  # there memory is what is short
+    examples = options.piece or fits
+    alone = treats_examples_alone(module, moved(batches[0], device))
     last = images if options.channels_last is None else options.channels_last
     return Pieces(examples if alone else None, last, device)
 
@@ -93,7 +94,7 @@ def treats_examples_alone(module: nn.Module, inputs: Inputs) -> bool:
     if batch_size(few) < 2:
         return True  # nothing to cut
     try:
-        with torch.no_grad():
+        with torch.no_grad(), full_precision():
             whole = module(*copies_of(few))
             parts = join([module(*copies_of(half)) for half in cut(few, 2)])
     except Exception:  # noqa: BLE001 - a network that takes one batch size may raise anything

@@ -18,7 +18,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from ..graph import Graph
-from ..program import copies_of
+from ..nested import copies_of
 from .fold import Linear, affine, apply, scaled
 from .pieces import batch_size
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..nested import device_of
 from .cache import Cache, Memory
 from .steps import Program, Step, missing
 
@@ -40,6 +41,7 @@ class Run:
         for position in range(len(self.programs)):
             begin = time.perf_counter()
             value = self.failed.get(position) or self._value(position, inputs, evaluated)
+            wait_for(inputs)
             evaluated.release(self.reads[position])
             self.calibrated.release(self.learns[position])
             yield position, value, time.perf_counter() - begin
@@ -65,6 +67,13 @@ class Run:
                 program, program.calibration, goals, self.calibration,
                 self.calibrated, self.learns[position],
             )  # fmt: skip
+
+
+def wait_for(inputs: Inputs) -> None:
+    """Until the accelerator, if the inputs are on one, has done what it was asked for."""
+    home = device_of(inputs)
+    if home is not None and home.type not in ("cpu", "meta"):
+        torch.get_device_module(home).synchronize(home)
 
 
 def _reads(plans: Sequence[tuple[list[Step], list[Step]]]) -> list[set[Step]]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from .run import wait_for
 from .steps import Program, Step
 
 Inputs = tuple[Any, ...]
@@ -38,6 +39,7 @@ class Stack:
             begin = time.perf_counter()
             with torch.inference_mode():
                 outputs = _Together(group, inputs).run()
+                wait_for(inputs)
             seconds = (time.perf_counter() - begin) / len(group)
             yield from ((next(numbers), value, seconds) for value in outputs)
 

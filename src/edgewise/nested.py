@@ -1,0 +1,61 @@
+"""Tensors in nested values: lists, tuples, dicts and dataclasses of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, TypeVar
+
+import torch
+from torch.utils import _pytree as pytree
+
+T = TypeVar("T")
+
+
+def leaves_of(value: Any) -> list[Any]:
+    """The leaves of nested lists, tuples, dicts and dataclasses, in order."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [x for f in dataclasses.fields(value) for x in leaves_of(getattr(value, f.name))]
+    leaves = pytree.tree_leaves(value)
+    return [
+        x
+        for leaf in leaves
+        for x in (leaves_of(leaf) if dataclasses.is_dataclass(leaf) else [leaf])
+    ]
+
+
+def copies_of(value: Any) -> Any:
+    """The same with its tensors copied, for code that may write into them."""
+    return pytree.tree_map(lambda v: v.clone() if isinstance(v, torch.Tensor) else v, value)
+
+
+def holds_tensor(value: Any) -> bool:
+    """Whether there is a tensor anywhere in a value."""
+    return any(isinstance(leaf, torch.Tensor) for leaf in leaves_of(value))
+
+
+def device_of(value: Any) -> torch.device | None:
+    """Where the first tensor of a value is; None if there is none.
+
+    Examples:
+        >>> from edgewise.nested import device_of
+        >>> device_of([1, {"ids": torch.zeros(2)}])
+        device(type='cpu')
+    """
+    leaves = leaves_of(value)
+    return next((leaf.device for leaf in leaves if isinstance(leaf, torch.Tensor)), None)
+
+
+def moved(value: T, device: torch.device | None) -> T:
+    """The same with its tensors on a device, where one is given."""
+    if device is None:
+        return value
+    found: T = pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), value)
+    return found
+
+
+def joined(measure: Any, targets: T, outputs: Any) -> T:
+    """The targets where the outputs are; a loss or metric that is a module goes there itself."""
+    home = device_of(outputs)
+    if home is not None and isinstance(measure, torch.nn.Module):
+        measure.to(home)
+    return moved(targets, home)
