@@ -171,7 +171,7 @@ def test_a_search_there_ends_in_a_pruned_model(
         study.run(20, jobs.BUDGET, seed=0)
         plan = study.plan(finalists=3)
     small = ew.prune(graph, plan)
-    assert device_of(list(small.parameters())) == torch.device("cuda", 0)
+    assert device_of(small) == torch.device("cuda", 0)
     read = ew.Plan.load(plan.save(tmp_path / "plan.json"))  # its tensors are on the processor
     weights = ew.save(ew.prune(graph, read), tmp_path / "small.safetensors")
     for make in (lambda: build("residual")[0], lambda: build("residual")[0].cuda()):
@@ -198,7 +198,7 @@ def test_healing_there(job: tuple[ew.Graph, ew.Objective], precision: str | None
         small, batches, teacher=graph.program.module, settings=settings, accelerator=accelerator,
         validate=lambda model: objective.score(model, "verify").loss,
     )  # fmt: skip
-    assert device_of(list(healed.parameters())) == torch.device("cuda", 0)
+    assert device_of(healed) == torch.device("cuda", 0)
     assert objective.score(healed, "report").loss > 0
 
 
@@ -216,4 +216,4 @@ def test_widths_by_importance_there() -> None:
 @on_accelerator
 def test_a_config_says_where_the_model_runs() -> None:
     model = load_model(ModelSection(Source("torchvision:resnet18"), device="cuda"))
-    assert device_of(list(model.parameters())) == torch.device("cuda", 0)
+    assert device_of(model) == torch.device("cuda", 0)

@@ -48,7 +48,5 @@ def placed(inputs: Any, names: Sequence[str]) -> tuple[Any, ...]:
 
 def call(model: nn.Module, inputs: Any) -> Any:
     """The model's outputs for what a batch gives, wherever that lies."""
-    given = arguments(inputs)
-    if isinstance(model, nn.Module):
-        given = moved(given, device_of([*model.parameters(), *model.buffers()]))
+    given = moved(arguments(inputs), device_of(model))
     return model(*given) if isinstance(given, tuple) else model(**given)

@@ -34,14 +34,15 @@ def holds_tensor(value: Any) -> bool:
 
 
 def device_of(value: Any) -> torch.device | None:
-    """Where the first tensor of a value is; None if there is none.
+    """Where the first tensor of a value, or weight of a module, is; None if there is none.
 
     Examples:
         >>> from edgewise.nested import device_of
         >>> device_of([1, {"ids": torch.zeros(2)}])
         device(type='cpu')
     """
-    leaves = leaves_of(value)
+    module = isinstance(value, torch.nn.Module)
+    leaves = [*value.parameters(), *value.buffers()] if module else leaves_of(value)
     return next((leaf.device for leaf in leaves if isinstance(leaf, torch.Tensor)), None)
 
 

@@ -94,7 +94,7 @@ def retrace(model: nn.Module, plan: Plan, example: Example | None = None) -> Gra
     if example is None and not plan.trace.get("tensors_only"):
         raise PlanError("The plan's model takes more than tensors: pass example=(...) to load it.")
     args, kwargs = _inputs(plan) if example is None else _given(example)
-    args, kwargs = moved((args, kwargs), device_of(list(model.state_dict().values())))
+    args, kwargs = moved((args, kwargs), device_of(model))
     try:
         raw = trace(model, args, kwargs, granularity="raw", frontend=plan.trace["frontend"])
     except TraceError as error:
