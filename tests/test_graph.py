@@ -69,3 +69,16 @@ def test_summary_fits_the_terminal(residual: ew.Graph, width: int) -> None:
     rows = text.splitlines()[3:]
     assert len(rows) == 13
     assert max(map(len, rows)) <= width
+
+
+def test_a_summary_has_whole_names_and_cut_ones_keep_their_ends() -> None:
+    model, args = build("residual")
+    graph = ew.trace(model, args, granularity=("edge", "hidden"), slices=3)
+    whole = graph.summary().splitlines()[4:]
+    assert [row.split("  ")[0] for row in whole] == [unit.name for unit in graph.units]
+    cut = [row.split("  ")[0] for row in graph.summary(60).splitlines()[4:]]
+    for name, unit in zip(cut, graph.units, strict=True):
+        head, _, tail = name.partition("…")
+        assert unit.name.startswith(head)
+        assert unit.name.endswith(tail)
+        assert len(name) <= 20

@@ -399,8 +399,8 @@ class Graph:
         bits = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), len(self.units))
         return bits.astype(np.float64)
 
-    def summary(self, width: int = 80) -> str:
-        """The graph's size and units as text that fits `width` columns."""
+    def summary(self, width: int | None = None) -> str:
+        """The graph's size and units as text; within `width` columns names lose their middle."""
         kinds = sorted({unit.kind for unit in self.units})
         counts = ", ".join(f"{sum(u.kind == k for u in self.units)} {k}" for k in kinds)
         lines = [
@@ -409,14 +409,19 @@ class Graph:
             f"fingerprint {self.fingerprint[:16]}",
             "",
         ]
-        room = max(width - 40, 16)
+        longest = max((len(unit.name) for unit in self.units), default=0)
+        room = max(longest, 4) if width is None else max(width - 40, 16)
         lines.append(f"{'unit':<{room}}  {'kind':<6} {'params':>10} {'MACs':>14}")
         for unit in self.units:
-            name = unit.name if len(unit.name) <= room else unit.name[: room - 1] + "…"
-            lines.append(
-                f"{name:<{room}}  {unit.kind:<6} {unit.cost.params:>10,} {unit.cost.macs:>14,}"
-            )
+            name, cost = _fitting(unit.name, room), unit.cost
+            lines.append(f"{name:<{room}}  {unit.kind:<6} {cost.params:>10,} {cost.macs:>14,}")
         return "\n".join(lines)
+
+
+def _fitting(name: str, room: int) -> str:
+    """The name, without its middle where it is too long: ends tell slices of a width apart."""
+    tail = room // 4
+    return name if len(name) <= room else f"{name[: room - tail - 1]}…{name[-tail:]}"
 
 
 def _plain(vertex: Vertex, skip: set[str]) -> dict[str, Any]:
