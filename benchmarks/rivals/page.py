@@ -61,7 +61,7 @@ The number of seeds is in the table. What it shows:
 - ResNet-56, branches and widths together, plain divergence: 88.5 % at 80 % of the MACs (88.6 % with
   linear recovery) beside 88.5 % of Torch-Pruning's best row, which says nothing, as the unpruned
   network has 88.6 %; .6 points ahead at 60 % (.9), and 4.0 at 40 % (4.5); at 60 and 40 % in each of
-  three seeds. Here either loss does: with the calibrated one the same ends within .3.
+  three seeds. Here either loss does: with the calibrated one the same ends within .4.
 - ResNet-56, whole branches: at 40 % all searches are ahead of Torch-Pruning's channels, and
   edgewise's with the calibrated loss (82.9 %) of greedy (82.6 %) and evolution (82.4 %), with 133
   evaluations instead of 313 and 120. With the plain loss it is not (82.3 %); at 80 and 60 % all of
