@@ -1,5 +1,6 @@
 """Law 6: the sharing engine measures what a masked model gives; failures are records."""
 
+import gc
 import random
 
 import pytest
@@ -147,3 +148,13 @@ def test_masks_that_take_long_come_a_few_at_a_time(
     list(engine.evaluate([graph.empty]))  # as every search begins
     found = list(engine.evaluate(masks))
     assert (seen, len(found)) == (sizes, len(masks))
+
+
+def test_collections_are_as_before_after_an_evaluation() -> None:
+    graph, objective = jobs.make(recovery="none")
+    for before in (gc.unfreeze, gc.freeze):
+        before()
+        frozen = gc.get_freeze_count() > 0
+        list(Engine(graph, objective).evaluate([graph.empty]))
+        assert (gc.get_freeze_count() > 0) == frozen
+    gc.unfreeze()

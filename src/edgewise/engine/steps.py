@@ -107,9 +107,11 @@ class Compiler:
         self.graph, self.recover, self.targets = graph, recover, targets
         self.cut: dict[Any, Any] = {}
         self.known: dict[Hashable, Step] = {}
+        self.folded: dict[tuple[int, int], fold.Weights] = {}  # of layers with their norms, by id
 
     def forget(self) -> None:
         """Drop the steps of all programs so far, which share nothing with later ones."""
+        self.folded.clear()
         self.cut.clear()
         self.known.clear()
 
@@ -127,7 +129,7 @@ class _Translation:
     """One lowered program into steps."""
 
     def __init__(self, compiler: Compiler, lowered: Lowered, alive: Liveness) -> None:
-        self.graph, self.known = compiler.graph, compiler.known
+        self.graph, self.known, self.weights = compiler.graph, compiler.known, compiler.folded
         self.lowered, self.alive = lowered, alive
         self.nodes = list(lowered.graph.nodes)
         self.place = 0
@@ -227,8 +229,11 @@ class _Translation:
             if learned is not None:
                 norm = _norm_of(learned)
                 return Step(inputs, lambda x: fold.apply(inner, x, norm.folded(inner)), fresh=True)
-            affine = fold.affine(outer, outer.running_mean, outer.running_var)
-            weights = fold.scaled(inner.weight, inner.bias, *affine)
+            key = (id(inner), id(outer))
+            if key not in self.weights:
+                affine = fold.affine(outer, outer.running_mean, outer.running_var)
+                self.weights[key] = fold.scaled(inner.weight, inner.bias, *affine)
+            weights = self.weights[key]
             step = Step(inputs, lambda x: fold.apply(inner, x, weights), fresh=True)
             step.work, step.dimensions = ("folded", id(inner), id(outer)), inner.weight.ndim
             return step
