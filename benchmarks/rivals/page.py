@@ -63,9 +63,9 @@ The number of seeds is in the table. What it shows:
   network has 88.6 %; .6 points ahead at 60 % (.9), and 4.0 at 40 % (4.5); at 60 and 40 % in each of
   three seeds. Here either loss does: with the calibrated one the same ends within .4.
 - ResNet-56, whole branches: at 40 % edgewise has 82.9 % with the calibrated loss and 82.3 % with
-  the plain one (133 evaluations), greedy 82.6 % (313), evolution 82.4 % (120): three seeds do not tell
-  them apart, and all are ahead of Torch-Pruning's channels (81.3 %). At 80 and 60 % they are within
-  half a point.
+  the plain one (133 evaluations), greedy 82.6 % (313), evolution 82.4 % (120): three seeds do not
+  tell them apart, and all are ahead of Torch-Pruning's channels (81.3 %). At 80 and 60 % they are
+  within half a point.
 - Linear recovery is worth .2 to 21 points before fine-tuning, and -.2 to 1.4 after it.
 - Whole branches are too coarse for a network of nine: at 40 % the masks are past what 100 steps of
   training mend.
