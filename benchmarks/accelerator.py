@@ -14,6 +14,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,24 +28,19 @@ from torch import nn
 from torch.nn import functional as F
 
 import edgewise as ew
+import engine
 import latency
 from edgewise.engine import EngineOptions
 from edgewise.evaluate import Engine
 from machine import describe
 
 ROUNDS, CHUNK, LOOPED = 3, EngineOptions().chunk, 6
-LIMITS, BATCHES = (0.9, 0.75, 0.6), (1, 32)
+BATCHES = (1, 32)
 SECTIONS = ("search", "healing", "latency")
 
 
-def resnet56() -> nn.Module:
-    import engine
-
-    return engine.load(9, None)
-
-
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {  # maker, pixels, images
-    "resnet56": (resnet56, 32, 500),
+    "resnet56": (partial(engine.load, 9, None), 32, 500),
     "vision transformer, 6 layers of 256": (latency.vit, 128, 100),
 }
 
@@ -89,10 +85,10 @@ def search(name: str, recovery: str, device: str) -> dict[str, Any]:
     for label, stack in engines.items():
         if recovery != "none" and label != "one by one":
             continue  # masks with recovery run one by one
-        engine = Engine(graph, objective, EngineOptions(stack=stack))
-        ways[label] = (lambda e=engine: list(e.evaluate(masks))), len(masks)
+        measuring = Engine(graph, objective, EngineOptions(stack=stack))
+        ways[label] = (lambda e=measuring: list(e.evaluate(masks))), len(masks)
         if stack is None:
-            chosen = engine
+            chosen = measuring
     seconds: dict[str, list[float]] = {label: [] for label in ways}
     for number in range(ROUNDS + 1):
         for label, (work, count) in ways.items():
@@ -144,18 +140,7 @@ def budgets(batch: int, device: str) -> dict[str, Any]:
         model, (torch.randn(1, 3, 224, 224, device=device),), granularity=latency.KINDS, slices=8,
         round_to=8,
     )  # fmt: skip
-    begin = time.perf_counter()
-    table = ew.latency.measure(graph, batch=batch, threads=1)
-    found = {"network": "resnet50", "batch": batch, "unpruned_ms": round(1000 * table.unpruned, 3),
-             "operators_over_whole": round(np.array(table.parts).sum() / table.unpruned, 3),
-             "table_seconds": round(time.perf_counter() - begin, 1)}  # fmt: skip
-    rows = []
-    for limit in LIMITS:
-        try:
-            rows.append(latency.row(graph, table, limit, 0))
-        except ew.EdgewiseError as error:
-            rows.append({"limit": limit, "refused": str(error)})
-    return found | {"rows": rows}
+    return {"network": "resnet50", **latency.budgets(graph, batch, seeds=1)}
 
 
 def main() -> None:

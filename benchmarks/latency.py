@@ -73,12 +73,16 @@ def measure(name: str, seeds: int) -> dict[str, Any]:
     torch.manual_seed(0)
     example = torch.randn(1, 3, size, size)
     graph = ew.trace(make().eval(), (example,), granularity=KINDS, slices=8, round_to=8)
+    return {"size": size, **budgets(graph, batch, seeds)}
+
+
+def budgets(graph: ew.Graph, batch: int, seeds: int) -> dict[str, Any]:
+    """The same for a traced network, where it is."""
     begin = time.perf_counter()
     table = latency.measure(graph, batch=batch, threads=1)
     spent = time.perf_counter() - begin
     rows = [row(graph, table, limit, seed) for limit in LIMITS for seed in range(seeds)]
     return {
-        "size": size,
         "batch": batch,
         "units": len(graph.units),
         "unpruned_ms": round(1000 * table.unpruned, 2),

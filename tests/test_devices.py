@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -123,13 +124,16 @@ def test_full_precision_ends_where_it_began(state: str) -> None:
     assert run.returncode == 0, run.stderr
 
 
+def there(**options: Any) -> ew.Graph:
+    """Three residual blocks on the accelerator."""
+    model, args = build("residual")
+    return ew.trace(model.cuda(), moved(args, torch.device("cuda")), **options)
+
+
 @pytest.fixture
 def job() -> tuple[ew.Graph, ew.Objective]:
     """The job of jobs.py with its network on the accelerator and its data where they were."""
-    graph, objective = jobs.make()
-    args = moved(graph.program.args, torch.device("cuda"))
-    model, _ = build("residual")
-    return ew.trace(model.cuda(), args, granularity=("edge", "layer")), objective
+    return there(granularity=("edge", "layer")), jobs.make()[1]
 
 
 @on_accelerator
@@ -145,14 +149,13 @@ def test_laws_hold_there(name: str) -> None:
 @pytest.mark.parametrize("stack", [1, 8])
 def test_losses_are_those_of_the_processor(recovery: str, stack: int) -> None:
     graph, objective = jobs.make(recovery=recovery)
-    model, args = build("residual")
-    there = ew.trace(model.cuda(), moved(args, torch.device("cuda")), granularity=("edge", "layer"))
+    other = there(granularity=("edge", "layer"))
     draw = random.Random(0)
     masks = list({laws.random_mask(graph, draw) for _ in range(12)})
     options = ew.EngineOptions(stack=stack)
     found = [
         {o.evaluation.mask: o.evaluation.loss for o in Engine(g, objective, options).evaluate(m)}
-        for g, m in ((graph, masks), (there, [there.mask(bits=str(mask)) for mask in masks]))
+        for g, m in ((graph, masks), (other, [other.mask(bits=str(mask)) for mask in masks]))
     ]
     assert None not in found[0].values()
     assert found[1] == pytest.approx(found[0], rel=5e-3)  # TF32
@@ -204,13 +207,11 @@ def test_healing_there(job: tuple[ew.Graph, ew.Objective], precision: str | None
 
 @on_accelerator
 def test_widths_by_importance_there() -> None:
-    model, args = build("residual")
-    batches = [(args[0], torch.zeros(len(args[0]), dtype=torch.long))]
-    graph = ew.trace(
-        model.cuda(), moved(args, torch.device("cuda")), granularity="hidden",
-        importance=ew.importance.taylor(batches, F.cross_entropy),
-    )  # fmt: skip
-    ew.prune(graph, graph.mask([0]))
+    (x,) = build("residual")[1]
+    batches = [(x, torch.zeros(len(x), dtype=torch.long))]
+    graph = there(granularity="hidden", importance=ew.importance.taylor(batches, F.cross_entropy))
+    assert any(unit.importance > 0 for unit in graph.units)
+    assert device_of(ew.prune(graph, graph.mask([0]))) == torch.device("cuda", 0)
 
 
 @on_accelerator

@@ -229,10 +229,9 @@ def main() -> None:
         results |= {"latency": others + found, "latency_machine": describe()}
         options.out.write_text(json.dumps(results, indent=1) + "\n")
         return
-    machine = describe(options.device)
-    results.setdefault("machines", {})[machine.get("accelerator", "cpu")] = machine
     for contest in contests:
         judge = Judge(contest)
+        results.setdefault("machines", {})[judge.device] = describe(options.device)
         same = {"network": contest.network, "seed": contest.seed}
         if not any({**same, "method": "unpruned"}.items() <= r.items() for r in results["rows"]):
             whole = judge.measured(judge.teacher)

@@ -179,6 +179,7 @@ def _live(config: Config, graph: Graph, port: int | None, screen: Screen) -> Ite
 
 
 def _run(config: Config, screen: Screen, port: int | None = None) -> None:
+    from .fine_tuning import require_healing
     from .job import (
         latency_table,
         open_study,
@@ -191,10 +192,7 @@ def _run(config: Config, screen: Screen, port: int | None = None) -> None:
     require_search(config)
     screen.say(f"Reading the model and the data that {config.path.name} names")
     graph = trace_job(config)
-    if config.heal is not None:
-        from .fine_tuning import require_healing
-
-        require_healing(config, graph)
+    require_healing(config, graph)
     table = latency_table(config, graph, screen.say)
     study = open_study(config, graph, measuring=True, latency=table)
     with study, _live(config, graph, port, screen):

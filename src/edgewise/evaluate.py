@@ -113,11 +113,11 @@ class Engine:
         order = visiting_order(self.graph, masks)
         while order:
             size, seconds = self._chunk(split), 0.0
-            for outcome in self._evaluate_chunk(order[:size], split, tensors):
+            part, order = order[:size], order[size:]
+            for outcome in self._evaluate_chunk(part, split, tensors):
                 seconds += outcome.evaluation.seconds
                 yield outcome
-            self.pace = seconds / len(order[:size]) / max(self.objective.samples(split), 1)
-            order = order[size:]
+            self.pace = seconds / len(part) / max(self.objective.samples(split), 1)
             self.compiler.forget()
 
     def _chunk(self, split: Split) -> int:

@@ -86,13 +86,14 @@ def require_healing(config: Config, graph: Graph) -> None:
     section = config.heal
     if section is None:
         return
-    _accelerator(section)
+    _require_accelerate(section)
     rows = section.rows
     for row in sorted({rows.start, (rows.stop or rows.start + 1) - 1}):
         try:
             pairs = _pairs(config, section, Rows(row, row + 1))
-        except ConfigError as error:
-            raise ConfigError(f"[heal] rows {rows}: row {row} cannot be read. {error}") from error
+        except ConfigError:
+            _pairs(config, section, rows)  # it says how many rows there are
+            raise
         _training(section, pairs)
     program = graph.program
     with torch.no_grad():
@@ -152,11 +153,15 @@ def _training(section: HealSection, pairs: list[Batch]) -> Training:
                     seed=section.seed)  # fmt: skip
 
 
+def _require_accelerate(section: HealSection) -> None:
+    if section.precision != "no" and find_spec("accelerate") is None:
+        raise ConfigError("[heal] precision needs accelerate: pip install 'edgewise[heal]'.")
+
+
 def _accelerator(section: HealSection) -> Any:
     if section.precision == "no":
         return None
-    if find_spec("accelerate") is None:
-        raise ConfigError("[heal] precision needs accelerate: pip install 'edgewise[heal]'.")
+    _require_accelerate(section)
     from accelerate import Accelerator
 
     return Accelerator(mixed_precision=section.precision)

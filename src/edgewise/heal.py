@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from .arguments import call
 from .errors import EdgewiseError, EdgewiseWarning, ObjectiveError
 from .files import write_atomically
-from .nested import device_of, joined, moved
+from .nested import device_of, judged, moved
 
 Validate = Callable[[nn.Module], float]
 
@@ -341,7 +341,7 @@ def _value(
     loss: Callable[[Any, Any], torch.Tensor], settings: Healing,
 ) -> torch.Tensor:  # fmt: skip
     outputs = call(model, inputs)
-    hard = _hard(loss, outputs, joined(loss, targets, outputs))
+    hard = _hard(loss, outputs, targets)
     if teacher is None or not settings.distill:
         return hard
     with torch.no_grad():
@@ -378,7 +378,7 @@ def _hard(loss: Callable[[Any, Any], torch.Tensor], outputs: Any, targets: Any) 
     """The loss on labels. Numbers that differ are allowed where one side may be flattened."""
     ours, theirs = _number(outputs), _number(targets)
     if not ours or not theirs or ours == theirs:
-        return loss(outputs, targets).mean()
+        return judged(loss, outputs, targets).mean()  # type: ignore[no-any-return]
     unequal = ObjectiveError(
         f"A training batch has {ours} inputs, by what the model gives for them, but {theirs} "
         "targets. Every input needs its target."
@@ -386,7 +386,7 @@ def _hard(loss: Callable[[Any, Any], torch.Tensor], outputs: Any, targets: Any) 
     if max(ours, theirs) % min(ours, theirs):
         raise unequal
     try:
-        return loss(outputs, targets).mean()
+        return judged(loss, outputs, targets).mean()  # type: ignore[no-any-return]
     except Exception as error:
         raise unequal from error
 

@@ -24,7 +24,7 @@ from .arguments import placed
 from .couple import Place
 from .errors import EdgewiseError
 from .graph import Graph
-from .nested import joined, moved
+from .nested import judged, moved
 
 Scores = Mapping[Place, np.ndarray[Any, np.dtype[np.float64]]]
 Importance = Callable[[Graph, Sequence[Place], Sequence[Place]], Scores]
@@ -111,9 +111,7 @@ def _accumulate(
             zeros = [torch.zeros_like(v) for v in held]
             gradients: Sequence[torch.Tensor] = zeros
             if loss is not None:
-                lost = torch.as_tensor(
-                    loss(output, joined(loss, targets, output))
-                ).mean()  # or one value an example
+                lost = torch.as_tensor(judged(loss, output, targets)).mean()  # or one an example
                 given = torch.autograd.grad(lost, held, allow_unused=True)
                 gradients = [z if g is None else g for z, g in zip(zeros, given, strict=True)]
         size = len(inputs[0])
@@ -129,7 +127,7 @@ def _accumulate(
 
 
 def inputs_of(batch: Any, graph: Graph) -> tuple[tuple[torch.Tensor, ...], Any]:
-    """The inputs of a batch, and its targets if it is a pair with inputs first, at the network."""
+    """The inputs of a batch, where the network is, and its targets if it is a pair."""
     count, names, home = len(graph.program.args), graph.program.names, graph.program.device
     if isinstance(batch, list | tuple) and len(batch) == 2 and (
         count != 2 or isinstance(batch[0], list | tuple | Mapping)

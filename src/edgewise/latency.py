@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import fx
-from torch.utils import _pytree as pytree
 
 from .errors import BudgetError, LatencyError
 from .graph import Graph, Mask
@@ -26,6 +25,7 @@ from .latency_table import Ratio, target_of
 from .latency_table import Target as Target
 from .liveness import liveness
 from .lower import lower
+from .nested import moved
 from .operator_times import OperatorTimes, fit_parts
 from .plan import Clocked
 from .quantities import amount, duration
@@ -225,8 +225,8 @@ def stopwatch(graph: Graph, target: Target, rounds: int) -> Stopwatch:
             rows = torch.arange(each * target.batch) % value.shape[axis]
             value = value.index_select(axis, rows.to(value.device))
         args[names.index(vertex.node)] = value
-    moved = pytree.tree_map_only(torch.Tensor, lambda t: t.to(target.device), tuple(args))
-    return Stopwatch(moved, target.threads, rounds, target.device)
+    there = moved(tuple(args), torch.device(target.device))
+    return Stopwatch(there, target.threads, rounds, target.device)
 
 
 def _program(graph: Graph, mask: Mask, target: Target) -> tuple[fx.GraphModule, Mapping[str, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import chain
 from typing import Any, TypeVar
 
 import torch
@@ -42,7 +43,7 @@ def device_of(value: Any) -> torch.device | None:
         device(type='cpu')
     """
     module = isinstance(value, torch.nn.Module)
-    leaves = [*value.parameters(), *value.buffers()] if module else leaves_of(value)
+    leaves = chain(value.parameters(), value.buffers()) if module else leaves_of(value)
     return next((leaf.device for leaf in leaves if isinstance(leaf, torch.Tensor)), None)
 
 
@@ -60,3 +61,8 @@ def joined(measure: Any, targets: T, outputs: Any) -> T:
     if home is not None and isinstance(measure, torch.nn.Module):
         measure.to(home)
     return moved(targets, home)
+
+
+def judged(measure: Any, outputs: Any, targets: Any) -> Any:
+    """What a loss or a metric gives, computed where the outputs are."""
+    return measure(outputs, joined(measure, targets, outputs))

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from .arguments import arguments, call, placed
 from .errors import ObjectiveError
-from .nested import joined
+from .nested import joined, judged
 from .records import Split
 
 Batch = tuple[Any, Any]  # inputs, a tuple of arguments or a dict by name, and targets
@@ -128,9 +128,7 @@ class Objective:
             ObjectiveError: a measure gives something else than a scalar or one value an example.
         """
         pairs = list(zip(outputs, self.splits[split], strict=True))
-        losses = [
-            _values("loss", _judged(self.loss, out, y), _count(y, x)) for out, (x, y) in pairs
-        ]
+        losses = [_values("loss", judged(self.loss, out, y), _count(y, x)) for out, (x, y) in pairs]
         known = all(value.numel() == count for value, count in losses)
         found = {name: _metric(name, m, pairs) for name, m in self.metrics.items()}
         return Measurement(
@@ -275,11 +273,6 @@ def _count(targets: Any, inputs: Any) -> int:
     return 1
 
 
-def _judged(measure: Any, outputs: Any, targets: Any) -> Any:
-    """What a loss or a metric gives, computed where the outputs are."""
-    return measure(outputs, joined(measure, targets, outputs))
-
-
 def _values(name: str, value: Any, count: int) -> tuple[torch.Tensor, int]:
     """What a measure gave for a batch, checked: a scalar or one value an example."""
     tensor = torch.as_tensor(value).detach().cpu().double()
@@ -301,7 +294,7 @@ def _metric(name: str, metric: Any, pairs: Sequence[tuple[Any, Batch]]) -> tuple
         metric.reset()
         return value, None
     parts = [
-        _values(f"metric {name}", _judged(metric, out, y), _count(y, x)) for out, (x, y) in pairs
+        _values(f"metric {name}", judged(metric, out, y), _count(y, x)) for out, (x, y) in pairs
     ]
     binary = all(v.numel() == n and ((v == 0) | (v == 1)).all() for v, n in parts)
     return _mean(parts), int(sum(float(v.sum()) for v, _ in parts)) if binary else None

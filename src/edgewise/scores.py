@@ -22,7 +22,7 @@ from .graph import Graph
 from .importance import inputs_of
 from .liveness import Liveness, liveness
 from .masked import Execution
-from .nested import joined
+from .nested import judged
 
 Array = NDArray[np.float64]
 Batch = Any  # (inputs, targets), inputs a tensor or a tuple of them
@@ -80,7 +80,7 @@ def taylor(graph: Graph, batches: Iterable[Batch], loss: Callable[[Any, Any], An
         with torch.enable_grad():
             watch = _Watch(graph, alone, lambda value, other: other - value)
             outputs = watch.run(*inputs)
-            lost = torch.as_tensor(loss(outputs, joined(loss, targets, outputs))).mean()
+            lost = torch.as_tensor(judged(loss, outputs, targets)).mean()
             values = [value for value, _ in watch.seen.values()]
             slopes = torch.autograd.grad(lost, values, allow_unused=True)
         found = np.zeros(len(total))

@@ -51,8 +51,6 @@ def fastest(ways: Mapping[int, Callable[[], Iterable[Any]]]) -> int:
         for _ in range(2):
             begin = time.perf_counter()
             list(way())
-            if torch.accelerator.is_available():
-                torch.accelerator.synchronize()
             seconds[name] = time.perf_counter() - begin
     return min(seconds, key=lambda name: seconds[name])
 
