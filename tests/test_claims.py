@@ -14,8 +14,9 @@ import pytest
 from edgewise import claims, storage
 from edgewise.records import Evaluation
 from edgewise.storage import Storage
+from identities import belonging
 
-IDENTITY = {"graph": "g", "weights": "w", "objective": "o"}
+IDENTITY = belonging()
 MASKS = ["000", "001", "010", "011"]
 
 

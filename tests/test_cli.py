@@ -41,14 +41,15 @@ class Block(nn.Module):
 
 
 class Net(nn.Module):
-    def __init__(self, width=4, blocks=2):
+    def __init__(self, width=4, blocks=2, scale=1.0):
         super().__init__()
+        self.scale = scale
         self.stem = nn.Conv2d(3, width, 3, padding=1)
         self.blocks = nn.Sequential(*(Block(width) for _ in range(blocks)))
         self.head = nn.Linear(width, 3)
 
     def forward(self, x):
-        return self.head(self.blocks(self.stem(x)).mean((2, 3)))
+        return self.head(self.blocks(self.stem(x)).mean((2, 3)) * self.scale)
 
 
 def make(**arguments):
@@ -143,6 +144,40 @@ def test_a_whole_job(job: Path) -> None:
     params = sum(t.numel() for k, t in load_file(folder / "pruned.safetensors").items()
                  if "running" not in k and "batches" not in k)  # fmt: skip
     assert params == plan.after.params
+
+
+OWN_LOSS = """
+
+WEIGHT = 1.0
+
+
+def weighted(outputs, targets):
+    return WEIGHT * torch.nn.functional.cross_entropy(outputs, targets, reduction="none")
+"""
+CHANGES = {
+    "an argument of the model": (
+        "job.toml", "{ blocks = 3 }", "{ blocks = 3, scale = 2.0 }", "another graph"),
+    "a constant of the user's file": ("net.py", "T = 1.0", "T = 5.25", "another objective"),
+    "a statistic of the data": ("job.toml", "mean = [0.5", "mean = [0.4", "another objective"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_study_that_began_otherwise_is_not_resumed(job: Path, what: str) -> None:
+    (job.parent / "net.py").write_text(CODE + OWN_LOSS)
+    job.write_text(job.read_text().replace("[objective]", '[objective]\nloss = "net.py:weighted"'))
+    assert call("run", job).exit_code == 0
+    file, before, after, message = CHANGES[what]
+    text = (job.parent / file).read_text()
+    assert before in text
+    (job.parent / file).write_text(text.replace(before, after))
+    for name, module in list(sys.modules.items()):  # a file of the user's is run once a process
+        if getattr(module, "__file__", None) == str(job.parent / "net.py"):
+            del sys.modules[name]
+    result = call("run", job)
+    assert result.exit_code == 1
+    assert message in said(result)
+    assert "Resuming" not in said(result)
 
 
 @pytest.fixture

@@ -115,3 +115,36 @@ def test_inputs_by_name_are_a_dict_in_any_order() -> None:
     assert by_place.placed(("ids", "mask")).fingerprint == by_place.fingerprint
     with pytest.raises(ObjectiveError, match="gives the inputs mask, ids; the traced"):
         objective.placed(("ids",))
+
+
+def test_what_a_measure_writes_stays_with_it() -> None:
+    def cleaning(out, target):
+        missing = target == -100
+        loss = F.cross_entropy(out, target.clamp(min=0), reduction="none").masked_fill(missing, 0.0)
+        target[missing] = 0
+        out.zero_()
+        return loss
+
+    targets = torch.tensor([0, -100, 2, -100, 1, 0])
+    missing = {"missing": lambda out, y: (y == -100).float(), "sum": lambda out, y: out.sum()}
+    objective = ew.Objective([(X, targets)], cleaning, metrics=missing)
+    first, second = (objective.measure([X.clone()], "search") for _ in range(2))
+    assert first.loss == second.loss
+    assert first.counts == {"missing": 2}
+    assert first.metrics["sum"] == pytest.approx(float(X.sum()))
+
+
+def test_batches_count_by_their_inputs() -> None:
+    flat = [(X[:4], torch.zeros(8)), (X[4:], torch.ones(12))]
+    objective = ew.Objective(flat, lambda out, y: y.mean())
+    assert objective.samples("search") == 6
+    assert objective.measure([X[:4], X[4:]], "search").loss == pytest.approx(2 / 6)
+
+
+@pytest.mark.parametrize("where", ["loader", "verify", "report"])
+def test_an_empty_batch_is_named(where: str) -> None:
+    splits = {"loader": [(X, Y)], where: [(X, Y), (X[:0], Y[:0])]}
+    with pytest.raises(ObjectiveError, match=r"Batch 1 of the .* has no examples.*\[0, 4\]"):
+        ew.Objective(loss=F.cross_entropy, **splits)
+    with pytest.raises(ObjectiveError, match="Calibration batch 1 has no examples"):
+        ew.Recovery("batchnorm", [X, X[:0]])

@@ -19,10 +19,11 @@ from edgewise import database
 from edgewise.errors import StorageError
 from edgewise.records import Evaluation
 from edgewise.storage import Storage
+from identities import belonging
 from postgres import Server
 
 pytestmark = pytest.mark.postgres
-IDENTITY = {"graph": "g", "weights": "w", "objective": "o"}
+IDENTITY = belonging()
 RECORD = Evaluation("0101", "search", 0.1 + 0.2, {"accuracy": 1 / 3}, 2, 0.5, origin="sampled")
 
 
@@ -53,7 +54,7 @@ def test_what_is_kept_comes_back(url: str) -> None:
     assert storage.share(["0101", "0000"], "search", 2, set(), 9)[0] == ["0000"]
     assert again.share(["0000"], "search", 2, set(), 9) == ([], [])
     with pytest.raises(StorageError, match="made with another graph"):
-        Storage(url, "s", IDENTITY | {"graph": "x"})
+        Storage(url, "s", belonging(graph="x"))
 
 
 def test_no_server_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

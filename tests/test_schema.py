@@ -11,8 +11,9 @@ import pytest
 from edgewise.errors import StorageError
 from edgewise.records import Evaluation
 from edgewise.storage import Run, Storage
+from identities import belonging
 
-IDENTITY = {"graph": "g", "objective": "o", "weights": "w"}
+IDENTITY = belonging()
 SCHEMA_1 = """
 CREATE TABLE edgewise_schema (version INTEGER NOT NULL, PRIMARY KEY (version));
 CREATE TABLE studies (
@@ -30,7 +31,7 @@ CREATE TABLE evaluations (
     FOREIGN KEY(study) REFERENCES studies (id));
 CREATE INDEX ix_evaluations_study ON evaluations (study);
 INSERT INTO edgewise_schema VALUES (1);
-INSERT INTO studies VALUES (1, 's', '{"graph": "g", "objective": "o", "weights": "w"}');
+INSERT INTO studies VALUES (1, 's', '{"graph": "structure", "objective": "o", "weights": "w"}');
 INSERT INTO runs VALUES
     (1, 1, '{"seed": 0}', 0), (2, 1, '{"seed": 0}', 1), (3, 1, '{"seed": 1}', 2);
 INSERT INTO evaluations VALUES

@@ -6,10 +6,12 @@ import pytest
 import sqlalchemy as sa
 
 from edgewise.errors import StorageError
+from edgewise.identity import Identity
 from edgewise.records import Evaluation
 from edgewise.storage import Storage
+from identities import belonging
 
-IDENTITY = {"graph": "g", "weights": "w", "objective": "o"}
+IDENTITY = belonging()
 RECORD = Evaluation("0101", "search", 0.1 + 0.2, {"accuracy": 1 / 3}, 7, 0.5, origin="sampled")
 
 
@@ -48,10 +50,36 @@ def test_runs_remember_what_was_before() -> None:
 def test_a_study_of_something_else_is_refused(tmp_path: Path, what: str) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     Storage(url, "s", IDENTITY).add(RECORD)
-    with pytest.raises(StorageError, match=f"made with another {what}") as refusal:
-        Storage(url, "s", IDENTITY | {what: "different"})
-    assert ("DataLoader that shuffles" in str(refusal.value)) == (what == "objective")
+    with pytest.raises(StorageError, match=f"made with (another|other) {what}") as refusal:
+        Storage(url, "s", belonging(**{what: "different"}))
+    assert f"({what} was {what[0]} and is different)" in str(refusal.value)
     assert len(Storage(url, "s", IDENTITY).evaluations()) == 1
+
+
+def test_data_in_another_order_are_explained(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    parts = {"objective": ("search data: one", "loss: code")}
+    Storage(url, "s", Identity.of("structure", parts)).add(RECORD)
+    with pytest.raises(StorageError, match="DataLoader that shuffles"):
+        Storage(url, "s", Identity.of("structure", {"objective": ("search data: two",)}))
+
+
+def test_failures_alone_bind_a_study_to_nothing(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    Storage(url, "s", IDENTITY).add(Evaluation("0101", "search", None, {}, 0, 0.1, "failed", "no"))
+    assert Storage(url, "s", belonging(objective="mended")).unproven
+    with pytest.raises(StorageError, match="another graph"):
+        Storage(url, "s", Identity.of("another structure", {"graph": ("graph: x",)}))
+
+
+def test_what_a_study_belongs_to_can_be_damaged(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    storage = Storage(url, "s", IDENTITY)
+    for text in ("{", "[]", "{}", '{"digests": {}, "lines": []}'):
+        with storage.database.engine.begin() as connection:
+            connection.execute(sa.text("update studies set identity = :text"), {"text": text})
+        with pytest.raises(StorageError, match="what it belongs to cannot be read"):
+            Storage(url, "s", IDENTITY)
 
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from edgewise import cli
 from edgewise.records import Evaluation
 from edgewise.storage import Storage
+from identities import belonging
 
-IDENTITY = {"graph": "g", "weights": "w", "objective": "o"}
+IDENTITY = belonging()
 BITS = 54
 
 

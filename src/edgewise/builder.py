@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from .architecture import settings
 from .calls import Call, Constant, Slot
 from .errors import TraceError, UnknownOperatorError
 from .graph import Edge, Graph, Parameter, Shape, Vertex
@@ -77,7 +78,10 @@ class Builder:
                 "No output of the model is a tensor that depends on its inputs. Outputs may be "
                 "tensors, or tuples, lists, dicts and dataclasses of them."
             )
-        return Graph(tuple(self.vertices), tuple(self.edges), (), (), frontend, self.program)
+        return Graph(
+            tuple(self.vertices), tuple(self.edges), (), (), frontend, self.program,
+            settings=settings(self.program.module),
+        )  # fmt: skip
 
     def _is_data(self, node: fx.Node) -> bool:
         if node.op in ("placeholder", "output"):

@@ -27,7 +27,6 @@ from .engine.stack import Stack, fastest
 from .engine.steps import Compiler, Program
 from .errors import ObjectiveError
 from .graph import Graph, Mask
-from .nested import copies_of
 from .objective import Measurement, Objective
 from .records import Evaluation, Split, Status
 
@@ -182,8 +181,8 @@ class Engine:
                 )
                 for number in range(len(self.objective.splits[split]))
             ]
-            with torch.no_grad():  # copies, since the loss may write and masks may share outputs
-                measured = self.objective.measure(copies_of(batches), split)
+            with torch.no_grad():
+                measured = self.objective.measure(batches, split)
         except Exception as error:  # noqa: BLE001 - user code may raise anything
             return self._failure(mask, split, error, seconds)
         record = self._record(mask, split, measured, seconds)

@@ -198,8 +198,9 @@ class Graph:
 
     Everything but `program` (what the front end keeps to run and rewrite the network) is plain
     data, and `fingerprint` identifies it. Vertices are in topological order, edges sorted by
-    (target, slot). `refused` says why widths cannot be removed, by the vertex that produces them.
-    Two graphs are equal when their fingerprints are.
+    (target, slot). `refused` says why widths cannot be removed, by the vertex that produces them;
+    `settings` what each operator is given besides data and weights. Two graphs are equal when their
+    fingerprints are.
 
     Examples:
         >>> graph = ew.trace(model, (x,), granularity="edge")
@@ -216,6 +217,7 @@ class Graph:
     frontend: str
     program: Any = field(default=None, repr=False)
     refused: Mapping[str, str] = field(default_factory=dict, repr=False)
+    settings: tuple[str, ...] = field(default=(), repr=False)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Graph) and other.fingerprint == self.fingerprint
@@ -234,16 +236,25 @@ class Graph:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of vertices, edges and units: the same for the same architecture and units.
+        """SHA-256 of vertices, edges, units and settings: the same for the same architecture.
 
         The weights, their precision, the batch size of the traced example and the place of the
         source code do not enter.
         """
+        return hashlib.sha256("\n".join((self.structure, *self.settings)).encode()).hexdigest()
+
+    @cached_property
+    def structure(self) -> str:
+        """SHA-256 of vertices, edges and units alone, by which graphs were known before."""
         blob = json.dumps(self.to_dict(), sort_keys=True, default=list)
         return hashlib.sha256(blob.encode()).hexdigest()
 
+    def known_as(self, fingerprint: str) -> bool:
+        """Whether a stored fingerprint is this graph's, also one from before settings counted."""
+        return fingerprint in (self.fingerprint, self.structure)
+
     def to_dict(self) -> dict[str, Any]:
-        """The graph as JSON-ready data (what the fingerprint is computed of)."""
+        """Vertices, edges and units as JSON-ready data."""
         skip = {"source", "node", "itemsize", "dtype"}
         return {
             "vertices": [_plain(vertex, skip) for vertex in self.vertices],

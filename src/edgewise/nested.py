@@ -64,5 +64,11 @@ def joined(measure: Any, targets: T, outputs: Any) -> T:
 
 
 def judged(measure: Any, outputs: Any, targets: Any) -> Any:
-    """What a loss or a metric gives, computed where the outputs are."""
-    return measure(outputs, joined(measure, targets, outputs))
+    """What a loss or a metric gives where the outputs are, of targets that it may write into."""
+    return measure(outputs, joined(measure, copies_of(targets), outputs))
+
+
+def batch_size(value: Any) -> int:
+    """Dimension 0 of the first tensor that has one; tensors of another size are not batched."""
+    leaves = pytree.tree_leaves(value)
+    return next((int(v.shape[0]) for v in leaves if isinstance(v, torch.Tensor) and v.ndim), 1)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import torch
-from torch.utils import _pytree as pytree
 
 from .arguments import arguments, call, placed
 from .errors import ObjectiveError
-from .nested import joined, judged
+from .identity import digest, lines
+from .nested import batch_size, copies_of, joined, judged, leaves_of
 from .records import Split
 
 Batch = tuple[Any, Any]  # inputs, a tuple of arguments or a dict by name, and targets
@@ -58,9 +57,11 @@ class Recovery:
                 f'Recovery("{self.kind}") needs calibration data: a few hundred inputs.'
             )
         batches = [] if self.calibration is None else [_inputs(b) for b in self.calibration]
+        for number, inputs in enumerate(batches):
+            _require_examples(inputs, f"Calibration batch {number}")
         if self.kind != "none" and not batches:
             raise ObjectiveError("The calibration loader is empty.")
-        examples = sum(_count(None, inputs) for inputs in batches)
+        examples = sum(batch_size(inputs) for inputs in batches)
         if self.kind == "linear" and examples < FEWEST:
             raise ObjectiveError(
                 f'Recovery("linear") fits weights to the calibration data, which have {examples} '
@@ -110,7 +111,7 @@ class Objective:
         if self.verify is not None:
             verify = _batches(self.verify, "verify")
             trial = verify[: len(verify) // TRIAL]
-            if sum(_count(targets, inputs) for inputs, targets in trial) >= LEAST:
+            if sum(batch_size(inputs) for inputs, _ in trial) >= LEAST:
                 splits["trial"] = trial
             splits["verify"] = verify
         if self.report is not None:
@@ -119,16 +120,19 @@ class Objective:
 
     def samples(self, split: Split) -> int:
         """Examples in a split."""
-        return sum(_count(targets, inputs) for inputs, targets in self.splits[split])
+        return sum(batch_size(inputs) for inputs, _ in self.splits[split])
 
     def measure(self, outputs: Sequence[Any], split: Split) -> Measurement:
         """Loss and metrics of the outputs of all batches of a split.
+
+        Each measure gets copies of outputs and targets, since it may write into them. Batches count
+        by the number of their inputs.
 
         Raises:
             ObjectiveError: a measure gives something else than a scalar or one value an example.
         """
         pairs = list(zip(outputs, self.splits[split], strict=True))
-        losses = [_values("loss", judged(self.loss, out, y), _count(y, x)) for out, (x, y) in pairs]
+        losses = [_of_batch("loss", self.loss, *pair) for pair in pairs]
         known = all(value.numel() == count for value, count in losses)
         found = {name: _metric(name, m, pairs) for name, m in self.metrics.items()}
         return Measurement(
@@ -171,28 +175,43 @@ class Objective:
             for split, part in self.splits.items()
         }
         batches = [(change(inputs), None) for inputs in self.recovery.batches] or None
-        return replace(
+        changed = replace(
             self,
             loader=splits["search"],
             verify=splits.get("verify"),
             report=splits.get("report"),
             recovery=replace(self.recovery, calibration=batches),
         )
+        # What a loss notes while it measures must not make another objective of it.
+        changed.__dict__["measures"] = self.measures
+        return changed
+
+    @cached_property
+    def measures(self) -> tuple[str, ...]:
+        """One line for whatever decides what loss, metrics and recovery compute."""
+        named = {"loss": self.loss} | {f"metric {n}": m for n, m in sorted(self.metrics.items())}
+        found = [line for name, measure in named.items() for line in lines(name, measure)]
+        return (*found, f"recovery: {self.recovery.kind}")
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """One line for each split, for the calibration data, and for what is measured on them."""
+        data: dict[str, Any] = {k: v for k, v in self.splits.items() if k != "trial"}
+        data |= {"calibration": self.recovery.batches} if self.recovery.batches else {}
+        found = (
+            f"{name} data: {digest(line for part in data[name] for line in lines('', part))}"
+            for name in sorted(data)
+        )
+        return (*found, *self.measures)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of all data and of what loss, metrics and recovery compute, as far as it shows.
+        """SHA-256 of all data and of what loss, metrics and recovery compute.
 
-        Functions count by name, code and bound values, modules by their state and settings.
+        Functions count by their code, closure, defaults and the globals that they read, objects by
+        their state, tensors and arrays by their content; those of installed packages by name.
         """
-        splits = sorted(self.splits.keys() - {"trial"})
-        data = [[self.splits[split] for split in splits], self.recovery.batches]
-        measures = [self.loss, *(self.metrics[name] for name in sorted(self.metrics))]
-        parts = [data, splits, sorted(self.metrics), self.recovery.kind]
-        digest = hashlib.sha256()
-        for value in pytree.tree_leaves([parts, [_described(m) for m in measures]]):
-            digest.update(_bytes(value))
-        return digest.hexdigest()
+        return digest(self.identity)
 
 
 @dataclass(frozen=True)
@@ -209,44 +228,6 @@ class Measurement:
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
-def _described(measure: Any) -> list[Any]:
-    """What identifies a loss or a metric: names, code, and the values bound into it."""
-    if isinstance(measure, torch.nn.Module):
-        return [repr(measure), sorted(_settings(measure)), list(measure.state_dict().values())]
-    if isinstance(measure, functools.partial):
-        return [
-            _described(measure.func),
-            repr(measure.args),
-            repr(sorted(measure.keywords.items())),
-        ]
-    code = getattr(measure, "__code__", None)
-    name = [getattr(measure, "__module__", ""), getattr(measure, "__qualname__", "")]
-    if code is None:
-        return [*name, type(measure).__qualname__]
-    cells = [repr(c.cell_contents) for c in measure.__closure__ or () if _plain(c.cell_contents)]
-    return [*name, code.co_code.hex(), repr(_plain_constants(code)), *cells]
-
-
-def _settings(module: torch.nn.Module) -> list[str]:
-    return [f"{k}={v!r}" for k, v in vars(module).items() if _plain(v) and k != "training"]
-
-
-def _plain(value: Any) -> bool:
-    return isinstance(value, bool | int | float | str | type(None))
-
-
-def _plain_constants(code: Any) -> list[Any]:
-    return [c for c in code.co_consts if _plain(c)] + list(code.co_names)
-
-
-def _bytes(value: Any) -> bytes:
-    if not isinstance(value, torch.Tensor):
-        return repr(value).encode()
-    flat = value.detach().cpu().contiguous().reshape(-1)
-    content = flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
-    return str((value.dtype, tuple(value.shape))).encode() + content
-
-
 def _batches(loader: Iterable[Any], split: str) -> tuple[Batch, ...]:
     found: list[Batch] = []
     for item in loader:
@@ -256,6 +237,7 @@ def _batches(loader: Iterable[Any], split: str) -> tuple[Batch, ...]:
                 f"{type(item).__name__}."
             )
         found.append((_inputs(item), item[1]))
+        _require_examples(found[-1][0], f"Batch {len(found) - 1} of the {split} loader")
     if not found:
         raise ObjectiveError(f"The {split} loader is empty: there is nothing to measure on.")
     return tuple(found)
@@ -266,15 +248,19 @@ def _inputs(item: Any) -> tuple[Any, ...] | dict[str, Any]:
     return arguments(item[0] if isinstance(item, list | tuple) and len(item) == 2 else item)
 
 
-def _count(targets: Any, inputs: Any) -> int:
-    for leaf in pytree.tree_leaves((targets, inputs)):
-        if isinstance(leaf, torch.Tensor) and leaf.ndim:
-            return int(leaf.shape[0])
-    return 1
+def _require_examples(inputs: Any, name: str) -> None:
+    if batch_size(inputs) == 0:
+        shapes = [list(leaf.shape) for leaf in leaves_of(inputs) if isinstance(leaf, torch.Tensor)]
+        raise ObjectiveError(
+            f"{name} has no examples: its inputs are of shape {', '.join(map(str, shapes))}. "
+            "Leave empty batches out."
+        )
 
 
-def _values(name: str, value: Any, count: int) -> tuple[torch.Tensor, int]:
-    """What a measure gave for a batch, checked: a scalar or one value an example."""
+def _of_batch(name: str, measure: Any, outputs: Any, batch: Batch) -> tuple[torch.Tensor, int]:
+    """What a measure gives for a batch, checked: a scalar or one value an example; how many."""
+    inputs, targets = batch
+    value, count = judged(measure, copies_of(outputs), targets), batch_size(inputs)
     tensor = torch.as_tensor(value).detach().cpu().double()
     if tensor.numel() != 1 and tuple(tensor.shape) != (count,):
         raise ObjectiveError(
@@ -289,13 +275,11 @@ def _metric(name: str, metric: Any, pairs: Sequence[tuple[Any, Batch]]) -> tuple
     if hasattr(metric, "update") and hasattr(metric, "compute"):
         metric.reset()
         for out, (_, targets) in pairs:
-            metric.update(out, joined(metric, targets, out))
+            metric.update(copies_of(out), joined(metric, copies_of(targets), out))
         value = float(metric.compute())
         metric.reset()
         return value, None
-    parts = [
-        _values(f"metric {name}", judged(metric, out, y), _count(y, x)) for out, (x, y) in pairs
-    ]
+    parts = [_of_batch(f"metric {name}", metric, *pair) for pair in pairs]
     binary = all(v.numel() == n and ((v == 0) | (v == 1)).all() for v, n in parts)
     return _mean(parts), int(sum(float(v.sum()) for v, _ in parts)) if binary else None
 

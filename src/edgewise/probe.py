@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .errors import TraceError
 from .macs import no_macs
-from .nested import copies_of, holds_tensor, leaves_of
+from .nested import batch_size, copies_of, holds_tensor, leaves_of
 from .ops import TABLE
 
 
@@ -113,13 +113,6 @@ def run_doubled(module: fx.GraphModule, args: tuple[Any, ...]) -> Recording:
         return run(module, tuple(pytree.tree_map(twice, a) for a in args))
     except (RuntimeError, ValueError, IndexError, TypeError, AssertionError):
         return Recording()
-
-
-def batch_size(args: tuple[Any, ...]) -> int:
-    """Dimension 0 of the first input; inputs of another size there are not batched."""
-    leaves = pytree.tree_leaves(args)
-    sizes = (v.shape[0] for v in leaves if isinstance(v, torch.Tensor) and v.ndim)
-    return int(next(sizes, 1))
 
 
 def _structure(value: Any) -> str:

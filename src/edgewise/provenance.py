@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import torch
 
-from .architecture import operators, parameters
+from .architecture import operators, parameters, unsaved
 from .graph import Graph, Unit
+from .identity import Identity, content, digest
+from .objective import Objective
+
+
+def weights(graph: Graph) -> tuple[str, ...]:
+    """One line a tensor of a traced model, also of those that no state dict keeps."""
+    module = graph.program.module
+    saved = sorted(module.state_dict().items())
+    return (*(f"{name}: {content(tensor)}" for name, tensor in saved), *unsaved(module))
 
 
 def weights_digest(graph: Graph) -> str:
-    """SHA-256 of all weights and buffers of a traced model."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(graph.program.module.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
-    return digest.hexdigest()
+    """SHA-256 of all tensors of a traced model."""
+    return digest(weights(graph))
+
+
+def identity(graph: Graph, objective: Objective) -> Identity:
+    """What the evaluations of a study hold for."""
+    parts = {"graph": graph.settings, "weights": weights(graph), "objective": objective.identity}
+    return Identity.of(graph.structure, parts)
 
 
 def trace_record(graph: Graph) -> dict[str, Any]:
     """What is needed to trace the model again: granularity, units, names and shapes of inputs.
 
-    Parameters and operators are there to say how another network differs.
+    The last four are there to say how another network differs.
     """
     program = graph.program
     placeholders = program.module.graph.find_nodes(op="placeholder")
@@ -44,6 +53,8 @@ def trace_record(graph: Graph) -> dict[str, Any]:
         "tensors_only": len(inputs) == len(program.args),
         "parameters": parameters(graph),
         "operators": operators(graph),
+        "settings": list(graph.settings),
+        "unsaved": list(unsaved(program.module)),
     }
 
 

@@ -79,7 +79,7 @@ def resolve(
             f"A plan or a mask is needed, got {type(plan).__name__}. Make one of unit names or "
             "indices with graph.mask([...]), or of bits with graph.mask(bits=...)."
         )
-    if plan.fingerprint != graph.fingerprint:
+    if not graph.known_as(plan.fingerprint):
         raise PlanError(
             f"The plan was made for graph {plan.fingerprint[:12]}, this one is "
             f"{graph.fingerprint[:12]}: another architecture, granularity, unit selection, or "

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import socket
 import sys
-import sysconfig
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +15,7 @@ from torch import fx
 
 from .errors import ExecutorError
 from .graph import Graph
+from .identity import is_installed
 from .objective import Objective
 from .ops import BUILT_IN, TABLE
 from .program import Program, attribute
@@ -145,10 +144,8 @@ def _unpack_program(packed: tuple[Any, ...]) -> Program:
 def _by_value(pickle: Any) -> Iterator[None]:
     """Pickle what comes from files that are not installed with its code, not by its name."""
     known = set(pickle.list_registry_pickle_by_value())
-    installed = {sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")}
-    homes = {*map(Path, installed), Path(__file__).parent}
     loaded = [module for name, module in list(sys.modules.items()) if name not in known]
-    modules = [module for module in loaded if _is_loose(module, homes)]
+    modules = [module for module in loaded if _is_loose(module)]
     for module in modules:
         pickle.register_pickle_by_value(module)
     try:
@@ -158,17 +155,12 @@ def _by_value(pickle: Any) -> Iterator[None]:
             pickle.unregister_pickle_by_value(module)
 
 
-def _is_loose(module: Any, homes: Collection[Path]) -> bool:
-    """Whether a module is a file of the user's, which another machine need not have.
-
-    Args:
-        module: of sys.modules.
-        homes: folders of what is installed.
-    """
+def _is_loose(module: Any) -> bool:
+    """Whether a module is a file of the user's, which another machine need not have."""
     name, file = getattr(module, "__name__", ""), getattr(module, "__file__", None)
     if not file or sys.modules.get(name) is not module or name in ("__main__", "__mp_main__"):
         return False
-    return not any(folder in homes for folder in Path(file).absolute().parents)
+    return not is_installed(file)
 
 
 def _unpicklable(parts: dict[str, Any], dumps: Callable[[Any], Any], error: Any) -> ExecutorError:

@@ -18,6 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from .claims import Claims
 from .database import Database
 from .errors import StorageError
+from .identity import Identity
 from .records import Evaluation
 from .schema import EVALUATIONS, LOSSES, RUNS, STUDIES
 
@@ -47,18 +48,19 @@ class Storage:
     Args:
         url: an SQLAlchemy URL such as "sqlite:///runs.db"; None = memory only.
         name: of the study; several studies may share a database.
-        identity: what the study belongs to (graph, weights, objective, by fingerprint); None
-            takes a study that is there, whatever it belongs to.
+        identity: what the study belongs to; None takes a study that is there, whatever it
+            belongs to.
 
     Raises:
         StorageError: the study belongs to something else or is not there, the database is newer
             than this program, damaged, or cannot be written to.
     """
 
-    def __init__(self, url: str | None, name: str, identity: Mapping[str, str] | None) -> None:
+    def __init__(self, url: str | None, name: str, identity: Identity | None) -> None:
         self.database = Database(url, create=identity is not None)
         self.url, self.name = self.database.url, name
-        self.study = self._find(name) if identity is None else self._open(name, dict(identity))
+        self.unproven = False  # whether the stored identity is one that cannot be compared
+        self.study = self._find(name) if identity is None else self._open(name, identity)
         self.claims = Claims(self.database, self.study)
 
     def _find(self, name: str) -> int:
@@ -69,25 +71,38 @@ class Storage:
         query = sa.select(STUDIES.c.id).where(STUDIES.c.name == name)
         return int(self.database.read(lambda connection: connection.execute(query).scalar_one()))
 
-    def _open(self, name: str, identity: dict[str, str]) -> int:
+    def _open(self, name: str, identity: Identity) -> int:
         query = sa.select(STUDIES).where(STUDIES.c.name == name)
         row = self.database.read(lambda connection: connection.execute(query).first())
         if row is None:
-            values = {"name": name, "identity": json.dumps(identity, sort_keys=True)}
+            values = {"name": name, "identity": identity.text()}
             # Another process may have been faster since; then its row stays.
             new = _INSERTS[self.database.engine.dialect.name](STUDIES).values(**values)
             new = new.on_conflict_do_nothing(index_elements=[STUDIES.c.name])
             self.database.write(lambda connection: connection.execute(new))
             row = self.database.read(lambda connection: connection.execute(query).one())
-        known: dict[str, str] = json.loads(row.identity)
-        changed = [key for key in identity if known.get(key) != identity[key]]
-        if changed:
+        try:
+            known = Identity.read(row.identity)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StorageError(
-                f"Study {name!r} in {self.url} was made with another {' and '.join(changed)}. Its "
-                "evaluations do not apply here. Name this study otherwise, or use another storage."
-                + (ORDER if "objective" in changed else "")
-            )
-        return int(row.id)
+                f"Study {name!r} in {self.url} is damaged: what it belongs to cannot be read."
+            ) from error
+        self.study = int(row.id)
+        changed = known.changes(identity)
+        if changed and not (known.structure == identity.structure and self._without_results()):
+            raise StorageError(_other(name, self.url, changed))
+        self.unproven = bool(changed) or not known.proves(identity)
+        return self.study
+
+    def _without_results(self) -> bool:
+        """Whether all that is stored are failures, whose cause may be what has changed since."""
+        return all(evaluation.status in RETRIED for evaluation in self.evaluations())
+
+    def adopt(self, identity: Identity) -> None:
+        """Let the study belong to this identity from now on, in place of one of another version."""
+        new = sa.update(STUDIES).where(STUDIES.c.id == self.study).values(identity=identity.text())
+        self.database.write(lambda connection: connection.execute(new))
+        self.unproven = False
 
     def evaluations(self) -> list[Evaluation]:
         """All evaluations of the study, in the order in which they were finished.
@@ -268,6 +283,16 @@ class Storage:
             return sum(bool(bad) for _, bad in rows)
 
         return self.database.write(work)
+
+
+def _other(name: str, url: str, changed: Mapping[str, str | None]) -> str:
+    details = "; ".join(text for text in changed.values() if text)
+    parts = " and ".join("other weights" if p == "weights" else f"another {p}" for p in changed)
+    return (
+        f"Study {name!r} in {url} was made with {parts}{f' ({details})' if details else ''}. Its "
+        "evaluations do not apply here. Name this study otherwise, or use another storage."
+        f"{ORDER if ' data was ' in details else ''}"
+    )
 
 
 def study_names(database: Database) -> list[str]:

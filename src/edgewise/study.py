@@ -16,6 +16,7 @@ from .choose import (
     compare,
     searching,
 )
+from .confirming import confirm
 from .engine import EngineOptions
 from .errors import EdgewiseError, PlanError
 from .executor import MakeExecutor, Serial
@@ -29,7 +30,7 @@ from .objective import Objective
 from .operator_times import OperatorTimes
 from .plan import Plan
 from .planning import Planner
-from .provenance import weights_digest
+from .provenance import identity
 from .records import Budget, Comparison, Evaluation, Split
 from .report import Facts, Insight, Outcome, Plot
 from .search import (
@@ -54,7 +55,9 @@ class Study:
     """All evaluations of one graph and objective.
 
     Every finished evaluation is stored at once; a study that was interrupted anywhere continues
-    when the same `run` is called again, and ends with the same plan.
+    when the same `run` is called again, and ends with the same plan. A stored study is opened for
+    the network and the objective that it was made with: what they consist of is compared, and one
+    mask, the unpruned network if it is there, is measured again.
 
     Args:
         graph: the traced graph.
@@ -70,7 +73,8 @@ class Study:
         LatencyError: the table is of another machine, or of another graph.
         ExecutorError: the executor cannot be started.
         StorageError: the stored study belongs to another graph, other weights or another
-            objective, or the storage cannot be used.
+            objective (says what differs), or what it holds is not what is measured again (gives
+            both numbers); or the storage cannot be used.
 
     Examples:
         >>> study = ew.Study(graph, objective, storage="sqlite:///runs.db")
@@ -94,14 +98,17 @@ class Study:
         self.graph, self.name = graph, name
         self.objective = objective = objective.placed(graph.program.names)
         self.latency = latency and latency.check(graph)
-        identity = {
-            "graph": graph.fingerprint,
-            "weights": weights_digest(graph),
-            "objective": objective.fingerprint,
-        }
-        self.storage = Storage(storage, name, identity)
+        own = identity(graph, objective)
+        self.storage = Storage(storage, name, own)
         workers = executor(graph, objective, engine or EngineOptions())
         self._measuring = Measuring(objective, self.storage, workers)
+        try:
+            confirm(graph, objective, self.storage, workers)
+        except BaseException:
+            workers.close()
+            raise
+        if self.storage.unproven:
+            self.storage.adopt(own)
 
     def __enter__(self) -> Study:
         return self

@@ -13,7 +13,8 @@ from .errors import NoUnitsError, TooLargeError, TraceError, UnknownOperatorErro
 from .frontend import FrontEnd, bind, capture
 from .graph import Graph
 from .importance import Importance, l2
-from .probe import batch_size, compare_outputs, reference, run, run_doubled
+from .nested import batch_size
+from .probe import compare_outputs, reference, run, run_doubled
 from .program import Program, modes_of
 from .refusals import refuse
 from .units import SLICES, with_units

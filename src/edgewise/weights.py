@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from .architecture import other_operator, other_parameter
+from .architecture import other_constant, other_operator, other_parameter, other_setting
 from .errors import PlanError, TraceError
 from .files import write_atomically
 from .graph import Graph
@@ -103,9 +103,12 @@ def retrace(model: nn.Module, plan: Plan, example: Example | None = None) -> Gra
         raise
     kinds = tuple(plan.trace["granularity"])
     graph = recorded_units(raw, kinds, plan.trace["units"], plan.trace.get("widths", []))
-    if graph.fingerprint != plan.fingerprint:
+    if not graph.known_as(plan.fingerprint):
         operator = other_operator(plan.trace.get("operators", []), raw)
-        raise _other_network(model, plan, _other_parameter(model, plan) or operator)
+        setting = other_setting(plan.trace.get("settings", raw.settings), raw)
+        raise _other_network(model, plan, _other_parameter(model, plan) or operator or setting)
+    if other := other_constant(plan.trace.get("unsaved", ()), raw):
+        raise _other_network(model, plan, other)
     return graph
 
 

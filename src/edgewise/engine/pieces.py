@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from ..graph import Graph
-from ..nested import copies_of, leaves_of, moved
+from ..nested import batch_size, copies_of, leaves_of, moved
 from ..precision import full_precision
 from ..rewrite import TOLERANCE, relative_difference
 from .options import EngineOptions
@@ -60,7 +60,7 @@ class Pieces:
 
 
 def choose(graph: Graph, options: EngineOptions, batches: Sequence[Inputs]) -> Pieces:
-    """How to cut and lay out batches, from the network, the first batch and the options.
+    """How to cut and lay out batches, from the network, one of the batches and the options.
 
     No clock is asked, so that every process that measures a mask gets the same bits.
     """
@@ -69,7 +69,8 @@ def choose(graph: Graph, options: EngineOptions, batches: Sequence[Inputs]) -> P
     images = local and any(isinstance(part, nn.Conv2d) for part in module.modules())
     fits = _examples(graph) if local else batch_size(batches[0])  # there memory is what is short
     examples = options.piece or fits
-    alone = treats_examples_alone(module, moved(batches[0], device))
+    several = next((batch for batch in batches if batch_size(batch) > 1), batches[0])
+    alone = treats_examples_alone(module, moved(several, device))
     last = images if options.channels_last is None else options.channels_last
     return Pieces(examples if alone else None, last, device)
 
@@ -90,9 +91,9 @@ def _examples(graph: Graph) -> int:
 
 def treats_examples_alone(module: nn.Module, inputs: Inputs) -> bool:
     """Whether a network gives for a few examples together what it gives for each half of them."""
-    few = cut(inputs, max(batch_size(inputs) // 4, 1))[0]
-    if batch_size(few) < 2:
+    if batch_size(inputs) < 2:
         return True  # nothing to cut
+    few = cut(inputs, max(batch_size(inputs) // 4, 1))[0]
     try:
         with torch.no_grad(), full_precision():
             whole = module(*copies_of(few))
@@ -107,12 +108,6 @@ def _equal(a: Any, b: Any) -> bool:
     if not isinstance(a, torch.Tensor):
         return bool(a == b)
     return relative_difference(a, b) <= TOLERANCE.get(a.dtype, 0.0)
-
-
-def batch_size(inputs: Inputs) -> int:
-    """Dimension 0 of the first tensor; tensors of another size there are not batched."""
-    leaves = pytree.tree_leaves(inputs)
-    return next((int(v.shape[0]) for v in leaves if isinstance(v, torch.Tensor) and v.ndim), 1)
 
 
 def cut(inputs: Inputs, count: int) -> list[Inputs]:
