@@ -117,6 +117,8 @@ class Database:
 def _connect(url: str, memory: bool, create: bool) -> sa.Engine:
     try:
         parsed = sa.make_url(url)
+        if "@" in (parsed.host or ""):  # the end of a password, which messages would show
+            raise ValueError("@ in the host")
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
         engine = _Memory().engine() if memory else sa.create_engine(parsed)

@@ -7,7 +7,7 @@ import re
 HIDDEN = "***"
 # A URL's password reaches to the last @ before a space, since people leave @ and / unescaped; in
 # quotes it may hold spaces, too.
-_QUOTED_URL = re.compile(r"""(?P<quote>["'])([\w+.-]+:/+[^\s:/@"']*):(?:(?!(?P=quote)).)*@""")
+_QUOTED_URL = re.compile(r"""(?P<quote>["'])((?:[\w+.-]+:/+)?[^\s:/@"']*):(?:(?!(?P=quote)).)*@""")
 _URL = re.compile(r"""(?<![\w+.-])([\w+.-]+:/+[^\s:/@"']*):\S*@""")
 _BEARER = re.compile(r"(\bbearer\s+)[\w.~+/=-]{8,}", re.IGNORECASE)
 _NAME = (
