@@ -49,8 +49,8 @@ def lines(name: str, value: Any) -> tuple[str, ...]:
 
     Examples:
         >>> from edgewise.identity import lines
-        >>> lines("loss", [0.5, torch.zeros(2)])
-        ('loss[0]: float 0.5', 'loss[1]: tensor float32 2 af5570f5a1810b7a')
+        >>> lines("loss", {"amount": 0.5})
+        ('loss: dict of 1', 'loss.amount: float 0.5')
     """
     return tuple(_Walk().lines(name, value, DETAIL))
 
@@ -68,7 +68,7 @@ def difference(stored: Sequence[str], now: Sequence[str]) -> str | None:
 
     Examples:
         >>> from edgewise.identity import difference
-        >>> difference(["act: LeakyReLU(slope=0.1) of x"], ["act: LeakyReLU(slope=0.5) of x"])
+        >>> difference(["act: LeakyReLU(slope=0.1) of (%x)"], ["act: LeakyReLU(slope=0.5) of (%x)"])
         'act was slope=0.1 and is slope=0.5'
     """
     for was, own in zip_longest(stored, now):

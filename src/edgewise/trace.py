@@ -70,7 +70,7 @@ def trace(
     Examples:
         >>> graph = ew.trace(model, (x,))
         >>> graph
-        Graph(29 vertices, 31 edges, 12 units, 966d110f7343)
+        Graph(29 vertices, 31 edges, 12 units, 19916b485ebc)
     """
     refuse(model, args, kwargs or {})
     args = (args,) if isinstance(args, torch.Tensor) else tuple(args)
