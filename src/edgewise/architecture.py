@@ -131,7 +131,7 @@ def other_parameter(lines: Sequence[str], model: nn.Module) -> str | None:
         model: what may be another network.
     """
     own = {name: _size(p) for name, p in model.named_parameters(remove_duplicate=False)}
-    for name, shape in (line.split(": ") for line in lines):
+    for name, shape in (line.rsplit(": ", 1) for line in lines):
         if name not in own:
             return f"it has no parameter {name!r} ({shape})"
         if own[name] != shape:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from scipy.special import betaincinv
@@ -111,8 +111,9 @@ class Certificate:
     unproven: str | None = None
     rivals: Rivals | None = None
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Certificate:
-        """The certificate whose fields a plan's JSON holds."""
-        proof, rivals = data["proof"], data["rivals"]
-        return cls(proof and Proof(**proof), data["unproven"], rivals and Rivals(**rivals))
+    def check(self, data: Mapping[str, Any]) -> None:
+        """ValueError where it contradicts itself, or where `data`, as it was read, lacks a part."""
+        if missing := {f.name for f in fields(self)} - data.keys():
+            raise ValueError(f"certificate lacks the key {min(missing)!r}")
+        if self.rivals is not None and self.rivals.better > self.rivals.masks:
+            raise ValueError("certificate.rivals has more better masks than masks")

@@ -5,14 +5,18 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from math import prod
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from .engine import EngineOptions
 from .errors import ConfigError, EdgewiseError
+from .files import read_text
 from .heal import Healing
 from .objective import FEWEST, RecoveryKind
+from .recorded import MOST
 from .records import Budget
+from .redact import redact
 from .spelling import nearest
 from .tables import (
     LIBRARIES,
@@ -50,6 +54,10 @@ class ModelSection:
             raise ValueError(
                 "source must be FILE.py:FUNCTION, torchvision:NAME or timm:NAME, "
                 f"got {Path(self.source).name!r}"
+            )
+        if prod(self.input or ()) > MOST:
+            raise ValueError(
+                f"input must have at most {MOST:,} elements, got {list(self.input or ())}"
             )
 
 
@@ -263,17 +271,17 @@ def read_config(path: str | Path) -> Config:
     """
     path = Path(path).expanduser().absolute()
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(read_text(path))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(redact(f"{path} is not valid TOML: {error}.")) from error
     try:
         config = Config(path=path, **_sections(tables, path.parent))
         _check_calibration(config)
         _check_heal(config)
     except ValueError as error:
-        raise ConfigError(_sentence(f"{path.name}: {error}")) from error
+        raise ConfigError(redact(_sentence(f"{path.name}: {error}"))) from None
     return config
 
 

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .records import Progress
+from .redact import legible, redact
 
 Callback = Callable[[Progress], None]
 LINE_EVERY = 60.0  # seconds
@@ -43,27 +44,27 @@ class Screen:
 
     def say(self, text: str) -> None:
         """A line on what is going on."""
-        self.err.print(Text(text))
+        self.err.print(_plain(text))
 
     def warn(self, text: str) -> None:
         """Something to know, although the work goes on."""
-        self.err.print(Text(f"Warning: {text}", style="yellow"))
+        self.err.print(_plain(f"Warning: {text}", style="yellow"))
 
     def fail(self, text: str) -> None:
         """Why nothing more is done."""
-        self.err.print(Text(f"Error: {text}", style="red"))
+        self.err.print(_plain(f"Error: {text}", style="red"))
 
     def show(self, text: str) -> None:
         """A line of results."""
         if self.data is None:
-            self.out.print(Text(text))
+            self.out.print(_plain(text))
 
     def path(self, path: Path) -> None:
         """Where a result is, in one piece however long."""
         if self.data is not None:
             self.data.setdefault("files", []).append(str(path))
         else:
-            self.out.print(Text(str(path)), soft_wrap=True)
+            self.out.print(_plain(str(path)), soft_wrap=True)
 
     def put(self, **values: Any) -> None:
         """Results for another program, where it is one that asks."""
@@ -93,20 +94,20 @@ class Screen:
         if self.out.width < words_need + sum(sizes[words:]) + 3 * len(columns) + 1:
             self._list(title, columns, rows)
             return
-        table = Table(title=Text(title, style="bold"), title_justify="left")
+        table = Table(title=_cell(title, style="bold"), title_justify="left")
         for number, column in enumerate(columns):
             justify: Any = "right" if number >= words else "left"
-            table.add_column(column, justify=justify, overflow="fold")
+            table.add_column(_cell(column), justify=justify, overflow="fold")
         for row in rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*map(_cell, row))
         self.out.print(table)
 
     def _list(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        self.out.print(Text(title, style="bold"))
+        self.out.print(_cell(title, style="bold"))
         for first, *others in rows:
-            self.out.print(Text(first, overflow="fold"))
+            self.out.print(_cell(first, overflow="fold"))
             for column, cell in zip(columns[1:], others, strict=True):
-                self.out.print(Text(f"  {column}: {cell}"))
+                self.out.print(_cell(f"  {column}: {cell}"))
 
     @contextmanager
     def steps(self, phase: str) -> Iterator[Callable[[int, int, float], None]]:
@@ -126,12 +127,26 @@ class Screen:
         if not self.live:
             yield lines(self.say)
             return
-        columns: list[ProgressColumn] = [TextColumn(f"{_COUNT}, {_NOTE}")]
+        columns: list[ProgressColumn] = [_column(f"{_COUNT}, {_NOTE}")]
         if self.err.width >= NARROW:
-            columns = [TextColumn("{task.description}"), BarColumn(bar_width=None)]
-            columns += [TextColumn(_COUNT), TextColumn(_NOTE)]
+            columns = [_column("{task.description}"), BarColumn(bar_width=None)]
+            columns += [_column(_COUNT), _column(_NOTE)]
         with Bars(*columns, console=self.err, expand=True, transient=True) as bars:
             yield _bar(bars)
+
+
+def _plain(text: str, **look: Any) -> Text:
+    """Lines of text in which nothing is markup and nothing steers the terminal or is secret."""
+    return Text(legible(redact(text)), **look)
+
+
+def _cell(text: str, **look: Any) -> Text:
+    """The same on one line."""
+    return _plain(text.replace("\n", "\\n"), **look)
+
+
+def _column(form: str) -> TextColumn:
+    return TextColumn(form, markup=False)
 
 
 def _bar(bars: Bars) -> Callback:
@@ -139,9 +154,10 @@ def _bar(bars: Bars) -> Callback:
 
     def update(now: Progress) -> None:
         values: dict[str, Any] = {"total": now.total, "completed": now.done, "note": note(now)}
+        phase = legible(now.phase)
         if not task:
-            task.append(bars.add_task(now.phase, **values))
-        bars.update(task[0], description=now.phase, **values)
+            task.append(bars.add_task(phase, **values))
+        bars.update(task[0], description=phase, **values)
 
     return update
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
+import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError, SQLAlchemyError
 
 from .errors import StorageError
+from .redact import redact
 from .schema import is_current, is_empty, prepare
 
 PATIENCE = 60.0  # seconds that a database may be away
@@ -32,6 +37,9 @@ class Database:
     `write` may therefore run twice, even after a commit of which no answer came: it has to ask
     what is there before it adds to it.
 
+    Threads may share it: those of a process take turns in a database in memory, and have a
+    connection each to any other.
+
     Args:
         url: an SQLAlchemy URL; None = memory only.
         create: make tables, file and folder where there are none; otherwise they must exist.
@@ -44,8 +52,11 @@ class Database:
     def __init__(self, url: str | None, *, create: bool = True) -> None:
         self._patience = 0.0
         self.memory = url is None or url in _MEMORY
+        self._turn: AbstractContextManager[Any] = nullcontext()
+        if self.memory:
+            self._turn = threading.RLock()
         self.engine = _connect(url or _MEMORY[0], self.memory, create)
-        self.url = self.engine.url.render_as_string(hide_password=True)
+        self.url = redact(self.engine.url.render_as_string(hide_password=True))
         self._writer = self.engine.execution_options(edgewise_write=True)
         self._open(create)
         self._patience = PATIENCE
@@ -84,7 +95,7 @@ class Database:
         begin, wait = time.monotonic(), 0.1
         while True:
             try:
-                with engine.begin() as connection:
+                with self._turn, engine.begin() as connection:
                     found = work(connection)
             except SQLAlchemyError as error:
                 patience = max(patience, PATIENCE if _starts_up(error) else 0.0)
@@ -106,10 +117,11 @@ class Database:
 def _connect(url: str, memory: bool, create: bool) -> sa.Engine:
     try:
         parsed = sa.make_url(url)
+        if "@" in (parsed.host or ""):  # the end of a password, which messages would show
+            raise ValueError("@ in the host")
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
-        options: dict[str, Any] = {"poolclass": sa.pool.StaticPool} if memory else {}
-        engine = sa.create_engine(parsed, **options)
+        engine = _Memory().engine() if memory else sa.create_engine(parsed)
     except ImportError as error:
         extra = "postgres" if url.startswith("postgresql") else ""
         advice = f" pip install 'edgewise[{extra}]'" if extra else ""
@@ -117,10 +129,12 @@ def _connect(url: str, memory: bool, create: bool) -> sa.Engine:
             f"The storage URL needs the package {error.name}, which is not installed.{advice}"
         ) from error
     except (SQLAlchemyError, ValueError) as error:
+        cause = "" if "@" in url else f": {error}"  # which quotes parts of a password
         raise StorageError(
-            f"The storage URL is no database that can be opened: {error}. Use for example "
-            '"sqlite:///runs.db" or "postgresql+psycopg://user@host/database".'
-        ) from error
+            f"The storage URL {redact(url)} is no database that can be opened{cause}. Use for "
+            'example "sqlite:///runs.db" or "postgresql+psycopg://user@host/database"; a password '
+            "with @, / or : has them as %40, %2F and %3A."
+        ) from None
     if engine.dialect.name == "sqlite":
         _find_file(engine.url, create)
         sa.event.listen(engine, "connect", _configure_sqlite)
@@ -128,6 +142,24 @@ def _connect(url: str, memory: bool, create: bool) -> sa.Engine:
             sa.event.listen(engine, "connect", lambda c, _: c.execute("PRAGMA journal_mode=WAL"))
         sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+class _Memory:
+    """A SQLite database that lives as long as this, whatever becomes of other connections to it.
+
+    An interrupt within a transaction closes the connection.
+    """
+
+    def __init__(self) -> None:
+        self.address = f"file:{uuid4().hex}?mode=memory&cache=shared"
+        self.keeper = self.connect()
+
+    def connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.address, uri=True, check_same_thread=False)
+
+    def engine(self) -> sa.Engine:
+        """One connection for all threads, who take turns."""
+        return sa.create_engine("sqlite://", creator=self.connect, poolclass=sa.pool.StaticPool)
 
 
 def _find_file(url: sa.URL, create: bool) -> None:
@@ -181,7 +213,7 @@ def _starts_up(error: SQLAlchemyError) -> bool:
 
 
 def _cause(error: SQLAlchemyError) -> str:
-    return str(getattr(error, "orig", None) or error).strip()
+    return redact(str(getattr(error, "orig", None) or error).strip())
 
 
 def _unusable(url: str, error: SQLAlchemyError) -> StorageError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import io
 import itertools
+import struct
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -189,8 +191,11 @@ def _input(value: Any, data: DataSection, row: int) -> Tensor:
         tensor = _tensor(value, len(data.mean))
     except ConfigError:
         raise
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
-        raise ConfigError(f"{data.source}: row {row} is no image or array: {error}") from error
+    except (OSError, ValueError, TypeError, RuntimeError, SyntaxError, struct.error) as error:
+        name = f" ({value})" if isinstance(value, Path) else ""  # broken PNGs are SyntaxErrors
+        raise ConfigError(
+            f"{data.source}: row {row}{name} is no image or array: {error}"
+        ) from error
     if data.size is not None:
         shape: Any = data.size
         tensor = F.interpolate(tensor[None], shape, mode="bilinear", antialias=True)[0]
@@ -231,9 +236,21 @@ def _pixels(value: Any, channels: int) -> Any:
     """An encoded, stored or PIL image as integers [channels, height, width]."""
     images = require("PIL.Image", "data")
     if isinstance(value, bytes | Path):
-        value = images.open(io.BytesIO(value) if isinstance(value, bytes) else value)
+        value = _opened(images, value)
     mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(channels, "L" if value.mode in "1L" else "RGB")
     return np.atleast_3d(np.asarray(value.convert(mode))).transpose(2, 0, 1)
+
+
+def _opened(images: Any, value: bytes | Path) -> Any:
+    """An encoded image, not yet decoded; ValueError if it would take an absurd amount of memory."""
+    with warnings.catch_warnings():  # the warning comes at half of what is refused outright
+        warnings.simplefilter("error", images.DecompressionBombWarning)
+        try:
+            return images.open(io.BytesIO(value) if isinstance(value, bytes) else value)
+        except (images.DecompressionBombWarning, images.DecompressionBombError) as error:
+            raise ValueError(
+                f"{error} If it is a photograph of yours, make a smaller copy of it."
+            ) from error
 
 
 def _single(tensor: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from .errors import ObjectiveError
 from .graph import Graph, Mask
 from .objective import Measurement, Objective
 from .records import Evaluation, Split, Status
+from .redact import redact
 
 PERIOD = 60.0  # seconds that the masks of a chunk should take at most, together
 SHARING = 4  # masks that share values even if they take longer
@@ -212,7 +213,7 @@ class Engine:
         text = (
             str(error) if isinstance(error, ObjectiveError) else f"{type(error).__name__}: {error}"
         )
-        record = Evaluation(str(mask), split, None, {}, 0, seconds, status, text[:2000])
+        record = Evaluation(str(mask), split, None, {}, 0, seconds, status, redact(text)[:2000])
         return Outcome(record)
 
 

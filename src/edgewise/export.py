@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
-import tempfile
+import io
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from .errors import EdgewiseError, VerificationError
+from .files import partial, write_atomically
 from .nested import moved
 from .precision import full_precision
 from .rewrite import TOLERANCE, relative_difference
@@ -63,20 +67,29 @@ def export(module: nn.Module, path: str | Path, args: tuple[Any, ...] | None = N
     inputs = pytree.tree_map(_at_least_two, tuple(inputs))
     if path.suffix == ".onnx":  # it is compared on a processor
         subject, inputs = subject.cpu(), moved(inputs, torch.device("cpu"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EdgewiseError(f"The export cannot be written to {path}: {error}") from error
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder, torch.no_grad(), full_precision():
+    with _folder_beside(path) as folder, torch.no_grad(), full_precision():
         expected = subject(*inputs)
-        draft = Path(folder) / path.name
+        draft = folder / path.name
         write = _write_onnx if path.suffix == ".onnx" else _write_program
         program, dynamic = _program(subject, inputs)
         found, opset = write(program, inputs, draft)
         difference = _compare(expected, found, path)
-        for file in Path(folder).iterdir():
-            file.replace(path.parent / file.name)
+        for file in sorted(folder.iterdir(), reverse=True):  # the tensors of ONNX come first
+            write_atomically(path.parent / file.name, file.replace)
     return Exported(path, path.suffix[1:], opset, difference, dynamic)
+
+
+@contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
+    """A folder for drafts on the disk of `path`; nothing is left of it."""
+    folder = partial(path)
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+    except OSError as error:
+        raise EdgewiseError(f"The export cannot be written to {path}: {error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _at_least_two(value: Any) -> Any:
@@ -98,7 +111,9 @@ def _program(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, bool]:
 
 
 def _write_program(program: Any, inputs: tuple[Any, ...], path: Path) -> tuple[Any, int | None]:
-    torch.export.save(program, path)
+    buffer = io.BytesIO()  # torch's writer of files ends the process where the disk is full
+    torch.export.save(program, buffer)
+    path.write_bytes(buffer.getbuffer())
     return torch.export.load(path).module()(*inputs), None
 
 

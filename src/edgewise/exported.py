@@ -26,6 +26,7 @@ from torch.utils import _pytree as pytree
 from .aten import Restated, restate
 from .errors import TraceError
 from .ops import TABLE
+from .program import as_module
 
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 _INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
@@ -49,7 +50,7 @@ def exported(
     root = copy.copy(model)
     root._modules, root._buffers = dict(model._modules), dict(model._buffers)
     graph = _Restatement(flat, root, inputs, fixed).run()
-    return fx.GraphModule(root, graph, class_name=type(model).__name__)
+    return as_module(root, graph, type(model).__name__)
 
 
 def _export(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
 import math
 import pickle
 import warnings
@@ -23,6 +24,11 @@ from .files import write_atomically
 from .nested import device_of, judged, moved
 
 Validate = Callable[[nn.Module], float]
+
+_UNREADABLE = (
+    OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError,
+    pickle.UnpicklingError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -239,7 +245,12 @@ class _Run:
             "lowest": self.lowest, "best": self.best, "model": self._plain().state_dict(),
             "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
         }  # fmt: skip
-        write_atomically(path, lambda to: torch.save(state, to))
+        buffer = io.BytesIO()  # torch's writer of files ends the process where the disk is full
+        torch.save(state, buffer)
+        try:
+            write_atomically(path, lambda to: to.write_bytes(buffer.getbuffer()))
+        except OSError as error:
+            raise EdgewiseError(f"The checkpoint cannot be written to {path}: {error}") from error
 
     def load(self, path: Path) -> None:
         """Go on from a file.
@@ -250,7 +261,7 @@ class _Run:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             digest = state.pop("digest")
-        except (OSError, RuntimeError, KeyError, AttributeError, pickle.UnpicklingError) as error:
+        except _UNREADABLE as error:
             raise EdgewiseError(
                 f"{path} is no checkpoint of a healing ({type(error).__name__}). Delete it to "
                 "start anew."
@@ -260,11 +271,14 @@ class _Run:
                 f"{path} belongs to another model or to other settings. Name another checkpoint, "
                 "or delete it to start anew."
             )
-        self._plain().load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.best, self.lowest = state["best"], state["lowest"]
-        self.epoch, self.stale = state["epoch"], state["stale"]
+        try:
+            self._plain().load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.schedule.load_state_dict(state["schedule"])
+            self.best, self.lowest = state["best"], state["lowest"]
+            self.epoch, self.stale = int(state["epoch"]), int(state["stale"])
+        except _UNREADABLE as error:
+            raise EdgewiseError(f"{path} is damaged: {error}. Delete it to start anew.") from error
 
 
 def _digest(state: dict[str, torch.Tensor], settings: Healing) -> str:

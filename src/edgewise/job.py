@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .config import Config, UnitsSection
 from .datasets import load_batches
 from .errors import ConfigError, LatencyError, PlanError
-from .files import write_atomically
+from .files import read_json, read_text, write_text
 from .graph import Graph
 from .objective import Objective, Recovery
 from .plan import Measured, Plan
+from .reading import read_value
 from .rewrite import prune
 from .sheet import write_evaluations
 from .sources import load_loss, load_metrics, load_model
@@ -251,7 +252,7 @@ def write_comparison(config: Config, rows: Sequence[Row]) -> list[Path]:
     """Rows of a comparison as `bench.json`, and as a plot where matplotlib is installed."""
     data = json.dumps([row.to_dict() for row in rows], indent=1) + "\n"
     path = config.directory / "bench.json"
-    write_atomically(path, lambda to: to.write_text(data))
+    write_text(path, data)
     if find_spec("matplotlib") is None:
         return [path]
     from . import plots
@@ -286,7 +287,7 @@ def write_outcome(config: Config, plan: Plan, healed: Measured) -> Path:
     """What the healed model of a plan scores, as `healed.json` in the output directory."""
     found = {"fingerprint": plan.fingerprint, "bits": plan.bits, "healed": asdict(healed)}
     path, text = config.directory / "healed.json", json.dumps(found, indent=1) + "\n"
-    write_atomically(path, lambda to: to.write_text(text))
+    write_text(path, text)
     return path
 
 
@@ -297,17 +298,44 @@ def load_outcome(config: Config, plan: Plan | None) -> Outcome:
     path = config.directory / "healed.json"
     if plan is None or not path.exists():
         return Outcome()
-    found = json.loads(path.read_text())
-    if (found["fingerprint"], found["bits"]) != (plan.fingerprint, plan.bits):
+    found = _read(path, _Healed)
+    if (found.fingerprint, found.bits) != (plan.fingerprint, plan.bits):
         return Outcome()
-    return Outcome(healed=Measured(**found["healed"]))
+    return Outcome(healed=found.healed)
+
+
+@dataclass(frozen=True)
+class _Healed:
+    fingerprint: str
+    bits: str
+    healed: Measured
+
+
+@dataclass(frozen=True)
+class _Compared:
+    method: str
+    history: tuple[float | None, ...]
+
+
+def _read(path: Path, kind: Any) -> Any:
+    """A JSON file of ours in the output directory as values of `kind`.
+
+    Raises:
+        PlanError: it is damaged.
+    """
+    try:
+        return read_value(kind, read_json(path), path.stem)
+    except (OSError, ValueError) as error:
+        raise PlanError(
+            f"{path} is damaged: {error}. Remove it; the command that wrote it writes it again."
+        ) from error
 
 
 def page_facts(config: Config) -> dict[str, str]:
     """What a report says of the job itself: the command and its configuration."""
     return {
         "Command": f"edgewise run {config.path.name}",
-        "Configuration": config.path.read_text(encoding="utf-8"),
+        "Configuration": read_text(config.path),
     }
 
 
@@ -331,9 +359,8 @@ def live_pages(config: Config, graph: Graph) -> Pages:
 def _insight(config: Config, study: Study, plan: Plan | None) -> Insight:
     """What the study's surrogate says, and a comparison of methods if one was made."""
     path, found = config.directory / "bench.json", study.insight(plan)
-    rows = json.loads(path.read_text()) if path.exists() else []
     compared: dict[str, list[list[float | None]]] = {}
-    for row in rows:
-        compared.setdefault(row["method"], []).append(row["history"])
+    for row in _read(path, list[_Compared]) if path.exists() else ():
+        compared.setdefault(row.method, []).append(list(row.history))
     again = f"edgewise run {config.path.name} --budget {{limits}}"
     return replace(found, histories=compared, again=again)

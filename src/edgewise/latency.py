@@ -28,6 +28,7 @@ from .lower import lower
 from .nested import moved
 from .operator_times import OperatorTimes, fit_parts
 from .plan import Clocked
+from .program import as_module
 from .quantities import amount, duration
 from .rewrite import rewritten
 from .stopwatch import Meter, Stopwatch
@@ -232,7 +233,7 @@ def stopwatch(graph: Graph, target: Target, rounds: int) -> Stopwatch:
 def _program(graph: Graph, mask: Mask, target: Target) -> tuple[fx.GraphModule, Mapping[str, int]]:
     """The network under a mask as a program, and the vertex that a node came from."""
     lowered = lower(graph, liveness(graph, mask))
-    program = fx.GraphModule(lowered.attributes, lowered.graph).eval()
+    program = as_module(lowered.attributes, lowered.graph, "Network").eval()
     home = torch.empty(0, device=target.device).device  # with its number
     if any(t.device != home for t in program.state_dict().values()):
         program = copy.deepcopy(program).to(home)  # its modules are the graph's own

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ import numpy as np
 import torch
 
 from .errors import LatencyError
-from .files import write_atomically
+from .files import read_json, write_text
 from .graph import Graph
 from .operator_times import OperatorTimes, corrected
+from .reading import read_fields
 
 SCHEMA = 1
 NEAR = 100.0  # networks elsewhere that one near the budget counts as much as
@@ -158,7 +158,7 @@ class LatencyTable:
         """
         path, text = Path(path), json.dumps(self.to_dict()) + "\n"
         try:
-            write_atomically(path, lambda to: to.write_text(text))
+            write_text(path, text)
         except OSError as error:
             raise LatencyError(f"The latency table cannot be written to {path}: {error}") from error
         return path
@@ -171,28 +171,25 @@ class LatencyTable:
             LatencyError: the file is missing, damaged, or newer than this program.
         """
         try:
-            data = json.loads(Path(path).read_text())
+            data = read_json(Path(path))
             schema = data.pop("schema")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise LatencyError(f"{path} is not a readable latency table: {error!r}") from error
         if schema != SCHEMA:
             raise LatencyError(
-                f"{path} has schema {schema}, this edgewise reads {SCHEMA}. {_AGAIN}"
+                f"{path} has schema {schema!r}, this edgewise reads {SCHEMA}. {_AGAIN}"
             )
         try:
-            networks = tuple(_ratio(entry) for entry in data.pop("networks"))
-            parts = tuple(tuple(float(x) for x in row) for row in data.pop("parts"))
-            if any(len(row) != 4 for row in parts):
-                raise ValueError("every operator has four parts")
-            target = Target(**data.pop("target"))
-            return cls(**data, target=target, parts=parts, networks=networks)
-        except (KeyError, TypeError, ValueError) as error:
-            raise LatencyError(f"{path} is damaged: {error!r}. {_AGAIN}") from error
-
-
-def _ratio(data: Mapping[str, Any]) -> Ratio:
-    pairs = {name: tuple(data[name]) for name in ("interval", "seconds")}
-    return Ratio(**{**data, **pairs})
+            table = read_fields(cls, data, "", known=())
+            if any(len(row) != 4 or min(row) < 0 for row in table.parts):
+                raise ValueError("every operator has four parts, none below 0")
+            if any(set(found.bits) - {"0", "1"} for found in table.networks):
+                raise ValueError("bits are 0 or 1")
+            if not table.unpruned > 0:
+                raise ValueError(f"unpruned must be above 0, got {table.unpruned}")
+        except ValueError as error:
+            raise LatencyError(f"{path} is damaged: {error}. {_AGAIN}") from error
+        return table
 
 
 def target_of(graph: Graph, batch: int, threads: int, device: str | None = None) -> Target:

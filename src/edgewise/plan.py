@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from .certificate import Certificate
 from .errors import PlanError
-from .files import write_atomically
+from .files import read_json, sha256, write_atomically, write_text
 from .graph import Cost
 from .quantities import duration
+from .reading import read_fields, read_value
+from .recorded import check_trace, read_tensors
 
 SCHEMA = 3
 TOLERANCE = 0.05  # by which a measured latency may exceed its limit
@@ -186,10 +187,9 @@ class Plan:
                 weights = path.with_suffix(".tensors.safetensors")
                 tensors = {k: v.detach().cpu().contiguous() for k, v in self.tensors.items()}
                 write_atomically(weights, lambda to: save_file(tensors, to))
-                digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-                data["tensors"] = {"file": weights.name, "sha256": digest}
+                data["tensors"] = {"file": weights.name, "sha256": sha256(weights)}
             text = json.dumps(data, indent=2, sort_keys=True) + "\n"
-            write_atomically(path, lambda to: to.write_text(text))
+            write_text(path, text)
         except OSError as error:
             raise PlanError(f"The plan cannot be written to {path}: {error}") from error
         return path
@@ -203,60 +203,33 @@ class Plan:
         """
         path = Path(path)
         try:
-            data = json.loads(path.read_text())
+            data = read_json(path)
         except (OSError, ValueError) as error:
             raise PlanError(f"{path} is not a readable plan: {error}") from error
         if not isinstance(data, dict) or "schema" not in data:
             raise PlanError(f"{path} is not a plan: it has no schema version.")
-        if not isinstance(data["schema"], int) or not isinstance(data.get("bits"), str):
-            raise PlanError(f"{path} is damaged: its schema or its bits are not what they must be.")
-        if set(data["bits"]) - {"0", "1"}:
-            raise PlanError(f"{path} is damaged: its bits are not all 0 or 1.")
-        if data["schema"] > SCHEMA:
-            raise PlanError(
-                f"{path} has schema {data['schema']}, this edgewise reads up to {SCHEMA}. "
-                "Upgrade edgewise."
-            )
         try:
-            return cls._from_dict(data, path.parent)
-        except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
-            raise PlanError(f"{path} is damaged: {type(error).__name__} {error}") from error
+            schema = read_value(int, data.pop("schema"), "schema")
+            if schema > SCHEMA:
+                raise PlanError(
+                    f"{path} has schema {schema}, this edgewise reads up to {SCHEMA}. "
+                    "Upgrade edgewise."
+                )
+            return cls._from_dict(data, path.parent, schema)
+        except ValueError as error:
+            raise PlanError(f"{path} is damaged: {error}. Use the plan as it was saved.") from error
 
     @classmethod
-    def _from_dict(cls, data: dict[str, Any], folder: Path) -> Plan:
-        later = ("tensors", "latency", "certificate")
-        values = {f.name: data[f.name] for f in fields(cls) if f.name not in later}
-        for name in ("removed", "protected"):
-            values[name] = tuple(values[name])
-        for name in ("before", "after"):
-            values[name] = Cost(**values[name])
-        values["measured"] = {k: _measured(v) for k, v in values["measured"].items()}
-        values["latency"] = _clocked(data.get("latency"))
-        promised = data.get("certificate")
-        values["certificate"] = None if promised is None else Certificate.from_dict(promised)
-        return cls(**values, tensors=_tensors(data.get("tensors"), folder))
-
-
-def _measured(data: dict[str, Any]) -> Measured:
-    interval = data.get("interval")
-    metrics = {k: (float(a), float(b)) for k, (a, b) in data.get("metric_intervals", {}).items()}
-    read = {"interval": tuple(interval) if interval else None, "metric_intervals": metrics}
-    return Measured(**{**data, **read})
-
-
-def _clocked(data: dict[str, Any] | None) -> Clocked | None:
-    if data is None:
-        return None
-    return Clocked(**{**data, "interval": tuple(data["interval"]), "run": tuple(data["run"])})
-
-
-def _tensors(entry: Mapping[str, str] | None, folder: Path) -> dict[str, torch.Tensor]:
-    if not entry:
-        return {}
-    path = folder / entry["file"]
-    if not path.exists():
-        raise PlanError(f"The plan's recovered tensors are missing: {path} belongs beside it.")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
-        raise PlanError(f"{path} is not the file that belongs to the plan (its SHA-256 differs).")
-    tensors: dict[str, torch.Tensor] = load_file(path)
-    return tensors
+    def _from_dict(cls, data: dict[str, Any], folder: Path, schema: int) -> Plan:
+        known = ("tensors",) if schema == SCHEMA else None  # others may have had other keys
+        plan = read_fields(cls, data, "", known, tensors={})
+        if set(plan.bits) - {"0", "1"}:
+            raise ValueError("its bits are not all 0 or 1")
+        check_trace(plan.trace, plan.bits)
+        for split, found in plan.measured.items():
+            names = found.metrics.keys()
+            if names != found.unpruned_metrics.keys() or found.metric_intervals.keys() - names:
+                raise ValueError(f"measured.{split} has other metrics before than after")
+        if plan.certificate is not None:
+            plan.certificate.check(data["certificate"])
+        return replace(plan, tensors=read_tensors(data.get("tensors"), folder))

@@ -8,6 +8,7 @@ from typing import Any
 
 from .chart import Chart, Heat, Series
 from .errors import EdgewiseError
+from .files import write_atomically
 from .interactive import COLOURS
 
 MARKERS = {
@@ -71,7 +72,8 @@ def _extent(values: Sequence[float]) -> float:
 
 def save(figure: Any, path: Path) -> Path:
     """Write a figure as .png, .svg or .pdf, by the ending."""
-    figure.savefig(path, dpi=150)
+    kind = path.suffix.removeprefix(".") or None
+    write_atomically(path, lambda to: figure.savefig(to, dpi=150, format=kind))
     return path
 
 

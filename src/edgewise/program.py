@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.fx.graph import CodeGen
 
 from .nested import device_of
 
@@ -45,6 +47,40 @@ class Program:
     def device(self) -> torch.device:
         """Where the inputs are, as those of the example were."""
         return device_of(self.args) or torch.device("cpu")
+
+
+class _AnyName(CodeGen):
+    """Python code for modules of any name; that of torch.fx puts names between quotes unescaped."""
+
+    def _gen_python_code(self, nodes: Any, *args: Any, **kwargs: Any) -> Any:
+        named = [(n, n.target) for n in nodes if n.op in ("call_module", "get_attr")]
+        try:
+            for node, target in named:
+                node.target = ".".join(map(_spelled, target.split(".")))
+            return super()._gen_python_code(nodes, *args, **kwargs)
+        finally:
+            for node, target in named:
+                node.target = target
+
+
+def _spelled(name: str) -> str:
+    """A name as it may stand in code: an identifier, or the inside of a string that gives it."""
+    if name.isascii() and name.isidentifier() and not keyword.iskeyword(name):
+        return name  # Python reads some other letters as ASCII ones
+    return "".join(f"\\U{ord(letter):08x}" for letter in name)
+
+
+def as_module(root: nn.Module | dict[str, Any], graph: fx.Graph, name: str) -> fx.GraphModule:
+    """A graph as a module that runs it, with what it uses of `root`.
+
+    Args:
+        root: a module, or its parts by their paths.
+        graph: of torch.fx.
+        name: of the module's class.
+    """
+    if type(graph._codegen) is CodeGen:
+        graph.set_codegen(_AnyName())
+    return fx.GraphModule(root, graph, class_name=name)
 
 
 def modes_of(module: nn.Module) -> dict[str, bool]:

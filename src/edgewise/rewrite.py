@@ -18,7 +18,7 @@ from .lower import lower
 from .masked import Tensors, masked
 from .nested import copies_of, leaves_of
 from .precision import full_precision
-from .program import modes_of, set_modes
+from .program import as_module, modes_of, set_modes
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
@@ -101,7 +101,7 @@ def rewritten(graph: Graph, mask: Mask, tensors: Tensors) -> nn.Module:
     lowered = lower(graph, alive)
     attributes = copy.deepcopy(lowered.attributes)
     name = type(graph.program.module).__name__
-    module = torch.fx.GraphModule(attributes, lowered.graph, class_name=name)
+    module = as_module(attributes, lowered.graph, name)
     for path in tensors:
         _set_tensor(module, path, tensors[path])
     module.meta["edgewise_args"] = graph.program.args
@@ -112,6 +112,11 @@ def _set_tensor(module: nn.Module, path: str, value: torch.Tensor) -> None:
     tensor = dict([*module.named_parameters(), *module.named_buffers()]).get(path)
     if tensor is None:
         raise PlanError(f"The plan recovers {path!r}, which the pruned model does not have.")
+    if tensor.shape != value.shape or tensor.is_floating_point() != value.is_floating_point():
+        raise PlanError(
+            f"The plan recovers {path!r} as {value.dtype} of shape {tuple(value.shape)}, but the "
+            f"pruned model has it as {tensor.dtype} of shape {tuple(tensor.shape)}."
+        )
     with torch.no_grad():
         tensor.copy_(value)
 

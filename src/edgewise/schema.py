@@ -107,7 +107,12 @@ def prepare(connection: sa.Connection) -> None:
 def _version(connection: sa.Connection) -> int | None:
     if not sa.inspect(connection).has_table(VERSIONS.name):
         return None
-    version: int | None = connection.execute(sa.select(sa.func.max(VERSIONS.c.version))).scalar()
+    version = connection.execute(sa.select(sa.func.max(VERSIONS.c.version))).scalar()
+    if version is not None and not (isinstance(version, int) and version > 0):
+        raise StorageError(
+            f"The study database is damaged: its schema is {version!r}. Restore a copy, or use "
+            "another storage."
+        )
     return version
 
 

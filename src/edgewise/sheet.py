@@ -64,7 +64,14 @@ def _write_csv(path: Path, columns: dict[str, list[Any]]) -> None:
         texts = [None if v is None else json.dumps(v) for v in columns["losses"]]
         columns = columns | {"losses": texts}
     with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([list(columns), *zip(*columns.values(), strict=True)])
+        rows = [tuple(columns), *zip(*columns.values(), strict=True)]
+        csv.writer(file).writerows([map(_as_text, row) for row in rows])
+
+
+def _as_text(cell: Any) -> Any:
+    """Text that a spreadsheet would take for a formula, marked as text; numbers as they are."""
+    risky = isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{cell}" if risky else cell
 
 
 def _write_parquet(path: Path, columns: dict[str, list[Any]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ def open_screen(
     """Where a command draws; what it raises becomes a message and an exit code."""
     from .console import Screen
     from .errors import ConfigError, EdgewiseError
+    from .redact import legible, redact
 
     screen = Screen(quiet, json)
     logger, handler = logging.getLogger("edgewise"), _Saying(screen)
@@ -53,7 +55,7 @@ def open_screen(
             if isinstance(error, BrokenPipeError):
                 raise
             if debug:
-                traceback.print_exc()
+                sys.stderr.write(legible(redact(traceback.format_exc())))
             screen.fail(str(error))
             raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from None
         finally:

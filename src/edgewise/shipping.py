@@ -18,7 +18,7 @@ from .graph import Graph
 from .identity import is_installed
 from .objective import Objective
 from .ops import BUILT_IN, TABLE
-from .program import Program, attribute
+from .program import Program, as_module, attribute
 from .version import __version__
 
 
@@ -135,7 +135,7 @@ def _unpack_program(packed: tuple[Any, ...]) -> Program:
         if isinstance(target, _Function):
             target = getattr(import_module(target.module), target.name)
         made[own] = graph.create_node(op, target, args, kwargs, name=own)
-    module = fx.GraphModule(parts, graph, class_name=name)
+    module = as_module(parts, graph, name)
     program: Program = replace(rest, module=module.eval())
     return program
 

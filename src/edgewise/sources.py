@@ -180,7 +180,7 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
             f"{path} holds more than tensors, and unpickling that could run any code. Save "
             "model.state_dict() and use that file."
         ) from error
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, LookupError) as error:
         raise ConfigError(f"{path} is not a readable weights file: {error}") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]

@@ -7,8 +7,9 @@ import logging
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any, get_args
 
 import numpy as np
 import sqlalchemy as sa
@@ -18,10 +19,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from .claims import Claims
 from .database import Database
 from .errors import StorageError
+from .files import parse_json
 from .identity import Identity
-from .records import Evaluation
+from .reading import read_fields
+from .records import Evaluation, Split, Status
+from .redact import redact
 from .schema import EVALUATIONS, LOSSES, RUNS, STUDIES
 
+STATUSES, SPLITS = get_args(Status), get_args(Split)
 POLL = 0.2  # seconds between two looks at what another process has measured
 
 log = logging.getLogger("edgewise")
@@ -39,6 +44,19 @@ class Run:
 
     id: int
     settings: Mapping[str, Any]
+    before: int
+
+
+@dataclass(frozen=True)
+class _Settings:
+    budget: Mapping[str, float | str] = field(default_factory=dict)
+    seed: int = 0
+    surrogate: str = ""
+
+
+@dataclass(frozen=True)
+class _StoredRun:
+    settings: _Settings
     before: int
 
 
@@ -106,7 +124,33 @@ class Storage:
         query = sa.select(EVALUATIONS).where(EVALUATIONS.c.study == self.study)
         query = query.order_by(EVALUATIONS.c.id)
         rows = self.database.read(lambda connection: connection.execute(query).all())
-        return [_record(row, number) for number, row in enumerate(rows)]
+        found = [self._record(row, number) for number, row in enumerate(rows)]
+        odd = next((e for e in found if len(e.mask) != len(found[0].mask)), None)
+        if odd is not None:
+            raise self._damaged(
+                f"evaluation {odd.number} has a mask of {len(odd.mask)} bits, the first "
+                f"{len(found[0].mask)}"
+            )
+        return found
+
+    def _record(self, row: Any, number: int) -> Evaluation:
+        """A row as an evaluation, if it is one."""
+        values = dict(row._mapping)
+        try:
+            metrics = parse_json(row.metrics)
+            wrong = _wrong(values | {"metrics": metrics})
+        except (ValueError, TypeError) as error:
+            raise self._damaged(f"evaluation {row.id!r} has metrics that {error}") from error
+        if wrong:
+            raise self._damaged(f"evaluation {row.id!r} has {wrong} {values[wrong]!r:.60}")
+        del values["id"], values["study"]
+        return Evaluation(**{**values, "metrics": metrics, "number": number})
+
+    def _damaged(self, what: str) -> StorageError:
+        return StorageError(
+            f"Study {self.name!r} in {self.url} is damaged: {what}. Restore a copy, or use another "
+            "storage or another name."
+        )
 
     def losses(
         self, mask: str, split: str, samples: int | None = None
@@ -127,6 +171,8 @@ class Storage:
         if samples is not None:
             query = query.where(EVALUATIONS.c.samples == samples)
         found = self.database.read(lambda connection: connection.execute(query).scalar())
+        if found is not None and (not isinstance(found, bytes) or len(found) % 4):
+            raise self._damaged(f"the losses of mask {mask} are no float32 numbers")
         return None if found is None else unpack(found)
 
     def _of(self, mask: str, split: str) -> tuple[Any, ...]:
@@ -234,7 +280,7 @@ class Storage:
         columns = EVALUATIONS.c
         where = (columns.study == self.study) & (columns.split == split) & columns.mask.in_(masks)
         rows = connection.execute(sa.select(EVALUATIONS).where(where).order_by(columns.id)).all()
-        return [_record(row, -1) for row in rows]
+        return [self._record(row, -1) for row in rows]
 
     def run(self, settings: Mapping[str, Any]) -> Run:
         """The run with these settings, begun now if there is none."""
@@ -258,7 +304,15 @@ class Storage:
         """All runs of the study, oldest first."""
         query = sa.select(RUNS).where(RUNS.c.study == self.study).order_by(RUNS.c.id)
         rows = self.database.read(lambda connection: connection.execute(query).all())
-        return [Run(int(r.id), json.loads(r.settings), int(r.before)) for r in rows]
+        return [self._run(row) for row in rows]
+
+    def _run(self, row: Any) -> Run:
+        try:
+            found = {"settings": parse_json(row.settings), "before": row.before}
+            stored = read_fields(_StoredRun, found, "")
+        except (ValueError, TypeError) as error:
+            raise self._damaged(f"run {row.id!r}: {error}") from error
+        return Run(int(row.id), found["settings"], stored.before)
 
     def drop_failed(self) -> int:
         """Remove the evaluations that gave no loss, so that they are tried again; how many."""
@@ -306,7 +360,8 @@ def unpack(data: bytes) -> NDArray[np.float32]:
 
 
 def _storable(text: str) -> str:
-    """What is no UTF-8 or a NUL, which some database refuses, written out."""
+    """Without secrets; what is no UTF-8 or a NUL, which some database refuses, written out."""
+    text = redact(text)  # of user code, which may have a secret in it
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
@@ -314,7 +369,28 @@ def _new_id(result: Any) -> int:
     return int(result.inserted_primary_key[0])
 
 
-def _record(row: Any, number: int) -> Evaluation:
-    values = dict(row._mapping)
-    del values["id"], values["study"]
-    return Evaluation(**{**values, "metrics": json.loads(row.metrics), "number": number})
+def _wrong(values: Mapping[str, Any]) -> str | None:
+    """The first column that holds what no evaluation has, None if none does."""
+    loss, status, mask = values["loss"], values["status"], values["mask"]
+    metrics, least = values["metrics"], {"samples": int, "seconds": float}
+    right = {
+        "mask": isinstance(mask, str) and mask != "" and not mask.strip("01"),
+        "split": values["split"] in SPLITS,
+        "status": status in STATUSES,
+        "loss": _finite(loss) if status == "ok" else loss is None,
+        "metrics": isinstance(metrics, dict) and all(map(_is_number, metrics.values())),
+        **{k: isinstance(values[k], int | kind) and values[k] >= 0 for k, kind in least.items()},
+        "error": isinstance(values["error"], str | None),
+        "origin": isinstance(values["origin"], str),
+        "predicted": values["predicted"] is None or _is_number(values["predicted"]),
+        "deviation": values["deviation"] is None or _is_number(values["deviation"]),
+    }
+    return next((name for name, fine in right.items() if not fine), None)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _finite(value: Any) -> bool:
+    return _is_number(value) and isfinite(value)

@@ -60,8 +60,8 @@ def show(
             best=[asdict(e) for e in _best(records)[:best]],
         )
         runs = [
-            [", ".join(f"{k}={limit_text(v)}" for k, v in s["budget"].items()), str(s["surrogate"]),
-             str(s["seed"]), str(run.before)]
+            [", ".join(f"{k}={limit_text(v)}" for k, v in s.get("budget", {}).items()),
+             str(s.get("surrogate", "")), str(s.get("seed", "")), str(run.before)]
             for run in study.runs() for s in [run.settings]
         ]  # fmt: skip
         screen.table(f"Runs of {study.name}", ["budget", "surrogate", "seed", "before"], runs, 2)

@@ -14,6 +14,7 @@ from torch import fx, nn
 from .errors import TraceError
 from .functional import IN_PLACE_ADVICE, drop_unused
 from .ops import TABLE
+from .program import as_module
 
 _TORCH = os.path.dirname(torch.__file__)
 _HERE = os.path.dirname(__file__)
@@ -79,7 +80,7 @@ def traced(
         raise
     except Exception as error:
         raise TraceError(_explain(model, error, tracer.last_line)) from error
-    module = fx.GraphModule(tracer.root, graph, class_name=type(model).__name__)
+    module = as_module(tracer.root, graph, type(model).__name__)
     drop_unused(module.graph)
     _drop_constants(module.graph, fixed)
     return module

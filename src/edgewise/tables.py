@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -11,6 +10,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NewType, Union, get_args, get_origin, get_type_hints
 
 from .errors import EdgewiseError
+from .reading import HUGE
 from .spelling import nearest
 
 Source = NewType("Source", str)  # FILE.py:FUNCTION, a path, torchvision:NAME or timm:NAME
@@ -87,12 +87,14 @@ def _cast(hint: Any, value: Any, folder: Path) -> Any:
         return value
     if origin is Annotated:
         number = _cast(arguments[0], value, folder)
-        if not arguments[1] <= number < math.inf:
+        if not arguments[1] <= number < HUGE:
             raise ValueError(f"must be at least {arguments[1]}, got {number}")
         return number
     types, words = _EXPECTED.get(hint, ((str,), "text"))
     if not isinstance(value, types) or (isinstance(value, bool) and hint is not bool):
         raise ValueError(f"must be {words}, got {shown(value)}")
+    if isinstance(value, int | float) and not -HUGE < value < HUGE:
+        raise ValueError(f"must be {words} that is not as large as {value}")
     return _TEXTS[hint](value, folder) if hint in _TEXTS else value
 
 
@@ -125,7 +127,8 @@ def _path(text: str, folder: Path) -> Path:
 
 def _storage(text: str, folder: Path) -> Storage:
     if "://" not in text:
-        raise ValueError(f'must be a database URL such as "sqlite:///runs.db", got "{text}"')
+        got = "" if "@" in text else f', got "{text}"'  # which may hold a password
+        raise ValueError(f'must be a database URL such as "sqlite:///runs.db"{got}')
     if not text.startswith("sqlite"):
         return Storage(text)
     match = re.fullmatch(r"(sqlite(?:\+\w+)?:///)([^?]+)(.*)", text)

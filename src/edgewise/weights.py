@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
 from torch import nn
 
 from .architecture import other_constant, other_operator, other_parameter, other_setting
 from .errors import PlanError, TraceError
-from .files import write_atomically
+from .files import check_regular, write_atomically
 from .graph import Graph
 from .nested import device_of, moved
 from .plan import Plan
@@ -76,6 +76,7 @@ def load(
     plan = plan if isinstance(plan, Plan) else Plan.load(plan)
     graph = retrace(factory(), plan, example)
     small = prune(graph, plan)
+    _check_weights(small, Path(weights))
     try:
         load_model(small, str(weights), strict=True)
     except (OSError, SafetensorError) as error:
@@ -83,6 +84,31 @@ def load(
     except RuntimeError as error:
         raise PlanError(f"The weights in {weights} are not those of the plan: {error}") from error
     return small.eval()
+
+
+def _check_weights(small: nn.Module, path: Path) -> None:
+    """Compare what the file's header names with the model, before a tensor is read."""
+    own = small.state_dict()
+    try:
+        check_regular(path)
+        with safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            found = {n: (tuple(s.get_shape()), s.get_dtype()) for n, s in slices.items()}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise PlanError(f"The weights in {path} cannot be read: {error}") from error
+    for name, (shape, kind) in found.items():
+        there = own.get(name)
+        if there is None or shape != tuple(there.shape) or _floats(kind) != _floats(there.dtype):
+            wanted = "none" if there is None else f"{there.dtype} of shape {tuple(there.shape)}"
+            raise PlanError(
+                f"The weights in {path} are not those of the plan: {name!r} is {kind} of shape "
+                f"{shape} there, and {wanted} in the pruned model."
+            )
+
+
+def _floats(kind: str | torch.dtype) -> bool:
+    """Whether a dtype, of torch or by the name that safetensors has for it, is of floats."""
+    return kind.startswith(("F", "BF")) if isinstance(kind, str) else kind.is_floating_point
 
 
 def retrace(model: nn.Module, plan: Plan, example: Example | None = None) -> Graph:
@@ -101,14 +127,29 @@ def retrace(model: nn.Module, plan: Plan, example: Example | None = None) -> Gra
         if isinstance(model, nn.Module) and (other := _other_parameter(model, plan)):
             raise _other_network(model, plan, other) from error
         raise
-    kinds = tuple(plan.trace["granularity"])
-    graph = recorded_units(raw, kinds, plan.trace["units"], plan.trace.get("widths", []))
+    graph = _with_units(raw, plan)
     if not graph.known_as(plan.fingerprint):
         operator = other_operator(plan.trace.get("operators", []), raw)
         setting = other_setting(plan.trace.get("settings", raw.settings), raw)
         raise _other_network(model, plan, _other_parameter(model, plan) or operator or setting)
     if other := other_constant(plan.trace.get("unsaved", ()), raw):
         raise _other_network(model, plan, other)
+    return graph
+
+
+def _with_units(raw: Graph, plan: Plan) -> Graph:
+    """The graph with the plan's units; those of an edited plan may be impossible."""
+    record = plan.trace
+    kinds = tuple(record["granularity"])
+    try:
+        graph = recorded_units(raw, kinds, record["units"], record.get("widths", []))
+        graph.fingerprint  # noqa: B018 - it reads all of them
+    except (TraceError, LookupError, ValueError, TypeError) as error:
+        name = plan.provenance.get("model", "its model")
+        raise PlanError(
+            f"The plan's units do not fit {name}: {type(error).__name__} {error}. The file "
+            "was edited, or is of another model; use the plan as it was saved."
+        ) from error
     return graph
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .. import interactive
 from ..errors import EdgewiseError
-from ..files import write_atomically
+from ..files import write_text
 from ..graph import Graph
 from ..operator_times import OperatorTimes
 from ..plan import Plan
@@ -125,7 +125,7 @@ def write(
         insight=insight,
     )  # fmt: skip
     try:
-        write_atomically(path, lambda to: to.write_text(text, encoding="utf-8", newline="\n"))
+        write_text(path, text)
     except OSError as error:
         raise EdgewiseError(
             f"The report cannot be written to {path}: {error.strerror or error}. Choose a file in "

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 
 from ..quantities import limit_text
+from ..redact import redact
 from ..version import __version__
 from . import figures
 from .facts import Facts
@@ -19,7 +20,7 @@ def reproduce(facts: Facts, extra: Mapping[str, str]) -> Markup:
         tag("h2", "How to reproduce", id="reproduce"),
         tag("dl", (_entry(*pair) for pair in _entries(facts)), class_="facts card"),
         _removed(facts),
-        ([tag("h3", label), tag("pre", text, tabindex=0)] for label, text in extra.items()),
+        ([tag("h3", label), tag("pre", redact(text), tabindex=0)] for label, text in extra.items()),
         aria_labelledby="reproduce",
     )
 
