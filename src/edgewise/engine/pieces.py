@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from ..graph import Graph
-from ..nested import copies_of, leaves_of, moved
+from ..nested import batch_size, copies_of, leaves_of, moved
 from ..precision import full_precision
 from ..rewrite import TOLERANCE, relative_difference
 from .options import EngineOptions
@@ -69,7 +69,8 @@ def choose(graph: Graph, options: EngineOptions, batches: Sequence[Inputs]) -> P
     images = local and any(isinstance(part, nn.Conv2d) for part in module.modules())
     fits = _examples(graph) if local else batch_size(batches[0])  # there memory is what is short
     examples = options.piece or fits
-    alone = treats_examples_alone(module, moved(batches[0], device))
+    free = not graph.program.fixed_batch
+    alone = free and treats_examples_alone(module, moved(batches[0], device))
     last = images if options.channels_last is None else options.channels_last
     return Pieces(examples if alone else None, last, device)
 
@@ -107,12 +108,6 @@ def _equal(a: Any, b: Any) -> bool:
     if not isinstance(a, torch.Tensor):
         return bool(a == b)
     return relative_difference(a, b) <= TOLERANCE.get(a.dtype, 0.0)
-
-
-def batch_size(inputs: Inputs) -> int:
-    """Dimension 0 of the first tensor; tensors of another size there are not batched."""
-    leaves = pytree.tree_leaves(inputs)
-    return next((int(v.shape[0]) for v in leaves if isinstance(v, torch.Tensor) and v.ndim), 1)
 
 
 def cut(inputs: Inputs, count: int) -> list[Inputs]:

@@ -18,9 +18,8 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from ..graph import Graph
-from ..nested import copies_of
+from ..nested import batch_size, copies_of
 from .fold import Linear, affine, apply, scaled
-from .pieces import batch_size
 
 Inputs = tuple[Any, ...]
 Aim = tuple[int, int]  # a vertex, and the axis of its channels
