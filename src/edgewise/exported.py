@@ -17,6 +17,7 @@ import re
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -299,7 +300,7 @@ class _Restatement:
         if not isinstance(new, Restated):
             return new
         if isinstance(new.kwargs.get("device"), torch.device):
-            new.kwargs["device"] = self._device()
+            new = replace(new, kwargs={**new.kwargs, "device": self._device()})
         created = self.graph.create_node(new.op, new.target, new.args, new.kwargs, node.name)
         self._noted(created, node)
         return created if new.first_of == 1 else (created, *[None] * (new.first_of - 1))

@@ -87,7 +87,7 @@ def trace(
     expected = reference(model, args, kwargs or {})
     inputs, fixed = bind(model, args, kwargs or {})
     judge = Judge(
-        model, args, kwargs or {}, expected, lambda a, k: (*bind(model, a, k)[0].values(),)
+        model, args, kwargs or {}, expected, lambda a, k: tuple(bind(model, a, k)[0].values())
     )
     bare = _first_right(
         _choices(frontend, leaves),
@@ -120,13 +120,14 @@ def _first_right(choices: Iterable[FrontEnd], make: Callable[[FrontEnd], Graph])
         try:
             graph = make(choice)
         except TooLargeError:
-            raise  # it is as large for the other front end
+            if not fixed:
+                raise  # it is as large for the other front end
         except TraceError as problem:
             problems.append(problem)
-            continue
-        if not graph.program.fixed_batch:
-            return graph
-        fixed.append(graph)
+        else:
+            if not graph.program.fixed_batch:
+                return graph
+            fixed.append(graph)
     if not fixed:
         raise _failure(problems)
     return fixed[0]
