@@ -184,6 +184,26 @@ def input_by_view(self, x):
     return x + self.a(x)
 
 
+def zeroed(self, x):
+    h = self.a(x)
+    h.view(-1, 2, 3)[:, 0].zero_()
+    return x + self.b(h)
+
+
+def by_an_operator_without_a_method(self, x):
+    h = self.a(x)
+    F.leaky_relu_(h[:, :3], 0.5)
+    F.leaky_relu_(h)
+    return x + self.b(h)
+
+
+@pytest.mark.parametrize("forward", [zeroed, by_an_operator_without_a_method])
+def test_torch_export_makes_writes_functional(forward) -> None:
+    model = Layers(forward)
+    for frontend in (None, "torch.export"):
+        right(model, ew.trace(model, torch.randn(2, 6), granularity="raw", frontend=frontend))
+
+
 @pytest.mark.parametrize("forward", [input_itself, input_in_part, input_by_view])
 def test_a_written_input(forward) -> None:
     model, x = Layers(forward), torch.randn(2, 6)
@@ -235,14 +255,24 @@ def test_a_counter_of_calls_is_no_reason_to_refuse() -> None:
     assert float(ew.masked(graph, graph.empty).network.calls) == 0
 
 
-def test_tracing_leaves_buffers_as_they_were() -> None:
-    def forward(self, x):
-        self.calls.add_(1)
-        return x + self.a(x)
+def in_place(self, x):
+    self.calls.add_(1)
+    return x + self.a(x)
 
+
+def replaced(self, x):
+    self.calls = self.calls + 1
+    return x + self.a(x)
+
+
+@pytest.mark.parametrize("forward", [in_place, replaced])
+def test_tracing_leaves_buffers_as_they_were(forward) -> None:
     model = Layers(forward)
-    ew.trace(model, torch.randn(2, 6), granularity="raw")
-    assert float(model.calls) == 0
+    buffer = model.calls
+    graph = ew.trace(model, torch.randn(2, 6), granularity="raw")
+    assert model.calls is buffer
+    assert float(buffer) == 0
+    right(model, graph)
 
 
 def test_an_operator_that_writes_without_saying_so_is_refused() -> None:

@@ -60,17 +60,21 @@ def _own_randomness(args: Any) -> Iterator[None]:
 
 @contextmanager
 def _as_it_was(model: nn.Module) -> Iterator[None]:
+    """Modes and buffers are put back afterwards, whether they were written to or replaced."""
     modes = {module: module.training for module in model.modules()}
-    buffers = [(value, value.clone()) for value in model.buffers()]
+    homes = [(module._buffers, dict(module._buffers)) for module in model.modules()]
+    values = [(value, value.clone()) for value in model.buffers()]
     try:
         yield
     finally:
         for module, mode in modes.items():
             module.training = mode
+        for buffers, before in homes:
+            buffers.update(before)
         with torch.no_grad():
-            for value, before in buffers:
-                if not (value.is_inference() or _same(value, before)):
-                    value.copy_(before)
+            for value, kept in values:
+                if not (value.is_inference() or _same(value, kept)):
+                    value.copy_(kept)
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from .errors import TraceError
-from .functional import IN_PLACE, IN_PLACE_ADVICE, writes, written
+from .functional import IN_PLACE, IN_PLACE_ADVICE, mutated, writes, written
 from .nested import copies_of, leaves_of
 
 
@@ -99,10 +99,9 @@ class _Watch(fx.Interpreter):
                 tensor.copy_(before)
 
     def _judge(self, n: fx.Node, target: fx.Node, before: list[torch.Tensor], value: Any) -> None:
+        kept = [t for t in before if _home(t) in self.homes]
         state = [
-            name
-            for name, tensor in self.tensors.items()
-            if any(_overlap(tensor, t) for t in before)
+            name for name, tensor in self.tensors.items() if any(_overlap(tensor, t) for t in kept)
         ]
         if state:
             self.state[n] = state
@@ -117,6 +116,8 @@ class _Watch(fx.Interpreter):
                 )
         if self.last[target] <= now and not n.users and not state:
             self.unread.add(n)
+        elif mutated(n.target) and not state:
+            raise TraceError(f"{_told(n)} writes into {target.name!r}. {IN_PLACE_ADVICE}")
         if _alike(_tensors(value), before):
             self.same[n] = target
 

@@ -46,7 +46,7 @@ def writes(node: fx.Node) -> bool:
     if node.op == "call_module" and node.graph.owning_module is not None:
         module = node.graph.owning_module.get_submodule(str(node.target))
         return getattr(module, "inplace", None) is True
-    if isinstance(node.kwargs.get("out"), fx.Node) or _mutated(node.target):
+    if isinstance(node.kwargs.get("out"), fx.Node) or mutated(node.target):
         return True
     if node.op == "call_function" and (node.kwargs.get("inplace") or node.target in _FUNCTIONAL):
         return True
@@ -57,13 +57,13 @@ def writes(node: fx.Node) -> bool:
 
 def written(node: fx.Node) -> fx.Node | None:
     """The argument that a node which writes writes into; the first, where there are several."""
-    place, name = next(iter(_mutated(node.target)), (0, "input"))
+    place, name = next(iter(mutated(node.target)), (0, "input"))
     given = node.args[place] if len(node.args) > place else node.kwargs.get(name)
     value = node.kwargs.get("out") or given
     return value if isinstance(value, fx.Node) else None
 
 
-def _mutated(target: Any) -> list[tuple[int, str]]:
+def mutated(target: Any) -> list[tuple[int, str]]:
     """The places and names of the arguments that an ATen or custom operator writes into."""
     schema = getattr(target, "_schema", None)
     arguments = schema.arguments if schema is not None and schema.is_mutable else ()
