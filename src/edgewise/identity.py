@@ -28,6 +28,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .redact import names_secret
+
 DEEPEST = 100  # values within values; what is within these is left out
 DETAIL, WIDEST = 4, 64  # levels of values within values, and parts of one, that have lines
 SHOWN = 1000  # lines of a part that a study keeps, to say what differs
@@ -138,8 +140,9 @@ class _Walk:
         plain = self._plain(value)
         parts = [] if plain is not None else list(_parts(value))
         if plain is not None or depth == 0 or len(parts) > WIDEST:
-            text = plain or f"{type(value).__name__} {self.digest(value)[:16]}"
-            yield f"{path}: {text}"
+            secret = isinstance(value, str | bytes) and names_secret(path)
+            text = f"{type(value).__name__} {self.digest(value)[:16]}"
+            yield f"{path}: {plain if plain is not None and not secret else text}"
             return
         self.above.append(id(value))
         for name, part in parts:
@@ -153,7 +156,7 @@ class _Walk:
         """SHA-256 of all that a value consists of."""
         plain = self._plain(value)
         if plain is not None:
-            return str(plain)
+            return hashlib.sha256(plain.encode("utf-8", "backslashreplace")).hexdigest()
         if id(value) not in self.digests:
             self.above.append(id(value))
             parts = (
