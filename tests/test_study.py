@@ -1,6 +1,7 @@
 """A study from masks to a plan; what it survives is in test_faults.py."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import edgewise as ew
 import jobs
 from edgewise.choose import exact
-from edgewise.errors import BudgetError, ObjectiveError, PlanError, StorageError
+from edgewise.errors import BudgetError, EdgewiseError, ObjectiveError, PlanError, StorageError
 from edgewise.executor import Serial
 
 
@@ -304,3 +305,9 @@ def test_exact_intervals_cover_what_they_promise() -> None:
         missed = [not low <= p <= high for low, high in (exact(int(n), 40) for n in counts)]
         assert np.mean(missed) < 0.05 + 0.02
     assert exact(40, 40) == (pytest.approx(0.025 ** (1 / 40)), 1.0)
+
+
+def test_frame_without_pandas_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(EdgewiseError, match=r"pip install 'edgewise\[data\]'"):
+        ew.Study(*jobs.make()).frame()
