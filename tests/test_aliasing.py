@@ -139,6 +139,17 @@ def test_augmented_assignment_is_followed(forward) -> None:
     right(model, ew.trace(model, torch.randn(2, 6), granularity="raw"))
 
 
+@pytest.mark.parametrize("forward", [added_before])
+def test_torch_fx_knows_that_augmented_assignment_writes(forward) -> None:
+    with pytest.raises(TraceError, match="shares"):
+        ew.trace(Layers(forward), torch.randn(2, 6), frontend="torch.fx")
+
+
+def test_another_name_of_a_value_sees_writes_into_it() -> None:
+    model = Layers(another_name)
+    right(model, ew.trace(model, torch.randn(2, 6), granularity="raw", frontend="torch.fx"))
+
+
 def in_place_blocks(self, x):
     y = self.relu(self.a(x))
     y = self.b(y)

@@ -27,6 +27,7 @@ from torch.utils import _pytree as pytree
 from .aliasing import settle_writes
 from .aten import Restated, restate
 from .errors import TraceError
+from .nested import copies_of
 from .ops import TABLE
 from .program import as_module
 
@@ -95,6 +96,7 @@ def _export(
     model: nn.Module, inputs: Mapping[str, Any], fixed: Mapping[str, Any]
 ) -> torch.export.ExportedProgram:
     """The flat program, with dynamic batch and sequence length where the model allows them."""
+    inputs = copies_of(dict(inputs))  # one tensor given twice would be taken for one input
     bigger = {name: pytree.tree_map(_at_least_two, value) for name, value in inputs.items()}
     free = {name: pytree.tree_map(_dynamic, value) for name, value in bigger.items()}
     error: Exception | None = None
