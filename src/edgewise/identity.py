@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .files import parse_json
 from .redact import names_secret
 
 DEEPEST = 100  # values within values; what is within these is left out
@@ -422,7 +423,7 @@ class Identity:
         Raises:
             ValueError, KeyError, TypeError: the text is something else.
         """
-        data = json.loads(text)
+        data = parse_json(text)
         if "digests" not in data:
             return cls(str(data["graph"]), {}, {}, "")
         kept = {str(name): tuple(map(str, lines)) for name, lines in data["lines"].items()}

@@ -86,15 +86,15 @@ def _cast(hint: Any, value: Any, folder: Path) -> Any:
             raise ValueError(f"must be one of {', '.join(arguments)}; got {shown(value)}")
         return value
     if origin is Annotated:
-        number = _cast(arguments[0], value, folder)
-        if not arguments[1] <= number < HUGE:
-            raise ValueError(f"must be at least {arguments[1]}, got {number}")
-        return number
+        numeric = isinstance(value, int | float) and not isinstance(value, bool)
+        if numeric and not arguments[1] <= value < HUGE:
+            raise ValueError(f"must be at least {arguments[1]}, got {value}")
+        return _cast(arguments[0], value, folder)
     types, words = _EXPECTED.get(hint, ((str,), "text"))
     if not isinstance(value, types) or (isinstance(value, bool) and hint is not bool):
         raise ValueError(f"must be {words}, got {shown(value)}")
     if isinstance(value, int | float) and not -HUGE < value < HUGE:
-        raise ValueError(f"must be {words} that is not as large as {value}")
+        raise ValueError(f"must be {words} of at most 2^63, got {value}")
     return _TEXTS[hint](value, folder) if hint in _TEXTS else value
 
 

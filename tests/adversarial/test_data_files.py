@@ -46,6 +46,14 @@ def test_an_image_that_is_none_is_named(tmp_path: Path, content: bytes) -> None:
         load_batches(DataSection(Source(str(tmp_path))), Rows(0, 1))
 
 
+@pytest.mark.parametrize("side", [60000, 10000])
+def test_a_bomb_is_refused_for_its_size(tmp_path: Path, side: int) -> None:
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "cats" / "one.png").write_bytes(png(side, side))
+    with pytest.raises(ConfigError, match="decompression bomb"):
+        load_batches(DataSection(Source(str(tmp_path))), Rows(0, 1))
+
+
 def test_a_usual_image_is_read(tmp_path: Path) -> None:
     (tmp_path / "cats").mkdir()
     (tmp_path / "cats" / "one.png").write_bytes(png(1, 1))
