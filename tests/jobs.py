@@ -62,7 +62,7 @@ def keep_a_diary(path):
 
     And one line once the study is open and its run begins.
     """
-    evaluate, add, run = Engine.evaluate, Storage.add, Storage.run
+    evaluate, add, run, works = Engine.evaluate, Storage.add, Storage.run, []
 
     def line(text):
         with open(path, "a") as file:
@@ -74,11 +74,13 @@ def keep_a_diary(path):
     def running(self, settings):
         begun = run(self, settings)
         line("joined run")
+        works.append(True)
         return begun
 
     def evaluating(self, masks, split="search", *, tensors=False):
         for outcome in evaluate(self, masks, split, tensors=tensors):
-            if not tensors:  # the winner is measured once more for its tensors
+            # One mask is measured again to open a study, the winner again for its tensors.
+            if works and not tensors:
                 write("measured", outcome.evaluation)
             yield outcome
 

@@ -181,6 +181,16 @@ def test_other_databases_stay_as_they_are(tmp_path: Path) -> None:
         (MODEL + DATA + "[budget]\n", ["[budget]", "at least one limit"]),
         (MODEL + DATA + "[budget]\nmac = 0.7\n", ["[budget] has no key 'mac'", "'macs'"]),
         (MODEL + DATA + "[budget]\nmacs = -1\n", ["[budget]", "positive"]),
+        (
+            MODEL + DATA + f"[budget]\nmacs = 0x{'f' * 300}\n",
+            ["macs must be a positive number"],
+        ),
+        (MODEL + DATA + f"[search]\nseed = 0x{'f' * 300}\n", ["seed must be at most 92233"]),
+        (MODEL + DATA + f"[search]\nseed = 0x{'f' * 9000}\n", ["a number in it cannot be read"]),
+        (
+            MODEL + f"arguments = {{ a = {'[' * 250}{']' * 250} }}\n" + DATA,
+            ["nested too deeply"],
+        ),
         (MODEL + DATA + "[budget]\nmacs = true\n", ["[budget] macs must be a number or text"]),
         (MODEL + DATA + '[budget]\nmacs = "3MB"\n', ["[budget]", '"3MB"', "K, M, G, T, %"]),
         (MODEL + DATA + '[budget]\nweight_bytes = "3M"\n', ["[budget]", '"3M"', "MB, GB, KiB"]),

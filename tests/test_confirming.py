@@ -210,6 +210,15 @@ def test_a_metric_is_measured_again_too(tmp_path: Path, monkeypatch: pytest.Monk
         study(net(), url, metrics={"size": lambda out, _: out.square().mean() * 2})
 
 
+def test_masks_of_another_length_are_damage(tmp_path: Path) -> None:
+    url = begun(net(), tmp_path)
+    model = study(net(), url)
+    change = sa.text("update evaluations set mask = '0'||mask")
+    model.storage.database.write(lambda connection: connection.execute(change))
+    with pytest.raises(StorageError, match="is damaged: its masks have"):
+        study(net(), url)
+
+
 def test_a_loss_that_fails_now_is_refused_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

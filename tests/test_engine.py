@@ -310,3 +310,27 @@ def test_sizes(text: int | str, size: int) -> None:
 def test_options_that_make_no_sense_are_refused(options: dict) -> None:
     with pytest.raises(EdgewiseError, match=r"got"):
         EngineOptions(**options)
+
+
+class _Centred(nn.Module):
+    """Looks at the whole batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def forward(self, x):
+        return x + self.two((self.one(x) - x.mean(0)).relu())
+
+
+@pytest.mark.parametrize("first", [1, 2, 8])
+def test_a_network_that_looks_at_its_batch_is_found_whatever_the_first_holds(first: int) -> None:
+    model, x = _Centred(), torch.randn(24, 6)
+    batches = [(torch.ones(first, 6), torch.zeros(first)), (x, torch.zeros(24))]
+    graph = ew.trace(model, (x[:2],), granularity="edge")
+    loss = lambda out, _: out.square().mean(1)  # noqa: E731
+    engine = Engine(graph, ew.Objective(batches, loss), EngineOptions(piece=4))
+    measured = next(iter(engine.evaluate([graph.empty])))
+    with torch.no_grad():
+        expected = torch.cat([loss(model(inputs), None) for inputs, _ in batches])
+    assert torch.allclose(measured.each.float(), expected, atol=1e-5)

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,3 +83,10 @@ def test_a_summary_has_whole_names_and_cut_ones_keep_their_ends() -> None:
         assert unit.name.startswith(head)
         assert unit.name.endswith(tail)
         assert len(name) <= 20
+
+
+@pytest.mark.parametrize("wrong", [[True, False], [2.9], [np.True_], [np.float64(1)], [None]])
+def test_bits_and_fractions_are_no_units(branches: ew.Graph, wrong: list) -> None:
+    with pytest.raises(MaskError, match=r"graph\.mask\(bits=\.\.\.\)"):
+        branches.mask(wrong)
+    assert branches.mask([np.int64(2)]).removed == (2,)

@@ -1,6 +1,8 @@
 """What remains: branches die as a whole, bridges disconnect, dead ends go."""
 
+import importlib
 import random
+from collections import Counter
 from functools import cache
 
 import pytest
@@ -9,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgewise as ew
+import jobs
 from edgewise.errors import DisconnectedError
-from edgewise.liveness import alive, shows
+from edgewise.liveness import Liveness, alive, shows
 from edgewise.ops import TABLE
 from edgewise.testing import ZOO, build
 
@@ -185,3 +188,20 @@ def test_what_shows(name: str) -> None:
     for index, unit in enumerate(graph.units):
         shown = shows(graph, ew.liveness(graph, graph.mask([index])), unit)
         assert shown == (unit.kind != "edge" or len(unit.members) == 1), unit.name
+
+
+def test_liveness_of_a_measured_mask_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module(ew.liveness.__module__)
+    computed, count = module._under, Counter[str]()
+
+    def counted(graph: ew.Graph, bits: tuple[bool, ...]) -> Liveness:
+        count["".join("01"[bit] for bit in bits)] += 1
+        return computed(graph, bits)
+
+    monkeypatch.setattr(module, "_under", counted)
+    graph, objective = jobs.make()
+    study = ew.Study(graph, objective)
+    study.run(jobs.EVALUATIONS, jobs.BUDGET, seed=3)
+    ew.prune(graph, study.plan())
+    times = [count[evaluation.mask] for evaluation in study.evaluations]
+    assert 1 <= min(times) <= max(times) <= 2

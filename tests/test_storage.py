@@ -64,14 +64,6 @@ def test_data_in_another_order_are_explained(tmp_path: Path) -> None:
         Storage(url, "s", Identity.of("structure", {"objective": ("search data: two",)}))
 
 
-def test_failures_alone_bind_a_study_to_nothing(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'study.db'}"
-    Storage(url, "s", IDENTITY).add(Evaluation("0101", "search", None, {}, 0, 0.1, "failed", "no"))
-    assert Storage(url, "s", belonging(objective="mended")).unproven
-    with pytest.raises(StorageError, match="another graph"):
-        Storage(url, "s", Identity.of("another structure", {"graph": ("graph: x",)}))
-
-
 def test_what_a_study_belongs_to_can_be_damaged(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     storage = Storage(url, "s", IDENTITY)

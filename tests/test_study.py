@@ -1,5 +1,7 @@
 """A study from masks to a plan; what it survives is in test_faults.py."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 import edgewise as ew
 import jobs
 from edgewise.choose import exact
-from edgewise.errors import BudgetError, ObjectiveError, PlanError, StorageError
+from edgewise.errors import BudgetError, EdgewiseError, ObjectiveError, PlanError, StorageError
 from edgewise.executor import Serial
 
 
@@ -183,17 +185,20 @@ def test_the_executor_gets_the_options_of_the_engine() -> None:
     assert losses[0] == pytest.approx(losses[1])
 
 
-def test_a_failure_is_tried_again_when_its_cause_is_mended(tmp_path: Path) -> None:
-    url, broken = f"sqlite:///{tmp_path / 'study.db'}", [True]
+def test_a_failure_is_tried_again_when_its_cause_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    monkeypatch.setenv("NO_SERVER", "1")
 
     def loss(outputs, targets):
-        if broken:
-            raise RuntimeError("a typo")
+        if "NO_SERVER" in os.environ:
+            raise RuntimeError("no answer")
         return jobs.losses(outputs, targets)
 
     mask = jobs.make(loss)[0].mask([0])
     assert ew.Study(*jobs.make(loss), url).evaluate([mask])[0].status == "failed"
-    broken.clear()
+    monkeypatch.delenv("NO_SERVER")
     study = ew.Study(*jobs.make(loss), url)
     assert study.evaluate([mask])[0].ok
     assert [e.status for e in study.evaluations] == ["ok"]
@@ -300,3 +305,9 @@ def test_exact_intervals_cover_what_they_promise() -> None:
         missed = [not low <= p <= high for low, high in (exact(int(n), 40) for n in counts)]
         assert np.mean(missed) < 0.05 + 0.02
     assert exact(40, 40) == (pytest.approx(0.025 ** (1 / 40)), 1.0)
+
+
+def test_frame_without_pandas_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(EdgewiseError, match=r"pip install 'edgewise\[data\]'"):
+        ew.Study(*jobs.make()).frame()

@@ -153,6 +153,10 @@ def _constant_pad(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
     return Restated("call_function", F.pad, (args[0], args[1], "constant", _given(args, 2, 0)))
 
 
+def _zero(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+    return Restated("call_function", torch.zeros_like, args)
+
+
 def _rsub(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
     if kwargs.get("alpha", _given(args, 2, 1)) != 1:
         return Restated("call_function", node.target, args, kwargs)
@@ -212,6 +216,7 @@ _SPECIAL: dict[str, Callable[[fx.Node, Args, Kwargs], Any]] = {
     "contiguous": _method("contiguous"),
     "unfold": _method("unfold"),
     "rsub": _rsub,
+    "zero": _zero,
     "__and__": lambda node, args, kwargs: Restated("call_function", operator.and_, args, kwargs),
     "__or__": lambda node, args, kwargs: Restated("call_function", operator.or_, args, kwargs),
 }

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import with_config
 
@@ -17,7 +17,7 @@ from .objective import FEWEST
 from .records import Budget
 from .redact import redact
 from .spelling import nearest
-from .tables import RULES, Explained, read_tables
+from .tables import RULES, read_tables
 
 
 @with_config(RULES)
@@ -34,13 +34,11 @@ class Sections:
     calibration: sections.CalibrationSection | None = None
     objective: sections.ObjectiveSection = field(default_factory=sections.ObjectiveSection)
     units: sections.UnitsSection = field(default_factory=sections.UnitsSection)
-    budget: Annotated[Budget | None, Explained] = None
+    budget: Budget | None = None
     search: sections.SearchSection = field(default_factory=sections.SearchSection)
     study: sections.StudySection = field(default_factory=sections.StudySection)
     output: sections.OutputSection = field(default_factory=sections.OutputSection)
-    engine: Annotated[sections.EngineSection, Explained] = field(
-        default_factory=sections.EngineSection
-    )
+    engine: sections.EngineSection = field(default_factory=sections.EngineSection)
     ray: sections.RaySection | None = None
     heal: sections.HealSection | None = None
     latency: sections.LatencySection = field(default_factory=sections.LatencySection)

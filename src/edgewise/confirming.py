@@ -35,8 +35,14 @@ def confirm(graph: Graph, objective: Objective, storage: Storage, executor: Exec
         StorageError: what is measured differs from what is stored.
     """
     splits: list[Split] = list(objective.splits) if storage.unproven else ["search"]
+    evaluations = storage.evaluations()
+    if evaluations and len(evaluations[0].mask) != len(graph.units):  # all have one length
+        raise StorageError(
+            f"Study {storage.name!r} in {storage.url} is damaged: its masks have "
+            f"{len(evaluations[0].mask)} bits, and the graph {len(graph.units)} units."
+        )
     for split in splits:
-        stored = _example(storage.evaluations(), graph, objective, split)
+        stored = _example(evaluations, graph, objective, split)
         if stored is None:
             continue
         log.debug("Measuring again what the study holds of the %s split.", split)

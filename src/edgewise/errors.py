@@ -1,5 +1,8 @@
 """Everything edgewise raises on purpose: what is wrong, where in the user's model, what to do.
 
+Where Python has a word for the kind of mistake, an error is that as well: a mask, a budget or an
+objective that makes no sense is a `ValueError`, what cannot be done at all a `RuntimeError`.
+
 Examples:
     >>> try:
     ...     ew.cost(graph, graph.mask([0, 3]))
@@ -22,11 +25,11 @@ class EdgewiseWarning(UserWarning):
     """Something a user should know, although the work goes on."""
 
 
-class TraceError(EdgewiseError):
+class TraceError(EdgewiseError, RuntimeError):
     """The model could not be turned into a graph."""
 
 
-class UnknownOperatorError(TraceError):
+class UnknownOperatorError(TraceError, NotImplementedError):
     """The model uses an operator for which no rule says what an absent input means."""
 
 
@@ -38,7 +41,7 @@ class NoUnitsError(TraceError):
     """The model was traced, but nothing in it can be removed."""
 
 
-class MaskError(EdgewiseError):
+class MaskError(EdgewiseError, ValueError):
     """A mask does not belong to the graph, or has the wrong length."""
 
 
@@ -46,19 +49,19 @@ class DisconnectedError(MaskError):
     """The mask cuts every path to a model output."""
 
 
-class BudgetError(EdgewiseError):
+class BudgetError(EdgewiseError, ValueError):
     """No mask can meet the budget, or the budget makes no sense."""
 
 
-class ObjectiveError(EdgewiseError):
+class ObjectiveError(EdgewiseError, ValueError):
     """The data, the loss or a metric cannot be used."""
 
 
-class StorageError(EdgewiseError):
+class StorageError(EdgewiseError, RuntimeError):
     """A study file belongs to something else, is newer than this program, or cannot be used."""
 
 
-class ExecutorError(EdgewiseError):
+class ExecutorError(EdgewiseError, RuntimeError):
     """Workers cannot be started, reached, or sent what they need."""
 
 
@@ -66,7 +69,7 @@ class PlanError(EdgewiseError):
     """A plan cannot be read, or belongs to another model."""
 
 
-class VerificationError(EdgewiseError):
+class VerificationError(EdgewiseError, ArithmeticError):
     """A pruned or exported model differs from its reference; nothing is returned."""
 
 

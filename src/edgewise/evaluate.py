@@ -28,6 +28,7 @@ from .engine.steps import Compiler, Program
 from .errors import ObjectiveError
 from .graph import Graph, Mask
 from .objective import Measurement, Objective
+from .program import OnlyBatch
 from .records import Evaluation, Split, Status
 from .redact import redact
 
@@ -87,15 +88,24 @@ class Engine:
         )
 
     def _check_inputs(self) -> None:
-        """Raise ObjectiveError unless the data give as many inputs as the traced model takes."""
-        names = self.graph.program.names
-        batches = [inputs for inputs, _ in self.objective.splits["search"][:1]]
-        for inputs in [*batches, *self.objective.recovery.batches[:1]]:
-            if len(inputs) != len(names):
-                raise ObjectiveError(
-                    f"A batch gives {len(inputs)} inputs, the traced model takes {len(names)} "
-                    f"({', '.join(names)}). Trace it with the inputs that the data give."
-                )
+        """Raise ObjectiveError unless the data give the inputs that the traced model takes."""
+        program, recovery = self.graph.program, self.objective.recovery
+        given: dict[str, list[Any]] = {
+            name: [inputs for inputs, _ in batches]
+            for name, batches in self.objective.splits.items()
+        }
+        if recovery.kind != "none":
+            given["calibration"] = [join(recovery.batches)]  # it is one batch, however it is cut
+        for name, batches in given.items():
+            for inputs in batches:
+                if len(inputs) != len(program.names):
+                    raise ObjectiveError(
+                        f"A batch gives {len(inputs)} inputs, the traced model takes "
+                        f"{len(program.names)} ({', '.join(program.names)}). Trace it with the "
+                        "inputs that the data give."
+                    )
+                if program.fixed_batch:
+                    OnlyBatch(program.batch).check(inputs, f"The {name} data hold a batch")
 
     def evaluate(
         self, masks: Sequence[Mask], split: Split = "search", *, tensors: bool = False

@@ -17,17 +17,22 @@ import re
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from .aliasing import settle_writes
 from .aten import Restated, restate
 from .errors import TraceError
+from .nested import copies_of
 from .ops import TABLE
 from .program import as_module
 
+LIMITED = "edgewise_limited_batch"
+_MANY = 2**31
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 _INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
 _ASSERTS = re.compile(r"_assert|_guards_fn|sym_constrain|_check")
@@ -46,17 +51,52 @@ def exported(
     Raises:
         TraceError: torch.export cannot follow the model.
     """
-    flat = _export(model, inputs, fixed)
+    program = _export(model, inputs, fixed)
+    args = tuple(pytree.tree_map(_at_least_two, value) for value in inputs.values())
+    try:
+        module = _restated(program, model, inputs, fixed)
+        settle_writes(module, args)
+    except TraceError:
+        if not any(map(_is_write, program.graph.nodes)):
+            raise
+        with _quiet():
+            program = program.run_decompositions({})  # writes reach memory that others read
+        module = _restated(program, model, inputs, fixed)
+        settle_writes(module, args)
+    module.meta[LIMITED] = _limited(program)
+    return module
+
+
+def _restated(
+    program: torch.export.ExportedProgram, model: nn.Module, inputs: Mapping[str, Any],
+    fixed: Mapping[str, Any],
+) -> fx.GraphModule:  # fmt: skip
     root = copy.copy(model)
     root._modules, root._buffers = dict(model._modules), dict(model._buffers)
-    graph = _Restatement(flat, root, inputs, fixed).run()
+    graph = _Restatement(_flat(program), root, inputs, fixed).run()
     return as_module(root, graph, type(model).__name__)
+
+
+def _flat(program: torch.export.ExportedProgram) -> fx.GraphModule:
+    flat: Any = program.module(check_guards=False)
+    return flat  # type: ignore[no-any-return]
+
+
+def _limited(program: torch.export.ExportedProgram) -> bool:
+    """Whether the batch is free only up to or from a size: Python decided by it, `len(x) > 8`."""
+    names = set(program.graph_signature.user_inputs)
+    values = [n.meta.get("val") for n in program.graph.nodes if n.name in names]
+    sizes: list[Any] = [v.shape[0] for v in values if isinstance(v, torch.Tensor) and v.ndim]
+    free = [size.node.expr for size in sizes if isinstance(size, torch.SymInt)]
+    ranges = [program.range_constraints.get(symbol) for symbol in free]
+    return any(r is not None and (r.lower > 2 or r.upper < _MANY) for r in ranges)
 
 
 def _export(
     model: nn.Module, inputs: Mapping[str, Any], fixed: Mapping[str, Any]
-) -> fx.GraphModule:
+) -> torch.export.ExportedProgram:
     """The flat program, with dynamic batch and sequence length where the model allows them."""
+    inputs = copies_of(dict(inputs))  # one tensor given twice would be taken for one input
     bigger = {name: pytree.tree_map(_at_least_two, value) for name, value in inputs.items()}
     free = {name: pytree.tree_map(_dynamic, value) for name, value in bigger.items()}
     error: Exception | None = None
@@ -70,13 +110,18 @@ def _export(
                 )
                 if any(map(_writes_into_view, program.graph.nodes)):
                     program = program.run_decompositions({})
-                return program.module(check_guards=False)
+                return program
             except Exception as problem:  # noqa: BLE001 - torch.export raises many kinds
                 error = problem
     assert error is not None
     raise TraceError(
         f"torch.export cannot follow {type(model).__name__}: {_first_lines(error)}"
     ) from error
+
+
+def _is_write(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and bool(schema.is_mutable)
 
 
 def _writes_into_view(node: fx.Node) -> bool:
@@ -258,7 +303,7 @@ class _Restatement:
         if not isinstance(new, Restated):
             return new
         if isinstance(new.kwargs.get("device"), torch.device):
-            new.kwargs["device"] = self._device()
+            new = replace(new, kwargs={**new.kwargs, "device": self._device()})
         created = self.graph.create_node(new.op, new.target, new.args, new.kwargs, node.name)
         self._noted(created, node)
         return created if new.first_of == 1 else (created, *[None] * (new.first_of - 1))

@@ -10,10 +10,12 @@ from typing import Any, Literal
 
 from torch import fx, nn
 
+from .aliasing import settle_writes
 from .errors import TooLargeError, TraceError
 from .exported import exported
 from .functional import (
     drop_unused,
+    name_inplace,
     out_of_place,
     reshape_views,
     restore_outputs,
@@ -46,7 +48,8 @@ def capture(
         expected: what the model gives, to return the same kinds of dicts.
 
     Raises:
-        TraceError: the front end cannot follow the model; names the line and the way out.
+        TraceError: the front end cannot follow the model, or makes a program in which a write in
+            place reaches what other values read; names the line and the way out.
     """
     snapshot = _snapshot(model)
     if frontend == "torch.fx":
@@ -54,6 +57,8 @@ def capture(
         _refuse_giants(module)
         restore_outputs(module.graph, expected)
         follow_modes(module.graph, _in_train_mode(model, module.graph, fixed, leaves))
+        name_inplace(module.graph)
+        settle_writes(module, tuple(inputs.values()))
     else:
         module = exported(snapshot, inputs, fixed)
         _refuse_giants(module)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import operator
 from typing import Any
 
@@ -36,15 +37,17 @@ def restore_outputs(graph: fx.Graph, expected: Any) -> None:
 def drop_unused(graph: fx.Graph) -> None:
     """Assertions hold nothing that the output needs; neither does anything else unused."""
     for node in reversed(list(graph.nodes)):
-        if node.op not in ("placeholder", "output") and not node.users and not _writes(node):
+        if node.op not in ("placeholder", "output") and not node.users and not writes(node):
             graph.erase_node(node)
 
 
-def _writes(node: fx.Node) -> bool:
-    """Whether a node writes into its first argument."""
+def writes(node: fx.Node) -> bool:
+    """Whether a node writes into one of its arguments, as its name says."""
     if node.op == "call_module" and node.graph.owning_module is not None:
         module = node.graph.owning_module.get_submodule(str(node.target))
         return getattr(module, "inplace", None) is True
+    if isinstance(node.kwargs.get("out"), fx.Node) or mutated(node.target):
+        return True
     if node.op == "call_function" and (node.kwargs.get("inplace") or node.target in _FUNCTIONAL):
         return True
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
@@ -52,13 +55,40 @@ def _writes(node: fx.Node) -> bool:
     return method or node.target is operator.setitem
 
 
-_FUNCTIONAL: dict[Any, Any] = {
+def written(node: fx.Node) -> fx.Node | None:
+    """The argument that a node which writes writes into; the first, where there are several."""
+    place, name = next(iter(mutated(node.target)), (0, "input"))
+    given = node.args[place] if len(node.args) > place else node.kwargs.get(name)
+    value = node.kwargs.get("out") or given
+    return value if isinstance(value, fx.Node) else None
+
+
+def mutated(target: Any) -> list[tuple[int, str]]:
+    """The places and names of the arguments that an ATen or custom operator writes into."""
+    schema = getattr(target, "_schema", None)
+    arguments = schema.arguments if schema is not None and schema.is_mutable else ()
+    known = [(i, a) for i, a in enumerate(arguments) if a.alias_info is not None]
+    return [(i, a.name) for i, a in known if a.alias_info.is_write]
+
+
+IN_PLACE: dict[Any, Any] = {
     operator.iadd: operator.add,
     operator.isub: operator.sub,
     operator.imul: operator.mul,
     operator.itruediv: operator.truediv,
+    operator.ifloordiv: operator.floordiv,
+    operator.imod: operator.mod,
     operator.ipow: operator.pow,
     operator.imatmul: operator.matmul,
+    operator.iand: operator.and_,
+    operator.ior: operator.or_,
+    operator.ixor: operator.xor,
+    operator.ilshift: operator.lshift,
+    operator.irshift: operator.rshift,
+}
+
+_FUNCTIONAL: dict[Any, Any] = {
+    **IN_PLACE,
     F.relu_: F.relu,
     torch.relu_: torch.relu,
     torch.sigmoid_: torch.sigmoid,
@@ -66,6 +96,20 @@ _FUNCTIONAL: dict[Any, Any] = {
     F.leaky_relu_: F.leaky_relu,
     F.elu_: F.elu,
 }
+
+
+def name_inplace(graph: fx.Graph) -> None:
+    """Write `F.relu(x, True)` as `F.relu(x, inplace=True)`."""
+    for node in graph.nodes:
+        if node.op != "call_function" or not any(a is True for a in node.args):
+            continue
+        try:
+            names = list(inspect.signature(node.target).parameters)
+        except (TypeError, ValueError):  # an operator written in C
+            continue
+        place = names.index("inplace") if "inplace" in names else len(node.args)
+        node.kwargs = {**node.kwargs, **dict(zip(names[place:], node.args[place:], strict=False))}
+        node.args = node.args[:place]
 
 
 def reshape_views(graph: fx.Graph) -> None:
@@ -79,19 +123,19 @@ def reshape_views(graph: fx.Graph) -> None:
 def out_of_place(graph: fx.Graph) -> None:
     """In-place operators become functional ones; later readers of the input get the result."""
     for node in list(graph.nodes):
-        if isinstance(node.kwargs.get("out"), fx.Node):
-            written = node.kwargs["out"]
+        out = node.kwargs.get("out")
+        if isinstance(out, fx.Node):
             node.kwargs = {k: v for k, v in node.kwargs.items() if k != "out"}
-            _rewire(graph, node, written)
+            _rewire(graph, node, out)
         if node.kwargs.get("inplace"):
             node.kwargs = {**node.kwargs, "inplace": False}
             _rewire(graph, node)
         if node.op == "call_function" and node.target in _FUNCTIONAL:
             node.target = _FUNCTIONAL[node.target]
             _rewire(graph, node)
-        elif node.op == "call_module" and _writes(node):
+        elif node.op == "call_module" and writes(node):
             _rewire(graph, node)
-        elif _writes(node):
+        elif writes(node):
             if node.op != "call_method" or not hasattr(torch.Tensor, node.target.rstrip("_")):
                 place = node.meta.get("source") or node.name
                 raise TraceError(f"{node.target} at {place}: {IN_PLACE_ADVICE}")
@@ -146,12 +190,11 @@ def _attribute(graph: fx.Graph, node: fx.Node, of: Any, name: str) -> fx.Node:
         return graph.call_function(getattr, (of, name))
 
 
-def _rewire(graph: fx.Graph, node: fx.Node, written: Any = None) -> None:
-    if written is None:
-        written = node.args[0] if node.args else node.kwargs.get("input")
-    if not isinstance(written, fx.Node):
+def _rewire(graph: fx.Graph, node: fx.Node, into: fx.Node | None = None) -> None:
+    source = written(node) if into is None else into
+    if source is None:
         return
     order = {n: i for i, n in enumerate(graph.nodes)}
-    for user in list(written.users):
+    for user in list(source.users):
         if order[user] > order[node]:
-            user.replace_input_with(written, node)
+            user.replace_input_with(source, node)

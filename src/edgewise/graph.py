@@ -352,7 +352,7 @@ class Graph:
             bits: alternatively one value a unit (numbers, bools or a string of 0 and 1).
 
         Raises:
-            MaskError: unknown unit, or the wrong number of bits.
+            MaskError: unknown unit, bits in place of indices, or the wrong number of bits.
         """
         if bits is not None:
             return self._mask_of_bits(bits)
@@ -377,7 +377,12 @@ class Graph:
                 near = close(unit, self.unit_index)
                 raise MaskError(f"No unit is called {unit!r}.{near} `graph.units` lists them all.")
             return self.unit_index[unit]
-        if not 0 <= int(unit) < len(self.units):
+        if isinstance(unit, bool | np.bool_) or not isinstance(unit, int | np.integer):
+            raise MaskError(
+                f"A unit is named by its index or its name, got {unit!r}. To pass one value a "
+                "unit, 1 = removed, write graph.mask(bits=...)."
+            )
+        if not 0 <= unit < len(self.units):
             raise MaskError(f"Unit {unit} does not exist: there are {len(self.units)} units.")
         return int(unit)
 

@@ -28,6 +28,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from .files import parse_json
+from .redact import names_secret
+
 DEEPEST = 100  # values within values; what is within these is left out
 DETAIL, WIDEST = 4, 64  # levels of values within values, and parts of one, that have lines
 SHOWN = 1000  # lines of a part that a study keeps, to say what differs
@@ -49,8 +52,8 @@ def lines(name: str, value: Any) -> tuple[str, ...]:
 
     Examples:
         >>> from edgewise.identity import lines
-        >>> lines("loss", [0.5, torch.zeros(2)])
-        ('loss[0]: float 0.5', 'loss[1]: tensor float32 2 af5570f5a1810b7a')
+        >>> lines("loss", {"amount": 0.5})
+        ('loss: dict of 1', 'loss.amount: float 0.5')
     """
     return tuple(_Walk().lines(name, value, DETAIL))
 
@@ -68,7 +71,7 @@ def difference(stored: Sequence[str], now: Sequence[str]) -> str | None:
 
     Examples:
         >>> from edgewise.identity import difference
-        >>> difference(["act: LeakyReLU(slope=0.1) of x"], ["act: LeakyReLU(slope=0.5) of x"])
+        >>> difference(["act: LeakyReLU(slope=0.1) of (%x)"], ["act: LeakyReLU(slope=0.5) of (%x)"])
         'act was slope=0.1 and is slope=0.5'
     """
     for was, own in zip_longest(stored, now):
@@ -138,8 +141,9 @@ class _Walk:
         plain = self._plain(value)
         parts = [] if plain is not None else list(_parts(value))
         if plain is not None or depth == 0 or len(parts) > WIDEST:
-            text = plain or f"{type(value).__name__} {self.digest(value)[:16]}"
-            yield f"{path}: {text}"
+            secret = isinstance(value, str | bytes) and names_secret(path)
+            text = f"{type(value).__name__} {self.digest(value)[:16]}"
+            yield f"{path}: {plain if plain is not None and not secret else text}"
             return
         self.above.append(id(value))
         for name, part in parts:
@@ -153,7 +157,7 @@ class _Walk:
         """SHA-256 of all that a value consists of."""
         plain = self._plain(value)
         if plain is not None:
-            return str(plain)
+            return hashlib.sha256(plain.encode("utf-8", "backslashreplace")).hexdigest()
         if id(value) not in self.digests:
             self.above.append(id(value))
             parts = (
@@ -419,7 +423,7 @@ class Identity:
         Raises:
             ValueError, KeyError, TypeError: the text is something else.
         """
-        data = json.loads(text)
+        data = parse_json(text)
         if "digests" not in data:
             return cls(str(data["graph"]), {}, {}, "")
         kept = {str(name): tuple(map(str, lines)) for name, lines in data["lines"].items()}

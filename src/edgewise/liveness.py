@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from itertools import compress
 
 from .absence import FULL, Flow, Live, State, intersection
@@ -12,6 +13,7 @@ from .graph import Graph, Mask, Slice, Unit
 from .ops import TABLE
 
 _WHOLE: Mapping[int, Live] = {}
+RECENT = 512  # masks whose liveness a graph remembers: search, engine and rewriting ask for it
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,18 @@ def liveness(graph: Graph, mask: Mask) -> Liveness:
         ('head.linear',)
     """
     graph.check(mask)
+    kept = graph.derived.get(liveness)
+    if kept is None:
+        kept = graph.derived[liveness] = lru_cache(RECENT)(partial(_under, graph))
+    found: Liveness = kept(mask.bits)
+    return found
+
+
+def _under(graph: Graph, bits: tuple[bool, ...]) -> Liveness:
     edges: set[int] = set()
     layers: set[int] = set()
     widths: list[Unit] = []
-    for unit in compress(graph.units, mask.bits):
+    for unit in compress(graph.units, bits):
         if unit.slices:
             widths.append(unit)
         else:

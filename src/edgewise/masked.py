@@ -18,7 +18,7 @@ from torch import fx, nn
 from .absence import Live, State
 from .graph import Graph, Mask, Vertex
 from .liveness import Liveness, liveness
-from .program import set_modes
+from .program import keep_batch, set_modes
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -38,6 +38,8 @@ def masked(graph: Graph, mask: Mask, tensors: Tensors | None = None) -> nn.Modul
     Raises:
         MaskError: the mask belongs to another graph.
         DisconnectedError: the mask cuts off a model output.
+        ObjectiveError: (when called) the batch has another size than the example, and tracing
+            fixed it.
 
     Examples:
         >>> y = ew.masked(graph, graph.mask([0]))(x)
@@ -57,6 +59,7 @@ class Masked(nn.Module):
         self.train(graph.program.modes[""])
         set_modes(self.network, graph.program.modes)
         _load(self.network, graph, alive, tensors)
+        keep_batch(self, graph.program)
 
     def forward(self, *args: Any) -> Any:
         return Execution(self.network, self._graph, self._alive).run(*args)

@@ -24,6 +24,24 @@ def leaves_of(value: Any) -> list[Any]:
     ]
 
 
+def named_leaves(value: Any, path: str = "") -> list[tuple[str, Any]]:
+    """The same leaves, each with what leads to it, as it is written in Python.
+
+    Examples:
+        >>> from edgewise.nested import named_leaves
+        >>> named_leaves({"a": [1, 2]})
+        [("['a'][0]", 1), ("['a'][1]", 2)]
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = [(f"{path}.{f.name}", getattr(value, f.name)) for f in dataclasses.fields(value)]
+        return [leaf for place, part in parts for leaf in named_leaves(part, place)]
+    found = []
+    for keys, leaf in pytree.tree_flatten_with_path(value)[0]:
+        place = path + pytree.keystr(keys)
+        found += named_leaves(leaf, place) if dataclasses.is_dataclass(leaf) else [(place, leaf)]
+    return found
+
+
 def copies_of(value: Any) -> Any:
     """The same with its tensors copied, for code that may write into them."""
     return pytree.tree_map(lambda v: v.clone() if isinstance(v, torch.Tensor) else v, value)

@@ -12,7 +12,8 @@ import torch
 from torch import fx, nn
 from torch.fx.graph import CodeGen
 
-from .nested import device_of
+from .errors import ObjectiveError
+from .nested import batch_size, device_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,8 @@ class Program:
         doubled: the same when the batch is twice as large (empty if the model refuses that).
         batch: examples in `args`.
         modes: the path of every module of the user's model, and whether it was in train mode.
+        fixed_batch: whether the program is right for batches of the size `batch` only, as Python
+            code of the model computed or decided something by it.
     """
 
     module: fx.GraphModule
@@ -36,6 +39,7 @@ class Program:
     doubled: Mapping[str, Any]
     batch: int
     modes: Mapping[str, bool]
+    fixed_batch: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -81,6 +85,45 @@ def as_module(root: nn.Module | dict[str, Any], graph: fx.Graph, name: str) -> f
     if type(graph._codegen) is CodeGen:
         graph.set_codegen(_AnyName())
     return fx.GraphModule(root, graph, class_name=name)
+
+
+@dataclass(frozen=True)
+class OnlyBatch:
+    """A hook before `forward` that refuses batches of another size.
+
+    Args:
+        size: examples in a batch.
+    """
+
+    size: int
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raise ObjectiveError where the inputs have another batch size."""
+        self.check((args, kwargs), f"{type(module).__name__} was called with a batch")
+
+    def check(self, inputs: Any, subject: str) -> None:
+        """Raise ObjectiveError unless inputs have this batch size."""
+        size = batch_size(inputs)
+        if size != self.size:
+            raise ObjectiveError(
+                f"{subject} of {size} examples, but the network was traced with {self.size}, and "
+                "its Python code computes or decides something by the size of the batch, which "
+                f"tracing fixed. Give it batches of {self.size} (a loader: batch_size={self.size}, "
+                f"drop_last=True), or trace it with an example of {size}."
+            )
+
+
+def keep_batch(module: nn.Module, program: Program) -> nn.Module:
+    """The module, refusing other batch sizes than the traced one where tracing fixed it."""
+    if program.fixed_batch:
+        module.register_forward_pre_hook(OnlyBatch(program.batch), with_kwargs=True)
+    return module
+
+
+def keeps_batch(module: nn.Module) -> bool:
+    """Whether a module, or a part of it, refuses other batch sizes because tracing fixed it."""
+    hooks = (hook for part in module.modules() for hook in part._forward_pre_hooks.values())
+    return any(isinstance(hook, OnlyBatch) for hook in hooks)
 
 
 def modes_of(module: nn.Module) -> dict[str, bool]:

@@ -119,7 +119,7 @@ def _mapping(value: Any, where: str) -> Mapping[str, Any]:
 
 def _require(value: Any, fits: bool, where: str, wanted: Any) -> Any:
     if not fits:
-        simple = isinstance(value, str | float | bool | None) or value in range(-HUGE, HUGE)
-        shown = repr(value)[:60] if simple else f"a {type(value).__name__}"
+        short = isinstance(value, str | float | bool | None)  # the rest may be of any size or depth
+        shown = repr(value)[:60] if short else f"a {type(value).__name__}"
         raise ValueError(f"{where} must be a {wanted}, got {shown}")
     return value

@@ -49,6 +49,16 @@ def _hide(found: re.Match[str]) -> str:
     return f"{key}{quote}{HIDDEN}{quote}"
 
 
+def names_secret(text: str) -> bool:
+    """Whether a name is that of a password, a token or a key.
+
+    Examples:
+        >>> names_secret("loss.api_key"), names_secret("loss.keys")
+        (True, False)
+    """
+    return re.search(_NAME, text, re.IGNORECASE) is not None
+
+
 def legible(text: str) -> str:
     r"""The text with control characters written out, so that no terminal obeys them.
 

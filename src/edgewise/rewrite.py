@@ -18,7 +18,7 @@ from .lower import lower
 from .masked import Tensors, masked
 from .nested import copies_of, leaves_of
 from .precision import full_precision
-from .program import as_module, modes_of, set_modes
+from .program import as_module, keep_batch, modes_of, set_modes
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
@@ -49,7 +49,8 @@ def prune(graph: Graph, plan: Chosen | Mask, *, tensors: Tensors | None = None) 
 
     Returns:
         An `fx.GraphModule` with its own weights, in the mode (train or eval) of the traced model.
-        Names of what stays are those of the model.
+        Names of what stays are those of the model. Where tracing fixed the batch size, calling it
+        with another raises ObjectiveError.
 
     Raises:
         PlanError: the plan belongs to another model.
@@ -105,7 +106,7 @@ def rewritten(graph: Graph, mask: Mask, tensors: Tensors) -> nn.Module:
     for path in tensors:
         _set_tensor(module, path, tensors[path])
     module.meta["edgewise_args"] = graph.program.args
-    return set_modes(module, graph.program.modes)
+    return set_modes(keep_batch(module, graph.program), graph.program.modes)
 
 
 def _set_tensor(module: nn.Module, path: str, value: torch.Tensor) -> None:

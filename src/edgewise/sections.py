@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .engine import EngineOptions
+from .errors import EdgewiseError
 from .heal import Healing
 from .objective import RecoveryKind
 from .recorded import MOST
@@ -207,3 +208,9 @@ class EngineSection(EngineOptions):
     """How masks are run; none of it changes what is measured beyond rounding."""
 
     memory: str = "1GiB"
+
+    def __post_init__(self) -> None:
+        try:
+            EngineOptions.__post_init__(self)
+        except EdgewiseError as error:  # a section's own mistakes are errors of values
+            raise ValueError(str(error)) from error

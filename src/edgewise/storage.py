@@ -105,16 +105,10 @@ class Storage:
             raise StorageError(
                 f"Study {name!r} in {self.url} is damaged: what it belongs to cannot be read."
             ) from error
-        self.study = int(row.id)
-        changed = known.changes(identity)
-        if changed and not (known.structure == identity.structure and self._without_results()):
+        if changed := known.changes(identity):
             raise StorageError(_other(name, self.url, changed))
-        self.unproven = bool(changed) or not known.proves(identity)
-        return self.study
-
-    def _without_results(self) -> bool:
-        """Whether all that is stored are failures, whose cause may be what has changed since."""
-        return all(evaluation.status in RETRIED for evaluation in self.evaluations())
+        self.unproven = not known.proves(identity)
+        return int(row.id)
 
     def adopt(self, identity: Identity) -> None:
         """Let the study belong to this identity from now on, in place of one of another version."""

@@ -126,8 +126,18 @@ class Study:
         return self.storage.evaluations()
 
     def frame(self) -> Any:
-        """The evaluations as a pandas DataFrame, one column a metric."""
-        import pandas as pd
+        """The evaluations as a pandas DataFrame, one column a metric.
+
+        Raises:
+            EdgewiseError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise EdgewiseError(
+                "study.frame() needs pandas: pip install 'edgewise[data]'. study.evaluations has "
+                "the same records without it."
+            ) from error
 
         rows = []
         for e in self.evaluations:

@@ -5,19 +5,46 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 from .errors import TraceError
-from .functional import IN_PLACE_ADVICE, drop_unused
+from .functional import IN_PLACE, IN_PLACE_ADVICE, drop_unused
 from .ops import TABLE
 from .program import as_module
 
 _TORCH = os.path.dirname(torch.__file__)
 _HERE = os.path.dirname(__file__)
+
+
+class _Proxy(fx.Proxy):
+    """A traced value on which `+=` and its kind stay writes: torch.fx makes them `x = x + y`."""
+
+    def __getattr__(self, k: str) -> fx.proxy.Attribute:
+        return _Attribute(self, k)
+
+
+class _Attribute(fx.proxy.Attribute):
+    """An attribute of a traced value, likewise."""
+
+    def __getattr__(self, k: str) -> fx.proxy.Attribute:
+        return _Attribute(self, k)
+
+
+def _in_place(target: Any) -> Callable[[fx.Proxy, Any], fx.Proxy]:
+    def operate(self: fx.Proxy, other: Any) -> fx.Proxy:
+        name = IN_PLACE[target].__name__  # that of the operator it becomes
+        return self.tracer.create_proxy("call_function", target, (self, other), {}, name)
+
+    return operate
+
+
+for _kind in (_Proxy, _Attribute):
+    for _target in IN_PLACE:
+        setattr(_kind, f"__{_target.__name__}__", _in_place(_target))
 
 
 class _Tracer(fx.Tracer):
@@ -35,6 +62,9 @@ class _Tracer(fx.Tracer):
         if isinstance(m, classes) or module_qualified_name in self.leaves:
             return True
         return TABLE.find_module(m) is not None or _opaque(m)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         node = super().create_node(*args, **kwargs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 import pydantic
 from pydantic import AfterValidator, Field
 
-from .errors import ConfigError, EdgewiseError
+from .errors import ConfigError
 from .reading import HUGE
 from .redact import redact
 from .spelling import close
@@ -92,13 +92,6 @@ def _storage(text: str, info: Any) -> str:
     return f"{match[1]}{_path(match[2], info.context)}{match[3]}"
 
 
-def _explained(value: Any, read: Callable[[Any], Any]) -> Any:
-    try:
-        return read(value)
-    except EdgewiseError as error:  # pydantic gives a place to errors of values only
-        raise ValueError(str(error)) from error
-
-
 Count = Annotated[int, Field(ge=1, le=HUGE - 1)]
 Whole = Annotated[int, Field(ge=0, le=HUGE - 1)]
 Share = Annotated[float, Field(ge=0)]
@@ -114,7 +107,6 @@ Function = Annotated[
 Storage = Annotated[str, AfterValidator(_storage)]  # a database URL
 RowText = Annotated[str, Field(pattern=f"^{ROWS}$")]
 RowRange = Annotated[Rows, pydantic.PlainValidator(Rows.parse, json_schema_input_type=RowText)]
-Explained = pydantic.WrapValidator(_explained)  # for classes of which errors are no ValueErrors
 
 
 def read_tables(kind: type[T], tables: Mapping[str, Any], folder: Path, file: str = "") -> T:
@@ -130,8 +122,8 @@ def read_tables(kind: type[T], tables: Mapping[str, Any], folder: Path, file: st
         ConfigError: unknown, missing or wrong sections, keys or values; a line for each.
     """
     # Strict types, yet lists for tuples and texts for paths, are what pydantic does with JSON.
-    text = json.dumps(tables, default=str)
     try:
+        text = json.dumps(tables, default=str)
         return pydantic.TypeAdapter(kind).validate_json(text, context=folder)
     except pydantic.ValidationError as error:
         places: dict[
@@ -139,6 +131,8 @@ def read_tables(kind: type[T], tables: Mapping[str, Any], folder: Path, file: st
         ] = {}  # where several types do, each has an error
         for each in error.errors(include_url=False):
             places.setdefault(_place(*each["loc"]), []).append(each)
+    except ValueError as error:  # of json.dumps: too many digits for Python
+        raise ConfigError(f"{file}: a number in it cannot be read: {error}.") from error
     found = [_mistake(*place, errors, kind) for place, errors in places.items()]
     lines = [line if line.endswith((".", "?")) else f"{line}." for line in found]
     raise ConfigError(redact("\n".join(f"{file}: {line}" if file else line for line in lines)))

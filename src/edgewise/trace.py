@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 import torch
 from torch import fx, nn
+from torch.utils import _pytree as pytree
 
+from .agreement import Judge, reference
 from .builder import Builder
 from .errors import NoUnitsError, TooLargeError, TraceError, UnknownOperatorError
+from .exported import LIMITED
 from .frontend import FrontEnd, bind, capture
 from .graph import Graph
 from .importance import Importance, l2
-from .nested import batch_size
-from .probe import compare_outputs, reference, run, run_doubled
-from .program import Program, modes_of
+from .probe import run, run_doubled
+from .program import Program, keeps_batch, modes_of
 from .refusals import refuse
 from .units import SLICES, with_units
 
@@ -34,13 +36,20 @@ def trace(
 ) -> Graph:
     """The dataflow graph of a model.
 
-    The model is traced in eval mode on a private copy, run once on the example inputs, and the
-    traced program is compared with the model itself. The model is not changed; hooks on its
-    modules are copied with it and run wherever the copies do.
+    The model is traced in eval mode on a private copy, and the traced program is compared with the
+    model itself, output by output: on the example, and on random inputs like it in batches of twice
+    its size and, for small networks, of 4 times (at least 16). The model is not changed; hooks on
+    its modules are copied with it and run wherever the copies do.
+
+    A model whose Python code asks for the batch size (`1 / len(x)`, `if len(x) > 8`) may be right
+    at the example's size only. That is seen by those batches and by the limits that torch.export
+    puts on the batch; masks and pruned models then refuse every other size. What a model decides
+    about batches larger than those without torch.export noticing, or by values that neither the
+    example nor random inputs have, is not seen.
 
     torch.fx reads the model's code as it is written, and is tried first. Where it cannot follow
-    (Hugging Face models, Python that depends on shapes), torch.export does; `graph.frontend` and
-    `graph.summary()` name the one that did.
+    (Hugging Face models, Python that depends on shapes, writes in place into memory that other
+    values share), torch.export does; `graph.frontend` and `graph.summary()` name the one that did.
 
     Args:
         model: any `nn.Module`.
@@ -70,25 +79,22 @@ def trace(
     Examples:
         >>> graph = ew.trace(model, (x,))
         >>> graph
-        Graph(29 vertices, 31 edges, 12 units, 966d110f7343)
+        Graph(29 vertices, 31 edges, 12 units, 19916b485ebc)
     """
     refuse(model, args, kwargs or {})
     args = (args,) if isinstance(args, torch.Tensor) else tuple(args)
     kinds = (granularity,) if isinstance(granularity, str) else tuple(granularity)
     expected = reference(model, args, kwargs or {})
     inputs, fixed = bind(model, args, kwargs or {})
-    problems: list[TraceError] = []
-    for choice in _choices(frontend, leaves):
-        try:
-            module = capture(model, inputs, fixed, leaves, choice, expected)
-            bare = _graph(model, module, inputs, fixed, expected, choice)
-            break
-        except TooLargeError:
-            raise  # it is as large for the other front end
-        except TraceError as problem:
-            problems.append(problem)
-    else:
-        raise _failure(problems)
+    judge = Judge(
+        model, args, kwargs or {}, expected, lambda a, k: tuple(bind(model, a, k)[0].values())
+    )
+    bare = _first_right(
+        _choices(frontend, leaves),
+        lambda choice: _graph(
+            capture(model, inputs, fixed, leaves, choice, expected), inputs, fixed, judge, choice
+        ),
+    )
     graph = with_units(bare, kinds, slices=slices, round_to=round_to, importance=importance)
     if not graph.units:
         raise NoUnitsError(_why_no_units(model, kinds, graph.refused))
@@ -106,6 +112,27 @@ def _choices(frontend: FrontEnd | None, leaves: Sequence[Any]) -> tuple[FrontEnd
     return ("torch.fx",) if leaves else ("torch.fx", "torch.export")
 
 
+def _first_right(choices: Iterable[FrontEnd], make: Callable[[FrontEnd], Graph]) -> Graph:
+    """The graph of the first front end that follows the model, best at every batch size."""
+    problems: list[TraceError] = []
+    fixed: list[Graph] = []
+    for choice in choices:
+        try:
+            graph = make(choice)
+        except TooLargeError:
+            if not fixed:
+                raise  # it is as large for the other front end
+        except TraceError as problem:
+            problems.append(problem)
+        else:
+            if not graph.program.fixed_batch:
+                return graph
+            fixed.append(graph)
+    if not fixed:
+        raise _failure(problems)
+    return fixed[0]
+
+
 def _failure(problems: list[TraceError]) -> TraceError:
     """The error of all front ends; an operator without a rule comes first: a user can help it."""
     first, *others = sorted(problems, key=lambda p: not isinstance(p, UnknownOperatorError))
@@ -115,11 +142,11 @@ def _failure(problems: list[TraceError]) -> TraceError:
 
 
 def _graph(
-    model: nn.Module, module: fx.GraphModule, inputs: Mapping[str, Any], fixed: Mapping[str, Any],
-    expected: Any, frontend: FrontEnd,
+    module: fx.GraphModule, inputs: Mapping[str, Any], fixed: Mapping[str, Any], judge: Judge,
+    frontend: FrontEnd,
 ) -> Graph:  # fmt: skip
     """Vertices and edges of a captured program, which must do what the model does."""
-    args = tuple(inputs.values())
+    args, model = tuple(inputs.values()), judge.model
     try:
         once = run(module, args)
     except Exception as error:
@@ -127,18 +154,30 @@ def _graph(
             f"The program of {type(model).__name__} that {frontend} made does not run: "
             f"{type(error).__name__}: {str(error).splitlines()[0]}"
         ) from error
-    compare_outputs(expected, once.values["output"], model)
-    doubled = run_doubled(module, args)
+    verdict = judge.check(module, once)
+    doubled = verdict.doubled
+    if not doubled.values or not _scales(once.numbers, doubled.numbers):
+        doubled = run_doubled(module, args)  # numbers that depend on values: of the same values
+    limited = not verdict.free or bool(module.meta.get(LIMITED)) or keeps_batch(model)
     program = Program(
         module=module,
         args=args,
         fixed=fixed,
         values=once.numbers,
         doubled=doubled.numbers,
-        batch=batch_size(args) if doubled.values else 1,
+        batch=judge.batch if doubled.values or limited else 1,
         modes=modes_of(model),
+        fixed_batch=limited,
     )
     return Builder(program, once, doubled).build(frontend)
+
+
+def _scales(once: Mapping[str, Any], doubled: Mapping[str, Any]) -> bool:
+    """Whether every number of a program is the same or twice as large in a doubled batch."""
+    numbers = [(value, doubled.get(name)) for name, value in once.items()]
+    leaves = [tuple(map(pytree.tree_leaves, pair)) for pair in numbers]
+    pairs = [pair for left, right in leaves for pair in zip(left, right, strict=False)]
+    return all(a == b or (isinstance(a, int) and b == 2 * a) for a, b in pairs)
 
 
 def _why_no_units(model: nn.Module, kinds: tuple[str, ...], refused: Mapping[str, str]) -> str:

@@ -23,7 +23,7 @@ from edgewise.errors import ConfigError, ObjectiveError, StorageError
 from edgewise.job import page_facts
 from edgewise.records import Evaluation
 from edgewise.redact import legible, redact
-from edgewise.report import Facts, Insight, Outcome, contents
+from edgewise.report import Facts, Insight, Outcome, contents, render
 from edgewise.storage import Storage
 
 SECRET = "sw0rdfish"
@@ -136,7 +136,7 @@ def test_report_and_live_page_show_the_job_without_secrets(tmp_path: Path) -> No
     graph, _ = jobs.make()
     facts = Facts(graph, [], None, Outcome(), None, Insight())
     live = contents(facts, "job", page_facts(config))
-    page = ew.report.render(graph, [], None, title="job", extra=page_facts(config))
+    page = render(graph, [], None, title="job", extra=page_facts(config))
     for text in (live, page):
         assert SECRET not in text
         assert "user:***@host/db" in text

@@ -21,6 +21,7 @@ from edgewise.errors import EdgewiseError, LatencyError, PlanError
 from edgewise.latency_table import LatencyTable, Target
 from edgewise.plots import save as save_figure
 from edgewise.records import Evaluation
+from edgewise.report import write as write_report
 from edgewise.sheet import write_evaluations
 
 
@@ -59,7 +60,7 @@ def test_a_full_disk_keeps_the_old_file(plan: ew.Plan, table: LatencyTable, tmp_
         "table.json": (table.save, LatencyError),
         "small.safetensors": (lambda p: ew.save(small, p), PlanError),
         "page.html": (
-            lambda p: ew.report.write(p, graph, [], plan, title="t"), EdgewiseError
+            lambda p: write_report(p, graph, [], plan, title="t"), EdgewiseError
         ),
     }  # fmt: skip
     assert figure is not None

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from ..agreement import drawn
 from ..graph import Graph
 from ..nested import batch_size, copies_of, leaves_of, moved
 from ..precision import full_precision
@@ -70,7 +71,8 @@ def choose(graph: Graph, options: EngineOptions, batches: Sequence[Inputs]) -> P
     fits = _examples(graph) if local else batch_size(batches[0])  # there memory is what is short
     examples = options.piece or fits
     several = next((batch for batch in batches if batch_size(batch) > 1), batches[0])
-    alone = treats_examples_alone(module, moved(several, device))
+    free = not graph.program.fixed_batch
+    alone = free and treats_examples_alone(module, moved(several, device))
     last = images if options.channels_last is None else options.channels_last
     return Pieces(examples if alone else None, last, device)
 
@@ -90,16 +92,27 @@ def _examples(graph: Graph) -> int:
 
 
 def treats_examples_alone(module: nn.Module, inputs: Inputs) -> bool:
-    """Whether a network gives for a few examples together what it gives for each half of them."""
+    """Whether a network gives for a few examples together what it gives for each half of them.
+
+    The first examples of a batch may be all alike, so that others are drawn beside them.
+    """
     if batch_size(inputs) < 2:
         return True  # nothing to cut
     few = cut(inputs, max(batch_size(inputs) // 4, 1))[0]
+    size = batch_size(few)
+    return _halves_agree(module, few) is True and (
+        _halves_agree(module, drawn(few, size, size)) is not False
+    )
+
+
+def _halves_agree(module: nn.Module, few: Inputs) -> bool | None:
+    """Whether halves of a batch give what the whole gives; None where the network does not run."""
     try:
         with torch.no_grad(), full_precision():
             whole = module(*copies_of(few))
             parts = join([module(*copies_of(half)) for half in cut(few, 2)])
     except Exception:  # noqa: BLE001 - a network that takes one batch size may raise anything
-        return False
+        return None
     pairs = list(zip(leaves_of(whole), leaves_of(parts), strict=False))
     return bool(pairs) and all(_equal(a, b) for a, b in pairs)
 
