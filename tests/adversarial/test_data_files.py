@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edgewise.config import DataSection
 from edgewise.datasets import load_batches
 from edgewise.errors import ConfigError
+from edgewise.sections import DataSection
 from edgewise.tables import Rows, Source
 
 
