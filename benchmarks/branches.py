@@ -26,8 +26,8 @@ from scipy.stats import t as student
 
 import edgewise as ew
 from edgewise.bench import bench
-from edgewise.config import DataSection
 from edgewise.datasets import load_batches
+from edgewise.sections import DataSection
 from edgewise.sources import load_loss, load_metrics
 from edgewise.tables import Rows
 from machine import describe

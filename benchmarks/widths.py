@@ -34,10 +34,10 @@ from torch.nn import functional as F
 
 import edgewise as ew
 import vit_fashion
-from edgewise.config import DataSection
 from edgewise.datasets import load_batches
 from edgewise.search import Space
 from edgewise.search.strategy import ranked_pick
+from edgewise.sections import DataSection
 from edgewise.tables import Rows
 from machine import describe
 

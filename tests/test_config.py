@@ -8,15 +8,14 @@ import pytest
 
 from edgewise.config import (
     Config,
-    RaySection,
     override,
     parse_budget,
     parse_model,
     read_config,
 )
-from edgewise.engine import EngineOptions
 from edgewise.errors import ConfigError
 from edgewise.records import Budget
+from edgewise.sections import EngineSection, RaySection
 from edgewise.tables import Rows
 
 MODEL = '[model]\nsource = "net.py:make"\n'
@@ -79,7 +78,7 @@ def test_every_section_is_read(tmp_path: Path) -> None:
         + '[ray]\naddress = "auto"\nworkers = 3\n',
     )
     assert (config.search.certify, config.search.patience) == (9, 4)
-    assert config.engine == EngineOptions(memory="64MiB", chunk=8, channels_last=False)
+    assert config.engine == EngineSection(memory="64MiB", chunk=8, channels_last=False)
     assert config.ray == RaySection(address="auto", workers=3, threads=1)
     assert config.model.weights == tmp_path / "w.safetensors"
     assert config.model.arguments == {"num_classes": 10}
@@ -135,12 +134,12 @@ def test_other_databases_stay_as_they_are(tmp_path: Path) -> None:
         (MODEL + DATA + "[search]\nevaluations = 1.5\n", ["must be a whole number, got 1.5"]),
         (MODEL + "strict = 1\n" + DATA, ["[model] strict must be true or false, got 1"]),
         (MODEL + "input = 3\n" + DATA, ["[model] input must be a list, got 3"]),
-        (MODEL + "input = [3, 0]\n" + DATA, ["[model] input must be at least 1"]),
+        (MODEL + "input = [3, 0]\n" + DATA, ["[model] input[1] must be at least 1, got 0"]),
         (MODEL + "arguments = 1\n" + DATA, ["[model] arguments must be a table"]),
         ('[model]\nsource = "resnet18"\n' + DATA, ["[model] source must be FILE.py:FUNCTION"]),
         (MODEL + "[data]\nsource = 3\n", ["[data] source must be text, got 3"]),
         (MODEL + DATA + 'search = "0-500"\n', ["[data] search must be a range", '"0-500"']),
-        (MODEL + DATA + "search = 5\n", ["[data] search must be text"]),
+        (MODEL + DATA + "search = 5\n", ["[data] search must be a range", "got 5"]),
         (MODEL + DATA + 'search = "5:5"\n', ["[data] search must hold at least one row"]),
         (MODEL + DATA + 'search = "0:501"\n', ["splits must be disjoint", "0:501", "500:2500"]),
         (MODEL + DATA + 'verify = "2400:"\nreport = "500:1000"\nsearch = "0:"\n', ["disjoint"]),
@@ -174,11 +173,24 @@ def test_other_databases_stay_as_they_are(tmp_path: Path) -> None:
             MODEL + DATA + BATCHNORM + '[calibration]\nsource = "./data.parquet"\nrows = "3000:"\n',
             ["overlap the report split"],
         ),
-        (MODEL + DATA + '[units]\ngranularity = ["edges"]\n', ["granularity must be one of edge"]),
+        (
+            MODEL + DATA + '[units]\ngranularity = ["edges"]\n',
+            ["granularity[0] must be one of edge", "'edge'?"],
+        ),
         (MODEL + DATA + '[units]\nonly = "layer*"\n', ["[units] only must be a list"]),
         (MODEL + DATA + "[budget]\n", ["[budget]", "at least one limit"]),
         (MODEL + DATA + "[budget]\nmac = 0.7\n", ["[budget] has no key 'mac'", "'macs'"]),
         (MODEL + DATA + "[budget]\nmacs = -1\n", ["[budget]", "positive"]),
+        (
+            MODEL + DATA + f"[budget]\nmacs = 0x{'f' * 300}\n",
+            ["macs must be a positive number"],
+        ),
+        (MODEL + DATA + f"[search]\nseed = 0x{'f' * 300}\n", ["seed must be at most 92233"]),
+        (MODEL + DATA + f"[search]\nseed = 0x{'f' * 9000}\n", ["a number in it cannot be read"]),
+        (
+            MODEL + f"arguments = {{ a = {'[' * 250}{']' * 250} }}\n" + DATA,
+            ["nested too deeply"],
+        ),
         (MODEL + DATA + "[budget]\nmacs = true\n", ["[budget] macs must be a number or text"]),
         (MODEL + DATA + '[budget]\nmacs = "3MB"\n', ["[budget]", '"3MB"', "K, M, G, T, %"]),
         (MODEL + DATA + '[budget]\nweight_bytes = "3M"\n', ["[budget]", '"3M"', "MB, GB, KiB"]),
@@ -194,7 +206,7 @@ def test_other_databases_stay_as_they_are(tmp_path: Path) -> None:
         (MODEL + DATA + "[engine]\nstacked = 8\n", ["[engine] has no key 'stacked'", "'stack'"]),
         (MODEL + DATA + "[ray]\nworkers = 0\n", ["[ray] workers must be at least 1"]),
         (MODEL + DATA + "[ray]\ngpus = -1\n", ["[ray] gpus must be at least 0"]),
-        (MODEL + DATA + "[ray]\ngpus = nan\n", ["[ray] gpus must be at least 0"]),
+        (MODEL + DATA + "[ray]\ngpus = nan\n", ["[ray] gpus must be a finite number"]),
         (MODEL + DATA + "[ray]\nadress = 1\n", ["[ray] has no key 'adress'", "'address'"]),
         (MODEL + DATA + "[output]\ndirectory = 1\n", ["[output] directory must be text"]),
     ],

@@ -15,9 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-from edgewise.config import DataSection
 from edgewise.datasets import load_batches
 from edgewise.errors import ConfigError
+from edgewise.sections import DataSection
 from edgewise.tables import Rows, Source
 
 ALL = Rows(0, None)

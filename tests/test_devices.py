@@ -21,12 +21,12 @@ import jobs
 from edgewise import laws, scores
 from edgewise.arguments import call
 from edgewise.calibration import recalibrated
-from edgewise.config import ModelSection
 from edgewise.engine.pieces import Pieces
 from edgewise.errors import EdgewiseWarning
 from edgewise.evaluate import Engine
 from edgewise.heal import _value
 from edgewise.nested import device_of, moved
+from edgewise.sections import ModelSection
 from edgewise.sources import load_model
 from edgewise.tables import Source
 from edgewise.testing import ZOO, build

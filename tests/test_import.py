@@ -13,7 +13,7 @@ import pytest
 SHOWING = {"plotly", "matplotlib", "rich", "typer", "starlette", "uvicorn"}
 STORING = {"sqlalchemy", "pandas", "pyarrow", "ray"}
 LEARNING = {"sklearn", "scipy.stats", "scipy.optimize", "optuna", "pymoo"}
-OTHERS = {"torchvision", "timm", "transformers", "onnx", "onnxruntime", "accelerate"}
+OTHERS = {"torchvision", "timm", "transformers", "onnx", "onnxruntime", "accelerate", "pydantic"}
 MODEL = ("trace", "liveness", "cost", "masked", "prune", "heal", "Plan", "save", "load", "export")
 
 
@@ -41,3 +41,9 @@ def test_a_search_waits_for_no_chart(name: str) -> None:
     assert not found & (
         (SHOWING | OTHERS | {"ray", "pymoo", "optuna"}) - {"rich"}
     )  # scikit-learn's
+
+
+def test_a_command_line_without_a_job_waits_for_no_reader_of_jobs() -> None:
+    found = loaded("import sys; sys.argv = ['edgewise', 'schema']\nimport edgewise.cli")
+    assert "typer" in found
+    assert not found & {"pydantic", "torch"}

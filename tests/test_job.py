@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import edgewise as ew
-from edgewise.config import Config, UnitsSection, read_config
+from edgewise.config import Config, read_config
 from edgewise.errors import ConfigError
 from edgewise.graph import Graph
 from edgewise.job import (
@@ -19,6 +19,7 @@ from edgewise.job import (
     select_units,
     trace_job,
 )
+from edgewise.sections import UnitsSection
 
 CODE = """
 import torch

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from edgewise.config import ModelSection
 from edgewise.errors import ConfigError
+from edgewise.sections import ModelSection
 from edgewise.sources import load_function, load_loss, load_metrics, load_model, load_weights
 from edgewise.tables import Source
 

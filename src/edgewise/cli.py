@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -399,3 +400,9 @@ def report(
         graph = trace_job(job)
         study = open_study(job, graph)
         screen.path(write_page(job, graph, study, load_plan(job, graph)))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of job files, from which editors complete and check them."""
+    typer.echo((files(__package__) / "edgewise.schema.json").read_text(encoding="utf-8"), nl=False)

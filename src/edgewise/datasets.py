@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .config import DataSection
 from .errors import ConfigError
+from .sections import DataSection
 from .sources import load_function, require
 from .spelling import nearest
 from .tables import Rows

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import Config, HealSection
+from .config import Config
 from .datasets import Batch, load_batches
 from .errors import ConfigError
 from .graph import Graph
 from .heal import Healing, heal
 from .nested import copies_of
 from .objective import Objective
+from .sections import HealSection
 from .tables import Rows
 
 CHECKPOINT = "heal.checkpoint"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .config import Config, UnitsSection
+from .config import Config
 from .datasets import load_batches
 from .errors import ConfigError, LatencyError, PlanError
 from .files import read_json, read_text, write_text
@@ -21,6 +21,7 @@ from .objective import Objective, Recovery
 from .plan import Measured, Plan
 from .reading import read_value
 from .rewrite import prune
+from .sections import UnitsSection
 from .sheet import write_evaluations
 from .sources import load_loss, load_metrics, load_model
 from .spelling import nearest

@@ -8,6 +8,7 @@ from numbers import Real
 from typing import Any
 
 from .errors import BudgetError, EdgewiseError
+from .reading import HUGE
 
 _COUNT = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -52,8 +53,11 @@ def as_limit(name: str, value: Any) -> float | str:
         value = _of_text(name, value)
     if isinstance(value, str):
         return value
-    if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
-        raise BudgetError(f"Budget limit {name} must be a positive number, got {value!r}.")
+    other = isinstance(value, bool) or not isinstance(value, Real)
+    if other or not 0 < value < HUGE:
+        raise BudgetError(
+            f"Budget limit {name} must be a positive number below 2^63, got {value!r}."
+        )
     number = value if isinstance(value, int) else float(value)
     if name == "latency" and (isinstance(number, int) or number > 1):
         raise BudgetError(

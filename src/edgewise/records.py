@@ -86,12 +86,12 @@ class Budget:
         {'params': '20M', 'latency': '8ms'}
     """
 
-    units: float | str | None = None
-    params: float | str | None = None
-    macs: float | str | None = None
-    activation_bytes: float | str | None = None
-    weight_bytes: float | str | None = None
-    latency: float | str | None = None
+    units: int | float | str | None = None
+    params: int | float | str | None = None
+    macs: int | float | str | None = None
+    activation_bytes: int | float | str | None = None
+    weight_bytes: int | float | str | None = None
+    latency: int | float | str | None = None
 
     def __new__(cls, *args: object, **limits: object) -> Budget:
         """Refuse unknown names before Python does, which knows no nearest one."""

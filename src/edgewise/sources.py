@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import ModelSection
 from .errors import ConfigError
 from .losses import calibrated_cross_entropy, per_example
+from .sections import ModelSection
 from .spelling import nearest
 
 Measure = Callable[[Any, Any], Tensor]

@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NewType, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
-from .errors import EdgewiseError
+import pydantic
+from pydantic import AfterValidator, Field
+
+from .errors import ConfigError
 from .reading import HUGE
-from .spelling import nearest
+from .redact import redact
+from .spelling import close
 
-Source = NewType("Source", str)  # FILE.py:FUNCTION, a path, torchvision:NAME or timm:NAME
-Function = NewType("Function", str)  # a built-in name or FILE.py:FUNCTION
-Storage = NewType("Storage", str)  # a database URL
-Count = Annotated[int, 1]  # a whole number, at least 1
-Whole = Annotated[int, 0]
-Share = Annotated[float, 0]
+T = TypeVar("T")
 LIBRARIES = ("torchvision", "timm")
+# Of a dataclass that stands for a file; its sections inherit them.
+RULES = pydantic.ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+ROWS = r"\s*(\d*)\s*:\s*(\d*)\s*"
+WORDS = {
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "dict_type": "a table",
+    "dataclass_type": "a section",
+    "finite_number": "a finite number",
+    "literal_error": "one of {expected}",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "above {gt:g}",
+    "less_than_equal": "at most {le}",
+    "less_than": "below {lt}",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +47,13 @@ class Rows:
     stop: int | None
 
     @classmethod
-    def parse(cls, text: str) -> Rows:
+    def parse(cls, text: object) -> Rows:
         """Read "start:stop", "start:" or ":stop"; ValueError if it is none or holds no row."""
-        match = re.fullmatch(r"\s*(\d*)\s*:\s*(\d*)\s*", text)
+        match = re.fullmatch(ROWS, text) if isinstance(text, str) else None
         if not match:
-            raise ValueError(f'must be a range of rows such as "0:500" or "500:", got "{text}"')
+            raise ValueError(
+                f'must be a range of rows such as "0:500" or "500:", got {shown(text)}'
+            )
         rows = cls(int(match[1] or 0), int(match[2]) if match[2] else None)
         if rows.stop is not None and rows.stop <= rows.start:
             raise ValueError(f'must hold at least one row (start < stop), got "{text}"')
@@ -49,105 +68,120 @@ class Rows:
         return f"{self.start}:{'' if self.stop is None else self.stop}"
 
 
-def read_section(kind: type[Any], name: str, table: Mapping[str, Any], folder: Path) -> Any:
-    """The dataclass `kind` filled from a table.
-
-    Raises:
-        ValueError: an unknown or missing key, or a wrong value; names section and key.
-    """
-    hints = get_type_hints(kind, include_extras=True)
-    values = {}
-    for key, value in table.items():
-        if key not in hints:
-            raise ValueError(f"[{name}] has no key {key!r}.{nearest(key, hints)}")
-        try:
-            values[key] = _cast(hints[key], value, folder)
-        except ValueError as error:
-            raise ValueError(f"[{name}] {key} {error}") from error
-    for needed in fields(kind):
-        required = needed.default is MISSING and needed.default_factory is MISSING
-        if required and needed.name not in values:
-            raise ValueError(f"[{name}] needs the key {needed.name}")
-    try:
-        return kind(**values)
-    except (ValueError, EdgewiseError) as error:
-        raise ValueError(f"[{name}] {str(error).rstrip('.')}") from error
-
-
-def _cast(hint: Any, value: Any, folder: Path) -> Any:
-    """A TOML value as what a key holds; ValueError says what it must be."""
-    hint, origin, arguments = plain(hint), get_origin(plain(hint)), get_args(plain(hint))
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise ValueError(f"must be a list, got {shown(value)}")
-        return tuple(_cast(arguments[0], item, folder) for item in value)
-    if origin is Literal:
-        if value not in arguments:
-            raise ValueError(f"must be one of {', '.join(arguments)}; got {shown(value)}")
-        return value
-    if origin is Annotated:
-        numeric = isinstance(value, int | float) and not isinstance(value, bool)
-        if numeric and not arguments[1] <= value < HUGE:
-            raise ValueError(f"must be at least {arguments[1]}, got {value}")
-        return _cast(arguments[0], value, folder)
-    types, words = _EXPECTED.get(hint, ((str,), "text"))
-    if not isinstance(value, types) or (isinstance(value, bool) and hint is not bool):
-        raise ValueError(f"must be {words}, got {shown(value)}")
-    if isinstance(value, int | float) and not -HUGE < value < HUGE:
-        raise ValueError(f"must be {words} of at most 2^63, got {value}")
-    return _TEXTS[hint](value, folder) if hint in _TEXTS else value
-
-
-def plain(hint: Any) -> Any:
-    """`X` of `X | None`: TOML has no null."""
-    if get_origin(hint) not in (Union, UnionType):
-        return hint
-    return Union[tuple(kind for kind in get_args(hint) if kind is not NoneType)]  # noqa: UP007
-
-
-def shown(value: Any) -> str:
-    return f'"{value}"' if isinstance(value, str) else repr(value)
-
-
-def anchored(text: str, folder: Path) -> Source:
+def anchored(text: str, folder: Path) -> str:
     """A source whose path is absolute: that of a file or the `root` of a torchvision data set."""
     if text.startswith(tuple(f"{library}:" for library in LIBRARIES)):
-        return Source(
-            re.sub(r"(?<=[?&]root=)[^&]*", lambda root: str(_path(root[0], folder)), text)
-        )
+        return re.sub(r"(?<=[?&]root=)[^&]*", lambda root: str(_path(root[0], folder)), text)
     path, mark, function = text.rpartition(".py:")
-    if mark:
-        return Source(f"{_path(path + '.py', folder)}:{function}")
-    return Source(str(_path(text, folder)))
+    return f"{_path(path + '.py', folder)}:{function}" if mark else str(_path(text, folder))
 
 
-def _path(text: str, folder: Path) -> Path:
+def _path(text: str | Path, folder: Path) -> Path:
     return (folder / Path(text).expanduser()).resolve()
 
 
-def _storage(text: str, folder: Path) -> Storage:
+def _storage(text: str, info: Any) -> str:
     if "://" not in text:
         got = "" if "@" in text else f', got "{text}"'  # which may hold a password
         raise ValueError(f'must be a database URL such as "sqlite:///runs.db"{got}')
     if not text.startswith("sqlite"):
-        return Storage(text)
+        return text
     match = re.fullmatch(r"(sqlite(?:\+\w+)?:///)([^?]+)(.*)", text)
     if not match or match[2] == ":memory:":
         raise ValueError(f'must name a file, so that evaluations are kept, got "{text}"')
-    return Storage(f"{match[1]}{_path(match[2], folder)}{match[3]}")
+    return f"{match[1]}{_path(match[2], info.context)}{match[3]}"
 
 
-_EXPECTED: dict[Any, tuple[tuple[type, ...], str]] = {
-    bool: ((bool,), "true or false"),
-    int: ((int,), "a whole number"),
-    float: ((int, float), "a number"),
-    float | str: ((int, float, str), 'a number or text such as "20M"'),
-    Mapping[str, Any]: ((dict,), "a table"),
-}
-_TEXTS: dict[Any, Callable[[Any, Path], Any]] = {
-    Path: _path,
-    Source: anchored,
-    Function: lambda text, folder: anchored(text, folder) if ".py:" in text else Function(text),
-    Storage: _storage,
-    Rows: lambda text, folder: Rows.parse(text),
-}
+Count = Annotated[int, Field(ge=1, le=HUGE - 1)]
+Whole = Annotated[int, Field(ge=0, le=HUGE - 1)]
+Share = Annotated[float, Field(ge=0)]
+Portion = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+File = Annotated[Path, AfterValidator(lambda path, info: _path(path, info.context))]
+# FILE.py:FUNCTION, a path, torchvision:NAME or timm:NAME
+Source = Annotated[str, AfterValidator(lambda text, info: anchored(text, info.context))]
+# a built-in name or FILE.py:FUNCTION
+Function = Annotated[
+    str, AfterValidator(lambda x, info: anchored(x, info.context) if ".py:" in x else x)
+]
+Storage = Annotated[str, AfterValidator(_storage)]  # a database URL
+RowText = Annotated[str, Field(pattern=f"^{ROWS}$")]
+RowRange = Annotated[Rows, pydantic.PlainValidator(Rows.parse, json_schema_input_type=RowText)]
+
+
+def read_tables(kind: type[T], tables: Mapping[str, Any], folder: Path, file: str = "") -> T:
+    """The dataclass `kind`, a field a section, from the tables of a file.
+
+    Args:
+        kind: each field is a dataclass with the keys of a section.
+        tables: as tomllib gives them.
+        folder: what paths in them are relative to.
+        file: its name, for messages.
+
+    Raises:
+        ConfigError: unknown, missing or wrong sections, keys or values; a line for each.
+    """
+    # Strict types, yet lists for tuples and texts for paths, are what pydantic does with JSON.
+    try:
+        text = json.dumps(tables, default=str)
+        return pydantic.TypeAdapter(kind).validate_json(text, context=folder)
+    except pydantic.ValidationError as error:
+        places: dict[
+            tuple[str, str | None], list[Any]
+        ] = {}  # where several types do, each has an error
+        for each in error.errors(include_url=False):
+            places.setdefault(_place(*each["loc"]), []).append(each)
+    except ValueError as error:  # of json.dumps: too many digits for Python
+        raise ConfigError(f"{file}: a number in it cannot be read: {error}.") from error
+    found = [_mistake(*place, errors, kind) for place, errors in places.items()]
+    lines = [line if line.endswith((".", "?")) else f"{line}." for line in found]
+    raise ConfigError(redact("\n".join(f"{file}: {line}" if file else line for line in lines)))
+
+
+def _place(*where: int | str) -> tuple[str, str | None]:
+    """Section and key, such as "input[0]"; inside a key, texts are names of types."""
+    items = "".join(f"[{index}]" for index in where[2:] if isinstance(index, int))
+    return "".join(map(str, where[:1])), f"{where[1]}{items}" if len(where) > 1 else None
+
+
+def _mistake(section: str, key: str | None, errors: list[Any], kind: type[Any]) -> str:
+    match errors[0]["type"]:
+        case "unexpected_keyword_argument":
+            known = [f.name for f in fields(kind if key is None else _section(kind, section))]
+            start = f"unknown section [{section}]"
+            if key is not None:
+                start = f"[{section}] has no key {key!r}"
+            return f"{start}.{close(key or section, known)} Known: {', '.join(known)}"
+        case "missing" if key:
+            return f"[{section}] needs the key {key}"
+        case "missing":
+            return f"section [{section}] is missing; it needs at least the key source"
+        case "json_invalid":  # which json.dumps made: too many tables in each other
+            return "it is nested too deeply"
+        case "value_error":
+            text = str(errors[0]["ctx"]["error"])
+        case _:
+            text = _wanted(errors)
+    return " ".join(filter(None, (section and f"[{section}]", key, text)))
+
+
+def _section(kind: type[Any], name: str) -> Any:
+    """The dataclass of a section that may be left out."""
+    hint = get_type_hints(kind)[name]
+    return next(filter(is_dataclass, (hint, *get_args(hint))))
+
+
+def _wanted(errors: list[Any]) -> str:
+    """What a value must be, with the nearest name where there are names, and what it is."""
+    words = {e["type"]: WORDS.get(e["type"], e["msg"]).format(**e.get("ctx", {})) for e in errors}
+    if "float_type" in words:
+        words.pop("int_type", None)  # which is a number, too
+    given, nearest = errors[0]["input"], ""
+    if names := words.get("literal_error"):
+        words["literal_error"] = names = names.replace("'", "").replace(" or ", ", ")
+        nearest = close(str(given), names.removeprefix("one of ").split(", "))
+    return f"must be {' or '.join(words.values())}, got {shown(given)}{nearest and '.'}{nearest}"
+
+
+def shown(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else repr(value)
