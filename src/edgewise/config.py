@@ -140,6 +140,17 @@ class SearchSection:
     certify: Whole = 0
     patience: Count | None = None
 
+    def __post_init__(self) -> None:
+        if self.surrogate == "auto":
+            return
+        from .surrogates.searcher import NAMES  # which imports scikit-learn
+
+        if self.surrogate not in NAMES:
+            raise ValueError(
+                f"surrogate {self.surrogate!r} is none that can search."
+                f"{nearest(self.surrogate, NAMES)}"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class StudySection:
