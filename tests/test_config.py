@@ -131,7 +131,7 @@ def test_other_databases_stay_as_they_are(tmp_path: Path) -> None:
             ["[search] seed must be a whole number", "True"],
         ),
         (MODEL + DATA + "[search]\nseed = -1\n", ["[search] seed must be at least 0"]),
-        (MODEL + DATA + '[search]\nsurrogate = "fcn"\n', ["[search] surrogate 'fcn'", "'FCN'"]),
+        (MODEL + DATA + '[search]\nsurrogate = "pathsum"\n', ["surrogate 'pathsum'", "'PathSum'"]),
         (MODEL + DATA + '[search]\nsurrogate = "GP"\n', ["none that can search", "PathSum"]),
         (MODEL + DATA + "[search]\nevaluations = 0\n", ["evaluations must be at least 1"]),
         (MODEL + DATA + "[search]\nevaluations = 1.5\n", ["must be a whole number, got 1.5"]),
