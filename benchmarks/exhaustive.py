@@ -24,6 +24,7 @@ from edgewise.choose import searching
 from edgewise.records import Evaluation
 from edgewise.search import Questions, Space, answered, baselines, search
 from edgewise.sources import load_loss, load_metrics
+from edgewise.surrogates.searcher import searcher
 from machine import describe
 from surrogates import ResNet, branches
 from widths import cropped
@@ -73,7 +74,7 @@ def asked(steps: Questions, losses: dict[str, float]) -> list[Evaluation]:
 
 def methods(graph: ew.Graph, seed: int) -> dict[str, Callable[[Space], Questions]]:
     def joint(space: Space) -> Questions:
-        return search(space, searching("auto", graph), seed=seed, limit=LIMIT)
+        return search(space, searching(searcher("auto"), graph), seed=seed, limit=LIMIT)
 
     return {
         "edgewise": joint,
@@ -96,7 +97,7 @@ def rows(graph: ew.Graph, losses: dict[str, float], seeds: int) -> Iterator[dict
             best = best_of(losses, removed)
             for name, make in methods(graph, seed).items():
                 yield row(name, seed, removed, asked(make(space), losses), best)
-            fit = searching("auto", graph)
+            fit = searching(searcher("auto"), graph)
             limit = LIMIT * removed // len(REMOVED) - len(before)
             steps = search(space, fit, seed=seed, limit=limit, before=tuple(before))
             before += asked(steps, losses)

@@ -21,6 +21,7 @@ import edgewise as ew
 from edgewise.choose import searching
 from edgewise.search import Space, search
 from edgewise.search.stopping import FRACTION, NEAR, Patience, paired_error
+from edgewise.surrogates.searcher import searcher
 from exhaustive import LIMIT, REMOVED, asked, best_of, study_of
 from machine import describe
 from surrogates import ResNet, branches
@@ -55,7 +56,7 @@ def rows(losses: dict[str, float], noise: dict[int, float], seeds: int) -> Itera
             space = Space(graph, ew.Budget(units=len(graph.units) - removed))
             for rounds in ROUNDS:
                 patience = rounds and Patience(rounds, lambda _, removed=removed: noise[removed])
-                fit = searching("auto", graph)
+                fit = searching(searcher("auto"), graph)
                 steps = search(space, fit, seed=seed, limit=LIMIT, patience=patience)
                 found = asked(steps, losses)
                 least = min(e.loss for e in found if e.mask.count("1") == removed)

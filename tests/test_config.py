@@ -70,7 +70,7 @@ def test_every_section_is_read(tmp_path: Path) -> None:
         + 'recovery = "batchnorm"\n'
         + '[units]\ngranularity = ["edge"]\nonly = ["layer*"]\nexclude = ["layer1*"]\n'
         + '[budget]\nmacs = 0.7\nparams = 1000\nweight_bytes = "10MiB"\n'
-        + '[search]\nevaluations = 7\nseed = 3\nsurrogate = "linear"\nfinalists = 2\n'
+        + '[search]\nevaluations = 7\nseed = 3\nsurrogate = "Linear"\nfinalists = 2\n'
         + "certify = 9\npatience = 4\n"
         + '[study]\nstorage = "sqlite:///runs/a.db"\nname = "first"\n'
         + '[output]\ndirectory = "out"\n'
@@ -130,6 +130,14 @@ def test_other_databases_stay_as_they_are(tmp_path: Path) -> None:
             ["[search] seed must be a whole number", "True"],
         ),
         (MODEL + DATA + "[search]\nseed = -1\n", ["[search] seed must be at least 0"]),
+        (
+            MODEL + DATA + '[search]\nsurrogate = "pathsum"\n',
+            ["surrogate must be one of auto", "'PathSum'"],
+        ),
+        (
+            MODEL + DATA + '[search]\nsurrogate = "GP"\n',
+            ["surrogate must be one of auto", "PathSum"],
+        ),
         (MODEL + DATA + "[search]\nevaluations = 0\n", ["evaluations must be at least 1"]),
         (MODEL + DATA + "[search]\nevaluations = 1.5\n", ["must be a whole number, got 1.5"]),
         (MODEL + "strict = 1\n" + DATA, ["[model] strict must be true or false, got 1"]),

@@ -10,13 +10,15 @@ import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 import pytest
 
+from edgewise import sections
 from edgewise.config import Sections
 from edgewise.errors import ConfigError
+from edgewise.surrogates import searcher
 from edgewise.tables import read_tables
 
 ROOT = Path(__file__).parent.parent
@@ -115,3 +117,7 @@ def test_every_mistake_has_a_line(tmp_path: Path) -> None:
     assert sorted(line.split("] ")[0] for line in str(error.value).splitlines()) == [
         "job.toml: [ray", "job.toml: [search", "job.toml: [search",
     ]  # fmt: skip
+
+
+def test_the_surrogates_are_those_that_can_search() -> None:
+    assert get_args(sections.Surrogate) == searcher.NAMES

@@ -11,18 +11,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import spearmanr
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
+from sklearn.dummy import DummyRegressor
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import cross_val_score
 from threadpoolctl import threadpool_info
 
 from edgewise import surrogates
+from edgewise.errors import EdgewiseError
 from edgewise.graph import Cost, Edge, Graph, Unit, Vertex
 from edgewise.surrogates.coordinates import Coordinates
 from edgewise.surrogates.differences import Hamming, Local
 from edgewise.surrogates.flow import path_kernel, push_weights
 from edgewise.surrogates.marginal import Prior, _Evidence
 from edgewise.surrogates.observations import from_link, to_link
-from edgewise.surrogates.path_fit import fit_path_sum, leave_one_out, path_sum, start_theta
+from edgewise.surrogates.path_fit import (
+    _Problem,
+    fit_path_sum,
+    leave_one_out,
+    path_sum,
+    start_theta,
+)
 from edgewise.surrogates.reduction import reduce_graph
 from edgewise.surrogates.threads import single_threaded
 
@@ -96,9 +106,12 @@ MAKERS: dict[str, Callable[..., Any]] = {
     "Degree2": surrogates.Degree2,
     "PathSum": lambda **k: surrogates.PathSum(GRAPH, **k),
     "PathSum-saturating": lambda **k: surrogates.PathSum(GRAPH, saturate=True, **k),
+    "CrossGamma": lambda **k: surrogates.CrossGamma(GRAPH, **k),
     "GraphGP": lambda **k: surrogates.GraphGP(GRAPH, **k),
+    "Bootstrap-FCN": lambda **k: surrogates.Bootstrap(surrogates.FCN(), **k),
+    "Bootstrap-forest": lambda **k: surrogates.Bootstrap(RandomForestRegressor(20), **k),
 }
-WITH_STD = ("Linear", "Degree2", "GraphGP")
+WITH_STD = ("Linear", "Degree2", "GraphGP", "Bootstrap-FCN", "Bootstrap-forest")
 every = pytest.mark.parametrize("name", MAKERS)
 
 
@@ -358,6 +371,108 @@ def test_degree2_learns_a_pair_that_linear_cannot() -> None:
     assert error["Degree2"] < 0.3 * error["Linear"]
 
 
+# -- Bootstrap ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        surrogates.Logistic(),
+        surrogates.FCN(),
+        surrogates.Trees(trees=50),
+        surrogates.PathSum(GRAPH),
+        surrogates.CrossGamma(GRAPH),
+        RandomForestRegressor(20),
+        LinearRegression(),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_intervals_of_bootstrapped_deviations_cover_what_they_say(model: Any) -> None:
+    shares = []
+    for draw in range(4):
+        rng = np.random.default_rng(draw)
+        X = masks(300, rng)
+        y = interacting(X, rng) * np.exp(rng.normal(0, 0.1, len(X)))
+        mean, std = surrogates.Bootstrap(model).fit(X[:90], y[:90]).predict_link(X[90:], True)
+        shares.append(np.mean(np.abs(np.log(y[90:]) - mean) < 1.96 * std))
+    assert 0.93 <= np.mean(shares) <= 0.998
+
+
+def test_the_mean_is_that_of_the_regressor_itself(data: Any) -> None:
+    X, y = data
+    found = surrogates.Bootstrap(surrogates.Trees()).fit(X, y)
+    assert_allclose(found.predict(X), surrogates.Trees().fit(X, y).predict(X), rtol=1e-6)
+
+
+class Recorder(LinearRegression):
+    """Remembers which masks each fit saw."""
+
+    seen: list[Any] = []  # noqa: RUF012 - of all copies
+
+    def fit(self, X: Any, y: Any) -> Any:
+        self.seen.append(X)
+        return super().fit(X, y)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 40), st.integers(0, 100))
+def test_no_resample_lacks_what_every_search_starts_with(count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    X = masks(count + UNITS + 1, rng)
+    Recorder.seen.clear()
+    model = surrogates.Bootstrap(Recorder(), resamples=4, random_state=seed)
+    mean, std = model.fit(X, interacting(X, rng)).predict(X, return_std=True)
+    assert np.isfinite(mean).all()
+    assert (std > 0).all()
+    assert len(Recorder.seen) == 5
+    several = (X.sum(axis=1) >= 2).sum()
+    for rows in Recorder.seen:
+        assert len(rows) == len(X)
+        assert (rows.sum(axis=1) == 0).any()
+        assert several < 5 or (rows[rows.sum(axis=1) == 1].sum(axis=0) >= 1).all()
+
+
+class Broken(BaseEstimator):
+    """Fits, and predicts what it was told to."""
+
+    def __init__(self, predicts: Any = None) -> None:
+        self.predicts = predicts
+
+    def fit(self, X: Any, y: Any) -> Any:
+        if self.predicts is None:
+            raise KeyError("no such column")
+        return self
+
+    def predict(self, X: Any) -> Any:
+        return {"nan": X[:, 0] * np.nan, "wide": X, "column": X[:, :1], "few": X[1:, 0]}[
+            self.predicts
+        ]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Broken(), "Broken cannot be fitted .KeyError: 'no such column'"),
+        (Broken("nan"), "Broken predicts values that are not finite.*are kept"),
+        (Broken("wide"), "Broken predicts shape"),
+        (Broken("column"), r"Broken predicts shape \(\d+, 1\)"),
+        (Broken("few"), "Broken predicts shape"),
+        (Broken("unknown"), "Broken cannot predict .KeyError"),
+    ],
+)
+def test_regressors_that_give_no_losses_are_named(model: Any, message: str, data: Any) -> None:
+    with pytest.raises(EdgewiseError, match=message):
+        surrogates.Bootstrap(model).fit(*data)
+
+
+def test_a_regressor_that_never_errs_still_has_a_deviation(data: Any) -> None:
+    X = data[0]
+    std = surrogates.Bootstrap(LinearRegression()).fit(X, np.exp(X @ np.arange(UNITS)))
+    assert (std.predict(X, return_std=True)[1] > 0).all()
+    constant = surrogates.Bootstrap(DummyRegressor()).fit(X, data[1])
+    assert constant.noise_ == pytest.approx(np.log(data[1]).std(), rel=0.5)
+
+
 # -- the flow and PathSum ----------------------------------------------------------------------
 
 
@@ -379,6 +494,48 @@ def brute_force(graph: Graph, gamma: Any, X: Any) -> Any:
 
 def outgoing_sums(graph: Graph, gamma: Any) -> Any:
     return np.bincount([e.source for e in graph.edges], gamma, minlength=len(graph.vertices))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 5))
+def test_cross_gamma_sums_paths_and_pairs_of_paths(seed: int, inner: int) -> None:
+    rng = np.random.default_rng(seed)
+    graph = random_dag(inner, rng)
+    X = (rng.random((40, len(graph.units))) < 0.25).astype(float)
+    model = surrogates.CrossGamma(graph, link="identity").fit(X, rng.normal(size=40))
+    z = brute_force(graph, model.gamma_, X)
+    squares = brute_force(graph, model.gamma_**2, X)
+    w1, w2, w3 = model.weights_
+    expected = model.intercept_ + w1 * z + w2 * z**2 + w3 * squares
+    assert_allclose(model.predict(X), expected, atol=1e-8 * max(1.0, *map(abs, model.weights_)))
+
+
+def test_cross_gamma_learns_pairs_of_paths_that_a_path_sum_cannot() -> None:
+    rng = np.random.default_rng(0)
+    flow = reduce_graph(GRAPH)
+    weights = flow.softmax(rng.normal(size=len(flow.tails)))
+    X = masks(300, rng, rate=0.15)
+    z, squares = (flow.forward(w, flow.keep(X))[-1] for w in (weights, weights**2))
+    target = 1.0 - 2.0 * z + 3.0 * z**2 - 2.0 * squares + rng.normal(0, 0.01, len(X))
+    error = {}
+    for model in (surrogates.PathSum(GRAPH, link="identity"),
+                  surrogates.CrossGamma(GRAPH, link="identity")):  # fmt: skip
+        held = model.fit(X[:150], target[:150]).predict(X[150:])
+        error[type(model).__name__] = np.sqrt(np.mean((held - target[150:]) ** 2))
+    assert error["CrossGamma"] < 0.5 * error["PathSum"]
+
+
+def test_slopes_of_the_cross_terms() -> None:
+    rng = np.random.default_rng(0)
+    flow = reduce_graph(GRAPH)
+    keep = flow.keep(masks(40, rng))
+    problem = _Problem(flow, keep, np.zeros(40), saturate=False, cross=True)
+    p = rng.normal(size=len(flow.tails) + 5)
+    jacobian = problem.predict(p)[1]
+    for column in range(len(p)):
+        step = 1e-6 * np.eye(len(p))[column]
+        slope = (problem.predict(p + step)[0] - problem.predict(p - step)[0]) / 2e-6
+        assert_allclose(jacobian[:, column], slope, atol=1e-7)
 
 
 @settings(max_examples=30, deadline=None)

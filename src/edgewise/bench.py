@@ -16,6 +16,7 @@ from .graph import Cost, Mask
 from .records import Budget, Evaluation
 from .search import Questions, Space, baselines, fatal_units, search
 from .study import Study
+from .surrogates.searcher import Searcher, searcher
 from .telling import Callback, Teller
 
 log = logging.getLogger("edgewise")
@@ -67,6 +68,7 @@ class _Contest:
     space: Space
     limit: int
     seed: int
+    searcher: Searcher
 
     @property
     def rng(self) -> np.random.Generator:
@@ -84,7 +86,7 @@ class _Contest:
 
 METHODS: dict[str, Callable[[_Contest], Questions]] = {
     "edgewise": lambda c: search(
-        c.space, searching("auto", c.study.graph), seed=c.seed, limit=c.limit
+        c.space, searching(c.searcher, c.study.graph), seed=c.seed, limit=c.limit
     ),
     "random": lambda c: baselines.at_random(c.space, c.limit, c.rng),
     "magnitude": lambda c: baselines.scored(c.space, scores.magnitude(c.study.graph)),
@@ -108,6 +110,7 @@ def bench(
     evaluations: int = 120,
     seeds: Sequence[int] = (0,),
     finalists: int = 16,
+    surrogate: Any = "auto",
     progress: Callback | None = None,
 ) -> Iterator[Row]:
     """Let methods choose a mask for the same budget, data and number of evaluations.
@@ -124,6 +127,7 @@ def bench(
         evaluations: for each method, at most.
         seeds: each gives a row; methods without randomness have one row for all.
         finalists: masks that meet on the verify split, of each method.
+        surrogate: with which "edgewise" searches, as for `Study.run`.
         progress: called after every evaluation.
 
     Yields:
@@ -131,7 +135,8 @@ def bench(
 
     Raises:
         BudgetError: the budget cannot be met.
-        EdgewiseError: an unknown method; one that needs more evaluations than allowed.
+        EdgewiseError: an unknown method; one that needs more evaluations than allowed; a
+            surrogate that cannot search.
 
     Examples:
         >>> from edgewise.bench import bench
@@ -143,11 +148,11 @@ def bench(
     unknown = [name for name in names if name not in METHODS]
     if unknown:
         raise EdgewiseError(f"No method is called {unknown[0]!r}. There are {', '.join(METHODS)}.")
-    space = study.space(budget)
+    space, found = study.space(budget), searcher(surrogate)
     for seed in seeds:
         for name in names:
             if name in RANDOM or seed == seeds[0]:
-                contest = _Contest(study, space, evaluations, seed)
+                contest = _Contest(study, space, evaluations, seed, found)
                 row = _row(contest, name, finalists, progress)
                 if row is not None:
                     yield row
@@ -199,7 +204,7 @@ def _candidates(
     """The masks that may meet on the verify split, the most promising first, and their losses."""
     if name == "edgewise":
         space = c.space.protecting(fatal_units(c.space, {e.mask: e for e in asked}))
-        chosen = shortlist(space, "auto", asked, count, c.seed)
+        chosen = shortlist(space, c.searcher, asked, count, c.seed)
         return chosen.masks, chosen.losses
     losses = {e.mask: e.loss for e in within if e.loss is not None}
     best = sorted(losses, key=lambda bits: (losses[bits], bits))

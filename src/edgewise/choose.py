@@ -23,13 +23,9 @@ from .search.proposals import Settings, propose
 from .search.strategy import FitFunction
 from .surrogates.auto import Choice, checkpoint, choose
 from .surrogates.observations import Link
+from .surrogates.searcher import Searcher
 
 _RESAMPLES = 2000
-_SEARCHING: dict[str, Callable[[Graph, Link], Any]] = {  # "auto" stays with the first in doubt
-    "GraphGP": lambda graph, link: surrogates.GraphGP(graph, link=link),
-    "Degree2": lambda graph, link: surrogates.Degree2(link=link),
-    "Linear": lambda graph, link: surrogates.Linear(link=link),
-}
 
 log = logging.getLogger("edgewise")
 
@@ -58,14 +54,15 @@ class Finalists:
         return [self.expected[mask][0] for mask in self.masks]
 
 
-def searching(name: str, graph: Graph) -> FitFunction:
+def searching(searcher: Searcher, graph: Graph) -> FitFunction:
     """What fits a surrogate in every round of a search.
 
-    With "auto" the candidates are compared again whenever there are half as many evaluations
-    more, by those known then: the choice depends on nothing but the evaluations in their order.
+    Where there are several candidates they are compared again whenever there are half as many
+    evaluations more, by those known then: the choice depends on nothing but the evaluations in
+    their order.
 
     Args:
-        name: "auto" or the name of a surrogate with an uncertainty.
+        searcher: the surrogate, or those to choose from.
         graph: the graph of the masks.
     """
     choices: dict[int, Choice] = {}
@@ -74,10 +71,10 @@ def searching(name: str, graph: Graph) -> FitFunction:
         X, y, link = _observations(evaluations)
         first = checkpoint(len(y))
         if first not in choices:
-            choices[first] = _choose(name, graph, X[:first], y[:first], link)
-            if name == "auto" and choices[first].scores:
+            choices[first] = _choose(searcher, graph, X[:first], y[:first], link)
+            if choices[first].scores:
                 log.info("Surrogate: %s", _told(choices[first]))
-        return _SEARCHING[choices[first].name](graph, link).fit(X, y)
+        return searcher.candidates[choices[first].name](graph, link).fit(X, y)
 
     return fit
 
@@ -100,11 +97,13 @@ def _succeeded(
     return X, y, link
 
 
-def _choose(name: str, graph: Graph, X: NDArray[Any], y: NDArray[Any], link: Link) -> Choice:
-    if name != "auto":
-        return Choice(name, {}, 0)
-    makers = {n: partial(make, graph, link) for n, make in _SEARCHING.items()}
-    return choose(makers, X, y) if len(y) else Choice(next(iter(makers)), {}, 0)
+def _choose(
+    searcher: Searcher, graph: Graph, X: NDArray[Any], y: NDArray[Any], link: Link
+) -> Choice:
+    makers = {name: partial(make, graph, link) for name, make in searcher.candidates.items()}
+    if len(makers) == 1 or not len(y):
+        return Choice(next(iter(makers)), {}, 0)
+    return choose(makers, X, y)
 
 
 def _told(choice: Choice) -> str:
@@ -112,17 +111,8 @@ def _told(choice: Choice) -> str:
     return f"{choice.name} (log density of {choice.held} held-out masks: {scores})"
 
 
-def check_surrogate(name: str) -> None:
-    """Raise EdgewiseError unless a surrogate of that name can search."""
-    if name not in ("auto", *_SEARCHING):
-        raise EdgewiseError(
-            f"No surrogate that can search is called {name!r}: it needs an uncertainty. There are "
-            f"auto, {', '.join(_SEARCHING)}."
-        )
-
-
 def shortlist(
-    space: Space, name: str, evaluations: Sequence[Evaluation], count: int, seed: int
+    space: Space, searcher: Searcher, evaluations: Sequence[Evaluation], count: int, seed: int
 ) -> Finalists:
     """The masks that may be verified, ordered by the surrogate's posterior, measured or proposed.
 
@@ -134,8 +124,8 @@ def shortlist(
     """
     good = [e for e in evaluations if e.ok]
     X, y, link = _succeeded(good)
-    choice = _choose(name, space.graph, X, y, link)
-    model = _SEARCHING[choice.name](space.graph, link).fit(X, y)
+    choice = _choose(searcher, space.graph, X, y, link)
+    model = searcher.candidates[choice.name](space.graph, link).fit(X, y)
     masks = {space.graph.mask(bits=e.mask): None for e in good}
     masks = {m: None for m in masks if space.allows(m)}
     if len(masks) < count:
@@ -160,14 +150,14 @@ def shortlist(
 
 
 def fronted(
-    space: Space, name: str, evaluations: Sequence[Evaluation],
+    space: Space, searcher: Searcher, evaluations: Sequence[Evaluation],
     find: Callable[..., Sequence[Point]],
 ) -> list[Point]:  # fmt: skip
     """The front of a surrogate fitted to evaluations; what is measured of its points is added.
 
     Args:
         space: graph and protected units.
-        name: of the surrogate, or "auto".
+        searcher: the surrogate, or those to choose from.
         evaluations: of the search split.
         find: gives points of a space and a surrogate, from `known` masks.
 
@@ -176,7 +166,8 @@ def fronted(
     """
     losses = {e.mask: e.loss for e in evaluations if e.ok and e.split == "search"}
     X, y, link = _succeeded(evaluations)
-    model = _SEARCHING[_choose(name, space.graph, X, y, link).name](space.graph, link).fit(X, y)
+    choice = _choose(searcher, space.graph, X, y, link)
+    model = searcher.candidates[choice.name](space.graph, link).fit(X, y)
     points = find(space, model, known=[space.graph.mask(bits=bits) for bits in losses])
     return [replace(point, measured=losses.get(str(point.mask))) for point in points]
 

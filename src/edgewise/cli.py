@@ -318,7 +318,8 @@ def bench(
         with study, screen.progress() as progress:
             found = bench(
                 study, job.budget, names, evaluations=evaluations, seeds=numbers,
-                finalists=job.search.finalists, progress=progress,
+                finalists=job.search.finalists, surrogate=job.search.surrogate,
+                progress=progress,
             )  # fmt: skip
             rows = list(found)
         paths = write_comparison(job, rows)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from .choose import fronted, graph_process
-from .errors import BudgetError
+from .errors import BudgetError, PlanError
 from .graph import Graph, Mask
 from .operator_times import OperatorTimes
 from .records import Budget, Evaluation
@@ -17,6 +17,7 @@ from .report import Insight
 from .search import Point, Space, fatal_units, front, levels, trade_offs
 from .surrogates import GraphGP
 from .surrogates.interactions import Interactions, interactions
+from .surrogates.searcher import Searcher
 
 SECONDS = 1.0  # of the solver for each budget of a report's front: people wait for the page
 
@@ -50,8 +51,8 @@ class Knowledge:
         return self.times is None and self.budget.latency is not None
 
     def pareto(
-        self, budgets: Sequence[Budget] | None = None, objectives: Sequence[str] | None = None,
-        time_limit: float | None = 10.0, seed: int = 0,
+        self, searcher: Searcher, budgets: Sequence[Budget] | None = None,
+        objectives: Sequence[str] | None = None, time_limit: float | None = 10.0, seed: int = 0,
     ) -> list[Point]:  # fmt: skip
         """See `Study.pareto`."""
         if budgets is not None and objectives is not None:
@@ -63,7 +64,7 @@ class Knowledge:
         find = partial(front, budgets=budgets, time_limit=time_limit)
         if objectives is not None:
             find = partial(trade_offs, objectives=objectives, seed=seed)
-        return fronted(space, self.run["surrogate"], list(self.known.values()), find)
+        return fronted(space, searcher, list(self.known.values()), find)
 
     def process(self) -> GraphGP:
         """A Gaussian process on the graph, whatever surrogate searched."""
@@ -77,13 +78,13 @@ class Knowledge:
         units = [unit for unit in range(len(self.graph.units)) if unit not in fatal]
         return interactions(model, self.graph, base, units=units)
 
-    def insight(self, base: Mask) -> Insight:
-        """All of it, with the interactions around a mask."""
+    def insight(self, base: Mask, searcher: Callable[[], Searcher]) -> Insight:
+        """All of it, with the interactions around a mask; no front if there is no `searcher`."""
         model = self.process()
         flows = None if model.gamma_ is None else model.gamma_.tolist()
         try:
-            points = self.pareto(time_limit=SECONDS)
-        except BudgetError as error:
+            points = self.pareto(searcher(), time_limit=SECONDS)
+        except (BudgetError, PlanError) as error:
             log.warning("There is no front: %s", error)
             points = []
         return Insight(self.budget, points, self.interactions(base, model), flows)

@@ -20,6 +20,7 @@ from .operator_times import OperatorTimes
 from .plan import Clocked, Plan
 from .provenance import trace_record, weights_digest
 from .search import Space, fatal_units
+from .surrogates.searcher import Searcher
 from .telling import Callback, Teller
 from .version import __version__
 
@@ -37,6 +38,7 @@ class Planner:
         measuring: answers what is asked.
         table: of operator times, if there is one.
         run: settings of the run that searched.
+        searcher: the surrogate that orders the finalists.
     """
 
     study: str
@@ -45,6 +47,7 @@ class Planner:
     measuring: Measuring
     table: LatencyTable | None
     run: Mapping[str, Any]
+    searcher: Searcher
 
     def plan(
         self, spaces: Spaces, limit: float | str | None, *, finalists: int, certify: int,
@@ -66,7 +69,7 @@ class Planner:
             known = self.measuring.known("search")
             space = space.protecting(fatal_units(space, known))
             evaluations, seed = list(known.values()), self.run["seed"]
-            chosen = shortlist(space, self.run["surrogate"], evaluations, finalists, seed)
+            chosen = shortlist(space, self.searcher, evaluations, finalists, seed)
             told.total += chosen.count
             winner = verified(self.measuring, chosen.masks, chosen.losses, chosen.count, told)
             return winner, (space, chosen, winner)

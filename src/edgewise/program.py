@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import operator
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +70,7 @@ class _AnyName(CodeGen):
 
 def _spelled(name: str) -> str:
     """A name as it may stand in code: an identifier, or the inside of a string that gives it."""
-    if name.isascii() and name.isidentifier() and not keyword.iskeyword(name):
+    if re.fullmatch(r"[A-Za-z0-9_-]+", name) and not keyword.iskeyword(name):
         return name  # Python reads some other letters as ASCII ones
     return "".join(f"\\U{ord(letter):08x}" for letter in name)
 

@@ -31,6 +31,9 @@ from .tables import (
 
 LOSSES = ("cross_entropy", "calibrated_cross_entropy", "mse")
 METRICS = ("accuracy", "top5")
+Surrogate = Literal[
+    "auto", "GraphGP", "Degree2", "Linear", "PathSum", "CrossGamma", "Logistic", "FCN", "Trees"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,7 @@ class SearchSection:
 
     evaluations: Count = 200
     seed: Whole = 0
-    surrogate: str = "auto"
+    surrogate: Surrogate = "auto"
     finalists: Count = 16
     certify: Whole = 0
     patience: Count | None = None

@@ -11,11 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .calibration import recalibrated
-from .choose import (
-    check_surrogate,
-    compare,
-    searching,
-)
+from .choose import compare, searching
 from .confirming import confirm
 from .engine import EngineOptions
 from .errors import EdgewiseError, PlanError
@@ -45,6 +41,7 @@ from .search import (
 from .search.stopping import paired_error
 from .storage import Storage
 from .surrogates.interactions import Interactions
+from .surrogates.searcher import Searcher, recalled, searcher
 from .telling import Callback, Teller, Told, silent
 
 log = logging.getLogger("edgewise")
@@ -98,6 +95,7 @@ class Study:
         self.graph, self.name = graph, name
         self.objective = objective = objective.placed(graph.program.names)
         self.latency = latency and latency.check(graph)
+        self._searchers: dict[str, Searcher] = {}  # surrogates of the user's own, by their names
         own = identity(graph, objective)
         self.storage = Storage(storage, name, own)
         workers = executor(graph, objective, engine or EngineOptions())
@@ -202,7 +200,7 @@ class Study:
         budget: Budget | None = None,
         *,
         seed: int = 0,
-        surrogate: str = "auto",
+        surrogate: Any = "auto",
         patience: int | None = None,
         progress: Callback | None = None,
     ) -> None:
@@ -215,7 +213,9 @@ class Study:
             evaluations: evaluations of this run in all, those done earlier included.
             budget: limits on what remains.
             seed: of everything random.
-            surrogate: "auto", or the name of one in `ew.surrogates` that has an uncertainty.
+            surrogate: "auto", the name of one in `ew.surrogates`, or a scikit-learn regressor
+                (what makes one, without arguments, will do); those without an uncertainty get one
+                from `ew.surrogates.Bootstrap`. A regressor is known by its class and settings.
             patience: rounds in a row, after which the search ends, in which nothing is expected
                 to improve by half a standard error of a paired difference between the best masks;
                 None uses up all evaluations. It needs the losses of single examples.
@@ -225,21 +225,22 @@ class Study:
             BudgetError: the budget cannot be met; names the smallest cost that can.
             ObjectiveError: the unpruned network cannot be measured.
             StorageError: the storage cannot be written to.
-            EdgewiseError: there is to be patience, and the losses of examples are not known.
+            EdgewiseError: there is to be patience, and the losses of examples are not known; or
+                the surrogate is none, cannot be fitted, or predicts what is no loss.
         """
         budget = budget or Budget(macs=0.7)
         _check_count("evaluations", evaluations)
         _check_count("seed", seed, 0)
         if patience is not None:
             _check_count("patience", patience)
-        check_surrogate(surrogate)
+        found = self._searcher(surrogate)
         space = self.space(budget)
-        settings = {"budget": budget.limits, "seed": seed, "surrogate": surrogate}
+        settings = {"budget": budget.limits, "seed": seed, "surrogate": found.name}
         if self.latency is not None and budget.latency is not None:
             settings["latency"] = self.latency.digest
         run = self.storage.run(settings)
         before = in_order(self.evaluations[: run.before])
-        fit = searching(surrogate, self.graph)
+        fit = searching(found, self.graph)
         waits = None if patience is None else Patience(patience, self._noise)
         steps = search(space, fit, seed=seed, limit=evaluations, before=before, patience=waits)
         told = Teller(progress, space, evaluations)
@@ -250,6 +251,15 @@ class Study:
                 "budget%s.", told.done, evaluations,
                 ", or none that is expected to be better above the noise" if patience else "",
             )  # fmt: skip
+
+    def _searcher(self, surrogate: Any | None = None) -> Searcher:
+        """A surrogate that is asked for, else that of the last run."""
+        if surrogate is not None:
+            found = searcher(surrogate)
+            self._searchers[found.name] = found
+            return found
+        name = self._last_run()["surrogate"]
+        return self._searchers.get(name) or recalled(name)
 
     def _noise(self, masks: Sequence[Mask]) -> float:
         """The standard error of the difference between the first of some masks and another."""
@@ -284,6 +294,7 @@ class Study:
         *,
         finalists: int = 16,
         certify: int = 0,
+        surrogate: Any | None = None,
         progress: Callback | None = None,
     ) -> Plan:
         """Choose a mask: finalists meet on the verify split, the winner on the report split.
@@ -299,6 +310,8 @@ class Study:
             certify: fresh random masks at the budget that are measured on the verify split beside
                 the winner, to say how rare a better one is; see `Plan.certificate`. Decide on
                 the number before looking at what it gives.
+            surrogate: as for `run`; by default that of the last run, which has to be given again
+                where it was a regressor of your own and another process ran.
             progress: called after every evaluation.
 
         Returns:
@@ -306,7 +319,8 @@ class Study:
 
         Raises:
             PlanError: there is nothing to choose from yet, or every finalist failed; or random
-                masks are to be measured, and there is no verify split.
+                masks are to be measured, and there is no verify split; or the last run's
+                surrogate is not known here.
             BudgetError: the budget cannot be met.
         """
         _check_count("finalists", finalists)
@@ -318,7 +332,10 @@ class Study:
             )
         run = self._last_run()
         budget = budget or Budget(**run["budget"])
-        planner = Planner(self.name, self.graph, self.objective, self._measuring, self.latency, run)
+        planner = Planner(
+            self.name, self.graph, self.objective, self._measuring, self.latency, run,
+            self._searcher(surrogate),
+        )  # fmt: skip
         return planner.plan(
             partial(self.space, budget), budget.latency,
             finalists=finalists, certify=certify, progress=progress,
@@ -347,6 +364,7 @@ class Study:
         objectives: Sequence[str] | None = None,
         time_limit: float | None = 10.0,
         seed: int = 0,
+        surrogate: Any | None = None,
     ) -> list[Point]:
         """What all evaluations so far say is reachable at several budgets; nothing is measured.
 
@@ -361,12 +379,13 @@ class Study:
             objectives: instead of budgets, two costs or more ("macs", "params", "latency", ...)
                 that are traded off with predicted loss all at once, by NSGA-II (`[pareto]`).
             seed: of NSGA-II.
+            surrogate: as for `plan`. Where no solver can minimise it, a descent looks instead.
 
         Returns:
             Points of which none is both dearer and predicted to be worse than another.
 
         Raises:
-            PlanError: nothing has been evaluated yet.
+            PlanError: nothing has been evaluated yet, or the last run's surrogate is not known.
             BudgetError: no mask meets any of the budgets; or the objectives are none.
             EdgewiseError: there are objectives, and pymoo is not installed.
 
@@ -375,7 +394,8 @@ class Study:
             >>> all(point.cost.macs <= 0.9 * ew.cost(graph).macs for point in points)
             True
         """
-        return self._knowledge().pareto(budgets, objectives, time_limit, seed)
+        knowledge, found = self._knowledge(), self._searcher(surrogate)
+        return knowledge.pareto(found, budgets, objectives, time_limit, seed)
 
     @property
     def plot(self) -> Plot:
@@ -413,7 +433,7 @@ class Study:
             PlanError: nothing has been evaluated yet.
         """
         base = self.graph.mask(bits=plan.bits) if plan else self.graph.empty
-        return self._knowledge().insight(base)
+        return self._knowledge().insight(base, self._searcher)
 
     def _facts(self) -> Facts:
         runs = self.storage.runs()

@@ -20,6 +20,7 @@ from edgewise.errors import StorageError
 from edgewise.records import Evaluation
 from edgewise.schema import EVALUATIONS
 from edgewise.storage import Storage, study_names
+from identities import belonging
 
 COLUMNS = {
     "mask": ["'abc'", "x'ff00'", "-1", "''", "1", "'0110 '", "'011'", "char(0)"],
@@ -44,7 +45,7 @@ COLUMNS = {
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     url = f"sqlite:///{tmp_path / 'study.db'}"
-    storage = Storage(url, "job", {"graph": "a"})
+    storage = Storage(url, "job", belonging())
     storage.run({"budget": {"macs": 0.7}, "seed": 0, "surrogate": "auto"})
     for mask in ("0000", "0110"):
         storage.add(Evaluation(mask, "search", 1.0, {"a": 0.5}, 3, 0.1), np.ones(3))
@@ -97,7 +98,7 @@ def test_losses_that_are_none_are_refused(url: str, value: str) -> None:
 def test_another_schema_is_refused(url: str, version: str) -> None:
     change(url, f"UPDATE edgewise_schema SET version = {version}")
     refused(lambda: Storage(url, "job", None))
-    refused(lambda: Storage(url, "job", {"graph": "a"}))
+    refused(lambda: Storage(url, "job", belonging()))
 
 
 def test_tables_that_lack_something_are_refused(url: str) -> None:
@@ -108,7 +109,7 @@ def test_tables_that_lack_something_are_refused(url: str) -> None:
 def test_rubbish_is_refused(tmp_path: Path) -> None:
     for content in (b"rubbish" * 500, b"SQLite format 3\0" + b"\xff" * 4096):
         (tmp_path / "study.db").write_bytes(content)
-        refused(lambda: Storage(f"sqlite:///{tmp_path / 'study.db'}", "job", {"graph": "a"}))
+        refused(lambda: Storage(f"sqlite:///{tmp_path / 'study.db'}", "job", belonging()))
 
 
 def test_masks_of_another_network_are_refused(url: str) -> None:
@@ -132,7 +133,7 @@ def test_a_look_from_another_thread_keeps_a_study_in_memory() -> None:
 
 @pytest.mark.parametrize("memory", [True, False])
 def test_readers_and_writers_at_once_lose_nothing(memory: bool, tmp_path: Path) -> None:
-    storage = Storage(None if memory else f"sqlite:///{tmp_path / 'study.db'}", "job", {"a": "b"})
+    storage = Storage(None if memory else f"sqlite:///{tmp_path / 'study.db'}", "job", belonging())
     count, problems, stop = 15, [], threading.Event()
 
     def write(first: int) -> None:
@@ -169,7 +170,7 @@ def test_readers_and_writers_at_once_lose_nothing(memory: bool, tmp_path: Path) 
 
 
 def test_an_interrupt_within_a_transaction_keeps_a_study_in_memory() -> None:
-    storage = Storage(None, "job", {"a": "b"})
+    storage = Storage(None, "job", belonging())
     storage.add(Evaluation("0", "search", 1.0))
 
     def interrupted(connection: sa.Connection) -> None:
@@ -183,7 +184,7 @@ def test_an_interrupt_within_a_transaction_keeps_a_study_in_memory() -> None:
 
 
 def test_two_studies_in_memory_are_two() -> None:
-    one, other = Storage(None, "one", {"a": "b"}), Storage("sqlite://", "other", {"a": "b"})
+    one, other = Storage(None, "one", belonging()), Storage("sqlite://", "other", belonging())
     assert study_names(one.database) == ["one"]
     assert study_names(other.database) == ["other"]
 
@@ -197,7 +198,7 @@ def test_memory_is_given_back() -> None:
 
 def test_reading_many_rows_stays_fast() -> None:
     """Checks of rows take microseconds each."""
-    storage = Storage(None, "job", {"a": "b"})
+    storage = Storage(None, "job", belonging())
 
     def fill(connection: sa.Connection) -> None:
         rows = [

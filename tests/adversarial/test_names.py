@@ -16,6 +16,7 @@ from edgewise.records import Evaluation
 from edgewise.report import render
 from edgewise.rewrite import compare
 from edgewise.storage import Storage
+from identities import belonging
 
 NAMES = [
     'a"b', "a'b", "a\nb", "a\\b", "a\\", "a[0]", "[red]x", "a b", "a: b", "a->b", "class",
@@ -134,5 +135,5 @@ def test_inspection_shows_names_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [n for n in NAMES if "\0" not in n])
 def test_studies_of_any_name_are_found_again(name: str, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
-    Storage(url, name, {"graph": "a"}).add(Evaluation("0", "search", 1.0))
+    Storage(url, name, belonging()).add(Evaluation("0", "search", 1.0))
     assert len(Storage(url, name, None).evaluations()) == 1

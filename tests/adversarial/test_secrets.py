@@ -25,6 +25,7 @@ from edgewise.records import Evaluation
 from edgewise.redact import legible, redact
 from edgewise.report import Facts, Insight, Outcome, contents, render
 from edgewise.storage import Storage
+from identities import belonging
 
 SECRET = "sw0rdfish"
 URLS = [
@@ -100,7 +101,7 @@ def test_no_message_log_or_traceback_of_a_storage_has_the_password(
 ) -> None:
     monkeypatch.setattr(database, "PATIENCE", 0.0)
     with caplog.at_level(logging.DEBUG), pytest.raises(StorageError) as caught:
-        Storage(url, "job", {"graph": "a"})
+        Storage(url, "job", belonging())
     told = "".join(traceback.format_exception(caught.value)) + str(caught.value) + caplog.text
     assert SECRET not in told
 
@@ -215,7 +216,7 @@ def test_names_are_no_markup() -> None:
 
 def test_a_study_of_a_stranger_is_listed_without_escapes(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
-    storage = Storage(url, "\x1b[31m[red]x", {"graph": "a"})
+    storage = Storage(url, "\x1b[31m[red]x", belonging())
     storage.add(Evaluation("0", "search", None, status="failed", error="\x1b[2J[bold]gone"))
     for command in ("list", "show"):
         result = CliRunner().invoke(app, ["study", command, url])

@@ -15,6 +15,7 @@ from .descent import Array, descend
 from .exact import Solution, solve
 from .frame import Frame
 from .space import Space
+from .targets import solvable
 
 _STEPS, _EXCHANGES = 20, 2  # of the descent that follows the solver
 
@@ -54,11 +55,12 @@ def front(
     """Points of which none is both dearer and worse than another, by the ε-constraint method.
 
     At each budget the solver minimises what it can of the surrogate (`solve`), and a descent on
-    the whole surrogate starts from there; known masks compete. Nothing is measured.
+    the whole surrogate starts from there; known masks compete. Nothing is measured. Where no
+    solver takes a surrogate, longer descents start from the best known mask and from any other.
 
     Args:
         space: graph and protected units; its own budget does not matter.
-        model: a fitted surrogate that `solve` takes and that has an uncertainty.
+        model: a fitted surrogate that has an uncertainty.
         budgets: limits, on the same quantities; those that no mask meets are left out.
         known: further masks.
         time_limit: seconds for each budget.
@@ -78,11 +80,12 @@ def front(
     for budget in budgets:
         level = space.at(budget)
         try:
-            solution = solve(level, model, time_limit=time_limit, frame=frame)
+            solved = solvable(model)
+            solution = solve(level, model, time_limit=time_limit, frame=frame) if solved else None
+            point = _best(level, model, solution, [m for m in known if level.allows(m)])
         except BudgetError as error:
             failure = error
             continue
-        point = _best(level, model, solution, [m for m in known if level.allows(m)])
         found.setdefault(point.mask, point)
     if failure and not found:
         raise failure
@@ -91,13 +94,19 @@ def front(
     return sorted(points, key=lambda p: [-getattr(p.cost, name) for name in names])
 
 
-def _best(space: Space, model: Any, solution: Solution, known: Sequence[Mask]) -> Point:
+def _best(space: Space, model: Any, solution: Solution | None, known: Sequence[Mask]) -> Point:
     def score(X: Array) -> Array:
         return np.asarray(model.predict_link(X))
 
     rng = np.random.default_rng(0)
-    end = descend(space, score, solution.mask, rng=rng, steps=_STEPS, exchanges=_EXCHANGES)
-    masks = list(dict.fromkeys([solution.mask, *([end] if end else []), *known]))
+    if solution is None:
+        best_known = [known[int(np.argmin(score(space.graph.matrix(known))))]] if known else []
+        starts = [space.reachable(), *best_known]
+        ends = [descend(space, score, start, rng=rng) for start in starts]
+    else:
+        starts = [solution.mask]
+        ends = [descend(space, score, solution.mask, rng=rng, steps=_STEPS, exchanges=_EXCHANGES)]
+    masks = list(dict.fromkeys([*starts, *(end for end in ends if end), *known]))
     X = space.graph.matrix(masks)
     best = int(np.argmin(score(X)))
     mean, std = model.predict(X[best : best + 1], return_std=True)

@@ -188,25 +188,24 @@ def target_of(model: Any, units: int, pairs: int | None = None) -> Target:
     Raises:
         EdgewiseError: another kind of surrogate.
     """
-    makers: dict[type, Callable[[], Target]] = {
-        PathSum: lambda: PathSumTarget(model.flow_, model.fit_),
-        GraphGP: lambda: _inside(model, units),
-        Linear: lambda: Quadratic(float(model.intercept_), model.coef_, {}),
-        Degree2: lambda: _strongest(model, PAIRS * units if pairs is None else pairs),
-    }
-    if type(model) not in makers:
-        names = ", ".join(kind.__name__ for kind in makers)
+    if not solvable(model):
+        names = ", ".join(kind.__name__ for kind in _MAKERS)
         raise EdgewiseError(
             f"A solver cannot minimise a {type(model).__name__}; it can minimise {names}. "
             "For others use edgewise.search.descend."
         )
-    return makers[type(model)]()
+    return _MAKERS[type(model)](model, PAIRS * units if pairs is None else pairs)
 
 
-def _inside(model: Any, units: int) -> Target:
+def solvable(model: Any) -> bool:
+    """Whether `target_of` knows the kind of a surrogate."""
+    return type(model) in _MAKERS
+
+
+def _inside(model: Any) -> Target:
     """The path sum in a Gaussian process; a constant if its losses were constant."""
     if model.path_sum_ is None:
-        return Quadratic(model.shift_, np.zeros(units), {})
+        return Quadratic(model.shift_, np.zeros(model.n_features_in_), {})
     return PathSumTarget(model.flow_, model.path_sum_, model.shift_, model.scale_)
 
 
@@ -231,3 +230,11 @@ def _strongest(model: Any, pairs: int) -> Quadratic:
         pairs=kept,
         left_out=float(np.abs(values[order[pairs:]]).sum()),
     )
+
+
+_MAKERS: dict[type, Callable[[Any, int], Target]] = {
+    PathSum: lambda model, pairs: PathSumTarget(model.flow_, model.fit_),
+    GraphGP: lambda model, pairs: _inside(model),
+    Linear: lambda model, pairs: Quadratic(float(model.intercept_), model.coef_, {}),
+    Degree2: _strongest,
+}

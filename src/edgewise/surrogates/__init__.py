@@ -9,6 +9,8 @@ Examples:
     (4,)
 """
 
+from .bootstrap import Bootstrap as Bootstrap
+from .cross_gamma import CrossGamma as CrossGamma
 from .degree2 import Degree2 as Degree2
 from .fcn import FCN as FCN
 from .graph_gp import GraphGP as GraphGP

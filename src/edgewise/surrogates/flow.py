@@ -123,10 +123,14 @@ class Flow:
             b[node] = np.einsum("en,en->n", passed[ways], b[self.heads[ways]])
         return b
 
-    def slopes(self, weights: Array, keep: Array) -> tuple[Array, Array]:
-        """z_sink [n_masks] and its derivative [n_ways, n_masks] by the softmax parameters."""
-        z, b = self.forward(weights, keep), self.backward(weights, keep)
-        by_weight = keep * z[self.tails] * b[self.heads] * weights[:, None]
+    def slopes(self, weights: Array, keep: Array, power: int = 1) -> tuple[Array, Array]:
+        """z_sink [n_masks] of weights^power, and its derivative [n_ways, n_masks] by θ.
+
+        The weights are softmax(θ).
+        """
+        raised = weights**power
+        z, b = self.forward(raised, keep), self.backward(raised, keep)
+        by_weight = power * keep * z[self.tails] * b[self.heads] * raised[:, None]
         return z[-1], by_weight - weights[:, None] * self.sums_into(by_weight)
 
     def unit_flow(self, weights: Array) -> Array:

@@ -135,7 +135,8 @@ def refuse_std(estimator: Any, return_std: bool) -> None:
     if return_std:
         raise ValueError(
             f"{type(estimator).__name__} has no predictive standard deviation: call it with "
-            "return_std=False, or use GraphGP, Degree2 or Linear."
+            f"return_std=False, give it one by Bootstrap({type(estimator).__name__}(...)), or use "
+            "GraphGP, Degree2 or Linear."
         )
 
 

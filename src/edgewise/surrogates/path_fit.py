@@ -12,11 +12,15 @@ from .observations import Array, is_constant
 from .threads import single_threaded
 
 RIDGES = (1.0, 0.3, 0.1, 0.03, 0.01)  # for a target of unit variance
+CROSS = 0.01  # ridge on the factors of pairs of paths
 
 
 @dataclass(frozen=True, slots=True)
 class PathFit:
-    """Fitted parameters: target = intercept + slope · (1 - φ_κ(z_out)); κ = 0 is the identity."""
+    """Fitted parameters: target = intercept + slope · (1 - φ_κ(z_out)); κ = 0 is the identity.
+
+    `cross` has the factors of two further terms, 1 - z_out² and 1 - Σ (path weight)².
+    """
 
     theta: Array
     intercept: float
@@ -24,12 +28,18 @@ class PathFit:
     kappa: float
     ridge: float
     weights: Array
+    cross: tuple[float, float] = (0.0, 0.0)
 
 
 def path_sum(flow: Flow, fit: PathFit, X: Array) -> Array:
     """Predictions [n_masks] on the link scale."""
-    z = flow.forward(fit.weights, flow.keep(X))[-1]
-    return fit.intercept + fit.slope * (1.0 - saturated(z, fit.kappa)[0])
+    keep = flow.keep(X)
+    z = flow.forward(fit.weights, keep)[-1]
+    found = fit.intercept + fit.slope * (1.0 - saturated(z, fit.kappa)[0])
+    if any(fit.cross):
+        squares = flow.forward(fit.weights**2, keep)[-1]
+        found = found + fit.cross[0] * (1.0 - z**2) + fit.cross[1] * (1.0 - squares)
+    return found
 
 
 @single_threaded
@@ -39,6 +49,7 @@ def fit_path_sum(
     target: Array,
     saturate: bool = False,
     ridges: Sequence[float] = RIDGES,
+    cross: bool = False,
 ) -> PathFit:
     """Least squares with a ridge on θ towards its start, by Levenberg–Marquardt.
 
@@ -49,13 +60,14 @@ def fit_path_sum(
     Args:
         X: masks [n_masks, n_units]; target: [n_masks] on the link scale.
         ridges: to choose from, the strongest first.
+        cross: whether terms for pairs of paths are fitted too.
     """
     shift, scale = float(target.mean()), float(target.std())
     if is_constant(target):
         theta = np.zeros(len(flow.tails))
         return PathFit(theta, shift, 0.0, 0.0, ridges[0], flow.softmax(theta))
     standard = (target - shift) / scale
-    problem = _Problem(flow, flow.keep(X), standard, saturate)
+    problem = _Problem(flow, flow.keep(X), standard, saturate, cross)
     start = problem.start(leave_one_out(X, standard))
     best, least, p, ridge = start, np.inf, start, ridges[0]
     for candidate in ridges:
@@ -64,7 +76,11 @@ def fit_path_sum(
             best, least, ridge = p, score, candidate
     theta, b0, b1, log_kappa = problem.unpack(best)
     kappa = float(np.exp(log_kappa)) if saturate else 0.0
-    return PathFit(theta, shift + scale * b0, scale * b1, kappa, ridge, flow.softmax(theta))
+    pairs = problem.cross_terms(best)
+    return PathFit(
+        theta, shift + scale * b0, scale * b1, kappa, ridge, flow.softmax(theta),
+        (scale * pairs[0], scale * pairs[1]),
+    )  # fmt: skip
 
 
 def saturated(z: Array, kappa: float) -> tuple[Array, Array, Array]:
@@ -80,26 +96,41 @@ def saturated(z: Array, kappa: float) -> tuple[Array, Array, Array]:
 
 @dataclass(frozen=True)
 class _Problem:
-    """The residuals of the fit; parameters are θ [n_ways], intercept, slope and log κ."""
+    """The residuals of the fit; parameters are θ [n_ways], intercept, slope and log κ.
+
+    With terms for pairs of paths their two factors follow.
+    """
 
     flow: Flow
     keep: Array
     target: Array
     saturate: bool
+    cross: bool = False
 
     def unpack(self, p: Array) -> tuple[Array, float, float, float]:
         ways = len(self.flow.tails)
         return p[:ways], float(p[ways]), float(p[ways + 1]), float(p[ways + 2])
 
+    def cross_terms(self, p: Array) -> tuple[float, float]:
+        return (float(p[-2]), float(p[-1])) if self.cross else (0.0, 0.0)
+
     def predict(self, p: Array) -> tuple[Array, Array]:
         """Predictions [n_masks] and their Jacobian [n_masks, n_parameters]."""
         theta, b0, b1, log_kappa = self.unpack(p)
-        z, by_theta = self.flow.slopes(self.flow.softmax(theta), self.keep)
+        weights = self.flow.softmax(theta)
+        z, by_theta = self.flow.slopes(weights, self.keep)
         phi, by_z, by_log = saturated(z, np.exp(log_kappa) if self.saturate else 0.0)
         jacobian = np.column_stack(
             [-b1 * (by_theta * by_z).T, np.ones_like(z), 1.0 - phi, -b1 * by_log]
         )
-        return b0 + b1 * (1.0 - phi), jacobian
+        mean = b0 + b1 * (1.0 - phi)
+        if not self.cross:
+            return mean, jacobian
+        squares, squares_by_theta = self.flow.slopes(weights, self.keep, power=2)
+        pairs, alone = self.cross_terms(p)
+        jacobian[:, : len(theta)] -= (2.0 * pairs * z * by_theta + alone * squares_by_theta).T
+        jacobian = np.column_stack([jacobian, 1.0 - z**2, 1.0 - squares])
+        return mean + pairs * (1.0 - z**2) + alone * (1.0 - squares), jacobian
 
     def start(self, drops: Array | None) -> Array:
         """The best of a few amplitudes, each with the weights that leave-one-out gives."""
@@ -115,13 +146,14 @@ class _Problem:
             b = np.linalg.lstsq(line, self.target, rcond=None)[0]
             error = float(np.sum((line @ b - self.target) ** 2))
             if error < least:
-                best, least = np.concatenate([theta, b, [0.0]]), error
+                best, least = np.concatenate([theta, b, [0.0] * (3 if self.cross else 1)]), error
         return best
 
     def solve(self, p: Array, start: Array, ridge: float) -> tuple[Array, float]:
         """Levenberg–Marquardt from p; returns the minimum and its GCV score."""
         # intercept and slope are all but free; the faint pull keeps the system regular
-        pull = np.concatenate([np.full(len(p) - 3, ridge), [1e-6, 1e-4, 0.3]])
+        free = [1e-6, 1e-4, 0.3, *([CROSS] * 2 if self.cross else [])]
+        pull = np.concatenate([np.full(len(p) - len(free), ridge), free])
         damping = 1e-3
         mean, jacobian = self.predict(p)
         cost = self._cost(mean, p, start, pull)
