@@ -30,8 +30,8 @@ from torch.nn import functional as F
 import edgewise as ew
 import engine
 import latency
-from edgewise.engine import EngineOptions
-from edgewise.evaluate import Engine
+from edgewise.evaluation.engine import EngineOptions
+from edgewise.evaluation.evaluator import Engine
 from machine import describe
 
 ROUNDS, CHUNK, LOOPED = 3, EngineOptions().chunk, 6

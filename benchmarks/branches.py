@@ -2,9 +2,9 @@
 
 edgewise and evolution with 120 and 250 evaluations, greedy removal with as many as it needs (every
 branch left is measured again after each removal), leave-one-out and random masks, all through
-`edgewise.bench`: the same 500 search images and 500 calibration images (shifted and mirrored as in
-training) for everybody, other ones for each seed; finalists meet on 2 000 verify images. The
-report split (7 000 images) is used once for each final mask.
+`edgewise.study.bench`: the same 500 search images and 500 calibration images (shifted and
+mirrored as in training) for everybody, other ones for each seed; finalists meet on 2 000 verify
+images. The report split (7 000 images) is used once for each final mask.
 
     python benchmarks/branches.py --data ../shared/data --seeds 0 1 2 3 4
     python benchmarks/branches.py table
@@ -25,11 +25,11 @@ from safetensors.torch import load_file
 from scipy.stats import t as student
 
 import edgewise as ew
-from edgewise.bench import bench
-from edgewise.datasets import load_batches
-from edgewise.sections import DataSection
-from edgewise.sources import load_loss, load_metrics
-from edgewise.tables import Rows
+from edgewise.cli.job.datasets import load_batches
+from edgewise.cli.job.sections import DataSection
+from edgewise.cli.job.sources import load_loss, load_metrics
+from edgewise.cli.job.toml_sections import Rows
+from edgewise.study.bench import bench
 from machine import describe
 from widths import cropped
 

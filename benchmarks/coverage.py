@@ -35,9 +35,9 @@ import torch
 import edgewise as ew
 from architectures import SUITES, Architecture
 from coverage_page import passed
-from edgewise import laws
 from edgewise.errors import EdgewiseError
-from edgewise.rewrite import compare, rewritten
+from edgewise.pruning.prune import compare, rewritten
+from edgewise.testing import laws
 from machine import describe
 
 MASKS, LIMIT_SECONDS, ONNX_PARAMETERS = 5, 900, 30_000_000

@@ -29,9 +29,9 @@ from torch.nn import functional as F
 
 import edgewise as ew
 from branches import data
-from edgewise.engine import EngineOptions
-from edgewise.engine.order import visiting_order
-from edgewise.evaluate import Engine
+from edgewise.evaluation.engine import EngineOptions
+from edgewise.evaluation.engine.order import visiting_order
+from edgewise.evaluation.evaluator import Engine
 from machine import describe
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 import edgewise as ew
 from branches import make_objective
-from edgewise.executor import Executor, Serial
+from edgewise.evaluation.evaluator import Executor, Serial
 from machine import describe
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))

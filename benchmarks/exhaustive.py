@@ -20,10 +20,11 @@ from safetensors.torch import load_file
 
 import edgewise as ew
 from branches import data
-from edgewise.choose import searching
-from edgewise.records import Evaluation
-from edgewise.search import Questions, Space, answered, baselines, search
-from edgewise.sources import load_loss, load_metrics
+from edgewise.cli.job.sources import load_loss, load_metrics
+from edgewise.evaluation.records import Evaluation
+from edgewise.search import Questions, Space, answered, search
+from edgewise.study.bench import baselines
+from edgewise.study.fitting import searching
 from edgewise.surrogates.searcher import searcher
 from machine import describe
 from surrogates import ResNet, branches

@@ -26,9 +26,9 @@ import torchvision
 from torch import nn
 
 import edgewise as ew
-from edgewise import latency
-from edgewise.latency_table import Target
-from edgewise.operator_times import OperatorTimes
+from edgewise.graph.times import OperatorTimes
+from edgewise.latency import measurement
+from edgewise.latency.table import Target
 from edgewise.search import Space
 from machine import describe
 
@@ -79,7 +79,7 @@ def measure(name: str, seeds: int) -> dict[str, Any]:
 def budgets(graph: ew.Graph, batch: int, seeds: int) -> dict[str, Any]:
     """The same for a traced network, where it is."""
     begin = time.perf_counter()
-    table = latency.measure(graph, batch=batch, threads=1)
+    table = measurement.measure(graph, batch=batch, threads=1)
     spent = time.perf_counter() - begin
     rows = [row(graph, table, limit, seed) for limit in LIMITS for seed in range(seeds)]
     return {
@@ -92,7 +92,9 @@ def budgets(graph: ew.Graph, batch: int, seeds: int) -> dict[str, Any]:
     }
 
 
-def row(graph: ew.Graph, table: latency.LatencyTable, limit: float, seed: int) -> dict[str, Any]:
+def row(
+    graph: ew.Graph, table: measurement.LatencyTable, limit: float, seed: int
+) -> dict[str, Any]:
     """One mask at one limit."""
     begin = time.perf_counter()
 
@@ -104,13 +106,13 @@ def row(graph: ew.Graph, table: latency.LatencyTable, limit: float, seed: int) -
         chosen.append(space.shrink(order))
         return chosen[-1], chosen[-1]
 
-    mask, clocked = latency.settle(table, graph, limit, choose)
+    mask, clocked = measurement.settle(table, graph, limit, choose)
     spent = time.perf_counter() - begin
-    again = latency.compare(graph, mask, table.target)
+    again = measurement.compare(graph, mask, table.target)
     return {
         "limit": limit,
         "seed": seed,
-        "table_alone": round(latency.compare(graph, chosen[0], table.target).median, 4),
+        "table_alone": round(measurement.compare(graph, chosen[0], table.target).median, 4),
         "settled": round(clocked.seconds / clocked.unpruned, 4),
         "tries": clocked.tries,
         "measured": round(again.median, 4),
@@ -125,9 +127,9 @@ def row(graph: ew.Graph, table: latency.LatencyTable, limit: float, seed: int) -
 
 def by_the_wall(graph: ew.Graph, mask: ew.Mask, target: Target) -> dict[str, Any]:
     """The same by the clock on the wall, which accelerators always go by."""
-    watch = latency.stopwatch(graph, target, WALL_ROUNDS)
+    watch = measurement.stopwatch(graph, target, WALL_ROUNDS)
     watch.clock = time.perf_counter
-    wall = latency.compare(graph, mask, target, meter=watch)
+    wall = measurement.compare(graph, mask, target, meter=watch)
     return {
         "wall": round(wall.median, 4),
         "wall_quartiles": [round(x, 4) for x in wall.interval],

@@ -22,7 +22,7 @@ import torch
 import edgewise as ew
 from edgewise.errors import BudgetError
 from edgewise.search import Space, solve
-from edgewise.search.frame import Frame
+from edgewise.search.solver.model import Frame
 from edgewise.surrogates.path_fit import PathFit
 from edgewise.surrogates.reduction import reduce_graph
 from machine import describe

@@ -19,8 +19,8 @@ import torchvision
 from torch.nn import functional as F
 
 import edgewise as ew
-from edgewise import study as studies
-from edgewise.records import Evaluation
+from edgewise.evaluation.records import Evaluation
+from edgewise.study import study as studies
 from machine import describe
 
 EVALUATIONS, REPEATS = 500, 7

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 import edgewise as ew
 from branches import data
-from edgewise.sources import load_loss, load_metrics
+from edgewise.cli.job.sources import load_loss, load_metrics
 from surrogates import branches, resnet56
 from widths import cropped
 

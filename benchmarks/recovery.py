@@ -25,9 +25,9 @@ from torch.nn import functional as F
 
 import edgewise as ew
 import widths
-from edgewise.evaluate import Engine
+from edgewise.evaluation.evaluator import Engine
 from edgewise.search import Space
-from edgewise.search.strategy import ranked_pick
+from edgewise.search.picks import ranked_pick
 from machine import describe
 from vision_transformer import VisionTransformer
 

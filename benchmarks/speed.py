@@ -19,7 +19,7 @@ import torch
 import torchvision
 
 import edgewise as ew
-from edgewise.units import with_units
+from edgewise.graph.units import with_units
 from machine import describe
 
 NETWORKS = {"resnet50": 64, "resnet152": 64, "densenet121": 64, "vit_b_16": 224}  # image size

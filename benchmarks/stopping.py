@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 import edgewise as ew
-from edgewise.choose import searching
 from edgewise.search import Space, search
 from edgewise.search.stopping import FRACTION, NEAR, Patience, paired_error
+from edgewise.study.fitting import searching
 from edgewise.surrogates.searcher import searcher
 from exhaustive import LIMIT, REMOVED, asked, best_of, study_of
 from machine import describe

@@ -34,11 +34,11 @@ from torch.nn import functional as F
 
 import edgewise as ew
 import vit_fashion
-from edgewise.datasets import load_batches
+from edgewise.cli.job.datasets import load_batches
+from edgewise.cli.job.sections import DataSection
+from edgewise.cli.job.toml_sections import Rows
 from edgewise.search import Space
-from edgewise.search.strategy import ranked_pick
-from edgewise.sections import DataSection
-from edgewise.tables import Rows
+from edgewise.search.picks import ranked_pick
 from machine import describe
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))

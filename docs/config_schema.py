@@ -15,12 +15,12 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 import edgewise
-from edgewise.config import Sections
-from edgewise.tables import Rows
+from edgewise.cli.job.config import Sections
+from edgewise.cli.job.toml_sections import Rows
 
 PAGE = Path(__file__).parent / "config.md"
 ROW = r"^\| (`.*?) \| (.*) \| (.*) \|$"
-SCHEMA = Path(edgewise.__file__).parent / "edgewise.schema.json"
+SCHEMA = Path(edgewise.__file__).parent / "cli/job/edgewise.schema.json"
 
 
 class Plain(GenerateJsonSchema):

@@ -37,7 +37,7 @@ def on_files(files: Files, config: Any) -> Files:
         for path in sorted(ROOT.glob(pattern)):
             name = str(path.relative_to(ROOT))
             files.append(File.generated(config, name, abs_src_path=str(path)))
-    source = ROOT / "src" / "edgewise" / "edgewise.schema.json"
+    source = ROOT / "src/edgewise/cli/job/edgewise.schema.json"
     files.append(File.generated(config, source.name, abs_src_path=str(source)))
     return files
 

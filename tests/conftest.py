@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 import edgewise as ew
 import jobs
-from edgewise import latency
+from edgewise.latency import measurement
 from edgewise.testing import build
 from meters import Formula
 from postgres import Server, missing
@@ -64,5 +64,5 @@ def server() -> Iterator[Server]:
 def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Latency goes by a formula, in place of every stopwatch."""
     monkeypatch.setattr(
-        latency, "stopwatch", lambda graph, target, rounds: Formula(graph.program.args, rounds)
+        measurement, "stopwatch", lambda graph, target, rounds: Formula(graph.program.args, rounds)
     )

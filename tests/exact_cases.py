@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import edgewise as ew
-from edgewise.operator_times import OperatorTimes
+from edgewise.graph.times import OperatorTimes
 from edgewise.search import Space
 from random_models import random_plan, write
 

@@ -1,6 +1,6 @@
 """What made-up studies belong to."""
 
-from edgewise.identity import Identity
+from edgewise.values.identity import Identity
 
 
 def belonging(graph: str = "g", weights: str = "w", objective: str = "o") -> Identity:

@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional as F
 
 import edgewise as ew
-from edgewise.evaluate import Engine
-from edgewise.storage import Storage
+from edgewise.evaluation.evaluator import Engine
+from edgewise.study.storage.storage import Storage
 from edgewise.testing import build
 
 BUDGET = ew.Budget(macs=0.7)

@@ -18,18 +18,18 @@ from torch.nn import functional as F
 
 import edgewise as ew
 import jobs
-from edgewise import laws, scores
-from edgewise.arguments import call
-from edgewise.calibration import recalibrated
-from edgewise.engine.pieces import Pieces
+from edgewise.cli.job.sections import ModelSection
+from edgewise.cli.job.sources import load_model
+from edgewise.cli.job.toml_sections import Source
 from edgewise.errors import EdgewiseWarning
-from edgewise.evaluate import Engine
-from edgewise.heal import _value
-from edgewise.nested import device_of, moved
-from edgewise.sections import ModelSection
-from edgewise.sources import load_model
-from edgewise.tables import Source
-from edgewise.testing import ZOO, build
+from edgewise.evaluation.calibration import recalibrated
+from edgewise.evaluation.engine.pieces import Pieces
+from edgewise.evaluation.evaluator import Engine
+from edgewise.pruning.heal import _value
+from edgewise.study.bench import scores
+from edgewise.testing import ZOO, build, laws
+from edgewise.values.arguments import call
+from edgewise.values.nested import device_of, moved
 
 META = torch.device("meta")
 X, Y = torch.randn(6, 4), torch.randint(0, 3, (6,))
@@ -88,7 +88,7 @@ STATES = {
 }
 LOOK = """
 import torch
-from edgewise.precision import full_precision
+from edgewise.values.precision import full_precision
 backends = torch.backends
 {state}
 def look():

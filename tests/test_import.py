@@ -44,6 +44,6 @@ def test_a_search_waits_for_no_chart(name: str) -> None:
 
 
 def test_a_command_line_without_a_job_waits_for_no_reader_of_jobs() -> None:
-    found = loaded("import sys; sys.argv = ['edgewise', 'schema']\nimport edgewise.cli")
+    found = loaded("import sys; sys.argv = ['edgewise', 'schema']\nimport edgewise.cli.app")
     assert "typer" in found
     assert not found & {"pydantic", "torch"}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgewise.version import __version__
+from edgewise.values.version import __version__
 
 ROOT = Path(__file__).parent.parent
 OPTIONAL = (

@@ -41,10 +41,10 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import edgewise as ew
 from branches import data
-from edgewise.choose import bootstrap, exact
-from edgewise.evaluate import Engine
-from edgewise.fine_tuning import Training
-from edgewise.stopwatch import Stopwatch
+from edgewise.cli.job.healing import Training
+from edgewise.evaluation.evaluator import Engine
+from edgewise.latency.stopwatch import Stopwatch
+from edgewise.study.statistics import bootstrap, exact
 from machine import accelerator, describe
 from rivals import channels
 from rivals.contestants import MACS, METHODS, NETWORKS, Choice, Contest, choices

@@ -20,10 +20,8 @@ from torch.nn import functional as F
 
 import edgewise as ew
 from branches import data
-from edgewise import scores
-from edgewise.bench import bench
-from edgewise.records import Progress
-from edgewise.search import baselines
+from edgewise.evaluation.records import Progress
+from edgewise.study.bench import baselines, bench, scores
 from resnet_cifar import ResNet, resnet20, resnet56
 from rivals import channels
 from widths import FLOOR, Targets, accuracy, cropped, imitation

@@ -6,76 +6,78 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import absence as absence
     from . import errors as errors
-    from . import importance as importance
     from . import latency as latency
-    from . import ops as ops
     from . import surrogates as surrogates
-    from .cluster import Ray as Ray
-    from .cost import cost as cost
-    from .engine import EngineOptions as EngineOptions
-    from .export import export as export
-    from .graph import Cost as Cost
-    from .graph import Graph as Graph
-    from .graph import Mask as Mask
-    from .graph import Unit as Unit
-    from .heal import Healing as Healing
-    from .heal import heal as heal
-    from .liveness import liveness as liveness
-    from .losses import calibrated_cross_entropy as calibrated_cross_entropy
-    from .masked import masked as masked
-    from .objective import Objective as Objective
-    from .objective import Recovery as Recovery
-    from .ops import Rule as Rule
-    from .ops import register as register
-    from .plan import Plan as Plan
-    from .records import Budget as Budget
-    from .records import Comparison as Comparison
-    from .records import Evaluation as Evaluation
-    from .rewrite import prune as prune
+    from .evaluation.engine import EngineOptions as EngineOptions
+    from .evaluation.losses import calibrated_cross_entropy as calibrated_cross_entropy
+    from .evaluation.objective import Objective as Objective
+    from .evaluation.objective import Recovery as Recovery
+    from .evaluation.ray.executor import Ray as Ray
+    from .evaluation.records import Comparison as Comparison
+    from .evaluation.records import Evaluation as Evaluation
+    from .graph import importance as importance
+    from .graph.budget import Budget as Budget
+    from .graph.cost import cost as cost
+    from .graph.graph import Cost as Cost
+    from .graph.graph import Graph as Graph
+    from .graph.graph import Mask as Mask
+    from .graph.graph import Unit as Unit
+    from .graph.liveness import liveness as liveness
+    from .graph.operators import absence as absence
+    from .graph.operators import table
+    from .graph.operators.table import Rule as Rule
+    from .graph.operators.table import register as register
+    from .pruning.export import export as export
+    from .pruning.heal import Healing as Healing
+    from .pruning.heal import heal as heal
+    from .pruning.masked import masked as masked
+    from .pruning.plan import Plan as Plan
+    from .pruning.prune import prune as prune
+    from .pruning.weights import load as load
+    from .pruning.weights import save as save
     from .search import sample_masks as sample_masks
-    from .study import Study as Study
-    from .trace import trace as trace
-    from .version import __version__ as __version__
-    from .weights import load as load
-    from .weights import save as save
+    from .study.study import Study as Study
+    from .tracing.trace import trace as trace
+    from .values.version import __version__ as __version__
+
+    ops = table
 
 _HOMES = {
-    "absence": "absence",
+    "absence": "graph.operators.absence",
     "errors": "errors",
-    "EngineOptions": "engine",
-    "importance": "importance",
+    "EngineOptions": "evaluation.engine",
+    "importance": "graph.importance",
     "latency": "latency",
-    "ops": "ops",
+    "ops": "graph.operators.table",
     "surrogates": "surrogates",
-    "Ray": "cluster",
-    "cost": "cost",
-    "export": "export",
-    "Cost": "graph",
-    "Graph": "graph",
-    "Mask": "graph",
-    "Unit": "graph",
-    "Healing": "heal",
-    "heal": "heal",
-    "liveness": "liveness",
-    "calibrated_cross_entropy": "losses",
-    "masked": "masked",
-    "Objective": "objective",
-    "Recovery": "objective",
-    "Rule": "ops",
-    "register": "ops",
-    "Plan": "plan",
-    "Budget": "records",
-    "Comparison": "records",
-    "Evaluation": "records",
-    "prune": "rewrite",
+    "Ray": "evaluation.ray.executor",
+    "cost": "graph.cost",
+    "export": "pruning.export",
+    "Cost": "graph.graph",
+    "Graph": "graph.graph",
+    "Mask": "graph.graph",
+    "Unit": "graph.graph",
+    "Healing": "pruning.heal",
+    "heal": "pruning.heal",
+    "liveness": "graph.liveness",
+    "calibrated_cross_entropy": "evaluation.losses",
+    "masked": "pruning.masked",
+    "Objective": "evaluation.objective",
+    "Recovery": "evaluation.objective",
+    "Rule": "graph.operators.table",
+    "register": "graph.operators.table",
+    "Plan": "pruning.plan",
+    "Budget": "graph.budget",
+    "Comparison": "evaluation.records",
+    "Evaluation": "evaluation.records",
+    "prune": "pruning.prune",
     "sample_masks": "search",
-    "Study": "study",
-    "trace": "trace",
-    "__version__": "version",
-    "load": "weights",
-    "save": "weights",
+    "Study": "study.study",
+    "trace": "tracing.trace",
+    "__version__": "values.version",
+    "load": "pruning.weights",
+    "save": "pruning.weights",
 }
 
 

@@ -1,5 +1,5 @@
 """`python -m edgewise`: the command line, where its script is not on the path."""
 
-from .cli import main
+from .cli.app import main
 
 main()

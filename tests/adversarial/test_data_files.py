@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from edgewise.datasets import load_batches
+from edgewise.cli.job.datasets import load_batches
+from edgewise.cli.job.sections import DataSection
+from edgewise.cli.job.toml_sections import Rows, Source
 from edgewise.errors import ConfigError
-from edgewise.sections import DataSection
-from edgewise.tables import Rows, Source
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

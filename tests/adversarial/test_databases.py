@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 import edgewise as ew
 import jobs
-from edgewise.cli import app
-from edgewise.database import Database
+from edgewise.cli.app import app
 from edgewise.errors import StorageError
-from edgewise.records import Evaluation
-from edgewise.schema import EVALUATIONS
-from edgewise.storage import Storage, study_names
+from edgewise.evaluation.records import Evaluation
+from edgewise.study.storage.database import Database
+from edgewise.study.storage.schema import EVALUATIONS
+from edgewise.study.storage.storage import Storage, study_names
 from identities import belonging
 
 COLUMNS = {

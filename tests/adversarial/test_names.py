@@ -11,11 +11,11 @@ from torch import nn
 from typer.testing import CliRunner
 
 import edgewise as ew
-from edgewise.cli import app
-from edgewise.records import Evaluation
+from edgewise.cli.app import app
+from edgewise.evaluation.records import Evaluation
+from edgewise.pruning.prune import compare
 from edgewise.report import render
-from edgewise.rewrite import compare
-from edgewise.storage import Storage
+from edgewise.study.storage.storage import Storage
 from identities import belonging
 
 NAMES = [

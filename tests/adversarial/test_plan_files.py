@@ -19,13 +19,13 @@ from safetensors.torch import save_file
 
 import edgewise as ew
 import jobs
-from edgewise.config import Config, read_config
+from edgewise.cli.job.config import Config, read_config
+from edgewise.cli.job.job import _Compared, _read, load_outcome, write_outcome
 from edgewise.errors import ConfigError, EdgewiseError, LatencyError, PlanError
-from edgewise.files import DEEPEST, sha256
-from edgewise.job import _Compared, _read, load_outcome, write_outcome
-from edgewise.latency_table import LatencyTable, Ratio, Target
-from edgewise.plan import Measured
+from edgewise.latency.table import LatencyTable, Ratio, Target
+from edgewise.pruning.plan import Measured
 from edgewise.testing import build
+from edgewise.values.files import DEEPEST, sha256
 
 ODD = st.one_of(
     st.none(), st.booleans(), st.integers(), st.just(10**400), st.just(-1), st.floats(),

@@ -15,16 +15,16 @@ from typer.testing import CliRunner
 
 import edgewise as ew
 import jobs
-from edgewise import database
-from edgewise.cli import app
-from edgewise.config import read_config
-from edgewise.console import Screen
+from edgewise.cli.app import app
+from edgewise.cli.job.config import read_config
+from edgewise.cli.job.job import page_facts
+from edgewise.cli.screen import Screen
 from edgewise.errors import ConfigError, ObjectiveError, StorageError
-from edgewise.job import page_facts
-from edgewise.records import Evaluation
-from edgewise.redact import legible, redact
+from edgewise.evaluation.records import Evaluation
 from edgewise.report import Facts, Insight, Outcome, contents, render
-from edgewise.storage import Storage
+from edgewise.study.storage import database
+from edgewise.study.storage.storage import Storage
+from edgewise.values.redact import legible, redact
 from identities import belonging
 
 SECRET = "sw0rdfish"

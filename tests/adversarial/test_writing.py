@@ -16,13 +16,13 @@ import pytest
 
 import edgewise as ew
 import jobs
-from edgewise import files
+from edgewise.cli.job.evaluations_file import write_evaluations
 from edgewise.errors import EdgewiseError, LatencyError, PlanError
-from edgewise.latency_table import LatencyTable, Target
-from edgewise.plots import save as save_figure
-from edgewise.records import Evaluation
+from edgewise.evaluation.records import Evaluation
+from edgewise.latency.table import LatencyTable, Target
 from edgewise.report import write as write_report
-from edgewise.sheet import write_evaluations
+from edgewise.report.charts.matplotlib import save as save_figure
+from edgewise.values import files
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
 KILLED = """
 import os, sys
 from pathlib import Path
-from edgewise.files import write_atomically
+from edgewise.values.files import write_atomically
 def write(to):
     to.write_text("half")
     os.kill(os.getpid(), 9)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ..records import Evaluation
-from . import charts, figures
-from .canvas import canvas
+from ..evaluation.records import Evaluation
+from . import numbers
+from .charts import charts
+from .charts.canvas import canvas
 from .facts import Facts
 from .markup import Markup, tag
 
@@ -72,7 +73,7 @@ def _intro(facts: Facts) -> str:
         f"{counts[s]} on the {s} split" for s in ("search", "verify", "report") if counts[s]
     )
     seconds = sum(e.seconds for e in facts.evaluations)
-    count = figures.counted(len(facts.evaluations), "evaluation")
+    count = numbers.counted(len(facts.evaluations), "evaluation")
     text = f"{count} in {_duration(seconds)}: {splits}."
     if not facts.search:
         return text
@@ -95,7 +96,7 @@ def _failures(facts: Facts) -> Markup | None:
     head = ("Number", "Split", "Origin", "Status", "Removed", "Reason")
     table = tag(
         "table",
-        tag("caption", figures.counted(len(failures), "failed evaluation")),
+        tag("caption", numbers.counted(len(failures), "failed evaluation")),
         tag("thead", tag("tr", (tag("th", name, scope="col") for name in head))),
         tag("tbody", map(_failure, failures[:SHOWN])),
         class_="failures",
@@ -114,6 +115,6 @@ def _failure(e: Evaluation) -> Markup:
         tag("td", e.split),
         tag("td", e.origin),
         tag("td", e.status),
-        tag("td", figures.count(e.mask.count("1"))),
+        tag("td", numbers.count(e.mask.count("1"))),
         tag("td", reason, class_="reason"),
     )

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from ..cost import cost_of
 from ..errors import MaskError, PlanError
-from ..graph import Cost, Graph, Mask
-from ..liveness import Liveness, liveness
-from ..operator_times import OperatorTimes
-from ..plan import Measured, Plan
-from ..records import Budget, Evaluation
+from ..evaluation.records import Evaluation
+from ..graph.budget import Budget
+from ..graph.cost import cost_of
+from ..graph.graph import Cost, Graph, Mask
+from ..graph.liveness import Liveness, liveness
+from ..graph.times import OperatorTimes
+from ..pruning.plan import Measured, Plan
 from ..search import Point
 from ..surrogates.interactions import Interactions
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..quantities import limit_text
 from ..search import Point
-from . import charts, figures
-from .canvas import canvas
+from ..values.quantities import limit_text
+from . import numbers
+from .charts import charts
+from .charts.canvas import canvas
 from .facts import Facts
 from .markup import Markup, tag
 
@@ -54,16 +55,16 @@ def _choice(points: Sequence[Point], first: int) -> Markup:
 
 def _name(point: Point) -> str:
     name = next(iter(point.budget.limits))
-    left = figures.quantity(name, getattr(point.cost, name))
-    return f"{left}, predicted loss {figures.plain(point.predicted)}"
+    left = numbers.quantity(name, getattr(point.cost, name))
+    return f"{left}, predicted loss {numbers.plain(point.predicted)}"
 
 
 def _card(facts: Facts, index: int, point: Point, hidden: bool) -> Markup:
     units = [facts.graph.units[unit].name for unit in point.mask.removed]
     rows = [
         ("Left", _left(facts, point)),
-        ("Predicted loss", f"{figures.plain(point.predicted)} ± {figures.plain(point.deviation)}"),
-        ("Measured loss", figures.plain(point.measured)),
+        ("Predicted loss", f"{numbers.plain(point.predicted)} ± {numbers.plain(point.deviation)}"),
+        ("Measured loss", numbers.plain(point.measured)),
         ("Removed", ", ".join(units) or "nothing"),
     ]
     limits = " ".join(f"{k}={limit_text(v)}" for k, v in point.budget.limits.items())
@@ -82,8 +83,8 @@ def _card(facts: Facts, index: int, point: Point, hidden: bool) -> Markup:
 def _left(facts: Facts, point: Point) -> str:
     cost, whole = point.cost, facts.before
     parts = [
-        f"{figures.quantity(name, getattr(cost, name))} "
-        f"({figures.change(getattr(whole, name), getattr(cost, name))})"
+        f"{numbers.quantity(name, getattr(cost, name))} "
+        f"({numbers.change(getattr(whole, name), getattr(cost, name))})"
         for name in ("macs", "params")
     ]
     return ", ".join(parts)

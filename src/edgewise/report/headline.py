@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from ..plan import Measured, Plan
-from . import figures
+from ..pruning.plan import Measured, Plan
+from . import numbers
 from .facts import Facts
 from .markup import Markup, tag
 
@@ -16,11 +16,11 @@ SPLITS = {
     "search": "the data that guided the search",
 }
 COSTS = (
-    ("units", "Units", figures.count),
-    ("params", "Parameters", figures.count),
-    ("macs", "MACs", figures.count),
-    ("activation_bytes", "Activations", figures.size),
-    ("weight_bytes", "Weights", figures.size),
+    ("units", "Units", numbers.count),
+    ("params", "Parameters", numbers.count),
+    ("macs", "MACs", numbers.count),
+    ("activation_bytes", "Activations", numbers.size),
+    ("weight_bytes", "Weights", numbers.size),
 )
 
 
@@ -53,7 +53,7 @@ def sentence(facts: Facts) -> str:
 
 def _saved(plan: Plan) -> str:
     def fewer(before: float, after: float, noun: str) -> str:
-        return f"{figures.share(1 - after / before if before else 0)} fewer {noun}"
+        return f"{numbers.share(1 - after / before if before else 0)} fewer {noun}"
 
     macs = fewer(plan.before.macs, plan.after.macs, "MACs")
     return f"{macs}, {fewer(plan.before.params, plan.after.params, 'parameters')}"
@@ -68,8 +68,8 @@ def _first(measured: Measured) -> tuple[str, str, str]:
     """The first metric, or the loss where there is none: name, value, unpruned value."""
     for name, value in measured.metrics.items():
         before = measured.unpruned_metrics.get(name)
-        return name, figures.metric(name, value), figures.metric(name, before)
-    return "loss", figures.plain(measured.loss), figures.plain(measured.unpruned_loss)
+        return name, numbers.metric(name, value), numbers.metric(name, before)
+    return "loss", numbers.plain(measured.loss), numbers.plain(measured.unpruned_loss)
 
 
 def _healed(facts: Facts) -> str:
@@ -86,18 +86,18 @@ def _tiles(facts: Facts) -> Markup | None:
         ("Units removed", str(len(plan.removed)), f"of {len(facts.graph.units)}"),
         (
             "MACs",
-            figures.change(plan.before.macs, plan.after.macs),
-            f"{figures.count(plan.after.macs)} left",
+            numbers.change(plan.before.macs, plan.after.macs),
+            f"{numbers.count(plan.after.macs)} left",
         ),
         (
             "Parameters",
-            figures.change(plan.before.params, plan.after.params),
-            f"{figures.count(plan.after.params)} left",
+            numbers.change(plan.before.params, plan.after.params),
+            f"{numbers.count(plan.after.params)} left",
         ),
     ]
     if facts.latency_ms:
         before, after = facts.latency_ms
-        tiles.append(("Latency", figures.change(before, after), f"{after:.3g} ms left"))
+        tiles.append(("Latency", numbers.change(before, after), f"{after:.3g} ms left"))
     split = next((s for s in SPLITS if s in plan.measured), None)
     measured = facts.outcome.healed or (plan.measured[split] if split else None)
     if measured:
@@ -125,7 +125,7 @@ def _costs(facts: Facts) -> Markup:
     ]
     if facts.latency_ms:
         a, b = facts.latency_ms
-        rows.append(("Latency, ms", f"{a:.3g}", f"{b:.3g}", figures.change(a, b)))
+        rows.append(("Latency, ms", f"{a:.3g}", f"{b:.3g}", numbers.change(a, b)))
     head = ("For one example", "Unpruned", "Pruned", "Change")
     return _table("Cost", head, rows, f"{plan.latency}." if plan.latency else None)
 
@@ -142,7 +142,7 @@ def _promises(facts: Facts) -> Markup | None:
 
 
 def _compared(label: str, before: int, after: int, show: Callable[[float], str]) -> tuple[str, ...]:
-    return label, show(before), show(after), figures.change(before, after)
+    return label, show(before), show(after), numbers.change(before, after)
 
 
 def _measurements(facts: Facts) -> Markup | None:
@@ -155,19 +155,19 @@ def _measurements(facts: Facts) -> Markup | None:
         (
             label,
             _pair(
-                figures.plain(m.loss),
-                figures.plain(m.unpruned_loss),
-                _bracket(m.interval, figures.plain),
+                numbers.plain(m.loss),
+                numbers.plain(m.unpruned_loss),
+                _bracket(m.interval, numbers.plain),
             ),
             *(
                 _pair(
-                    figures.metric(n, m.metrics.get(n)),
-                    figures.metric(n, m.unpruned_metrics.get(n)),
-                    _bracket(m.metric_intervals.get(n), partial(figures.metric, n)),
+                    numbers.metric(n, m.metrics.get(n)),
+                    numbers.metric(n, m.unpruned_metrics.get(n)),
+                    _bracket(m.metric_intervals.get(n), partial(numbers.metric, n)),
                 )
                 for n in metrics
             ),
-            figures.count(m.samples),
+            numbers.count(m.samples),
         )
         for label, m in rows
     ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from . import pairs
-from .canvas import canvas
+from .charts import pairs
+from .charts.canvas import canvas
 from .facts import Facts
 from .markup import Markup, tag
 

@@ -6,20 +6,20 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from .. import interactive
 from ..errors import EdgewiseError
-from ..files import write_text
-from ..graph import Graph
-from ..operator_times import OperatorTimes
-from ..plan import Plan
-from ..records import Evaluation
+from ..evaluation.records import Evaluation
+from ..graph.graph import Graph
+from ..graph.times import OperatorTimes
+from ..pruning.plan import Plan
+from ..values.files import write_text
+from .charts import plotly
 from .evaluations import comparison, course, predictions
 from .facts import Facts, Insight, Outcome
 from .front import front
 from .headline import headline
 from .interplay import interplay
 from .markup import Markup, raw, tag
-from .network import network
+from .network.network import network
 from .reproduce import reproduce
 from .unit_table import units
 
@@ -68,7 +68,7 @@ def render(
     main = contents(facts.check(), title, extra or {})
     scripts = [_script("script.js")]
     if 'class="plot' in main:  # megabytes, for who needs them
-        scripts = [tag("script", raw(interactive.script())), *scripts, _script("plots.js")]
+        scripts = [tag("script", raw(plotly.script())), *scripts, _script("plots.js")]
     body = tag("body", main, _tooltip(), scripts)
     return f"<!doctype html>\n{tag('html', _head(title), body, lang='en')}\n"
 
@@ -76,7 +76,7 @@ def render(
 def shell(title: str) -> str:
     """The page of a study that still runs: its script asks where it came from for the contents."""
     names = ("script.js", "plots.js", "live.js")
-    scripts = [tag("script", raw(interactive.script())), *map(_script, names)]
+    scripts = [tag("script", raw(plotly.script())), *map(_script, names)]
     body = tag("body", tag("main"), _tooltip(), scripts, data_live="on")
     head = _head(title, f"{POLICY}; connect-src 'self'")
     return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"

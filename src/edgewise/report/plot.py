@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .. import interactive, plots
-from ..chart import Chart
-from ..graph import Mask
-from ..records import Budget
+from ..graph.budget import Budget
+from ..graph.graph import Mask
 from ..search import Point
 from ..surrogates.interactions import Interactions
-from . import charts, drawing, pairs
+from .charts import charts, matplotlib, pairs, plotly
+from .charts.chart import Chart
 from .facts import Facts
+from .network import drawing
 
 
 @dataclass(frozen=True)
@@ -70,4 +70,4 @@ class Plot:
 
 
 def _drawn(chart: Chart, static: bool) -> Any:
-    return plots.static(chart) if static else interactive.figure(chart)
+    return matplotlib.static(chart) if static else plotly.figure(chart)

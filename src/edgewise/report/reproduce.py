@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
-from ..quantities import limit_text
-from ..redact import redact
-from ..version import __version__
-from . import figures
+from ..values.quantities import limit_text
+from ..values.redact import redact
+from ..values.version import __version__
+from . import numbers
 from .facts import Facts
 from .markup import Markup, tag
 
@@ -41,14 +41,14 @@ def _entries(facts: Facts) -> Iterator[tuple[str, str]]:
         return
     yield (
         "Budget",
-        ", ".join(f"{k} = {limit_text(v)}" for k, v in plan.budget.items()) or figures.DASH,
+        ", ".join(f"{k} = {limit_text(v)}" for k, v in plan.budget.items()) or numbers.DASH,
     )
     yield "Surrogate", plan.surrogate
     yield "Recovery", plan.recovery
     loss, deviation = plan.predicted.get("loss"), plan.predicted.get("deviation")
     if loss is not None:
-        spread = f" ± {figures.plain(deviation)}" if deviation is not None else ""
-        yield "Predicted loss", f"{figures.plain(loss)}{spread}"
+        spread = f" ± {numbers.plain(deviation)}" if deviation is not None else ""
+        yield "Predicted loss", f"{numbers.plain(loss)}{spread}"
     for name, value in plan.provenance.items():
         yield f"{name[:1].upper()}{name[1:]}", _plain(value)
     yield "Mask", plan.bits

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import figures
+from . import numbers
 from .facts import Facts
 from .markup import Markup, join, tag
 
@@ -43,7 +43,7 @@ def _intro(facts: Facts) -> str:
     if not known:
         return f"{text} No unit has been measured alone yet."
     seen = "each of them" if known == total else f"{known} of {total}"
-    unpruned = figures.plain(facts.unpruned)
+    unpruned = numbers.plain(facts.unpruned)
     return (
         f"{text} The loss without a unit was measured for {seen}; the unpruned network's loss on "
         f"the same data is {unpruned}."
@@ -74,8 +74,8 @@ def _row(facts: Facts, index: int) -> Markup:
         "tr",
         tag("th", unit.name, scope="row"),
         tag("td", unit.kind),
-        tag("td", figures.count(unit.cost.params)),
-        tag("td", figures.count(unit.cost.macs)),
+        tag("td", numbers.count(unit.cost.params)),
+        tag("td", numbers.count(unit.cost.macs)),
         tag("td", _bar(facts, index), class_="damage"),
         tag("td", tag("span", status, class_=f"status {status}") if status else None),
         class_="removed" if removed else None,
@@ -86,10 +86,10 @@ def _bar(facts: Facts, index: int) -> Markup | str:
     """The loss with the unit removed, and a bar as long as the damage beyond the unpruned loss."""
     loss = facts.alone.get(index)
     if loss is None:
-        return figures.DASH
+        return numbers.DASH
     base = facts.unpruned if facts.unpruned is not None else min(facts.alone.values())
     worst = max(facts.alone.values()) - base
     part = max(loss - base, 0.0) / worst if worst > 0 else 0.0
     bar = tag("i", style=f"width:{100 * part:.1f}%")
-    text, track = figures.plain(loss), tag("span", bar, class_="bar", aria_hidden="true")
+    text, track = numbers.plain(loss), tag("span", bar, class_="bar", aria_hidden="true")
     return join([tag("span", text), track])

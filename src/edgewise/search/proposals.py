@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..graph import Mask
-from ..records import Evaluation
-from .descent import Array, descend
+from ..evaluation.records import Evaluation
+from ..graph.graph import Mask
+from .local_search import Array, descend
 from .sampling import sample_at_budget
 from .space import Space
 

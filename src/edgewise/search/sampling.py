@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import BudgetError, MaskError
-from ..graph import Graph, Mask
-from ..liveness import liveness
-from ..records import Budget
+from ..graph.budget import Budget
+from ..graph.graph import Graph, Mask
+from ..graph.liveness import liveness
 from .space import Space
 
 _TRIES = 100  # orders for each mask that is drawn

@@ -9,14 +9,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cost import cost_of
 from ..errors import BudgetError
-from ..graph import Cost, Graph, Mask
-from ..liveness import liveness, shows
-from ..operator_times import OperatorTimes
-from ..quantities import shown
-from ..records import Budget
-from .estimate import QUANTITIES, CostEstimate
+from ..graph.budget import Budget
+from ..graph.cost import cost_of
+from ..graph.graph import Cost, Graph, Mask
+from ..graph.liveness import liveness, shows
+from ..graph.times import OperatorTimes
+from ..values.quantities import shown
+from .cost_estimate import QUANTITIES, CostEstimate
 
 ROUNDING = 1e-6  # of a limit, by which an estimate may exceed it
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from ..graph import Mask
-from ..records import Evaluation
+from ..evaluation.records import Evaluation
+from ..graph.graph import Mask
 from .proposals import feasible
 from .space import Space
 

@@ -10,8 +10,10 @@ from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from ..errors import EdgewiseError
-from .heldout import spared
-from .observations import (
+from .cross_validation import spared
+from .standardised import Regressor
+from .threads import single_threaded
+from .validation import (
     Array,
     Link,
     check_masks,
@@ -20,8 +22,6 @@ from .observations import (
     is_constant,
     predict_losses,
 )
-from .regressor import Regressor
-from .threads import single_threaded
 
 LEAST = 5  # masks of several removals, below which those of single ones are resampled too
 KEPT = 200_000  # predictions that are remembered

@@ -8,11 +8,11 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
-from ..graph import Graph
-from .flow import push_weights
-from .observations import Link, check_masks, check_observations, predict_losses, refuse_std
+from ..graph.graph import Graph
 from .path_fit import fit_path_sum, path_sum
+from .path_graph import push_weights
 from .reduction import reduce_graph
+from .validation import Link, check_masks, check_observations, predict_losses, refuse_std
 
 
 class CrossGamma(RegressorMixin, BaseEstimator):  # type: ignore[misc]

@@ -9,8 +9,9 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
-from .marginal import JITTER, Posterior, Prior, fit_process
-from .observations import (
+from .gaussian_process import JITTER, Posterior, Prior, fit_process
+from .threads import single_threaded
+from .validation import (
     Array,
     Link,
     check_masks,
@@ -19,7 +20,6 @@ from .observations import (
     is_constant,
     predict_losses,
 )
-from .threads import single_threaded
 
 SCALES = ((1.0, 1.0), (-1.0, 2.0), (-2.0, 2.0))  # of log variances: constant, units, pairs
 

@@ -12,15 +12,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPRegressor
 from sklearn.utils.validation import check_is_fitted
 
-from .observations import (
-    Link,
-    check_masks,
-    check_observations,
-    predict_losses,
-    refuse_std,
-)
-from .regressor import Regressor
+from .standardised import Regressor
 from .threads import single_threaded
+from .validation import Link, check_masks, check_observations, predict_losses, refuse_std
 
 
 class FCN(RegressorMixin, BaseEstimator):  # type: ignore[misc]

@@ -10,12 +10,16 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ..graph import Graph
-from .coordinates import Coordinates
-from .differences import Hamming, Local
-from .flow import path_kernel, push_weights
-from .marginal import JITTER, Posterior, Prior, fit_process, square_root
-from .observations import (
+from ..graph.graph import Graph
+from .features import Coordinates
+from .gaussian_process import JITTER, Posterior, Prior, fit_process, square_root
+from .kernels import Hamming, Local
+from .path_fit import PathFit, fit_path_sum, leave_one_out, path_sum
+from .path_graph import path_kernel, push_weights
+from .path_sum import kirchhoff
+from .reduction import reduce_graph
+from .threads import single_threaded
+from .validation import (
     Array,
     Link,
     check_masks,
@@ -24,10 +28,6 @@ from .observations import (
     is_constant,
     predict_losses,
 )
-from .path_fit import PathFit, fit_path_sum, leave_one_out, path_sum
-from .path_sum import kirchhoff
-from .reduction import reduce_graph
-from .threads import single_threaded
 
 FOLDS = 5
 ROWS = 2048  # masks predicted at a time, to bound memory

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import Graph, Mask
-from ..liveness import liveness
-from .observations import Array, Link
+from ..graph.graph import Graph, Mask
+from ..graph.liveness import liveness
+from .validation import Array, Link
 
 DRAWS = 400  # of the posterior; a standard deviation from them is 3.5 % off
 MOST = 40  # units of one map

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .heldout import LEAST, Make, hold_out
-from .observations import Array, from_link
+from .cross_validation import LEAST, Make, hold_out
+from .validation import Array, from_link
 
 
 @dataclass(frozen=True)

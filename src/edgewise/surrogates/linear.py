@@ -10,15 +10,9 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.linear_model import BayesianRidge
 from sklearn.utils.validation import check_is_fitted
 
-from .observations import (
-    Array,
-    Link,
-    check_masks,
-    check_observations,
-    predict_losses,
-)
-from .regressor import Regressor
+from .standardised import Regressor
 from .threads import single_threaded
+from .validation import Array, Link, check_masks, check_observations, predict_losses
 
 
 class Linear(RegressorMixin, BaseEstimator):  # type: ignore[misc]

@@ -10,7 +10,8 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 
-from .observations import (
+from .threads import single_threaded
+from .validation import (
     Array,
     Link,
     check_masks,
@@ -20,7 +21,6 @@ from .observations import (
     predict_losses,
     refuse_std,
 )
-from .threads import single_threaded
 
 PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)  # scikit-learn's C, the inverse of the ridge
 FOLDS = 5

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .flow import Flow
-from .observations import Array, is_constant
+from .path_graph import Flow
 from .threads import single_threaded
+from .validation import Array, is_constant
 
 RIDGES = (1.0, 0.3, 0.1, 0.03, 0.01)  # for a target of unit variance
 CROSS = 0.01  # ridge on the factors of pairs of paths

@@ -13,9 +13,9 @@ from collections import defaultdict
 
 import numpy as np
 
-from ..graph import Graph
-from .flow import SOURCE, Flow, Indices, Way
-from .observations import Array
+from ..graph.graph import Graph
+from .path_graph import SOURCE, Flow, Indices, Way
+from .validation import Array
 
 
 def reduce_graph(graph: Graph) -> Flow:

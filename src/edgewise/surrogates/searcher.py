@@ -10,9 +10,9 @@ import numpy as np
 from sklearn.base import clone
 
 from ..errors import EdgewiseError, PlanError
-from ..graph import Graph
-from ..identity import digest, lines
-from ..spelling import close
+from ..graph.graph import Graph
+from ..values.identity import digest, lines
+from ..values.spelling import close
 from .bootstrap import Bootstrap
 from .cross_gamma import CrossGamma
 from .degree2 import Degree2
@@ -20,9 +20,9 @@ from .fcn import FCN
 from .graph_gp import GraphGP
 from .linear import Linear
 from .logistic import Logistic
-from .observations import Link
 from .path_sum import PathSum
 from .trees import Trees
+from .validation import Link
 
 Maker = Callable[[Graph, Link], Any]
 OWN = "#"  # in the name of a surrogate that is the user's own

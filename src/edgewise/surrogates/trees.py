@@ -10,8 +10,8 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.ensemble import GradientBoostingRegressor
 from sklearn.utils.validation import check_is_fitted
 
-from .observations import Link, check_masks, check_observations, predict_losses, refuse_std
-from .regressor import Regressor
+from .standardised import Regressor
+from .validation import Link, check_masks, check_observations, predict_losses, refuse_std
 
 
 class Trees(RegressorMixin, BaseEstimator):  # type: ignore[misc]

@@ -1,0 +1,1 @@
+"""A job: a TOML file read, its model and data loaded, its results written."""

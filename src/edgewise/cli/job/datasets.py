@@ -1,0 +1,279 @@
+"""Labelled examples from a parquet file, an image folder, torchvision or a user's function."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import itertools
+import struct
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...errors import ConfigError
+from ...values.spelling import nearest
+from .sections import DataSection
+from .sources import load_function, require
+from .toml_sections import Rows
+
+Batch = tuple[Tensor, Tensor]
+Example = tuple[Any, Any]
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
+CHANNELS = (1, 3)
+
+
+def load_batches(data: DataSection, rows: Rows) -> list[Batch]:
+    """The examples of a row range as batches; no other row is decoded.
+
+    Images (encoded, PIL, or arrays of integers with two dimensions or more) become float32
+    [channels, height, width] in 0–1; other values stay as they are. `size` resizes, `mean` and
+    `std` normalise per channel.
+
+    Args:
+        data: the source and how to read it.
+        rows: which examples.
+
+    Returns:
+        (inputs [n, ...], targets [n, ...]) with n = `data.batch`, the last batch may be smaller.
+
+    Raises:
+        ConfigError: the source cannot be read, or has fewer rows than the range asks for.
+    """
+    examples = [
+        (_input(x, data, row), _target(y, data, row))
+        for row, (x, y) in enumerate(_examples(data, rows), rows.start)
+    ]
+    wanted = (rows.stop or rows.start + 1) - rows.start
+    if len(examples) < wanted:
+        raise ConfigError(
+            f"{data.source}: rows {rows} are asked for, but only {len(examples)} of them exist. "
+            "Change the row ranges in the config."
+        )
+    groups = (examples[i : i + data.batch] for i in range(0, len(examples), data.batch))
+    return [_stack(group, data) for group in groups]
+
+
+def _examples(data: DataSection, rows: Rows) -> Iterator[Example]:
+    source = data.source
+    if ".py:" in source:
+        yield from _from_function(source, rows)
+    elif source.startswith("torchvision:"):
+        yield from _items(_torchvision(source), rows)
+    elif Path(source).is_dir():
+        yield from _from_folder(Path(source), rows)
+    elif Path(source).suffix == ".parquet":
+        yield from _from_parquet(Path(source), data, rows)
+    else:
+        raise ConfigError(
+            f"There is no data at {source}: [data] source must be a .parquet file, a folder of "
+            "class folders, torchvision:NAME?root=… or FILE.py:FUNCTION."
+        )
+
+
+def _from_function(source: str, rows: Rows) -> Iterator[Example]:
+    try:
+        found = load_function(source)()
+        items = (
+            _items(found, rows)
+            if _is_dataset(found)
+            else itertools.islice(found, rows.start, rows.stop)
+        )
+        for item in items:
+            x, y = item
+            yield x, y
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"{source} must return a Dataset or an iterable of (input, target): "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _is_dataset(value: Any) -> bool:
+    return hasattr(value, "__getitem__") and hasattr(value, "__len__")
+
+
+def _items(dataset: Any, rows: Rows) -> Iterator[Example]:
+    last = len(dataset) if rows.stop is None else min(rows.stop, len(dataset))
+    return (dataset[i] for i in range(rows.start, last))
+
+
+def _torchvision(source: str) -> Any:
+    """The data set of torchvision:NAME?root=…&key=value, which must be on disk already."""
+    name, _, query = source.removeprefix("torchvision:").partition("?")
+    sets = require("torchvision.datasets", "vision")
+    if name not in sets.__all__:
+        raise ConfigError(f"torchvision has no data set {name!r}.{nearest(name, sets.__all__)}")
+    make, arguments = getattr(sets, name), {k: _literal(v) for k, v in parse_qsl(query)}
+    if "download" in inspect.signature(make).parameters:
+        arguments["download"] = False
+    try:
+        return make(**arguments)
+    except Exception as error:
+        raise ConfigError(
+            f"{source} cannot be opened (edgewise downloads no data): "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _literal(text: str) -> str | bool | int:
+    words: Mapping[str, bool] = {"true": True, "false": False}
+    return words.get(text.lower(), int(text) if text.isdigit() else text)
+
+
+def _from_folder(folder: Path, rows: Rows) -> Iterator[Example]:
+    """Rows take one image of each class in turn, so that every range holds all classes."""
+    classes = sorted(path for path in folder.iterdir() if path.is_dir())
+    files = [sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGES) for path in classes]
+    if not any(files):
+        raise ConfigError(f"{folder} must hold one folder of images a class; found no image.")
+    turns = itertools.zip_longest(*([(p, label) for p in f] for label, f in enumerate(files)))
+    pairs = (pair for turn in turns for pair in turn if pair is not None)
+    return itertools.islice(pairs, rows.start, rows.stop)
+
+
+def _from_parquet(path: Path, data: DataSection, rows: Rows) -> Iterator[Example]:
+    parquet = require("pyarrow.parquet", "data")
+    if not path.is_file():
+        raise ConfigError(f"There is no file {path}.")
+    try:
+        file = parquet.ParquetFile(path)
+    except (OSError, ValueError) as error:  # pyarrow's errors are one of the two
+        raise ConfigError(f"{path} is not a readable parquet file: {error}") from error
+    columns = file.schema_arrow.names
+    for name in (data.image, data.label):
+        if name not in columns:
+            raise ConfigError(f"{path} has no column {name!r}.{nearest(name, columns)}")
+    number = _number_type(file.schema_arrow.field(data.image).type)
+    for table in _overlapping(file, [data.image, data.label], rows):
+        for image, label in zip(table[data.image], table[data.label], strict=True):
+            yield _cell(image.as_py(), number, path.parent), label.as_py()
+
+
+def _overlapping(file: Any, columns: list[str], rows: Rows) -> Iterator[Any]:
+    """The parts of the row groups that lie within a range; other groups are not read."""
+    first = 0
+    for group in range(file.num_row_groups):
+        count = file.metadata.row_group(group).num_rows
+        start = max(rows.start - first, 0)
+        stop = count if rows.stop is None else min(rows.stop - first, count)
+        if start < stop:
+            yield file.read_row_group(group, columns=columns).slice(start, stop - start)
+        first += count
+
+
+def _number_type(column: Any) -> Any:
+    """The NumPy type at the bottom of nested lists, None where there is none."""
+    while getattr(column, "value_type", None) is not None:
+        column = column.value_type
+    try:
+        return column.to_pandas_dtype()
+    except NotImplementedError:
+        return None
+
+
+def _cell(value: Any, number: Any, folder: Path) -> Any:
+    if isinstance(value, dict):
+        return value["bytes"] if value.get("bytes") else folder / str(value.get("path"))
+    return np.array(value, dtype=number) if isinstance(value, list) else value
+
+
+def _input(value: Any, data: DataSection, row: int) -> Tensor:
+    try:
+        tensor = _tensor(value, len(data.mean))
+    except ConfigError:
+        raise
+    except (OSError, ValueError, TypeError, RuntimeError, SyntaxError, struct.error) as error:
+        name = f" ({value})" if isinstance(value, Path) else ""  # broken PNGs are SyntaxErrors
+        raise ConfigError(
+            f"{data.source}: row {row}{name} is no image or array: {error}"
+        ) from error
+    if data.size is not None:
+        shape: Any = data.size
+        tensor = F.interpolate(tensor[None], shape, mode="bilinear", antialias=True)[0]
+    if data.mean:
+        if not tensor.ndim or tensor.shape[0] != len(data.mean):
+            raise ConfigError(
+                f"{data.source}: row {row} has shape {tuple(tensor.shape)}, but [data] mean has "
+                f"{len(data.mean)} numbers, one a channel."
+            )
+        shape = (-1, *[1] * (tensor.ndim - 1))
+        tensor = (tensor - torch.tensor(data.mean).view(shape)) / torch.tensor(data.std).view(shape)
+    return tensor
+
+
+def _tensor(value: Any, channels: int) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.float() / 255 if value.dtype == torch.uint8 else _single(value)
+    if isinstance(value, bytes | Path) or hasattr(value, "convert"):
+        array = _pixels(value, channels)
+    else:
+        array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"it holds {array.dtype}")
+    if array.dtype.kind in "iu" and array.ndim > 1:
+        return torch.tensor(_channels_first(array)).float() / 255
+    return _single(torch.tensor(array))
+
+
+def _channels_first(array: Any) -> Any:
+    """[height, width(, channels)] as [channels, height, width]; everything else as it is."""
+    if array.ndim == 2:
+        return array[None]
+    last = array.ndim == 3 and array.shape[2] in CHANNELS and array.shape[0] not in CHANNELS
+    return array.transpose(2, 0, 1) if last else array
+
+
+def _pixels(value: Any, channels: int) -> Any:
+    """An encoded, stored or PIL image as integers [channels, height, width]."""
+    images = require("PIL.Image", "data")
+    if isinstance(value, bytes | Path):
+        value = _opened(images, value)
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(channels, "L" if value.mode in "1L" else "RGB")
+    return np.atleast_3d(np.asarray(value.convert(mode))).transpose(2, 0, 1)
+
+
+def _opened(images: Any, value: bytes | Path) -> Any:
+    """An encoded image, not yet decoded; ValueError if it would take an absurd amount of memory."""
+    with warnings.catch_warnings():  # the warning comes at half of what is refused outright
+        warnings.simplefilter("error", images.DecompressionBombWarning)
+        try:
+            return images.open(io.BytesIO(value) if isinstance(value, bytes) else value)
+        except (images.DecompressionBombWarning, images.DecompressionBombError) as error:
+            raise ValueError(
+                f"{error} If it is a photograph of yours, make a smaller copy of it."
+            ) from error
+
+
+def _single(tensor: Tensor) -> Tensor:
+    """Floating-point numbers as float32, whole numbers as int64."""
+    return tensor.float() if tensor.is_floating_point() else tensor.long()
+
+
+def _target(value: Any, data: DataSection, row: int) -> Tensor:
+    try:
+        return _single(torch.as_tensor(value))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"{data.source}: the label of row {row} must be a number or an array, got {value!r}."
+        ) from error
+
+
+def _stack(examples: Iterable[tuple[Tensor, Tensor]], data: DataSection) -> Batch:
+    inputs, targets = zip(*examples, strict=True)
+    try:
+        return torch.stack(inputs), torch.stack(targets)
+    except RuntimeError as error:
+        shapes = sorted({tuple(x.shape) for x in inputs})
+        raise ConfigError(
+            f"{data.source}: examples differ in shape ({', '.join(map(str, shapes[:3]))}). "
+            "Set [data] size = [height, width]."
+        ) from error

@@ -1,0 +1,168 @@
+"""Healing as a job file asks for it: the training data, varied at random, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...errors import ConfigError
+from ...evaluation.objective import Objective
+from ...graph.graph import Graph
+from ...pruning.heal import Healing, heal
+from ...values.nested import copies_of
+from .config import Config
+from .datasets import Batch, load_batches
+from .sections import HealSection
+from .toml_sections import Rows
+
+CHECKPOINT = "heal.checkpoint"
+
+
+class Training:
+    """Batches in a new order every epoch, images shifted and mirrored at random.
+
+    What an epoch gives depends on the seed and on its number alone, so that an interrupted
+    training goes on as it would have.
+
+    Args:
+        inputs: [n, ...]; images are [n, channels, height, width].
+        targets: [n, ...].
+        batch: examples at a time.
+        shift: pixels by which an image is moved at most, zeros coming in.
+        mirror: whether every image is mirrored with a chance of one half.
+        seed: of all random numbers.
+    """
+
+    def __init__(
+        self, inputs: Tensor, targets: Tensor, batch: int, *, shift: int = 0,
+        mirror: bool = False, seed: int = 0,
+    ) -> None:  # fmt: skip
+        self.inputs, self.targets, self.batch = inputs, targets, batch
+        self.shift, self.mirror, self.seed, self.epoch = shift, mirror, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch comes next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.inputs) // self.batch)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        random = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
+        order = torch.randperm(len(self.inputs), generator=random)
+        for rows in order.split(self.batch):
+            yield self._varied(self.inputs[rows], random), self.targets[rows]
+
+    def _varied(self, images: Tensor, random: torch.Generator) -> Tensor:
+        count = len(images)
+        if self.mirror:
+            turned = torch.rand(count, generator=random) < 0.5
+            images = torch.where(turned[:, None, None, None], images.flip(-1), images)
+        if not self.shift:
+            return images
+        height, width = images.shape[-2:]
+        padded = F.pad(images, (self.shift,) * 4)
+        places = torch.randint(0, 2 * self.shift + 1, (count, 2), generator=random).tolist()
+        moved = [x[:, i : i + height, j : j + width]
+                 for x, (i, j) in zip(padded, places, strict=True)]  # fmt: skip
+        return torch.stack(moved)
+
+
+def require_healing(config: Config, graph: Graph) -> None:
+    """Whether the healing that a config asks for, if any, can begin.
+
+    Called before a search, so that its mistakes show before hours are spent. Of the training rows
+    the first and, where the range ends, the last are read.
+
+    Raises:
+        ConfigError: a row or accelerate is missing, the data do not fit the section, or the model
+            gives what cannot be taught.
+    """
+    section = config.heal
+    if section is None:
+        return
+    _require_accelerate(section)
+    rows = section.rows
+    for row in sorted({rows.start, (rows.stop or rows.start + 1) - 1}):
+        try:
+            pairs = _pairs(config, section, Rows(row, row + 1))
+        except ConfigError:
+            _pairs(config, section, rows)  # it says how many rows there are
+            raise
+        _training(section, pairs)
+    program = graph.program
+    with torch.no_grad():
+        outputs = program.module.eval()(*copies_of(program.args))
+    if section.distill and not isinstance(outputs, Tensor):
+        raise ConfigError(
+            f"[heal] the unpruned model teaches by logits, one tensor; this model gives a "
+            f"{type(outputs).__name__}. Set distill = 0, or return the logits alone."
+        )
+
+
+def heal_job(
+    config: Config, graph: Graph, objective: Objective, small: nn.Module,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> nn.Module:  # fmt: skip
+    """The pruned model, fine-tuned as [heal] says, the epoch that is best on the verify split.
+
+    It is resumed from a checkpoint in the output directory; `forget` it when the result is kept.
+
+    Raises:
+        ConfigError: there is no [heal], or its data or accelerate are missing.
+    """
+    section = config.heal
+    if section is None:
+        raise ConfigError(f"{config.path.name} has no [heal]: add one with at least rows.")
+    return heal(
+        small,
+        _training(section, _pairs(config, section, section.rows)),
+        teacher=graph.program.module if section.distill else None,
+        loss=objective.loss,
+        settings=Healing(**{f.name: getattr(section, f.name) for f in fields(Healing)}),
+        validate=lambda model: objective.score(model, "verify").loss,
+        checkpoint=config.directory / CHECKPOINT,
+        accelerator=_accelerator(section),
+        progress=progress,
+    )
+
+
+def forget(config: Config) -> None:
+    """Delete the checkpoint of a healing whose result has been written."""
+    (config.directory / CHECKPOINT).unlink(missing_ok=True)
+
+
+def _pairs(config: Config, section: HealSection, rows: Rows) -> list[Batch]:
+    data = replace(config.data, source=section.source or config.data.source, batch=1_000)
+    return load_batches(data, rows)
+
+
+def _training(section: HealSection, pairs: list[Batch]) -> Training:
+    inputs, targets = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    if (section.shift or section.mirror) and inputs.ndim != 4:
+        raise ConfigError(
+            "[heal] shift and mirror are for images; the inputs have shape "
+            f"{list(inputs.shape[1:])}."
+        )
+    return Training(inputs, targets, section.batch, shift=section.shift, mirror=section.mirror,
+                    seed=section.seed)  # fmt: skip
+
+
+def _require_accelerate(section: HealSection) -> None:
+    if section.precision != "no" and find_spec("accelerate") is None:
+        raise ConfigError("[heal] precision needs accelerate: pip install 'edgewise[heal]'.")
+
+
+def _accelerator(section: HealSection) -> Any:
+    if section.precision == "no":
+        return None
+    _require_accelerate(section)
+    from accelerate import Accelerator
+
+    return Accelerator(mixed_precision=section.precision)

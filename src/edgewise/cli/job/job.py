@@ -1,0 +1,366 @@
+"""A config made real: the graph, the objective and the study of a job, and the files it leaves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ...errors import ConfigError, LatencyError, PlanError
+from ...evaluation.objective import Objective, Recovery
+from ...graph.graph import Graph
+from ...pruning.plan import Measured, Plan
+from ...pruning.prune import prune
+from ...pruning.weights import save
+from ...tracing.trace import trace
+from ...values.files import read_json, read_text, write_text
+from ...values.reading import read_value
+from ...values.spelling import nearest
+from .config import Config
+from .datasets import load_batches
+from .evaluations_file import write_evaluations
+from .sections import UnitsSection
+from .sources import load_loss, load_metrics, load_model
+from .toml_sections import Rows
+
+if TYPE_CHECKING:
+    from ...graph.times import OperatorTimes
+    from ...latency import LatencyTable
+    from ...report import Insight, Outcome
+    from ...report.live import Pages
+    from ...study.bench import Row
+    from ...study.study import Study
+
+
+def require_search(config: Config) -> None:
+    """Raise ConfigError unless there are a budget and the objective's functions.
+
+    Called first: nothing is traced or timed for a search that cannot begin.
+    """
+    if config.budget is None:
+        raise ConfigError(
+            f"{config.path.name} has no [budget]: add one with e.g. macs = 0.7, or say "
+            "--budget macs=0.7."
+        )
+    load_loss(config.objective.loss)
+    load_metrics(config.objective.metrics)
+
+
+def trace_job(config: Config) -> Graph:
+    """The graph of a config's model, offering the units that [units] selects.
+
+    Raises:
+        ConfigError: the model or its weights cannot be used, or a glob names no unit.
+        TraceError: the model cannot be traced.
+    """
+    model = load_model(config.model)
+    graph = trace(
+        model,
+        (_example(config).to(config.model.device),),
+        granularity=config.units.granularity,
+        slices=config.units.slices,
+        round_to=config.units.round_to,
+    )
+    return select_units(graph, config.units)
+
+
+def _example(config: Config) -> torch.Tensor:
+    """[1, ...]: random numbers of the given input shape, else the first row of the search split."""
+    if config.model.input is not None:
+        return random_example(config.model.input)
+    first = config.data.search.start
+    return load_batches(config.data, Rows(first, first + 1))[0][0]
+
+
+def random_example(shape: Sequence[int]) -> torch.Tensor:
+    """[1, *shape] of normal numbers, always the same."""
+    return torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def select_units(graph: Graph, units: UnitsSection) -> Graph:
+    """The graph with the units that match `only` (if given) and do not match `exclude`.
+
+    Raises:
+        ConfigError: a glob matches nothing, or no unit is left.
+    """
+    names = [unit.name for unit in graph.units]
+    for pattern in (*units.only, *units.exclude):
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ConfigError(f"[units] {pattern!r} matches no unit.{nearest(pattern, names)}")
+    keep = {
+        name
+        for name in names
+        if _matches(name, units.only or ("*",)) and not _matches(name, units.exclude)
+    }
+    if not keep:
+        raise ConfigError(f"[units] only and exclude leave none of the {len(names)} units.")
+    return graph.select(lambda unit: unit.name in keep)
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def read_objective(config: Config) -> Objective:
+    """Data, loss, metrics and recovery of a config, read from disk.
+
+    Raises:
+        ConfigError: some of it cannot be read, or does not have the model's input shape.
+    """
+    data, objective, calibration = config.data, config.objective, None
+    if config.calibration is not None:
+        calibration = load_batches(config.calibration_data, config.calibration.rows)
+    search = load_batches(data, data.search)
+    _check_shape(config, search[0][0])
+    return Objective(
+        search,
+        loss=load_loss(objective.loss),
+        metrics=load_metrics(objective.metrics),
+        recovery=Recovery(objective.recovery, calibration),
+        verify=load_batches(data, data.verify),
+        report=load_batches(data, data.report),
+    )
+
+
+def _check_shape(config: Config, inputs: torch.Tensor) -> None:
+    found, wanted = tuple(inputs.shape[1:]), config.model.input
+    if wanted is not None and found != wanted:
+        raise ConfigError(
+            f"[model] input is {list(wanted)}, but the examples of [data] have shape {list(found)}."
+        )
+
+
+def latency_table(
+    config: Config, graph: Graph, say: Callable[[str], None] = lambda _: None
+) -> LatencyTable | None:
+    """The latency table of a job that limits latency: read, or measured and kept.
+
+    Raises:
+        LatencyError: the file's table is of something else.
+    """
+    if config.budget is None or config.budget.latency is None:
+        return None
+    from ... import latency
+
+    target, path = config.latency, config.latency_table
+    if not path.exists():
+        say(f"Measuring how long operators take; {path.name} keeps it")
+        make_directory(path.parent)
+        found = latency.measure(
+            graph, batch=target.batch, threads=target.threads, device=target.device
+        )
+        found.save(path)
+        return found
+    threads = target.threads or torch.get_num_threads()
+    try:
+        return latency.LatencyTable.load(path).check(
+            graph, batch=target.batch, threads=threads, device=target.device
+        )
+    except LatencyError as error:
+        raise LatencyError(f"{error} Here: remove {path}, and run again.") from error
+
+
+def _times(config: Config, graph: Graph) -> OperatorTimes | None:
+    """The operator times of a job, wherever they were measured; None if there are none."""
+    from ...latency import LatencyTable
+
+    if not config.latency_table.exists():
+        return None
+    table = LatencyTable.load(config.latency_table)
+    return table.times(graph) if graph.known_as(table.fingerprint) else None
+
+
+def open_study(
+    config: Config,
+    graph: Graph,
+    *,
+    measuring: bool = False,
+    latency: LatencyTable | None = None,
+    suffix: str = "",
+) -> Study:
+    """The study of a config, with the evaluations there are.
+
+    Args:
+        measuring: whether to start the workers that the config asks for.
+        latency: the table that a budget of latency needs.
+        suffix: of the study's name, for one beside it.
+
+    Raises:
+        ConfigError: the output directory cannot be made.
+        ExecutorError: the workers cannot be started.
+        StorageError: the study belongs to something else.
+    """
+    from ...evaluation.evaluator import MakeExecutor, Serial
+    from ...study.study import Study
+
+    executor: MakeExecutor = Serial
+    if measuring and config.ray is not None:
+        from ...evaluation.ray.executor import Ray
+
+        executor = Ray(config.ray.address, config.ray.workers, config.ray.threads, config.ray.gpus)
+    make_directory(config.directory)
+    objective = read_objective(config)
+    return Study(
+        graph, objective, config.storage, config.name + suffix,
+        executor=executor, engine=config.engine, latency=latency,
+    )  # fmt: skip
+
+
+def make_directory(path: Path) -> None:
+    """The directory, made if need be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be made a directory: {error.strerror}.") from error
+
+
+def load_plan(config: Config, graph: Graph) -> Plan | None:
+    """The plan in the output directory, None if there is none for this graph."""
+    path = config.directory / "plan.json"
+    if not path.exists():
+        return None
+    plan = Plan.load(path)
+    return plan if graph.known_as(plan.fingerprint) else None
+
+
+def write_results(config: Config, graph: Graph, study: Study, plan: Plan) -> list[Path]:
+    """Plan, pruned weights, evaluations and report in the output directory.
+
+    Raises:
+        VerificationError: the pruned model differs from the masked one.
+    """
+    folder = config.directory
+    saved = plan.save(folder / "plan.json")
+    beside = [saved.with_suffix(".tensors.safetensors")] if plan.tensors else []
+    weights = write_weights(folder, graph, plan)
+    table = write_evaluations(folder / "evaluations.csv", study.evaluations)
+    page = write_page(config, graph, study, Plan.load(saved))
+    return [saved, *beside, weights, table, page]
+
+
+def write_weights(folder: Path, graph: Graph, plan: Plan) -> Path:
+    """The pruned, verified model's weights as `pruned.safetensors` in a folder."""
+    return save(prune(graph, plan), folder / "pruned.safetensors")
+
+
+def write_comparison(config: Config, rows: Sequence[Row]) -> list[Path]:
+    """Rows of a comparison as `bench.json`, and as a plot where matplotlib is installed."""
+    data = json.dumps([row.to_dict() for row in rows], indent=1) + "\n"
+    path = config.directory / "bench.json"
+    write_text(path, data)
+    if find_spec("matplotlib") is None:
+        return [path]
+    from ...report.charts import charts, matplotlib
+    from ...study.bench import histories
+
+    figure = matplotlib.static(charts.methods(histories(rows)))
+    return [path, matplotlib.save(figure, path.with_suffix(".png"))]
+
+
+def write_page(config: Config, graph: Graph, study: Study, plan: Plan | None) -> Path:
+    """The report of a study so far as `report.html` in the output directory.
+
+    Raises:
+        PlanError: there is nothing to report yet.
+    """
+    from ...report import write
+
+    records, path = study.evaluations, config.directory / "report.html"
+    if not records:
+        raise PlanError(
+            f"Study {config.name!r} has no evaluation yet: run `edgewise run {config.path.name}`."
+        )
+    return write(
+        path, graph, records, plan, title=config.name, outcome=load_outcome(config, plan),
+        extra=page_facts(config),
+        times=_times(config, graph), insight=_insight(config, study, plan),
+    )  # fmt: skip
+
+
+def write_outcome(config: Config, plan: Plan, healed: Measured) -> Path:
+    """What the healed model of a plan scores, as `healed.json` in the output directory."""
+    found = {"fingerprint": plan.fingerprint, "bits": plan.bits, "healed": asdict(healed)}
+    path, text = config.directory / "healed.json", json.dumps(found, indent=1) + "\n"
+    write_text(path, text)
+    return path
+
+
+def load_outcome(config: Config, plan: Plan | None) -> Outcome:
+    """What became of a plan; nothing if another mask was healed."""
+    from ...report import Outcome
+
+    path = config.directory / "healed.json"
+    if plan is None or not path.exists():
+        return Outcome()
+    found = _read(path, _Healed)
+    if (found.fingerprint, found.bits) != (plan.fingerprint, plan.bits):
+        return Outcome()
+    return Outcome(healed=found.healed)
+
+
+@dataclass(frozen=True)
+class _Healed:
+    fingerprint: str
+    bits: str
+    healed: Measured
+
+
+@dataclass(frozen=True)
+class _Compared:
+    method: str
+    history: tuple[float | None, ...]
+
+
+def _read(path: Path, kind: Any) -> Any:
+    """A JSON file of ours in the output directory as values of `kind`.
+
+    Raises:
+        PlanError: it is damaged.
+    """
+    try:
+        return read_value(kind, read_json(path), path.stem)
+    except (OSError, ValueError) as error:
+        raise PlanError(
+            f"{path} is damaged: {error}. Remove it; the command that wrote it writes it again."
+        ) from error
+
+
+def page_facts(config: Config) -> dict[str, str]:
+    """What a report says of the job itself: the command and its configuration."""
+    return {
+        "Command": f"edgewise run {config.path.name}",
+        "Configuration": read_text(config.path),
+    }
+
+
+def live_pages(config: Config, graph: Graph) -> Pages:
+    """The report of a job while it runs, read from the storage by a connection of its own."""
+    from ...report import Facts, Insight, contents, shell
+    from ...report.live import Pages
+    from ...study.storage.storage import Storage
+
+    stored = Storage(config.storage, config.name, None)
+
+    def now() -> str:
+        records, plan = stored.evaluations(), load_plan(config, graph)
+        insight, times = Insight(config.budget), _times(config, graph)
+        facts = Facts(graph, records, plan, load_outcome(config, plan), times, insight).check()
+        return contents(facts, config.name, page_facts(config))
+
+    return Pages(lambda: shell(config.name), now)
+
+
+def _insight(config: Config, study: Study, plan: Plan | None) -> Insight:
+    """What the study's surrogate says, and a comparison of methods if one was made."""
+    path, found = config.directory / "bench.json", study.insight(plan)
+    compared: dict[str, list[list[float | None]]] = {}
+    for row in _read(path, list[_Compared]) if path.exists() else ():
+        compared.setdefault(row.method, []).append(list(row.history))
+    again = f"edgewise run {config.path.name} --budget {{limits}}"
+    return replace(found, histories=compared, again=again)

@@ -1,0 +1,229 @@
+"""What a config names, made real: models with their weights, losses, metrics, user functions."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pickle
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...errors import ConfigError
+from ...evaluation.losses import calibrated_cross_entropy, per_example
+from ...values.spelling import nearest
+from .sections import ModelSection
+
+Measure = Callable[[Any, Any], Tensor]
+
+
+def load_model(section: ModelSection) -> nn.Module:
+    """The model that a section names, in eval mode, with its weights, on its device.
+
+    Raises:
+        ConfigError: the source gives no module, the weights do not fit it, or there is no such
+            device.
+    """
+    kind, _, name = section.source.partition(":")
+    factories = {"torchvision": _from_torchvision, "timm": _from_timm}
+    make = factories[kind](name) if kind in factories else load_function(section.source)
+    try:
+        model = make(**section.arguments)
+    except Exception as error:
+        raise ConfigError(_failed(section.source, error)) from error
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"{section.source} must return an nn.Module, got {type(model).__name__}.")
+    if section.weights is not None:
+        load_weights(model, section.weights, strict=section.strict)
+    return _sent(model, section.device).eval()
+
+
+def _sent(model: nn.Module, device: str) -> nn.Module:
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:  # what torch raises depends on the device
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"[model] device {device!r} cannot be used: {reason}") from error
+
+
+def _from_torchvision(name: str) -> Callable[..., Any]:
+    models = require("torchvision.models", "vision")
+    _check_known("torchvision", name, models.list_models())
+    return lambda **arguments: models.get_model(name, **arguments)
+
+
+def _from_timm(name: str) -> Callable[..., Any]:
+    timm = require("timm", "vision")
+    if not timm.is_model(name):
+        _check_known("timm", name, timm.list_models())
+    return lambda **arguments: timm.create_model(name, **arguments)
+
+
+def _check_known(library: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        near = nearest(name, known)
+        hint = near if "Did you mean" in near else f" It has {len(known)} models."
+        raise ConfigError(f"{library} has no model {name!r}.{hint}")
+
+
+def _failed(source: str, error: Exception) -> str:
+    return f"{source} failed: {type(error).__name__}: {error}"
+
+
+def require(module: str, extra: str) -> Any:
+    """An optional package; ConfigError says how to install it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise ConfigError(
+            f"{package} is needed for this and not installed: pip install 'edgewise[{extra}]'"
+        ) from error
+
+
+def load_function(source: str) -> Callable[..., Any]:
+    """The function that FILE.py:FUNCTION names.
+
+    Raises:
+        ConfigError: the file is missing or fails, or has no such function.
+    """
+    file, _, name = source.rpartition(":")
+    module = _load_file(Path(file))
+    found = getattr(module, name, None)
+    if not callable(found):
+        own = [k for k, v in vars(module).items() if callable(v) and not k.startswith("_")]
+        raise ConfigError(f"{file} has no function {name!r}.{nearest(name, own) if own else ''}")
+    return found  # type: ignore[no-any-return]
+
+
+def _load_file(path: Path) -> ModuleType:
+    """A Python file as a module, run once a process."""
+    if not path.is_file():
+        raise ConfigError(f"There is no file {path}.")
+    name = f"edgewise_file_{path.stem}"  # the same wherever the folder is moved
+    if name in sys.modules and sys.modules[name].__file__ == str(path):
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path} is not a Python file.")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        with _siblings(path.parent):
+            spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ConfigError(_failed(str(path), error)) from error
+    return module
+
+
+@contextmanager
+def _siblings(folder: Path) -> Iterator[None]:
+    """Let a file import the files beside it."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def load_weights(model: nn.Module, path: Path, *, strict: bool = True) -> None:
+    """Read a safetensors file or a torch state dict (never a whole pickled model) into a model.
+
+    Args:
+        strict: whether every name must be in both; shapes must agree in any case.
+
+    Raises:
+        ConfigError: the file cannot be read, or its tensors do not fit.
+    """
+    state = _read_state(path)
+    own = model.state_dict()
+    missing = sorted(own.keys() - state.keys()) if strict else []
+    unexpected = sorted(state.keys() - own.keys()) if strict else []
+    shapes = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own.keys() & state.keys()
+        if state[name].shape != own[name].shape
+    ]
+    found = {"missing": missing, "unexpected": unexpected, "of another shape": sorted(shapes)}
+    problems = [f"{len(names)} {what}: {_few(names)}" for what, names in found.items() if names]
+    if problems:
+        raise ConfigError(
+            f"{path} does not fit {type(model).__name__}; {'; '.join(problems)}."
+            f"{' With strict = false names may differ.' if not shapes else ''}"
+        )
+    model.load_state_dict(state, strict=strict)
+
+
+def _few(names: Sequence[str], count: int = 4) -> str:
+    return ", ".join(names[:count]) + (", …" if len(names) > count else "")
+
+
+def _read_state(path: Path) -> Mapping[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise ConfigError(f"There is no weights file {path}.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)  # type: ignore[no-any-return]
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ConfigError(
+            f"{path} holds more than tensors, and unpickling that could run any code. Save "
+            "model.state_dict() and use that file."
+        ) from error
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, LookupError) as error:
+        raise ConfigError(f"{path} is not a readable weights file: {error}") from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ConfigError(f"{path} is no state dict: it must map names to tensors.")
+    if all(name.startswith("module.") for name in state):  # saved inside nn.DataParallel
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return state
+
+
+def load_loss(name: str) -> Measure:
+    """A loss of one value a sample, by name (`cross_entropy`, ...), or FILE.py:FUNCTION."""
+    return _LOSSES[name] if name in _LOSSES else load_function(name)
+
+
+def load_metrics(names: Sequence[str]) -> dict[str, Measure]:
+    """Metrics by name: `accuracy`, `top5` or FILE.py:FUNCTION, called by the function's name."""
+    return {
+        name.rpartition(":")[2]: _METRICS[name] if name in _METRICS else load_function(name)
+        for name in names
+    }
+
+
+def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    return per_example(F.cross_entropy(outputs, targets, reduction="none"))
+
+
+def _mse(outputs: Tensor, targets: Tensor) -> Tensor:
+    return per_example((outputs - targets.reshape(outputs.shape)).square())
+
+
+def _accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
+    return per_example((outputs.argmax(1) == targets).float())
+
+
+def _top5(outputs: Tensor, targets: Tensor) -> Tensor:
+    best = outputs.topk(min(5, outputs.shape[1]), dim=1).indices
+    return per_example((best == targets.unsqueeze(1)).any(1).float())
+
+
+_LOSSES: dict[str, Measure] = {
+    "cross_entropy": _cross_entropy,
+    "calibrated_cross_entropy": calibrated_cross_entropy,
+    "mse": _mse,
+}
+_METRICS: dict[str, Measure] = {"accuracy": _accuracy, "top5": _top5}

@@ -1,0 +1,1 @@
+"""What a mask loses: objectives, how masks are run, and the records of it."""

@@ -1,0 +1,45 @@
+"""Whether calibration data look like what the network was trained on."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..graph.graph import Graph
+from ..values.arguments import call
+from .objective import Measurement, Objective
+
+PART = 128  # examples at a time: statistics of so many differ little from those of all
+_Norm = nn.modules.batchnorm._BatchNorm
+
+
+def recalibrated(graph: Graph, objective: Objective) -> Measurement:
+    """The unpruned network on the search split, all batch norms with calibration statistics.
+
+    Nothing is removed, so nothing needs repair: what the network loses here, every recovered mask
+    loses too. Images without the shifts, padding or normalisation of training do that.
+    """
+    module = copy.deepcopy(graph.program.module).eval()
+    for norm in (m for m in module.modules() if isinstance(m, _Norm) and m.track_running_stats):
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+        norm.train()
+    with torch.no_grad():
+        for inputs in objective.recovery.batches:
+            for part in _parts(inputs):
+                call(module, part)
+        module.eval()
+        outputs = [call(module, inputs) for inputs, _ in objective.splits["search"]]
+        return objective.measure(outputs, "search")
+
+
+def _parts(inputs: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """A batch in even parts of at most PART examples, where all its tensors have as many."""
+    sizes = {len(v) if isinstance(v, torch.Tensor) and v.ndim else 0 for v in inputs}
+    if len(sizes) != 1 or 0 in sizes:
+        return [inputs]
+    count = -(-sizes.pop() // PART)
+    return list(zip(*(v.tensor_split(count) for v in inputs), strict=True))

@@ -1,0 +1,268 @@
+"""Measuring many masks: only live operators run, and masks share what they have in common.
+
+A step of a program is identified by what it computes: its operator, its weights, and the steps it
+reads. Masks that agree on everything upstream of an operator therefore share its value, whatever
+the shape of the graph. Masks are visited in an order in which neighbours agree on as much of the
+beginning of the network as possible, and a value is kept exactly as long as a later mask still
+reads it.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+
+from ..errors import ObjectiveError
+from ..graph.graph import Graph, Mask
+from ..tracing.program import OnlyBatch
+from ..values.redact import redact
+from .engine import EngineOptions
+from .engine.order import visiting_order
+from .engine.pieces import choose, join, on_processor
+from .engine.refit import Targets
+from .engine.run import Run
+from .engine.stack import Stack, fastest
+from .engine.steps import Compiler, Program
+from .objective import Measurement, Objective
+from .records import Evaluation, Split, Status
+
+PERIOD = 60.0  # seconds that the masks of a chunk should take at most, together
+SHARING = 4  # masks that share values even if they take longer
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One mask measured: the record, the loss of every example, and the recovered tensors.
+
+    `counts` says of metrics that are 0 or 1 for every example how often they are 1.
+    """
+
+    evaluation: Evaluation
+    each: torch.Tensor | None = None
+    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class _Answer:
+    """What one mask gave so far: an output a piece, or the exception that ended it."""
+
+    outputs: list[Any] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+class Engine:
+    """Measures masks of one graph with one objective.
+
+    Args:
+        graph: the traced graph; its weights are used as they are, in eval mode.
+        objective: what to measure.
+        options: memory, layout and the like.
+
+    Raises:
+        ObjectiveError: the data do not give the inputs that the traced model takes.
+    """
+
+    def __init__(
+        self, graph: Graph, objective: Objective, options: EngineOptions | None = None
+    ) -> None:
+        self.graph, self.objective = graph, objective
+        self.options, self.pace = options or EngineOptions(), 0.0  # seconds a mask and example
+        graph.program.module.eval()
+        self._check_inputs()
+        search = [inputs for inputs, _ in objective.splits["search"]]
+        self.pieces = choose(graph, self.options, search)
+        recovers = objective.recovery.kind != "none"
+        self.stack = self.options.stack or (1 if on_processor(graph) else None)
+        whole = [join(objective.recovery.batches)] if recovers else []
+        self.calibration = [self.pieces.laid_out(part) for _, part in self.pieces.of(whole)]
+        fits = objective.recovery.kind == "linear"
+        self.compiler = Compiler(
+            graph, recovers, Targets(graph, self.calibration) if fits else None
+        )
+
+    def _check_inputs(self) -> None:
+        """Raise ObjectiveError unless the data give the inputs that the traced model takes."""
+        program, recovery = self.graph.program, self.objective.recovery
+        given: dict[str, list[Any]] = {
+            name: [inputs for inputs, _ in batches]
+            for name, batches in self.objective.splits.items()
+        }
+        if recovery.kind != "none":
+            given["calibration"] = [join(recovery.batches)]  # it is one batch, however it is cut
+        for name, batches in given.items():
+            for inputs in batches:
+                if len(inputs) != len(program.names):
+                    raise ObjectiveError(
+                        f"A batch gives {len(inputs)} inputs, the traced model takes "
+                        f"{len(program.names)} ({', '.join(program.names)}). Trace it with the "
+                        "inputs that the data give."
+                    )
+                if program.fixed_batch:
+                    OnlyBatch(program.batch).check(inputs, f"The {name} data hold a batch")
+
+    def evaluate(
+        self, masks: Sequence[Mask], split: Split = "search", *, tensors: bool = False
+    ) -> Iterator[Outcome]:
+        """Measure masks; failures are outcomes too.
+
+        Args:
+            masks: any masks of the graph.
+            split: the data to use.
+            tensors: also return recovered tensors.
+
+        Yields:
+            One outcome a mask, in an order of the engine's choice.
+        """
+        order = visiting_order(self.graph, masks)
+        while order:
+            size, seconds = self._chunk(split), 0.0
+            part, order = order[:size], order[size:]
+            for outcome in self._evaluate_chunk(part, split, tensors):
+                seconds += outcome.evaluation.seconds
+                yield outcome
+            self.pace = seconds / len(part) / max(self.objective.samples(split), 1)
+            self.compiler.forget()
+
+    def _chunk(self, split: Split) -> int:
+        """Masks that share values next: fewer where they take long, as results arrive together."""
+        seconds = self.pace * self.objective.samples(split)
+        fits = PERIOD / seconds if seconds else 0.0
+        return min(self.options.chunk, max(int(fits), SHARING))
+
+    def _evaluate_chunk(
+        self, masks: Sequence[Mask], split: Split, tensors: bool
+    ) -> Iterator[Outcome]:
+        programs, failed = self._programs(masks, split)
+        yield from failed
+        run = self._runner(programs, split)
+        answers = [_Answer() for _ in programs]
+        parts = self.pieces.of(inputs for inputs, _ in self.objective.splits[split])
+        numbers = [number for number, _ in parts]
+        for index, (_, part) in enumerate(parts):
+            for position, value, seconds in run.piece(self.pieces.laid_out(part)):
+                program, answer = programs[position], answers[position]
+                answer.outputs.append(value)
+                answer.seconds += seconds
+                if index == len(parts) - 1:
+                    answers[position] = _Answer()
+                    yield self._outcome(program, answer, numbers, split, tensors)
+
+    def _runner(self, programs: list[Program], split: Split) -> Run | Stack:
+        """What runs the programs: one by one, or side by side."""
+        alone = Run(programs, self.calibration, self.options.limit)
+        if self.calibration or self.stack == 1:
+            return alone
+        if self.stack is None:  # an accelerator, and nothing is measured yet
+            _, first = self.pieces.of([self.objective.splits[split][0][0]])[0]
+            inputs, size = self.pieces.laid_out(first), self.options.chunk
+            ways: dict[int, Run | Stack] = {size: Stack(programs, size), 1: alone}
+            self.stack = fastest({name: partial(way.piece, inputs) for name, way in ways.items()})
+            return self._runner(programs, split)
+        return Stack(programs, self.stack)
+
+    def _programs(self, masks: Sequence[Mask], split: Split) -> tuple[list[Program], list[Outcome]]:
+        programs, failed = [], []
+        with _young_garbage():
+            for mask in masks:
+                try:
+                    programs.append(self.compiler.program(mask))
+                except Exception as error:  # noqa: BLE001 - one bad mask must not end the study
+                    failed.append(self._failure(mask, split, error, 0.0))
+        return programs, failed
+
+    def _outcome(
+        self, program: Program, answer: _Answer, numbers: Sequence[int], split: Split, tensors: bool
+    ) -> Outcome:
+        """What a mask gave on all pieces, `numbers` saying of which batch each is, as a record."""
+        mask, seconds = program.mask, answer.seconds
+        broken = next((value for value in answer.outputs if isinstance(value, Exception)), None)
+        if broken is not None:
+            return self._failure(mask, split, broken, seconds)
+        try:
+            batches = [
+                join(
+                    [value for value, n in zip(answer.outputs, numbers, strict=True) if n == number]
+                )
+                for number in range(len(self.objective.splits[split]))
+            ]
+            with torch.no_grad():
+                measured = self.objective.measure(batches, split)
+        except Exception as error:  # noqa: BLE001 - user code may raise anything
+            return self._failure(mask, split, error, seconds)
+        record = self._record(mask, split, measured, seconds)
+        recovered = program.recovered if tensors else {}
+        return Outcome(record, measured.each, recovered, measured.counts)
+
+    def _record(
+        self, mask: Mask, split: Split, measured: Measurement, seconds: float
+    ) -> Evaluation:
+        finite = measured.loss - measured.loss == 0
+        return Evaluation(
+            mask=str(mask),
+            split=split,
+            loss=measured.loss if finite else None,
+            metrics=dict(measured.metrics),
+            samples=self.objective.samples(split),
+            seconds=seconds,
+            status="ok" if finite else "nan",
+            error=None if finite else f"The loss is {measured.loss}.",
+        )
+
+    def _failure(self, mask: Mask, split: Split, error: Exception, seconds: float) -> Outcome:
+        memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+            "not enough memory" in str(error) or "out of memory" in str(error)
+        )
+        status: Status = "out of memory" if memory else "failed"
+        text = (
+            str(error) if isinstance(error, ObjectiveError) else f"{type(error).__name__}: {error}"
+        )
+        record = Evaluation(str(mask), split, None, {}, 0, seconds, status, redact(text)[:2000])
+        return Outcome(record)
+
+
+@contextmanager
+def _young_garbage() -> Iterator[None]:
+    """Garbage collection within looks only at what was made within.
+
+    The graphs that masks are lowered through refer to themselves, and full collections, which look
+    at every object of the process, would take a third of the time.
+    """
+    if gc.get_freeze_count():  # somebody else counts on it
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+class Executor(Protocol):
+    """Measures masks of one graph with one objective."""
+
+    def evaluate(
+        self, masks: Sequence[Mask], split: Split = "search", *, tensors: bool = False
+    ) -> Iterator[Outcome]:
+        """One outcome a mask, in any order, as they arrive; failures are outcomes too."""
+        ...
+
+    def close(self) -> None:
+        """Free what the executor holds; it measures nothing afterwards."""
+        ...
+
+
+MakeExecutor = Callable[[Graph, Objective, EngineOptions], Executor]
+
+
+class Serial(Engine):
+    """Measures in this process, one mask after another."""
+
+    def close(self) -> None:
+        """Nothing is held beyond this object."""

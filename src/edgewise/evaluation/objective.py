@@ -1,0 +1,289 @@
+"""What an evaluation measures: data, loss, metrics and recovery."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import torch
+
+from ..errors import ObjectiveError
+from ..values.arguments import arguments, call, placed
+from ..values.identity import digest, lines
+from ..values.nested import batch_size, copies_of, joined, judged, leaves_of
+from .records import Split
+
+Batch = tuple[Any, Any]  # inputs, a tuple of arguments or a dict by name, and targets
+Measure = Callable[[Any, Any], torch.Tensor]
+RecoveryKind = Literal["none", "batchnorm", "linear"]
+
+FEWEST = 32  # calibration examples to fit weights to
+TRIAL, LEAST = 4, 100  # a trial sees a quarter of the verify split, and at least 100 examples
+
+
+@dataclass(frozen=True, eq=False)
+class Recovery:
+    """Training-free repair of the weights that stay, part of every evaluation.
+
+    Args:
+        kind: "batchnorm" takes the statistics of every batch norm behind a removal from the
+            calibration data, layer by layer (Li et al., EagleEye, ECCV 2020); "linear" also fits
+            the weights of the layers behind a removal there, by least squares, so that each
+            gives what it gave in the unpruned network (docs/engine.md); "none" does nothing.
+        calibration: an iterable of (inputs, targets) or of inputs, from training data and as
+            training saw them, augmented likewise: what a network loses by other statistics, every
+            mask loses. It is one batch, however it is cut; 500 to 2 000 examples suffice.
+
+    Raises:
+        ObjectiveError: unknown kind, no calibration data, or too few for "linear".
+
+    Examples:
+        >>> recovery = ew.Recovery("batchnorm", [inputs for inputs, _ in batches])
+        >>> objective = ew.Objective(batches, loss=F.cross_entropy, recovery=recovery)
+    """
+
+    kind: RecoveryKind = "none"
+    calibration: Iterable[Any] | None = None
+    batches: tuple[Any, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(RecoveryKind):
+            known = ", ".join(f'"{kind}"' for kind in get_args(RecoveryKind))
+            raise ObjectiveError(f"Recovery is one of {known}, got {self.kind!r}.")
+        if self.kind != "none" and self.calibration is None:
+            raise ObjectiveError(
+                f'Recovery("{self.kind}") needs calibration data: a few hundred inputs.'
+            )
+        batches = [] if self.calibration is None else [_inputs(b) for b in self.calibration]
+        for number, inputs in enumerate(batches):
+            _require_examples(inputs, f"Calibration batch {number}")
+        if self.kind != "none" and not batches:
+            raise ObjectiveError("The calibration loader is empty.")
+        examples = sum(batch_size(inputs) for inputs in batches)
+        if self.kind == "linear" and examples < FEWEST:
+            raise ObjectiveError(
+                f'Recovery("linear") fits weights to the calibration data, which have {examples} '
+                f"examples. Give it at least {FEWEST}; 500 to 2 000 are good."
+            )
+        object.__setattr__(self, "batches", tuple(batches))
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """Data, loss and metrics.
+
+    The data are read once and kept in memory, so that every mask sees the same examples.
+
+    Args:
+        loader: the search split, an iterable of (inputs, targets) batches; inputs are a tensor, a
+            tuple of them, or a dict by the names that the traced model gives them.
+        loss: called as loss(outputs, targets); gives the mean over the batch (a scalar) or one
+            value an example ([batch]). Per-example values also give confidence intervals.
+        metrics: further measures by name, called and averaged likewise; or objects with `reset`,
+            `update(outputs, targets)` and `compute()`, such as torchmetrics', for what is no
+            mean (AUC).
+        recovery: training-free repair before measuring.
+        verify: a second split that decides among the finalists. Its first quarter, in whole
+            batches of together at least 100 examples, is the trial that most of them do not pass.
+        report: a third, used once, for the chosen network.
+
+    Raises:
+        ObjectiveError: a loader is empty or gives something else than pairs.
+
+    Examples:
+        >>> objective = ew.Objective(batches, loss=F.cross_entropy, metrics={"hits": accuracy_fn})
+        >>> objective.samples("search")
+        32
+    """
+
+    loader: Iterable[Any]
+    loss: Measure
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    recovery: Recovery = field(default_factory=Recovery)
+    verify: Iterable[Any] | None = None
+    report: Iterable[Any] | None = None
+    splits: Mapping[Split, tuple[Batch, ...]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        splits: dict[Split, tuple[Batch, ...]] = {"search": _batches(self.loader, "search")}
+        if self.verify is not None:
+            verify = _batches(self.verify, "verify")
+            trial = verify[: len(verify) // TRIAL]
+            if sum(batch_size(inputs) for inputs, _ in trial) >= LEAST:
+                splits["trial"] = trial
+            splits["verify"] = verify
+        if self.report is not None:
+            splits["report"] = _batches(self.report, "report")
+        object.__setattr__(self, "splits", splits)
+
+    def samples(self, split: Split) -> int:
+        """Examples in a split."""
+        return sum(batch_size(inputs) for inputs, _ in self.splits[split])
+
+    def measure(self, outputs: Sequence[Any], split: Split) -> Measurement:
+        """Loss and metrics of the outputs of all batches of a split.
+
+        Each measure gets copies of outputs and targets, since it may write into them. Batches count
+        by the number of their inputs.
+
+        Raises:
+            ObjectiveError: a measure gives something else than a scalar or one value an example.
+        """
+        pairs = list(zip(outputs, self.splits[split], strict=True))
+        losses = [_of_batch("loss", self.loss, *pair) for pair in pairs]
+        known = all(value.numel() == count for value, count in losses)
+        found = {name: _metric(name, m, pairs) for name, m in self.metrics.items()}
+        return Measurement(
+            loss=_mean(losses),
+            metrics={name: value for name, (value, _) in found.items()},
+            each=torch.cat([value.reshape(-1) for value, _ in losses]) if known else None,
+            counts={name: n for name, (_, n) in found.items() if n is not None},
+        )
+
+    @property
+    def last(self) -> Split:
+        """The split that choices have seen least of."""
+        order: tuple[Split, ...] = ("report", "verify", "search")
+        return next(split for split in order if split in self.splits)
+
+    def score(self, model: torch.nn.Module, split: Split) -> Measurement:
+        """Loss and metrics of a model as it is, in eval mode, without recovery."""
+        modes = {module: module.training for module in model.modules()}
+        model.eval()
+        try:
+            with torch.inference_mode():
+                outputs = [call(model, inputs) for inputs, _ in self.splits[split]]
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+        return self.measure(outputs, split)
+
+    def placed(self, names: Sequence[str]) -> Objective:
+        """The same with all inputs as tuples, those of dicts in the order of `names`.
+
+        Raises:
+            ObjectiveError: a dict has other names.
+        """
+        return self.over(lambda inputs: placed(inputs, names))
+
+    def over(self, change: Callable[[Any], Any]) -> Objective:
+        """The same with the batches that were read, their inputs changed, in place of loaders."""
+        splits = {
+            split: tuple((change(inputs), targets) for inputs, targets in part)
+            for split, part in self.splits.items()
+        }
+        batches = [(change(inputs), None) for inputs in self.recovery.batches] or None
+        changed = replace(
+            self,
+            loader=splits["search"],
+            verify=splits.get("verify"),
+            report=splits.get("report"),
+            recovery=replace(self.recovery, calibration=batches),
+        )
+        # What a loss notes while it measures must not make another objective of it.
+        changed.__dict__["measures"] = self.measures
+        return changed
+
+    @cached_property
+    def measures(self) -> tuple[str, ...]:
+        """One line for whatever decides what loss, metrics and recovery compute."""
+        named = {"loss": self.loss} | {f"metric {n}": m for n, m in sorted(self.metrics.items())}
+        found = [line for name, measure in named.items() for line in lines(name, measure)]
+        return (*found, f"recovery: {self.recovery.kind}")
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """One line for each split, for the calibration data, and for what is measured on them."""
+        data: dict[str, Any] = {k: v for k, v in self.splits.items() if k != "trial"}
+        data |= {"calibration": self.recovery.batches} if self.recovery.batches else {}
+        found = (
+            f"{name} data: {digest(line for part in data[name] for line in lines('', part))}"
+            for name in sorted(data)
+        )
+        return (*found, *self.measures)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all data and of what loss, metrics and recovery compute.
+
+        Functions count by their code, closure, defaults and the globals that they read, objects by
+        their state, tensors and arrays by their content; those of installed packages by name.
+        """
+        return digest(self.identity)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a network scored on a split.
+
+    `each` is the loss of every example, if known; `counts` says of metrics that are 0 or 1 for
+    every example, such as accuracy, how often they are 1.
+    """
+
+    loss: float
+    metrics: Mapping[str, float]
+    each: torch.Tensor | None = field(repr=False)
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+def _batches(loader: Iterable[Any], split: str) -> tuple[Batch, ...]:
+    found: list[Batch] = []
+    for item in loader:
+        if not isinstance(item, list | tuple) or len(item) != 2:
+            raise ObjectiveError(
+                f"The {split} loader must give (inputs, targets) pairs; batch {len(found)} is a "
+                f"{type(item).__name__}."
+            )
+        found.append((_inputs(item), item[1]))
+        _require_examples(found[-1][0], f"Batch {len(found) - 1} of the {split} loader")
+    if not found:
+        raise ObjectiveError(f"The {split} loader is empty: there is nothing to measure on.")
+    return tuple(found)
+
+
+def _inputs(item: Any) -> tuple[Any, ...] | dict[str, Any]:
+    """The model's arguments in a batch given as (inputs, targets) or as inputs alone."""
+    return arguments(item[0] if isinstance(item, list | tuple) and len(item) == 2 else item)
+
+
+def _require_examples(inputs: Any, name: str) -> None:
+    if batch_size(inputs) == 0:
+        shapes = [list(leaf.shape) for leaf in leaves_of(inputs) if isinstance(leaf, torch.Tensor)]
+        raise ObjectiveError(
+            f"{name} has no examples: its inputs are of shape {', '.join(map(str, shapes))}. "
+            "Leave empty batches out."
+        )
+
+
+def _of_batch(name: str, measure: Any, outputs: Any, batch: Batch) -> tuple[torch.Tensor, int]:
+    """What a measure gives for a batch, checked: a scalar or one value an example; how many."""
+    inputs, targets = batch
+    value, count = judged(measure, copies_of(outputs), targets), batch_size(inputs)
+    tensor = torch.as_tensor(value).detach().cpu().double()
+    if tensor.numel() != 1 and tuple(tensor.shape) != (count,):
+        raise ObjectiveError(
+            f"The {name} must give a scalar or one value an example ([{count}]); it gave shape "
+            f"{list(tensor.shape)}."
+        )
+    return tensor, count
+
+
+def _metric(name: str, metric: Any, pairs: Sequence[tuple[Any, Batch]]) -> tuple[float, int | None]:
+    """A metric over all batches, accumulated where it can be, else the mean; and its count."""
+    if hasattr(metric, "update") and hasattr(metric, "compute"):
+        metric.reset()
+        for out, (_, targets) in pairs:
+            metric.update(copies_of(out), joined(metric, copies_of(targets), out))
+        value = float(metric.compute())
+        metric.reset()
+        return value, None
+    parts = [_of_batch(f"metric {name}", metric, *pair) for pair in pairs]
+    binary = all(v.numel() == n and ((v == 0) | (v == 1)).all() for v, n in parts)
+    return _mean(parts), int(sum(float(v.sum()) for v, _ in parts)) if binary else None
+
+
+def _mean(parts: Sequence[tuple[torch.Tensor, int]]) -> float:
+    total = sum(count for _, count in parts)
+    return float(sum(float(value.mean()) * count for value, count in parts)) / total

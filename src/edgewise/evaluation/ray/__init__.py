@@ -1,0 +1,1 @@
+"""Many masks on many machines."""

@@ -1,0 +1,104 @@
+"""The records that a study leaves: evaluations, comparisons, the state of a run. Plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Status = Literal["ok", "failed", "nan", "out of memory"]
+Split = Literal["search", "trial", "verify", "report"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One mask measured.
+
+    Args:
+        mask: the mask's bits as text, "1" = removed.
+        split: which data: "search", "verify", "report", or "trial", the first part of "verify".
+        loss: mean loss over the samples; None unless status is "ok".
+        metrics: further means by name.
+        samples: examples seen.
+        seconds: wall time it took.
+        status: "ok", or why it is none: "failed" (an exception), "nan", "out of memory".
+        error: what went wrong.
+        origin: why this mask was evaluated: "unpruned", "leave-one-out", "sampled", "proposed",
+            "single pick" (the cheapest units by leave-one-out), "greedy" (on the way of a greedy
+            removal), "ranking" (the least important widths), "finalist" or "certificate" (a
+            random mask beside the chosen one).
+        predicted: the surrogate's prediction before the evaluation, if there was one.
+        deviation: its standard deviation.
+        number: position in the study, from 0.
+
+    Examples:
+        >>> first = study.evaluations[0]
+        >>> first.origin, first.status, first.samples
+        ('unpruned', 'ok', 32)
+    """
+
+    mask: str
+    split: Split
+    loss: float | None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    samples: int = 0
+    seconds: float = 0.0
+    status: Status = "ok"
+    error: str | None = None
+    origin: str = ""
+    predicted: float | None = None
+    deviation: float | None = None
+    number: int = -1
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "ok" and self.loss is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands, told to a callback after every evaluation.
+
+    Args:
+        phase: "leave-one-out", "greedy removal", "sampling", "proposals", "verifying",
+            "certifying" or "reporting".
+        done: evaluations there are.
+        total: evaluations asked for.
+        best: lowest loss so far among masks within the budget, None if there is none.
+        failures: evaluations that failed.
+        seconds: spent in this run so far.
+        per_second: evaluations a second, those not counted that were known before; None if all
+            were.
+    """
+
+    phase: str
+    done: int
+    total: int
+    best: float | None
+    failures: int
+    seconds: float
+    per_second: float | None = None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until all is done at the pace so far, None if there is no pace yet."""
+        return (self.total - self.done) / self.per_second if self.per_second else None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two masks on the same examples.
+
+    Args:
+        difference: mean of the first mask's loss minus the second's; negative: the first is better.
+        interval: 95 % bootstrap interval of that mean; the masks differ if it leaves out 0.
+        samples: examples compared.
+
+    Examples:
+        >>> study.compare(graph.empty, graph.empty).difference
+        0.0
+    """
+
+    difference: float
+    interval: tuple[float, float]
+    samples: int

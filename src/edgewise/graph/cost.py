@@ -1,0 +1,198 @@
+"""What a network costs under a mask, counted on exactly what the rewrite would emit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
+
+from .graph import Cost, Follow, Graph, Mask, Parameter, Slice, Vertex
+from .liveness import Liveness, liveness
+from .operators.absence import FULL, Flow, Live, State, elements
+from .operators.table import TABLE
+
+
+def cost(graph: Graph, mask: Mask | None = None) -> Cost:
+    """The cost of what remains of the graph under a mask, for one example.
+
+    Args:
+        graph: the traced graph.
+        mask: what is removed; None = nothing.
+
+    Returns:
+        Live units, parameters, MACs, activation and weight bytes of the pruned network, exactly.
+
+    Raises:
+        MaskError: the mask belongs to another graph.
+        DisconnectedError: the mask cuts off a model output.
+
+    Examples:
+        >>> ew.cost(graph).params == sum(p.numel() for p in model.parameters())
+        True
+    """
+    alive = liveness(graph, graph.empty if mask is None else mask)
+    return cost_of(graph, alive.require_connected())
+
+
+def cost_of(graph: Graph, alive: Liveness) -> Cost:
+    """As `cost`, for a liveness that is known already."""
+    full = _full(graph)
+    params, macs, activations, weights = full.total
+    for _, before, after in count_changes(graph, alive):
+        params += after.params - before.params
+        macs += after.macs - before.macs
+        activations += after.activation_bytes - before.activation_bytes
+        weights += after.weight_bytes - before.weight_bytes
+    for size, itemsize, readers in full.tied:
+        if any(map(alive.runs, readers)):
+            params += size
+            weights += size * itemsize
+    macs += sum(size for size, readers in full.constant if any(map(alive.runs, readers)))
+    return Cost(_live_units(graph, alive), params, macs, activations, weights)
+
+
+def count_changes(graph: Graph, alive: Liveness) -> Iterator[tuple[int, Count, Count]]:
+    """What each vertex that a mask changes costs in the unpruned network, and then."""
+    vertices = _full(graph).vertices
+    for index, flow in alive.changed.items():
+        after = count(graph, index, flow) if alive.runs(index) else _NOTHING
+        yield index, vertices[index], after
+
+
+class Count(NamedTuple):
+    """What one vertex costs; parameters that other vertices read too are not its own."""
+
+    params: int
+    macs: int
+    activation_bytes: int
+    weight_bytes: int
+
+
+_NOTHING = Count(0, 0, 0, 0)
+
+
+class _Full(NamedTuple):
+    """The unpruned network: each vertex, all of them, and the parameters several vertices read.
+
+    `tied` lists the elements of each such parameter, the bytes of one, and its readers; it is never
+    cut. `constant` lists the MACs of each computation that only constants enter, and its readers.
+    """
+
+    vertices: tuple[Count, ...]
+    total: Count
+    tied: tuple[tuple[int, int, tuple[int, ...]], ...]
+    constant: tuple[tuple[int, tuple[int, ...]], ...]
+
+
+def _full(graph: Graph) -> _Full:
+    found = graph.derived.get(_Full)
+    if found is None:
+        found = graph.derived[_Full] = _count_all(graph)
+    return found
+
+
+def _count_all(graph: Graph) -> _Full:
+    flows = [Flow(FULL, (FULL,) * len(edges)) for edges in graph.inputs]
+    vertices = tuple(count(graph, index, flow) for index, flow in enumerate(flows))
+    total = Count(*map(sum, zip(*vertices, strict=True)))
+    known = {p.name: p for v in graph.vertices for p in v.params if not p.buffer}
+    tied = (
+        (elements(p.shape), p.itemsize, graph.readers[name])
+        for name, p in known.items()
+        if len(graph.readers[name]) > 1
+    )
+    return _Full(vertices, total, tuple(tied), _constant(graph))
+
+
+def _constant(graph: Graph) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    readers: dict[tuple[str, int], list[int]] = {}
+    for index, vertex in enumerate(graph.vertices):
+        for entry in vertex.constant_macs:
+            readers.setdefault(entry, []).append(index)
+    return tuple((macs, tuple(indices)) for (_, macs), indices in readers.items())
+
+
+def count(graph: Graph, index: int, flow: Flow) -> Count:
+    """What one vertex costs that gives and takes what a flow says."""
+    vertex, out = graph.vertices[index], flow.out
+    assert out is not None
+    rule = TABLE.rules[vertex.op]
+    inner = flow.wants[0] if flow.wants else None
+    own = [p for p in vertex.params if not p.buffer and len(graph.readers[p.name]) == 1]
+    sizes = {p.name: math.prod(live_shape(p, inner, out)) for p in own}
+    shape = None if rule.view or vertex.op in ("input", "output") else vertex.shape
+    return Count(
+        params=sum(sizes.values()),
+        macs=rule.macs(vertex, flow.wants, out, graph.input_shapes[index]),
+        activation_bytes=0 if shape is None else math.prod(out.shape(shape)) * vertex.itemsize,
+        weight_bytes=sum(sizes[p.name] * p.itemsize for p in own),
+    )
+
+
+def live_shape(parameter: Parameter, inner: State, outer: Live) -> tuple[int, ...]:
+    """The shape of what remains of a parameter."""
+    return tuple(
+        size if keep is None else keep.count(True)
+        for size, keep in zip(parameter.shape, live_slices(parameter, inner, outer), strict=True)
+    )
+
+
+def live_slices(
+    parameter: Parameter, inner: State, outer: Live
+) -> tuple[tuple[bool, ...] | None, ...]:
+    """For each dimension of a parameter, which entries remain (None = all)."""
+    return tuple(_kept(follow, inner, outer) for follow in parameter.follows)
+
+
+def _kept(follow: Follow, inner: State, outer: Live) -> tuple[bool, ...] | None:
+    if follow is None:
+        return None
+    state = inner if follow[0] == "in" else outer
+    return None if state is None else state.keep(follow[1])
+
+
+def _live_units(graph: Graph, alive: Liveness) -> int:
+    vertices = set(alive.bypassed)
+    edges: set[int] = set()
+    for index, flow in alive.changed.items():
+        if flow.out is None:
+            vertices.add(index)
+        edges.update(e for e in graph.inputs[index] if alive.wants[e] is None)
+    live = 0
+    for unit in graph.units:
+        if unit.slices:
+            live += any(map(partial(_some_live, alive), unit.members, unit.slices))
+        else:
+            live += not (edges if unit.kind == "edge" else vertices).issuperset(unit.members)
+    return live
+
+
+def _some_live(alive: Liveness, vertex: int, cut: Slice) -> bool:
+    """Whether any of a vertex's channels in a slice remains."""
+    state = alive.states[vertex]
+    if state is None or state is FULL:
+        return state is FULL
+    keep = state.keep(cut.axis)
+    return keep is None or any(keep[channel] for channel in cut.channels)
+
+
+def weight(vertex: Vertex) -> int:
+    """Parameters that a vertex reads, in full."""
+    return sum(elements(p.shape) for p in vertex.params if not p.buffer)
+
+
+def full_macs(graph: Graph, index: int) -> int:
+    """Multiply-accumulates of one vertex in the unpruned network."""
+    return _full(graph).vertices[index].macs
+
+
+def read_by_several(graph: Graph, quantity: str) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """What is counted once, whichever of several vertices run: its amount, and these vertices."""
+    full = _full(graph)
+    found = {
+        "params": tuple((size, readers) for size, _, readers in full.tied),
+        "weight_bytes": tuple((size * width, readers) for size, width, readers in full.tied),
+        "macs": full.constant,
+    }
+    return found.get(quantity, ())

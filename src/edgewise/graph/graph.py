@@ -1,0 +1,446 @@
+"""The network as plain data: vertices, edges, the units that a mask removes, and the mask."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from math import nan
+from typing import Any, Literal
+
+import numpy as np
+
+from ..errors import MaskError
+from ..values.spelling import close
+
+Shape = tuple[int, ...]
+Follow = tuple[Literal["in", "out"], int] | None
+UnitKind = Literal["edge", "layer", "channels", "hidden", "heads"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter (or buffer) that a vertex reads, by the first name the model gives it.
+
+    `follows` says, for every dimension of the parameter, which axis of the vertex's first input
+    ("in") or of its output ("out") it is tied to, or None where its size is independent of both:
+    the first dimension of a convolution's weight follows ("out", 1), the second ("in", 1).
+    `itemsize` is the bytes of an element.
+    """
+
+    name: str
+    shape: Shape
+    follows: tuple[Follow, ...]
+    buffer: bool = False
+    itemsize: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Vertex:
+    """One operator of the network, with the shape it gives for a single example.
+
+    `shape` is None where the output is not one tensor (a tuple, a dict); `batched` lists the
+    dimensions of `shape` that grow with the batch; `attrs` is what the operator's rule needs to
+    know of the call, as plain data. The parameters of a `shared` vertex cannot be cut: they are
+    read elsewhere too, or computed from others. `constant_macs` names the computations that only
+    constants enter, and what they take a call.
+    """
+
+    name: str
+    op: str
+    target: str
+    shape: Shape | None
+    itemsize: int
+    batched: tuple[int, ...]
+    attrs: Mapping[str, Any]
+    params: tuple[Parameter, ...]
+    node: str
+    module: str | None
+    source: str
+    shared: bool = False
+    dtype: str = ""
+    constant_macs: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """The flow of one tensor from `source` into input number `slot` of `target` (indices)."""
+
+    source: int
+    target: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a network takes for one example.
+
+    Args:
+        units: removable units that are alive.
+        params: parameter elements.
+        macs: multiply-accumulates of convolutions, linear maps, matrix products and attention.
+        activation_bytes: bytes of all the tensors that operators give, views not counted.
+        weight_bytes: bytes of the parameters; buffers, such as a batch norm's statistics, are not
+            counted.
+        seconds: for a whole batch, as a latency table predicts; None where none was asked.
+
+    Examples:
+        >>> saved = ew.cost(graph) - ew.cost(graph, graph.mask([0]))
+        >>> saved.params == graph.units[0].cost.params
+        True
+    """
+
+    units: int
+    params: int
+    macs: int
+    activation_bytes: int
+    weight_bytes: int = 0
+    seconds: float | None = None
+
+    @property
+    def latency(self) -> float:
+        """`seconds` under the name that a budget has for it; not a number where it is unknown."""
+        return nan if self.seconds is None else self.seconds
+
+    def __sub__(self, other: Cost) -> Cost:
+        names = ("units", "params", "macs", "activation_bytes", "weight_bytes")
+        less = {name: getattr(self, name) - getattr(other, name) for name in names}
+        known = self.seconds is not None and other.seconds is not None
+        return Cost(**less, seconds=self.latency - other.latency if known else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Some channels of a vertex's output: indices along one axis."""
+
+    axis: int
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The smallest thing a mask removes.
+
+    `members` are indices of edges for kind "edge" and of vertices for all others: "layer" (bypassed
+    by identity), and the widths "channels", "hidden" and "heads", for which `slices` says what
+    each member's output loses. Widths of one `group` are nested: they are removed in their order,
+    the least important first, `importance` being what the channels of one add up to. `cost` is
+    what removing this unit alone saves.
+
+    Examples:
+        >>> unit = graph.units[0]
+        >>> unit.name, unit.kind, unit.cost.params
+        ('blocks.0.first.0..blocks.0.norm', 'edge', 1192)
+    """
+
+    name: str
+    kind: UnitKind
+    members: tuple[int, ...]
+    cost: Cost
+    slices: tuple[Slice, ...] = ()
+    group: str = ""
+    importance: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Which units are removed: one bit a unit, 1 = removed; bound to a graph by its fingerprint.
+
+    Examples:
+        >>> mask = graph.mask([0]).with_removed(2)
+        >>> mask.removed
+        (0, 2)
+        >>> mask == graph.mask(bits=str(mask))
+        True
+    """
+
+    bits: tuple[bool, ...]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.bits)
+
+    def __iter__(self) -> Iterator[bool]:
+        return iter(self.bits)
+
+    def __str__(self) -> str:
+        return "".join("1" if bit else "0" for bit in self.bits)
+
+    @property
+    def removed(self) -> tuple[int, ...]:
+        """Indices of the removed units."""
+        return tuple(i for i, bit in enumerate(self.bits) if bit)
+
+    def with_removed(self, *units: int) -> Mask:
+        """The mask that removes these units too."""
+        return self._with(units, True)
+
+    def flipped(self, unit: int) -> Mask:
+        """The mask with one unit put back if it is removed, else removed."""
+        return self.with_kept(unit) if self.bits[unit] else self.with_removed(unit)
+
+    def with_kept(self, *units: int) -> Mask:
+        """The mask that keeps these units."""
+        return self._with(units, False)
+
+    def _with(self, units: Iterable[int], removed: bool) -> Mask:
+        bits = list(self.bits)
+        for unit in units:
+            bits[unit] = removed
+        return Mask(tuple(bits), self.fingerprint)
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """The dataflow graph of a network, with the units that a mask can remove.
+
+    Everything but `program` (what the front end keeps to run and rewrite the network) is plain
+    data, and `fingerprint` identifies it. Vertices are in topological order, edges sorted by
+    (target, slot). `refused` says why widths cannot be removed, by the vertex that produces them;
+    `settings` what each operator is given besides data and weights. Two graphs are equal when their
+    fingerprints are.
+
+    Examples:
+        >>> graph = ew.trace(model, (x,), granularity="edge")
+        >>> len(graph.units), graph.frontend
+        (6, 'torch.fx')
+        >>> graph.mask(["blocks.0.first.0..blocks.0.norm"]).removed
+        (0,)
+    """
+
+    vertices: tuple[Vertex, ...]
+    edges: tuple[Edge, ...]
+    units: tuple[Unit, ...]
+    granularity: tuple[str, ...]
+    frontend: str
+    program: Any = field(default=None, repr=False)
+    refused: Mapping[str, str] = field(default_factory=dict, repr=False)
+    settings: tuple[str, ...] = field(default=(), repr=False)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Graph) and other.fingerprint == self.fingerprint
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Graph:
+        return self  # a value: nothing changes it, so a copy would only cost memory
+
+    def __repr__(self) -> str:
+        return (
+            f"Graph({len(self.vertices)} vertices, {len(self.edges)} edges, "
+            f"{len(self.units)} units, {self.fingerprint[:12]})"
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of vertices, edges, units and settings: the same for the same architecture.
+
+        The weights, their precision, the batch size of the traced example and the place of the
+        source code do not enter.
+        """
+        return hashlib.sha256("\n".join((self.structure, *self.settings)).encode()).hexdigest()
+
+    @cached_property
+    def structure(self) -> str:
+        """SHA-256 of vertices, edges and units alone, by which graphs were known before."""
+        blob = json.dumps(self.to_dict(), sort_keys=True, default=list)
+        return hashlib.sha256(blob.encode()).hexdigest()
+
+    def known_as(self, fingerprint: str) -> bool:
+        """Whether a stored fingerprint is this graph's, also one from before settings counted."""
+        return fingerprint in (self.fingerprint, self.structure)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Vertices, edges and units as JSON-ready data."""
+        skip = {"source", "node", "itemsize", "dtype"}
+        return {
+            "vertices": [_plain(vertex, skip) for vertex in self.vertices],
+            "edges": [[e.source, e.target, e.slot] for e in self.edges],
+            "units": [
+                [u.name, u.kind, list(u.members), *([s.axis, *s.channels] for s in u.slices)]
+                for u in self.units
+            ],
+        }
+
+    @cached_property
+    def inputs(self) -> tuple[tuple[int, ...], ...]:
+        """For every vertex, the indices of its incoming edges in slot order."""
+        return self._adjacent(lambda edge: edge.target)
+
+    @cached_property
+    def consumers(self) -> tuple[tuple[int, ...], ...]:
+        """For every vertex, the indices of its outgoing edges."""
+        return self._adjacent(lambda edge: edge.source)
+
+    def _adjacent(self, end: Callable[[Edge], int]) -> tuple[tuple[int, ...], ...]:
+        lists: list[list[int]] = [[] for _ in self.vertices]
+        for index, edge in enumerate(self.edges):
+            lists[end(edge)].append(index)
+        return tuple(map(tuple, lists))
+
+    @cached_property
+    def input_shapes(self) -> tuple[tuple[Shape | None, ...], ...]:
+        """For every vertex, the full shapes of its inputs by slot."""
+        return tuple(
+            tuple(self.vertices[self.edges[e].source].shape for e in edges) for edges in self.inputs
+        )
+
+    @cached_property
+    def dead_ends(self) -> tuple[int, ...]:
+        """The vertices that nothing reads, the model's outputs aside."""
+        return tuple(
+            index
+            for index, edges in enumerate(self.consumers)
+            if not edges and self.vertices[index].op != "output"
+        )
+
+    @cached_property
+    def readers(self) -> dict[str, tuple[int, ...]]:
+        """For every parameter and buffer, by name, the vertices that read it."""
+        found: dict[str, dict[int, None]] = {}
+        for index, vertex in enumerate(self.vertices):
+            for parameter in vertex.params:
+                found.setdefault(parameter.name, {})[index] = None
+        return {name: tuple(vertices) for name, vertices in found.items()}
+
+    @cached_property
+    def derived(self) -> dict[Any, Any]:
+        """What upper layers derive from the graph alone, kept with it to be derived only once."""
+        return {}
+
+    @cached_property
+    def unit_index(self) -> dict[str, int]:
+        """Unit name → index."""
+        return {unit.name: i for i, unit in enumerate(self.units)}
+
+    @cached_property
+    def nested(self) -> tuple[tuple[int, ...], ...]:
+        """The widths of each group, by index, in the order in which they are removed."""
+        groups: dict[str, list[int]] = {}
+        for index, unit in enumerate(self.units):
+            if unit.group:
+                groups.setdefault(unit.group, []).append(index)
+        return tuple(map(tuple, groups.values()))
+
+    @cached_property
+    def group_of(self) -> dict[int, tuple[int, ...]]:
+        """For every width, the widths of its group in the order of their removal."""
+        return {unit: group for group in self.nested for unit in group}
+
+    def nest(self, mask: Mask) -> Mask:
+        """The mask that removes as many widths of each group, the least important ones."""
+        bits = list(mask.bits)
+        for group in self.nested:
+            count = sum(bits[unit] for unit in group)
+            for rank, unit in enumerate(group):
+                bits[unit] = rank < count
+        return replace(mask, bits=tuple(bits))
+
+    @property
+    def empty(self) -> Mask:
+        """The mask that removes nothing."""
+        return Mask((False,) * len(self.units), self.fingerprint)
+
+    def mask(self, removed: Iterable[int | str] = (), bits: Iterable[Any] | None = None) -> Mask:
+        """A mask of this graph.
+
+        Args:
+            removed: indices or names of the units to remove.
+            bits: alternatively one value a unit (numbers, bools or a string of 0 and 1).
+
+        Raises:
+            MaskError: unknown unit, bits in place of indices, or the wrong number of bits.
+        """
+        if bits is not None:
+            return self._mask_of_bits(bits)
+        indices = {self._index_of(unit) for unit in removed}
+        return self.empty.with_removed(*indices)
+
+    def _mask_of_bits(self, bits: Iterable[Any]) -> Mask:
+        listed = list(bits)
+        if any(bit not in (0, 1, "0", "1") for bit in listed):
+            raise MaskError("The bits of a mask are 0 or 1 (1 = removed), as numbers or as text.")
+        values = tuple(bool(int(bit)) for bit in listed)
+        if len(values) != len(self.units):
+            raise MaskError(
+                f"A mask of this graph has one bit a unit, {len(self.units)} in all; got "
+                f"{len(values)}. `graph.units` lists them in order."
+            )
+        return Mask(values, self.fingerprint)
+
+    def _index_of(self, unit: int | str) -> int:
+        if isinstance(unit, str):
+            if unit not in self.unit_index:
+                near = close(unit, self.unit_index)
+                raise MaskError(f"No unit is called {unit!r}.{near} `graph.units` lists them all.")
+            return self.unit_index[unit]
+        if isinstance(unit, bool | np.bool_) or not isinstance(unit, int | np.integer):
+            raise MaskError(
+                f"A unit is named by its index or its name, got {unit!r}. To pass one value a "
+                "unit, 1 = removed, write graph.mask(bits=...)."
+            )
+        if not 0 <= unit < len(self.units):
+            raise MaskError(f"Unit {unit} does not exist: there are {len(self.units)} units.")
+        return int(unit)
+
+    def check(self, mask: Mask) -> None:
+        """Raise MaskError unless the mask belongs to this graph."""
+        if len(mask.bits) != len(self.units):
+            raise MaskError(
+                f"The mask has {len(mask.bits)} bits, the graph {len(self.units)} units."
+            )
+        if mask.fingerprint != self.fingerprint:
+            raise MaskError(
+                f"The mask belongs to graph {mask.fingerprint[:12]}, not to this one "
+                f"({self.fingerprint[:12]}). Build it with graph.mask(...) of the same model, "
+                "granularity and unit selection."
+            )
+
+    def select(self, keep: Callable[[Unit], bool]) -> Graph:
+        """The same graph offering fewer units: those for which `keep(unit)` is true.
+
+        Examples:
+            >>> branches = graph.select(lambda unit: unit.kind == "edge")
+            >>> len(branches.units)
+            6
+        """
+        return replace(self, units=tuple(unit for unit in self.units if keep(unit)))
+
+    def matrix(self, masks: Iterable[Mask]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Masks as an array [len(masks), len(units)] of 0.0 and 1.0 (1 = removed)."""
+        rows = [bytes(mask.bits) for mask in masks]  # a byte a bit, many times faster than lists
+        bits = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), len(self.units))
+        return bits.astype(np.float64)
+
+    def summary(self, width: int | None = None) -> str:
+        """The graph's size and units as text; within `width` columns names lose their middle."""
+        kinds = sorted({unit.kind for unit in self.units})
+        counts = ", ".join(f"{sum(u.kind == k for u in self.units)} {k}" for k in kinds)
+        lines = [
+            f"{len(self.vertices)} vertices, {len(self.edges)} edges, {len(self.units)} units "
+            f"({counts or 'none'}); front end: {self.frontend}",
+            f"fingerprint {self.fingerprint[:16]}",
+            "",
+        ]
+        longest = max((len(unit.name) for unit in self.units), default=0)
+        room = max(longest, 4) if width is None else max(width - 40, 16)
+        lines.append(f"{'unit':<{room}}  {'kind':<6} {'params':>10} {'MACs':>14}")
+        for unit in self.units:
+            name, cost = _fitting(unit.name, room), unit.cost
+            lines.append(f"{name:<{room}}  {unit.kind:<6} {cost.params:>10,} {cost.macs:>14,}")
+        return "\n".join(lines)
+
+
+def _fitting(name: str, room: int) -> str:
+    """The name, without its middle where it is too long: ends tell slices of a width apart."""
+    tail = room // 4
+    return name if len(name) <= room else f"{name[: room - tail - 1]}…{name[-tail:]}"
+
+
+def _plain(vertex: Vertex, skip: set[str]) -> dict[str, Any]:
+    data = {k: v for k, v in asdict(vertex).items() if k not in skip}
+    data["params"] = [{k: v for k, v in p.items() if k not in skip} for p in data["params"]]
+    return data

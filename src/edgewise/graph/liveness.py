@@ -1,0 +1,267 @@
+"""What remains of a graph under a mask: the one place that decides what is alive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import compress
+
+from ..errors import DisconnectedError
+from .graph import Graph, Mask, Slice, Unit
+from .operators.absence import FULL, Flow, Live, State, intersection
+from .operators.table import TABLE
+
+_WHOLE: Mapping[int, Live] = {}
+RECENT = 512  # masks whose liveness a graph remembers: search, engine and rewriting ask for it
+
+
+@dataclass(frozen=True)
+class Liveness:
+    """What remains of a graph.
+
+    Args:
+        states: for each vertex, what remains of its output (None = absent or of no use).
+        wants: for each edge, the channels its target reads (None = a dead edge).
+        fills: for edges whose target reads channels that the source lacks, what stands for them.
+        bypassed: live vertices that pass their input on unchanged.
+        forwarded: live sums, products and concatenations of which one input remains alone.
+        missing: names of the model outputs that are absent; empty for a valid mask.
+        changed: what those vertices give and take that a removal reaches, the last first; every
+            other vertex gives and takes all there is.
+    """
+
+    states: tuple[State, ...]
+    wants: tuple[State, ...]
+    fills: dict[int, float]
+    bypassed: frozenset[int]
+    forwarded: frozenset[int]
+    missing: tuple[str, ...]
+    changed: dict[int, Flow]
+
+    @property
+    def connected(self) -> bool:
+        """Whether every model output is there."""
+        return not self.missing
+
+    @property
+    def signature(self) -> tuple[object, ...]:
+        """Equal for masks that leave the same network."""
+        return (tuple(self.changed.items()), self.bypassed)
+
+    def runs(self, vertex: int) -> bool:
+        """Whether a vertex is live and its operator more than the identity."""
+        live = self.states[vertex] is not None
+        return live and vertex not in self.bypassed and vertex not in self.forwarded
+
+    def require_connected(self) -> Liveness:
+        """This liveness, if every output is there.
+
+        Raises:
+            DisconnectedError: names the outputs that the mask cuts off.
+        """
+        if self.missing:
+            raise DisconnectedError(
+                f"The mask removes every path to the model output {', '.join(self.missing)}. "
+                "Keep at least one: `ew.sample_masks` and `study.plan` give valid masks only."
+            )
+        return self
+
+
+def liveness(graph: Graph, mask: Mask) -> Liveness:
+    """What remains of the graph under the mask.
+
+    Absence starts at the removed edges and passes forward by each operator's rule; then whatever
+    no live output needs is dropped.
+
+    Args:
+        graph: the traced graph.
+        mask: one bit a unit, 1 = removed.
+
+    Returns:
+        The live states; `missing` names absent outputs (no error: see `require_connected`).
+
+    Raises:
+        MaskError: the mask belongs to another graph.
+
+    Examples:
+        >>> ew.liveness(graph, graph.empty).connected
+        True
+        >>> ew.liveness(graph, graph.mask([0, 3])).missing
+        ('head.linear',)
+    """
+    graph.check(mask)
+    kept = graph.derived.get(liveness)
+    if kept is None:
+        kept = graph.derived[liveness] = lru_cache(RECENT)(partial(_under, graph))
+    found: Liveness = kept(mask.bits)
+    return found
+
+
+def _under(graph: Graph, bits: tuple[bool, ...]) -> Liveness:
+    edges: set[int] = set()
+    layers: set[int] = set()
+    widths: list[Unit] = []
+    for unit in compress(graph.units, bits):
+        if unit.slices:
+            widths.append(unit)
+        else:
+            (edges if unit.kind == "edge" else layers).update(unit.members)
+    return alive(graph, edges, layers, narrowed(graph, widths))
+
+
+def shows(graph: Graph, alive: Liveness, unit: Unit) -> bool:
+    """Whether a removed unit is certain to be missed: with it there would be another network.
+
+    So it is where an edge has lost nothing but itself, a bypassed vertex lives, or a vertex that
+    lives would give more of the unit's channels. False says nothing.
+    """
+    if unit.slices:
+        return any(
+            _would_give(graph, alive, vertex, cut)
+            for vertex, cut in zip(unit.members, unit.slices, strict=True)
+        )
+    if unit.kind != "edge":
+        return not alive.bypassed.isdisjoint(unit.members)
+    states, ends = alive.states, (graph.edges[edge] for edge in unit.members)
+    return any(
+        states[e.source] is not None and states[e.target] is not None
+        for e in ends
+        if e.target not in alive.bypassed
+    )
+
+
+def _would_give(graph: Graph, alive: Liveness, vertex: int, cut: Slice) -> bool:
+    """Whether a vertex lives and its operator gives one of the channels that were cut."""
+    if not alive.runs(vertex):
+        return False
+    ins = [alive.wants[e] and alive.states[graph.edges[e].source] for e in graph.inputs[vertex]]
+    out = _flow(graph, vertex, ins, False).out
+    if out is None:
+        return False
+    keep = out.keep(cut.axis)
+    return keep is None or any(keep[channel] for channel in cut.channels)
+
+
+def narrowed(graph: Graph, widths: Iterable[Unit]) -> dict[int, Live]:
+    """For every vertex whose output loses channels, those that these units leave."""
+    keeps: dict[tuple[int, int], list[bool]] = {}
+    for unit in widths:
+        for vertex, cut in zip(unit.members, unit.slices, strict=True):
+            keep = keeps.get((vertex, cut.axis))
+            if keep is None:
+                shape = graph.vertices[vertex].shape
+                assert shape is not None
+                keep = keeps[vertex, cut.axis] = [True] * shape[cut.axis]
+            for channel in cut.channels:
+                keep[channel] = False
+    found: dict[int, Live] = {}
+    for (vertex, axis), keep in sorted(keeps.items()):
+        found[vertex] = Live((*found.get(vertex, FULL).keeps, (axis, tuple(keep))))
+    return found
+
+
+def alive(
+    graph: Graph, removed: set[int], bypassed: set[int], narrow: Mapping[int, Live] = _WHOLE
+) -> Liveness:
+    """As `liveness`, for removed edges, bypassed vertices and cut outputs instead of units.
+
+    Only the vertices that a removal reaches are looked at: whatever has all its inputs in full
+    gives its output in full. So the time taken is that of what changes, not of the network.
+    """
+    flows = _forward(graph, removed, bypassed, narrow)
+    changed, wants = _backward(graph, flows)
+    states: list[State] = [FULL] * len(graph.vertices)
+    for index, flow in changed.items():
+        states[index] = flow.out
+    live = {index: flow for index, flow in changed.items() if flow.out is not None}
+    filled = [(e, flow.fill) for i, flow in live.items() if flow.fill for e in graph.inputs[i]]
+    return Liveness(
+        states=tuple(states),
+        wants=tuple(wants),
+        fills={edge: fill for edge, fill in filled if wants[edge] is not None},
+        bypassed=frozenset(live.keys() & bypassed),
+        forwarded=frozenset(i for i, flow in live.items() if flow.forward and i not in bypassed),
+        missing=_missing(graph, flows, removed),
+        changed=changed,
+    )
+
+
+def _forward(
+    graph: Graph, removed: set[int], bypassed: set[int], narrow: Mapping[int, Live]
+) -> dict[int, Flow]:
+    """The flows of the vertices that are bypassed or cut, or lack some of their input."""
+    flows: dict[int, Flow] = {}
+    states: list[State] = [FULL] * len(graph.vertices)
+    reached = _marks(graph, bypassed.union((graph.edges[e].target for e in removed), narrow))
+    index = -1
+    while (index := reached.find(1, index + 1)) >= 0:
+        ins = [None if e in removed else states[graph.edges[e].source] for e in graph.inputs[index]]
+        flow = _flow(graph, index, ins, index in bypassed)
+        if index in narrow and flow.out is not None:
+            flow = _cut(flow, narrow[index], index in bypassed)
+        flows[index] = flow
+        states[index] = flow.out
+        if flow.out is not FULL:
+            for edge in graph.consumers[index]:
+                reached[graph.edges[edge].target] = 1
+    return flows
+
+
+def _flow(graph: Graph, index: int, ins: Sequence[State], bypassed: bool) -> Flow:
+    if bypassed:
+        return Flow(ins[0], tuple(ins))
+    vertex = graph.vertices[index]
+    return TABLE.rules[vertex.op].flow(vertex, graph.input_shapes[index], ins)
+
+
+def _cut(flow: Flow, narrow: Live, bypassed: bool) -> Flow:
+    """The flow of a vertex that gives only some of its channels, be it computed or bypassed."""
+    assert flow.out is not None
+    out = intersection([flow.out, narrow])
+    if out is None:
+        return Flow(None, (None,) * len(flow.wants))
+    return Flow(out, (out,) if bypassed else flow.wants, flow.fill, flow.forward)
+
+
+def _backward(graph: Graph, flows: dict[int, Flow]) -> tuple[dict[int, Flow], list[State]]:
+    """The flows with those of dead vertices, which no output needs; and what each edge carries."""
+    changed: dict[int, Flow] = {}
+    wants: list[State] = [FULL] * len(graph.edges)
+    reached = _marks(graph, [*flows, *graph.dead_ends])
+    index = len(graph.vertices)
+    while (index := reached.rfind(1, 0, index)) >= 0:
+        flow = flows.get(index)
+        if (flow and flow.out is None) or not _needed(graph, index, wants):
+            flow = Flow(None, (None,) * len(graph.inputs[index]))
+        if flow is None:
+            continue  # it has lost a reader, but not the last
+        changed[index] = flow
+        for edge, want in zip(graph.inputs[index], flow.wants, strict=True):
+            wants[edge] = want
+            if want is None:
+                reached[graph.edges[edge].source] = 1
+    return changed, wants
+
+
+def _needed(graph: Graph, index: int, wants: Sequence[State]) -> bool:
+    """Whether a vertex is an output or something that lives reads it."""
+    if graph.vertices[index].op == "output":
+        return True
+    return any(wants[edge] is not None for edge in graph.consumers[index])
+
+
+def _marks(graph: Graph, vertices: Iterable[int]) -> bytearray:
+    """A byte for each vertex, 1 for these: `find` leads to the next one faster than any loop."""
+    marks = bytearray(len(graph.vertices))
+    for index in vertices:
+        marks[index] = 1
+    return marks
+
+
+def _missing(graph: Graph, flows: dict[int, Flow], removed: set[int]) -> tuple[str, ...]:
+    """The names of the absent vertices that an absent output reads."""
+    gone = {index for index, flow in flows.items() if flow.out is None}
+    outputs = [index for index in sorted(gone) if graph.vertices[index].op == "output"]
+    edges = [(e, graph.edges[e].source) for index in outputs for e in graph.inputs[index]]
+    return tuple(graph.vertices[s].name for e, s in edges if e in removed or s in gone)

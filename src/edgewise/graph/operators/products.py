@@ -1,0 +1,183 @@
+"""Which axes of their operands products of tensors sum over, and where the others arrive.
+
+An axis of the output has its number as label, one that is summed over a name of its own; an axis
+without a label must be there in full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..graph import Follow, Shape
+from .calls import Call, Constant, Follows, Slot, arriving
+
+Label = int | str | None
+
+
+def _shape(call: Call, argument: Any) -> Shape | None:
+    """The shape, for one example, of a tensor argument."""
+    if isinstance(argument, Slot):
+        return call.shapes[argument.index]
+    return argument.shape if isinstance(argument, Constant) else None
+
+
+def matmul_read(call: Call) -> dict[str, Any]:
+    """The size that a product of matrices sums over, and which axes of its operands meet."""
+    left = _shape(call, call.get("input"))
+    return {"inner": left[-1] if left else 0, "labels": _meeting(call, _matrices(call))[0]}
+
+
+def matmul_follows(call: Call) -> Follows:
+    """A constant operand follows the other's inner axis and the output."""
+    return _meeting(call, _matrices(call))[1]
+
+
+def _matrices(call: Call) -> list[Operand]:
+    """The two operands of a product of matrices; vectors have no labels."""
+    found: list[Operand] = []
+    for name, inner in (("input", -1), ("other", -2)):
+        shape = _shape(call, call.get(name)) or ()
+        labels: list[Label] = [*arriving(shape, call.out or ())]
+        if len(shape) > 1:
+            labels[inner] = "k"
+        found.append(Operand(name, call.get(name), labels))
+    if all(len(operand.labels) > 1 for operand in found):
+        return found
+    return [operand.without(set(operand.labels)) for operand in found]
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """One operand of a product of tensors: its argument (None if in a list), value and labels."""
+
+    name: str | None
+    value: Any
+    labels: list[Label]
+
+    def without(self, gone: set[Label]) -> Operand:
+        """The operand that must be there in full along the axes of these labels."""
+        return Operand(self.name, self.value, [None if x in gone else x for x in self.labels])
+
+
+def _meeting(call: Call, operands: Sequence[Operand]) -> tuple[list[list[Label]], Follows]:
+    """Labels by slot, and what the constant operands follow.
+
+    An axis on which a constant cannot be cut along loses its label everywhere.
+    """
+    slots: dict[int, Operand] = {o.value.index: o for o in operands if isinstance(o.value, Slot)}
+    constants = [o for o in operands if isinstance(o.value, Constant)]
+    first, out = slots[0].labels if 0 in slots else [], call.out or ()
+    stuck: set[Label] = set()
+    for operand in constants:
+        for label, size in zip(operand.labels, operand.value.shape, strict=True):
+            cut = out[label] == size if isinstance(label, int) else label in first
+            stuck |= set() if cut and operand.name is not None else {label}
+    labels: list[list[Label]] = [[None] * len(shape or ()) for shape in call.shapes]
+    for index, operand in slots.items():
+        labels[index] = operand.without(stuck).labels
+    follows: dict[str, tuple[Follow, ...]] = {}
+    for operand in constants:
+        if operand.name is not None:
+            kept = operand.without(stuck).labels
+            follows[operand.name] = tuple(_followed(label, first) for label in kept)
+    return labels, follows
+
+
+def _followed(label: Label, first: Sequence[Label]) -> Follow:
+    if label is None:
+        return None
+    return ("out", label) if isinstance(label, int) else ("in", first.index(label))
+
+
+def addmm_read(call: Call) -> dict[str, Any]:
+    """As `matmul_read`, with a bias."""
+    return {**matmul_read(call), "labels": _meeting(call, _biased(call))[0]}
+
+
+def addmm_follows(call: Call) -> Follows:
+    """As `matmul_follows`; the bias follows the output."""
+    return _meeting(call, _biased(call))[1]
+
+
+def _biased(call: Call) -> list[Operand]:
+    """The operands of addmm. To a bias that is data the whole product is added."""
+    bias, matrices = call.get("bias"), _matrices(call)
+    labels: list[Label] = [*arriving(_shape(call, bias) or (), call.out or ())]
+    operands = [Operand("bias", bias, labels), *matrices]
+    if isinstance(bias, Slot):
+        return [operand.without(set(range(len(call.out or ())))) for operand in operands]
+    return operands
+
+
+def einsum_read(call: Call) -> dict[str, Any]:
+    """The equation, the shapes of its operands, and which of their axes meet."""
+    values = [operand.value for operand in _terms(call)]
+    return {
+        "equation": str(call.get("equation")).replace(" ", ""),
+        "shapes": [_shape(call, value) for value in values],
+        "labels": _meeting(call, _terms(call))[0],
+        "operands": [i for i, value in enumerate(values) if isinstance(value, Slot)],
+    }
+
+
+def einsum_follows(call: Call) -> Follows:
+    """Constant operands follow the output and the axes of the first data that they meet."""
+    return _meeting(call, _terms(call))[1]
+
+
+def _terms(call: Call) -> list[Operand]:
+    """The operands of einsum, their axes by letter; none where one is read along a diagonal."""
+    left, arrow, right = str(call.get("equation")).replace(" ", "").partition("->")
+    terms = left.split(",") if arrow and "." not in left else []
+    operands: list[Operand] = []
+    sizes: dict[Label, set[int]] = {}
+    gone: set[Label] = set()
+    for number, (name, value) in enumerate(_operands(call)):
+        shape = _shape(call, value) or ()
+        term = terms[number] if terms else ""
+        labels: list[Label] = [right.index(x) if x in right else x for x in term]
+        operands.append(Operand(name, value, labels or [None] * len(shape)))
+        gone |= {x for x in labels if labels.count(x) > 1}
+        for label, size in zip(labels, shape, strict=bool(labels)):
+            sizes.setdefault(label, set()).add(size)
+    gone |= {label for label, found in sizes.items() if len(found) > 1}
+    return [operand.without(gone) for operand in operands]
+
+
+def _operands(call: Call) -> list[tuple[str | None, Any]]:
+    """The operands of einsum, with the names of their arguments where they have one each."""
+    first = call.get("tensors")
+    if isinstance(first, list | tuple):
+        return [(None, value) for value in first]
+    more = sorted((k for k in call.args if k.startswith("*")), key=lambda k: int(k[1:]))
+    return [("tensors", first), *((k, call.args[k]) for k in more)]
+
+
+def attention_read(call: Call) -> dict[str, Any]:
+    """Which axes of query, key, value and mask arrive where: heads, queries, value channels."""
+    return {"labels": _meeting(call, _attending(call))[0]}
+
+
+def attention_follows(call: Call) -> Follows:
+    """A constant mask follows the queries, other constants the heads."""
+    return _meeting(call, _attending(call))[1]
+
+
+def _attending(call: Call) -> list[Operand]:
+    """The operands of attention. Causal attention counts its queries, so that all are there."""
+    out, found = call.out or (), []
+    heads = len(out) - 3
+    for name in ("query", "key", "value", "attn_mask"):
+        shape = _shape(call, call.get(name)) or ()
+        axes: list[Label] = [*arriving(shape, out)]
+        repeats = name in ("key", "value") and len(shape) == len(out) > 2
+        if repeats and 1 < shape[heads] < out[heads]:
+            axes[heads] = heads  # each of them serves several heads
+        if len(axes) > 1:
+            by_query = name in ("query", "attn_mask") and not call.get("is_causal", False)
+            axes[-2] = axes[-2] if by_query else None
+            axes[-1] = axes[-1] if name == "value" else None
+        found.append(Operand(name, call.get(name), axes))
+    return found

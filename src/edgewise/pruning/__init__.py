@@ -1,0 +1,1 @@
+"""From a mask to a smaller model, kept and used."""

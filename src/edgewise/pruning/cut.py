@@ -1,0 +1,59 @@
+"""Copies of tensors and modules that keep only what remains of their channels."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..graph.graph import Vertex
+from ..graph.operators.absence import Keep
+from ..graph.operators.runtime import RaggedGroupNorm
+from ..graph.operators.table import TABLE
+
+Slices = Sequence[Keep | None]
+
+
+def cut_tensor(tensor: torch.Tensor, slices: Slices) -> torch.Tensor:
+    with torch.no_grad():
+        value = tensor.detach()
+        for axis, keep in enumerate(slices):
+            if keep is not None:
+                index = torch.tensor(keep, device=tensor.device).nonzero().flatten()
+                value = value.index_select(axis, index)
+        value = value.clone() if value.data_ptr() == tensor.data_ptr() else value
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(value, requires_grad=tensor.requires_grad)
+    return value
+
+
+def cut_module(
+    whole: nn.Module,
+    vertex: Vertex,
+    slices: Sequence[Slices],
+    sizes: tuple[int, ...],
+) -> nn.Module:
+    """A copy of a module with only what remains of its tensors.
+
+    `sizes` are those of the groups of a group norm, or the shape a layer norm normalises over.
+    """
+    module = copy.copy(whole)
+    module._parameters = dict(whole._parameters)
+    module._buffers = dict(whole._buffers)
+    names = [*dict(whole.named_parameters()), *dict(whole.named_buffers())]
+    for name, keep in zip(names, slices, strict=True):
+        tensor = cut_tensor(getattr(whole, name), keep)
+        place: Any = module._buffers if name in module._buffers else module._parameters
+        place[name] = tensor
+    resize = TABLE.rules[vertex.op].resize
+    if resize is not None:
+        resize(module)
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm) and sizes:
+        module.normalized_shape = sizes
+    if isinstance(module, nn.GroupNorm):
+        module.num_channels, module.num_groups = sum(sizes), len(sizes)
+        return module if len(set(sizes)) == 1 else RaggedGroupNorm(module, sizes)
+    return module

@@ -1,0 +1,415 @@
+"""From what is alive to a torch.fx program that runs only that."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from ..graph.cost import live_slices
+from ..graph.graph import Follow, Graph, Parameter, Vertex
+from ..graph.liveness import Liveness
+from ..graph.operators.absence import Live, State
+from ..graph.operators.runtime import assemble, ragged_group_norm, segments
+from ..graph.operators.table import TABLE
+from ..tracing.program import attribute
+from .cut import cut_module, cut_tensor
+
+_GROUPS = 6  # the place of `groups` among the arguments of a functional convolution
+
+
+@dataclass
+class Lowered:
+    """A program and the modules, parameters and buffers it refers to, by path.
+
+    `vertices` names the graph vertex that a node of the program came from.
+    """
+
+    graph: fx.Graph = field(default_factory=fx.Graph)
+    attributes: dict[str, Any] = field(default_factory=dict)
+    vertices: dict[str, int] = field(default_factory=dict)
+
+
+def lower(graph: Graph, alive: Liveness, cut: dict[Any, Any] | None = None) -> Lowered:
+    """The program of what is alive.
+
+    Modules that lose nothing are the traced ones themselves, not copies; modules that lose
+    channels are new, and kept in `cut` for the next call.
+    """
+    return _Lowering(graph, alive, {} if cut is None else cut).run()
+
+
+class _Lowering:
+    def __init__(self, graph: Graph, alive: Liveness, cut: dict[Any, Any]) -> None:
+        self.full, self.alive, self.cut = graph, alive, cut
+        self.module: fx.GraphModule = graph.program.module
+        self.plan = {vertex.node: i for i, vertex in enumerate(graph.vertices)}
+        self.env: dict[fx.Node, Any] = {}
+        self.out = Lowered()
+
+    def run(self) -> Lowered:
+        for node in self.module.graph.nodes:
+            if node.op == "placeholder":
+                self._copy(node)
+            elif node.name in self.plan:
+                index = self.plan[node.name]
+                if self.alive.states[index] is not None:
+                    before = len(self.out.graph.nodes)
+                    self.env[node] = self._vertex(node, index, self.full.vertices[index])
+                    if len(self.out.graph.nodes) > before and isinstance(self.env[node], fx.Node):
+                        self.out.vertices[self.env[node].name] = index
+        self.out.graph.lint()
+        return self.out
+
+    # -- data vertices ---------------------------------------------------------------------
+
+    def _vertex(self, node: fx.Node, index: int, vertex: Vertex) -> Any:
+        sources = self._sources(node)
+        edges = self.full.inputs[index]
+        used = [(s, e) for s, e in zip(sources, edges, strict=True) if self.alive.wants[e]]
+        if index in self.alive.bypassed:
+            return self._read(*used[0])
+        if index in self.alive.forwarded:
+            return self._expanded(self._read(*used[0]), used[0][1], index)
+        special = getattr(self, f"_lower_{vertex.op}", None)
+        if special is not None:
+            result = special(node, index, vertex, used)
+            if result is not None:
+                return result
+        return self._copy(node, index)
+
+    def _sources(self, node: fx.Node) -> list[fx.Node]:
+        found: list[fx.Node] = []
+        fx.map_arg(
+            (node.args, node.kwargs), lambda a: found.append(a) if a.name in self.plan else None
+        )
+        return found
+
+    def _have(self, edge: int) -> State:
+        return self.alive.states[self.full.edges[edge].source]
+
+    def _read(self, source: fx.Node, edge: int) -> Any:
+        """The input that an edge brings, with the channels that the consumer reads."""
+        have, want = self._have(edge), self.alive.wants[edge]
+        value = self.env[source]
+        if have == want or have is None or want is None:
+            return value
+        shape = self.full.vertices[self.full.edges[edge].source].shape
+        assert shape is not None
+        for axis, size in enumerate(shape):
+            here, wanted = have.keep(axis), want.keep(axis)
+            if here != wanted:
+                runs = segments(here or (True,) * size, wanted or (True,) * size)
+                value = self._call(assemble, value, axis, runs, self.alive.fills.get(edge, 0.0))
+        return value
+
+    def _call(self, function: Any, *args: Any) -> fx.Node:
+        return self.out.graph.call_function(function, args)
+
+    def _expanded(self, value: Any, edge: int, index: int, always: bool = False) -> Any:
+        """The last summand or factor, in the shape and dtype of the sum or product."""
+        source, target = self.full.vertices[self.full.edges[edge].source], self.full.vertices[index]
+        if source.dtype != target.dtype:
+            value = self.out.graph.call_method("to", (value, getattr(torch, target.dtype)))
+        before, after = source.shape, target.shape
+        grown = source.batched == target.batched
+        if (before == after and grown and not always) or before is None or after is None:
+            return value
+        state = self.alive.states[index]
+        assert state is not None
+        batched = self.full.vertices[index].batched
+        shift = len(after) - len(before)
+        sizes: list[Any] = []
+        for axis, size in enumerate(state.shape(after)):
+            same = axis >= shift and before[axis - shift] == after[axis]
+            if axis in batched:  # one example has size 1 there, as what only broadcasts does
+                same = axis - shift in source.batched
+            grows = axis in batched and not same
+            sizes.append(-1 if same else self._batch(size) if grows else size)
+        return self.out.graph.call_method("expand", (value, *sizes))
+
+    def _copy(self, node: fx.Node, index: int | None = None) -> fx.Node:
+        """The node itself, reading what remains of its inputs and parameters."""
+        edges = iter(self.full.inputs[index]) if index is not None else iter(())
+        dropped = object()
+
+        def argument(a: fx.Node) -> Any:
+            if a.name not in self.plan:
+                return self._constant(a)
+            edge = next(edges)
+            return self._read(a, edge) if self.alive.wants[edge] is not None else dropped
+
+        args = _without(_map(node.args, argument), dropped)
+        kwargs = _without(_map(node.kwargs, argument), dropped)
+        new = self.out.graph.create_node(node.op, node.target, args, kwargs, node.name, node.type)
+        new.meta = dict(node.meta)
+        self.env[node] = new
+        if node.op in ("call_module", "get_attr"):
+            self._attach(node, index)
+        if index is not None:
+            self._cut_constants(node, new, index)
+        return new
+
+    # -- modules and parameters ------------------------------------------------------------
+
+    def _attach(self, node: fx.Node, index: int | None) -> None:
+        path = str(node.target)
+        if node.op == "get_attr":
+            self.out.attributes[path] = attribute(self.module, path)
+        elif index is None:
+            self.out.attributes[path] = self.module.get_submodule(path)
+        else:
+            self.out.attributes[path] = self._module(path, index)
+
+    def _inner_outer(self, index: int) -> tuple[State, Live]:
+        outer = self.alive.states[index]
+        assert outer is not None
+        edges = self.full.inputs[index]
+        return (self.alive.wants[edges[0]] if edges else None), outer
+
+    def _module(self, path: str, index: int) -> nn.Module:
+        vertex = self.full.vertices[index]
+        inner, outer = self._inner_outer(index)
+        slices = tuple(live_slices(p, inner, outer) for p in vertex.params)
+        whole = self.module.get_submodule(path)
+        sizes = self._groups(vertex, outer) or self._normalized(vertex, outer)
+        if all(keep is None for parameter in slices for keep in parameter) and not sizes:
+            return whole
+        key = (path, slices, sizes)
+        if key not in self.cut:
+            self.cut[key] = cut_module(whole, vertex, slices, sizes)
+        module: nn.Module = self.cut[key]
+        return module
+
+    def _normalized(self, vertex: Vertex, outer: Live) -> tuple[int, ...]:
+        """The shape that a layer norm normalises over, if it lost some of it."""
+        if vertex.op not in ("layer_norm", "rms_norm") or vertex.shape is None:
+            return ()
+        dims = vertex.attrs["dims"]
+        sizes = outer.shape(vertex.shape)[-dims:]
+        return () if sizes == vertex.shape[-dims:] else sizes
+
+    def _groups(self, vertex: Vertex, outer: Live) -> tuple[int, ...]:
+        """Sizes of the groups of a group norm that lost channels (empty: it lost none)."""
+        keep = outer.keep(1)
+        if vertex.op != "group_norm" or keep is None:
+            return ()
+        size = len(keep) // vertex.attrs["groups"]
+        sizes = [sum(keep[i : i + size]) for i in range(0, len(keep), size)]
+        return tuple(s for s in sizes if s)
+
+    def _cut_constants(self, node: fx.Node, new: fx.Node, index: int) -> None:
+        """Constant arguments follow the channels that remain of inputs and outputs."""
+        vertex = self.full.vertices[index]
+        constants = vertex.attrs.get("constants")
+        inner, outer = self._inner_outer(index)
+        partial = not outer.full or (inner is not None and not inner.full)
+        if not constants or not partial:
+            return
+        names = TABLE.rules[vertex.op].signature.split()
+        position = {name: i for i, name in enumerate(names)}
+        for name, follows in constants.items():
+            at = int(name[1:]) if name.startswith("*") else position.get(name, len(names))
+            old = node.args[at] if at < len(node.args) else node.kwargs.get(name)
+            if isinstance(old, fx.Node):
+                value = self._cut_constant(old, new, vertex, follows, inner, outer)
+                if at < len(node.args):
+                    new.update_arg(at, value)
+                else:
+                    new.update_kwarg(name, value)
+
+    def _cut_constant(
+        self, old: fx.Node, new: fx.Node, vertex: Vertex, follows: Sequence[Follow],
+        inner: State, outer: Live,
+    ) -> Any:  # fmt: skip
+        value = self.env[old]
+        slices = _slices(follows, inner, outer)
+        known = {p.name: p for p in vertex.params if any(p.follows)}
+        if old.op == "get_attr" and str(old.target) in known:
+            tensor = cut_tensor(attribute(self.module, str(old.target)), slices)
+            self.out.attributes[str(old.target)] = tensor
+            return value
+        with self.out.graph.inserting_before(new):
+            for axis, keep in enumerate(slices):
+                if keep is not None:
+                    value = self._call(assemble, value, axis, segments((True,) * len(keep), keep))
+        return value
+
+    # -- numbers and constants -------------------------------------------------------------
+
+    def _constant(self, node: fx.Node) -> Any:
+        """A node that is no data: copied, or a literal where its source is not there in full."""
+        if node in self.env:
+            return self.env[node]
+        gone = [n for n in node.all_input_nodes if n.name in self.plan and not self._there(n)]
+        if gone:
+            self.env[node] = self._literal(node)
+            return self.env[node]
+        args = _map(node.args, self._resolve)
+        kwargs = _map(node.kwargs, self._resolve)
+        new = self.out.graph.create_node(node.op, node.target, args, kwargs, node.name, node.type)
+        self.env[node] = new
+        if node.op in ("call_module", "get_attr"):
+            self._attach(node, None)
+        return new
+
+    def _resolve(self, node: fx.Node) -> Any:
+        return self.env[node] if node.name in self.plan else self._constant(node)
+
+    def _there(self, node: fx.Node) -> bool:
+        state = self.alive.states[self.plan[node.name]]
+        return state is not None and state.full and node in self.env
+
+    def _literal(self, node: fx.Node) -> Any:
+        """What a shape query gave for the whole network; the batch is read from the input."""
+        program = self.full.program
+        value = program.values.get(node.name)
+        twice = program.doubled.get(node.name, value)
+        if isinstance(value, torch.device):
+            return self._call(getattr, self._first_input(), "device")
+        if isinstance(value, tuple):
+            return tuple(self._number(a, b) for a, b in zip(value, twice, strict=True))
+        return self._number(value, twice)
+
+    def _number(self, value: Any, twice: Any) -> Any:
+        return value if value == twice else self._batch(value // self.full.program.batch)
+
+    def _batch(self, each: int) -> Any:
+        size = self.out.graph.call_method("size", (self._first_input(), 0))
+        return size if each == 1 else self._call(operator.mul, size, each)
+
+    def _first_input(self) -> Any:
+        for vertex in self.full.vertices:
+            if vertex.op == "input" and vertex.shape is not None:
+                return next(new for old, new in self.env.items() if old.name == vertex.node)
+        raise LookupError("no tensor input")
+
+    # -- operators whose call changes with what remains ------------------------------------
+
+    def _lower_reshape(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
+        state = self.alive.states[index]
+        if state is None or state.full or vertex.shape is None:
+            return None  # what it reads is full too, so that its own sizes still hold
+        sizes: list[Any] = list(state.shape(vertex.shape))
+        for axis in vertex.batched:
+            sizes[axis] = -1 if len(vertex.batched) == 1 else self._batch(sizes[axis])
+        return self._call(torch.reshape, self._read(*used[0]), tuple(sizes))
+
+    def _lower_split(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
+        state = self.alive.states[index]
+        uneven = state is not None and state.keep(vertex.attrs["dim"]) is not None
+        return self._read(*used[0]) if uneven else None
+
+    def _lower_piece(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
+        have, dim = self._have(used[0][1]), vertex.attrs["dim"]
+        keep = have.keep(dim) if have is not None else None
+        if keep is None:
+            return None
+        inside = range(vertex.attrs["start"], vertex.attrs["stop"])
+        want = [here and i in inside for i, here in enumerate(keep)]
+        return self._call(assemble, self.env[used[0][0]], dim, segments(keep, want))
+
+    def _lower_sub(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
+        return self._lower_add(node, index, vertex, used)
+
+    def _lower_add(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
+        """A sum of which one summand with a factor remains."""
+        if len(used) != 1 or len(self.full.inputs[index]) != 2:
+            return None
+        source, edge = used[0]
+        sign = vertex.attrs["signs"][self.full.edges[edge].slot]
+        scaled = self._call(operator.mul, self._read(source, edge), sign)
+        return self._expanded(scaled, edge, index)
+
+    def _lower_layer_norm(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
+        state = self.alive.states[index]
+        if node.op == "call_module" or state is None or state.full or vertex.shape is None:
+            return None
+        new = self._copy(node, index)
+        sizes = state.shape(vertex.shape)[-vertex.attrs["dims"] :]
+        if "normalized_shape" in new.kwargs:
+            new.update_kwarg("normalized_shape", sizes)
+        else:
+            new.update_arg(1, sizes)
+        return new
+
+    def _lower_rms_norm(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
+        return self._lower_layer_norm(node, index, vertex, used)
+
+    def _lower_group_norm(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
+        state = self.alive.states[index]
+        if node.op == "call_module" or state is None or state.full:
+            return None
+        copied = self._copy(node, index)
+        given = dict(zip(TABLE.rules["group_norm"].signature.split(), copied.args, strict=False))
+        given |= copied.kwargs
+        sizes = self._groups(vertex, state)
+        tail = (sizes, given.get("weight"), given.get("bias"), given.get("eps", 1e-5))
+        result = self._call(ragged_group_norm, given["input"], *tail)
+        self.out.graph.erase_node(copied)
+        return result
+
+    def _lower_conv(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
+        """A functional convolution in groups, some of which are gone."""
+        groups, shape = vertex.attrs["groups"], self.full.input_shapes[index][0]
+        want = self.alive.wants[self.full.inputs[index][0]]
+        whole = shape is None or want is None or want.full
+        if node.op == "call_module" or groups == 1 or whole:
+            return None
+        assert shape is not None
+        assert want is not None
+        new = self._copy(node, index)
+        left = groups * want.shape(shape)[1] // shape[1]
+        if len(new.args) > _GROUPS:
+            new.update_arg(_GROUPS, left)
+        else:
+            new.update_kwarg("groups", left)
+        return new
+
+    def _lower_conv_transpose(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
+        return self._lower_conv(node, index, vertex, used)
+
+    def _lower_expand(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
+        """Sizes that are written out, where some of the channels are gone."""
+        state = self.alive.states[index]
+        if state is None or state.full or vertex.shape is None:
+            return None
+        return self._expanded(self._read(*used[0]), used[0][1], index, True)
+
+
+def _map(value: Any, convert: Any) -> Any:
+    """Like fx.map_arg, but nodes may become anything."""
+    if isinstance(value, fx.Node):
+        return convert(value)
+    if isinstance(value, tuple):
+        items = [_map(v, convert) for v in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    if isinstance(value, list):
+        return [_map(v, convert) for v in value]
+    if isinstance(value, dict):
+        return {k: _map(v, convert) for k, v in value.items()}
+    if isinstance(value, slice):
+        return slice(*(_map(v, convert) for v in (value.start, value.stop, value.step)))
+    return value
+
+
+def _without(value: Any, dropped: object) -> Any:
+    """Lists of tensors without those that are absent."""
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        kept = [_without(v, dropped) for v in value if v is not dropped]
+        return kept if isinstance(value, list) else tuple(kept)
+    if isinstance(value, dict):
+        return {k: _without(v, dropped) for k, v in value.items() if v is not dropped}
+    return value
+
+
+def _slices(
+    follows: Sequence[Follow], inner: State, outer: Live
+) -> tuple[tuple[bool, ...] | None, ...]:
+    shape = (0,) * len(follows)
+    fixed = tuple(None if f is None else (f[0], f[1]) for f in follows)
+    return live_slices(Parameter("", shape, fixed), inner, outer)

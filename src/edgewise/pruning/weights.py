@@ -1,0 +1,184 @@
+"""Saving a pruned model and building it again in another process, without pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+from ..errors import PlanError, TraceError
+from ..graph.graph import Graph
+from ..graph.units import recorded_units
+from ..tracing.architecture import other_constant, other_operator, other_parameter, other_setting
+from ..tracing.trace import trace
+from ..values.files import check_regular, write_atomically
+from ..values.nested import device_of, moved
+from .plan import Plan
+from .prune import prune
+
+Example = tuple[Any, ...] | Mapping[str, Any]
+
+
+def save(module: nn.Module, path: str | Path) -> Path:
+    """Write the weights and buffers of a pruned model as safetensors.
+
+    Args:
+        module: what `ew.prune` or `ew.heal` returned.
+        path: the file, usually *.safetensors.
+
+    Raises:
+        PlanError: the place cannot be written to.
+
+    Examples:
+        >>> path = ew.save(ew.prune(graph, graph.mask([0])), "small.safetensors")
+    """
+    path = Path(path)
+    try:
+        write_atomically(path, lambda to: save_model(module, str(to)))
+    except OSError as error:
+        raise PlanError(f"The weights cannot be written to {path}: {error}") from error
+    return path
+
+
+def load(
+    factory: Callable[[], nn.Module],
+    plan: str | Path | Plan,
+    weights: str | Path,
+    *,
+    example: Example | None = None,
+) -> nn.Module:
+    """Build a pruned model again: your own model factory, the plan, and the saved weights.
+
+    Args:
+        factory: makes the unpruned architecture (its weights do not matter).
+        plan: the plan, or its path.
+        weights: what `ew.save` wrote.
+        example: inputs to trace with, a tuple or a dict by name; needed only if the model was
+            traced with more than tensors, numbers and text.
+
+    Returns:
+        The pruned module in eval mode.
+
+    Raises:
+        PlanError: the factory makes another architecture (names the first parameter or operator
+            that differs), or the weights are of another model.
+
+    Examples:
+        >>> plan = study.plan()
+        >>> weights = ew.save(ew.prune(graph, plan), "small.safetensors")
+        >>> small = ew.load(make_model, plan, weights)
+    """
+    plan = plan if isinstance(plan, Plan) else Plan.load(plan)
+    graph = retrace(factory(), plan, example)
+    small = prune(graph, plan)
+    _check_weights(small, Path(weights))
+    try:
+        load_model(small, str(weights), strict=True)
+    except (OSError, SafetensorError) as error:
+        raise PlanError(f"The weights in {weights} cannot be read: {error}") from error
+    except RuntimeError as error:
+        raise PlanError(f"The weights in {weights} are not those of the plan: {error}") from error
+    return small.eval()
+
+
+def _check_weights(small: nn.Module, path: Path) -> None:
+    """Compare what the file's header names with the model, before a tensor is read."""
+    own = small.state_dict()
+    try:
+        check_regular(path)
+        with safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            found = {n: (tuple(s.get_shape()), s.get_dtype()) for n, s in slices.items()}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise PlanError(f"The weights in {path} cannot be read: {error}") from error
+    for name, (shape, kind) in found.items():
+        there = own.get(name)
+        if there is None or shape != tuple(there.shape) or _floats(kind) != _floats(there.dtype):
+            wanted = "none" if there is None else f"{there.dtype} of shape {tuple(there.shape)}"
+            raise PlanError(
+                f"The weights in {path} are not those of the plan: {name!r} is {kind} of shape "
+                f"{shape} there, and {wanted} in the pruned model."
+            )
+
+
+def _floats(kind: str | torch.dtype) -> bool:
+    """Whether a dtype, of torch or by the name that safetensors has for it, is of floats."""
+    return kind.startswith(("F", "BF")) if isinstance(kind, str) else kind.is_floating_point
+
+
+def retrace(model: nn.Module, plan: Plan, example: Example | None = None) -> Graph:
+    """The graph that a plan was made for, from a model of the same architecture.
+
+    Raises:
+        PlanError: the model gives another graph.
+    """
+    if example is None and not plan.trace.get("tensors_only"):
+        raise PlanError("The plan's model takes more than tensors: pass example=(...) to load it.")
+    args, kwargs = _inputs(plan) if example is None else _given(example)
+    args, kwargs = moved((args, kwargs), device_of(model))
+    try:
+        raw = trace(model, args, kwargs, granularity="raw", frontend=plan.trace["frontend"])
+    except TraceError as error:
+        if isinstance(model, nn.Module) and (other := _other_parameter(model, plan)):
+            raise _other_network(model, plan, other) from error
+        raise
+    graph = _with_units(raw, plan)
+    if not graph.known_as(plan.fingerprint):
+        operator = other_operator(plan.trace.get("operators", []), raw)
+        setting = other_setting(plan.trace.get("settings", raw.settings), raw)
+        raise _other_network(model, plan, _other_parameter(model, plan) or operator or setting)
+    if other := other_constant(plan.trace.get("unsaved", ()), raw):
+        raise _other_network(model, plan, other)
+    return graph
+
+
+def _with_units(raw: Graph, plan: Plan) -> Graph:
+    """The graph with the plan's units; those of an edited plan may be impossible."""
+    record = plan.trace
+    kinds = tuple(record["granularity"])
+    try:
+        graph = recorded_units(raw, kinds, record["units"], record.get("widths", []))
+        graph.fingerprint  # noqa: B018 - it reads all of them
+    except (TraceError, LookupError, ValueError, TypeError) as error:
+        name = plan.provenance.get("model", "its model")
+        raise PlanError(
+            f"The plan's units do not fit {name}: {type(error).__name__} {error}. The file "
+            "was edited, or is of another model; use the plan as it was saved."
+        ) from error
+    return graph
+
+
+def _other_parameter(model: nn.Module, plan: Plan) -> str | None:
+    return other_parameter(plan.trace.get("parameters", []), model)
+
+
+def _other_network(model: nn.Module, plan: Plan, difference: str | None) -> PlanError:
+    return PlanError(
+        f"The factory makes another network ({type(model).__name__}) than the one the plan was "
+        f"made for ({plan.provenance.get('model', 'unnamed')}): "
+        f"{difference or 'operators take other arguments'}. The factory must make the same "
+        "architecture, with the same arguments."
+    )
+
+
+def _given(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return ((), dict(example)) if isinstance(example, Mapping) else (example, {})
+
+
+def _inputs(plan: Plan) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Inputs of the names and shapes that the plan's graph was traced with."""
+    tensors = {name: _random(name, shape, kind) for name, shape, kind in plan.trace["inputs"]}
+    return (), {**plan.trace["constants"], **tensors}
+
+
+def _random(name: str, shape: list[int], dtype: str) -> torch.Tensor:
+    kind: torch.dtype = getattr(torch, dtype)
+    if kind.is_floating_point:
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(shape, generator=generator).to(kind)
+    return torch.full(shape, int("mask" in name), dtype=kind)  # a mask of zeros attends to nothing

@@ -1,0 +1,294 @@
+"""The plots of a study as charts: predictions, progress, the front, interactions, methods."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from ...evaluation.records import Evaluation
+from ...search import Point
+from ...values.quantities import limit_text
+from .. import numbers
+from ..facts import Facts
+from .chart import Axis, Chart, Form, Role, Series, spans_decades
+
+P = TypeVar("P")
+
+# origin → (mark, colour); both tell them apart
+ORIGINS: Mapping[str, tuple[Form, Role]] = {
+    "unpruned": ("diamond", "ink"),
+    "leave-one-out": ("ring", "grey"),
+    "sampled": ("dot", "blue"),
+    "ranking": ("dot", "teal"),
+    "proposed": ("triangle", "orange"),
+    "single pick": ("square", "green"),
+    "greedy": ("square", "teal"),
+    "finalist": ("star", "plum"),
+}
+ROLES: Sequence[Role] = ("orange", "blue", "green", "plum", "teal", "red", "grey", "ink")
+QUANTITIES = {
+    "units": "units left",
+    "params": "parameters left",
+    "macs": "MACs left, for one example",
+    "activation_bytes": "bytes of activations left, for one example",
+    "weight_bytes": "bytes of weights left",
+    "latency": "predicted seconds for one batch",
+}
+
+
+def predicted(facts: Facts) -> Chart:
+    """Predicted against measured loss of every mask that was predicted before it was measured."""
+    points = facts.foreseen
+    values = [value for _, *pair in points for value in pair]
+    log = spans_decades(values)
+    ends = (min(values, default=0.0), max(values, default=1.0))
+    diagonal = Series("right", ends, ends, "grey", stroke="dashed", listed=False)
+    groups = [
+        Series(
+            name,
+            tuple(guess for _, guess, _ in group),
+            tuple(loss for *_, loss in group),
+            role,
+            form,
+            texts=tuple(describe(facts, e) for e, *_ in group),
+            spread=tuple(_finite(e.deviation) for e, *_ in group),
+        )
+        for name, form, role, group in _by_origin(points, lambda point: point[0].origin)
+    ]
+    return Chart(
+        "predicted",
+        precision(points),
+        ("Evaluation", "Origin", "Predicted", "Measured"),
+        tuple(
+            (str(e.number), e.origin, numbers.plain(guess), numbers.plain(loss))
+            for e, guess, loss in points
+        ),
+        Axis("predicted loss", log),
+        Axis("measured loss", log),
+        (diagonal, *groups) if points else (),
+        square=True,
+    )
+
+
+def precision(points: Sequence[tuple[Evaluation, float, float]]) -> str:
+    """How far off predictions were, in words."""
+    if not points:
+        return "Nothing was predicted before it was measured."
+    errors = sorted(abs(guess - loss) / abs(loss) for _, guess, loss in points if loss)
+    middle = numbers.share(errors[len(errors) // 2]) if errors else numbers.DASH
+    text = (
+        f"{numbers.counted(len(points), 'prediction')}; the median error is {middle} of the "
+        "measured loss."
+    )
+    within = [abs(guess - loss) <= e.deviation for e, guess, loss in points if e.deviation]
+    if not within:
+        return text
+    return (
+        f"{text} In {numbers.share(sum(within) / len(within))} of the cases the measured loss lay "
+        f"within one standard deviation (68{numbers.THIN}% would be well calibrated)."
+    )
+
+
+def progress(facts: Facts) -> Chart:
+    """Every evaluation's loss in order, failures, and the best within the budget so far."""
+    points = facts.drawn
+    losses = [loss for *_, loss in points]
+    within = f"within {facts.budget}" if facts.budget else "with something removed"
+    series = [
+        Series(
+            name,
+            tuple(float(i) for i, *_ in group),
+            tuple(loss for *_, loss in group),
+            role,
+            form,
+            texts=tuple(describe(facts, e) for _, e, _ in group),
+        )
+        for name, form, role, group in _by_origin(points, lambda point: point[1].origin)
+    ]
+    lines = [_level(facts), _best(facts, within), _failed(facts, losses)]
+    return Chart(
+        "progress",
+        _course(facts, losses, within),
+        ("Evaluation", "Origin", "Removed", "Loss"),
+        tuple(
+            (str(e.number), e.origin, str(e.mask.count("1")), _loss(e))
+            for e in facts.search
+        ),
+        Axis("evaluation", ticks="whole"),
+        Axis("loss on the search split", spans_decades(losses)),
+        (*filter(None, lines), *series),
+    )  # fmt: skip
+
+
+def _loss(e: Evaluation) -> str:
+    return numbers.plain(e.loss) if e.ok else e.status
+
+
+def _course(facts: Facts, losses: Sequence[float], within: str) -> str:
+    if not losses:
+        return "Nothing has been measured yet."
+    parts = [f"Losses of {len(losses)} evaluations in order, lowest {numbers.plain(min(losses))}"]
+    if facts.unpruned is not None:
+        parts.append(f"unpruned {numbers.plain(facts.unpruned)}")
+    if facts.best:
+        parts.append(f"best {within} {numbers.plain(facts.best[-1][1])}")
+    return f"{', '.join(parts)}."
+
+
+def _level(facts: Facts) -> Series | None:
+    if facts.unpruned is None or not facts.drawn or not math.isfinite(facts.unpruned):
+        return None
+    ends, level = (0.0, float(len(facts.search) - 1)), (facts.unpruned, facts.unpruned)
+    return Series("unpruned loss", ends, level, "grey", stroke="dotted")
+
+
+def _best(facts: Facts, within: str) -> Series | None:
+    if not facts.best:
+        return None
+    places, losses = zip(*facts.best, strict=True)
+    end = float(len(facts.search) - 1)
+    xs, ys = (*map(float, places), end), (*losses, losses[-1])
+    return Series(f"best so far {within}", xs, ys, "ink", stroke="steps")
+
+
+def _failed(facts: Facts, losses: Sequence[float]) -> Series | None:
+    """Failures have no loss; they are marked at the lowest one."""
+    failures = [(i, e) for i, e in enumerate(facts.search) if not e.ok]
+    if not failures or not losses:
+        return None
+    xs = tuple(float(i) for i, _ in failures)
+    texts = tuple(f"evaluation {e.number}: {e.status}" for _, e in failures)
+    return Series("failed", xs, (min(losses),) * len(xs), "red", "cross", texts=texts)
+
+
+def pareto(facts: Facts, points: Sequence[Point]) -> Chart:
+    """The least loss that a surrogate thinks reachable at each cost, and what was measured."""
+    name = next(iter(points[0].budget.limits), "macs") if points else "macs"
+    costs = tuple(float(getattr(point.cost, name)) for point in points)
+    losses = tuple(point.predicted for point in points)
+    seen = [(i, point) for i, point in enumerate(points) if point.measured is not None]
+    foreseen = Series(
+        "predicted", costs, losses, "blue", "dot", "solid",
+        tuple(point_text(facts, point) for point in points), keys=tuple(range(len(points))),
+    )  # fmt: skip
+    known = Series(
+        "measured on the search split",
+        tuple(costs[i] for i, _ in seen),
+        tuple(point.measured or 0.0 for _, point in seen),
+        "plum",
+        "star",
+        texts=tuple(point_text(facts, point) for _, point in seen),
+        keys=tuple(i for i, _ in seen),
+    )
+    bounds = [
+        Series("one standard deviation", costs, edge, "grey", stroke="dotted", listed=sign > 0)
+        for sign in (1, -1)
+        if (edge := tuple(p.predicted + sign * p.deviation for p in points)) and min(edge) > 0
+    ]
+    return Chart(
+        "pareto",
+        f"{numbers.counted(len(points), 'point')}, of which none is both dearer and predicted to "
+        "be worse than another.",
+        (QUANTITIES[name].capitalize(), "Predicted loss", "Measured loss", "Units removed"),
+        tuple(
+            (numbers.quantity(name, cost), _guess(point), numbers.plain(point.measured),
+             str(len(point.mask.removed)))
+            for cost, point in zip(costs, points, strict=True)
+        ),
+        Axis(QUANTITIES[name], ticks="whole" if name == "units" else "prefixed"),
+        Axis("loss on the search split", spans_decades(losses)),
+        (*bounds, foreseen, *((known,) if seen else ())),
+    )  # fmt: skip
+
+
+def point_text(facts: Facts, point: Point) -> str:
+    """A point of the front in words, a line each."""
+    limits = ", ".join(f"{k} = {limit_text(v)}" for k, v in point.budget.limits.items())
+    name = next(iter(point.budget.limits))
+    lines = [f"asked for {limits}", numbers.quantity(name, getattr(point.cost, name))]
+    lines.append(f"predicted loss {_guess(point)}")
+    if point.measured is not None:
+        lines.append(f"measured {numbers.plain(point.measured)}")
+    return "\n".join([*lines, *_removed(facts, str(point.mask), 6)])
+
+
+def _guess(point: Point) -> str:
+    return f"{numbers.plain(point.predicted)} ± {numbers.plain(point.deviation)}"
+
+
+def methods(histories: Mapping[str, Sequence[Sequence[float | None]]]) -> Chart:
+    """Lowest search loss within the budget against evaluations, a line a method and seed.
+
+    Methods that measure a single mask within the budget are points.
+
+    Args:
+        histories: method → for each seed the lowest loss after each evaluation, None before the
+            first mask within the budget.
+    """
+    series: list[Series] = []
+    for place, (name, runs) in enumerate(histories.items()):
+        for number, run in enumerate(runs):
+            known = [(float(n), value) for n, value in enumerate(run, 1) if value is not None]
+            if known:
+                series.append(_history(name, known, ROLES[place % len(ROLES)], number == 0))
+    ends = [(name, _last(runs)) for name, runs in histories.items()]
+    lowest = min((end for _, end in ends if end is not None), default=None)
+    return Chart(
+        "methods",
+        f"{numbers.counted(len(histories), 'method')}, equal numbers of evaluations; the lowest "
+        f"search loss is {numbers.plain(lowest)}.",
+        ("Method", "Evaluations", "Lowest search loss"),
+        tuple(
+            (name, str(max(map(len, histories[name]), default=0)), numbers.plain(end))
+            for name, end in ends
+        ),
+        Axis("evaluations", ticks="whole"),
+        Axis("lowest search loss within the budget"),
+        tuple(series),
+    )
+
+
+def _history(name: str, known: Sequence[tuple[float, float]], role: Role, first: bool) -> Series:
+    xs, ys = zip(*known, strict=True)
+    texts = tuple(f"{name}\n{numbers.plain(y)} after {x:.0f} evaluations" for x, y in known)
+    if len(set(ys)) == 1:
+        return Series(name, xs[:1], ys[:1], role, "dot", texts=texts[:1], listed=first)
+    return Series(name, xs, ys, role, stroke="steps", texts=texts, listed=first)
+
+
+def _last(runs: Sequence[Sequence[float | None]]) -> float | None:
+    found = [run[-1] for run in runs if run and run[-1] is not None]
+    return min((value for value in found if value is not None), default=None)
+
+
+def _by_origin(
+    points: Iterable[P], origin: Callable[[P], str]
+) -> list[tuple[str, Form, Role, list[P]]]:
+    """(name, mark, colour, points) of each origin that occurs, known ones first."""
+    groups: dict[str, list[P]] = {}
+    for point in points:
+        groups.setdefault(origin(point), []).append(point)
+    names = [*(o for o in ORIGINS if o in groups), *sorted(o for o in groups if o not in ORIGINS)]
+    return [(name or "other", *ORIGINS.get(name, ("dot", "blue")), groups[name]) for name in names]
+
+
+def describe(facts: Facts, e: Evaluation, names: int = 6) -> str:
+    """An evaluation in words, a line each."""
+    lines = [f"evaluation {e.number}, {e.origin or 'other'}", f"loss {numbers.plain(e.loss)}"]
+    if e.predicted is not None:
+        spread = f" ± {numbers.plain(e.deviation)}" if e.deviation else ""
+        lines.append(f"predicted {numbers.plain(e.predicted)}{spread}")
+    lines += [f"{name} {numbers.metric(name, value)}" for name, value in e.metrics.items()]
+    return "\n".join([*lines, *_removed(facts, e.mask, names)])
+
+
+def _removed(facts: Facts, bits: str, names: int) -> list[str]:
+    """How many units a mask removes, and the first of them."""
+    removed = [facts.graph.units[i].name for i, bit in enumerate(bits) if bit == "1"]
+    more = [f"and {len(removed) - names} more"] if len(removed) > names else []
+    return [f"{len(removed)} removed{':' if removed else ''}", *removed[:names], *more]
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

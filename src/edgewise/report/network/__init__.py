@@ -1,0 +1,1 @@
+"""The drawing of a network: what is removed, laid out and as SVG."""

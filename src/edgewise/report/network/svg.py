@@ -1,0 +1,292 @@
+"""Blocks and lines as an inline SVG: what stays, what is gone, what passes through."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ...graph.graph import Graph
+from .. import numbers
+from ..facts import Facts
+from ..markup import Markup, number, tag
+from .blocks import Block, Fate, Link, Membership, contract, fates, membership, units_of
+from .layout import Box, Item, Point, arrange
+from .repeats import Run, View, runs
+from .wrap import Folded, fold
+
+WIDTH = 1196.0
+LETTER = 6.3  # of the 11 px label
+HEIGHTS = {"box": 38.0, "pill": 22.0, "joint": 22.0}
+ROUND = 5.0
+WHOLE = Fate(dead=False, bypassed=(), forwarded=False)
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The blocks of a network and what becomes of them."""
+
+    facts: Facts
+
+    @cached_property
+    def contracted(self) -> tuple[tuple[Block, ...], tuple[Link, ...]]:
+        return contract(self.facts.graph)
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        return self.contracted[0]
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        return self.contracted[1]
+
+    @cached_property
+    def after(self) -> list[Fate]:
+        """What becomes of each block."""
+        return fates(self.blocks, self.facts.rest)
+
+    @cached_property
+    def members(self) -> Membership:
+        return membership(self.facts.graph)
+
+    @cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """Repeated modules of which the plan removes nothing."""
+        touched = [fate != WHOLE for fate in self.after]
+        for link in self.links:
+            touched[link.target] |= self.dead(link)
+        return runs(self.facts.graph, self.blocks, self.links, touched)
+
+    def dead(self, link: Link) -> bool:
+        """Whether nothing flows there any more."""
+        return self.facts.rest.wants[link.edge] is None
+
+    def fate(self, source: int | Run) -> Fate:
+        """Of a drawn block; a run is whole."""
+        return self.after[source] if isinstance(source, int) else WHOLE
+
+
+def _item(graph: Graph, block: Block, fate: Fate) -> Item:
+    if block.form == "joint":
+        return Item(22.0, HEIGHTS["joint"], block.macs)
+    details = [_detail(graph, block, state) for state in (WHOLE, fate)]
+    letters = max(len(block.label), *(0.92 * len(detail) for detail in details))
+    least = 112.0 if block.form == "box" else 44.0
+    return Item(max(least, letters * LETTER + 20), HEIGHTS[block.form], block.macs + block.params)
+
+
+def _detail(graph: Graph, block: Block, fate: Fate) -> str:
+    """The second line in a box."""
+    if block.form != "box":
+        return ""
+    if fate.bypassed and not fate.dead:
+        return f"bypassed: {_bypassed(graph, fate)}"
+    shape = numbers.shape(block.shape, block.batched)
+    if fate.kept and not fate.dead:
+        kept, size = next(iter(fate.kept.values()))
+        shape = f"{kept} of {size} channels"
+    return f"{shape} · {numbers.count(block.macs)} MACs" if block.macs else shape
+
+
+def _bypassed(graph: Graph, fate: Fate) -> str:
+    """The bypassed layer's last name (with the one before it, if that is a number)."""
+    if len(fate.bypassed) > 1:
+        return f"{len(fate.bypassed)} layers"
+    parts = graph.vertices[fate.bypassed[0]].name.split(".")
+    return ".".join(parts[-2:] if parts[-1].isdigit() else parts[-1:])
+
+
+def diagram(sheet: Sheet, view: View, name: str) -> Markup:
+    """A view as SVG. `name` tells its boxes from those of the page's other drawings."""
+    return _drawn(sheet, view, placed(sheet, view), name)
+
+
+def placed(sheet: Sheet, view: View) -> Folded:
+    """Where everything in a view stands."""
+    graph = sheet.facts.graph
+    pairs = zip(view.blocks, view.sources, strict=True)
+    items = [_item(graph, block, sheet.fate(source)) for block, source in pairs]
+    return fold(arrange(items, [(link.source, link.target) for link in view.links]), WIDTH)
+
+
+def _drawn(sheet: Sheet, view: View, folded: Folded, name: str) -> Markup:
+    order = sorted(range(len(view.links)), key=lambda i: not sheet.dead(view.links[i]))
+    return tag(
+        "svg",
+        tag("g", (_line(sheet, view.links[i], folded.lines[i], name) for i in order)),
+        tag("g", (_crossing(point) for point in folded.crossings), class_="crossings"),
+        tag("g", (_node(sheet, view, i, box, name) for i, box in enumerate(folded.boxes))),
+        class_="network",
+        width=folded.width,
+        height=folded.height,
+        viewBox=f"0 0 {number(folded.width)} {number(folded.height)}",
+        role="group",
+        aria_label=f"Dataflow graph of {len(view.blocks)} blocks, top to bottom",
+        data_walk=True,
+    )
+
+
+def _line(sheet: Sheet, link: Link, pieces: Sequence[Sequence[Point]], name: str) -> Markup:
+    facts, unit = sheet.facts, sheet.members.edges.get(link.edge)
+    return tag(
+        "path",
+        tag("title", _flow(facts, link, unit)) if unit is not None or facts.insight.flows else None,
+        d=" ".join(map(_path, pieces)),
+        class_="edge dead" if sheet.dead(link) else "edge",
+        data_ends=f"{name}{link.source} {name}{link.target}",
+    )
+
+
+def _flow(facts: Facts, link: Link, unit: int | None) -> str:
+    """What a line says: the share of the flow that takes it, and the unit that cuts it."""
+    lines = [] if unit is None else [_of_unit(facts, unit)]
+    if facts.insight.flows is not None:
+        share = numbers.share(facts.insight.flows[link.edge])
+        lines.insert(0, f"γ: {share} of what leaves its source flows here")
+    return "\n".join(lines)
+
+
+def _path(corners: Sequence[Point]) -> str:
+    """A rectilinear line with rounded corners."""
+    x, y = corners[0]
+    steps = [f"M{number(x)} {number(y)}"]
+    for before, corner, after in zip(corners, corners[1:], corners[2:], strict=False):
+        radius = min(ROUND, _length(before, corner) / 2, _length(corner, after) / 2)
+        a, b = _towards(corner, before, radius), _towards(corner, after, radius)
+        steps.append(f"L{_point(a)}Q{_point(corner)} {_point(b)}")
+    return "".join([*steps, f"L{_point(corners[-1])}"])
+
+
+def _point(point: Point) -> str:
+    return f"{number(point[0])} {number(point[1])}"
+
+
+def _length(a: Point, b: Point) -> float:
+    return abs(a[0] - b[0]) + abs(a[1] - b[1])
+
+
+def _towards(a: Point, b: Point, distance: float) -> Point:
+    part = distance / (_length(a, b) or 1.0)
+    return a[0] + (b[0] - a[0]) * part, a[1] + (b[1] - a[1]) * part
+
+
+def _crossing(point: Point) -> Markup:
+    x, y = point
+    return tag(
+        "path",
+        d=f"M{number(x - 3.5)} {number(y - 3)}L{number(x)} {number(y + 1)}"
+        f"L{number(x + 3.5)} {number(y - 3)}",
+    )
+
+
+def _node(sheet: Sheet, view: View, index: int, box: Box, name: str) -> Markup:
+    block, source = view.blocks[index], view.sources[index]
+    fate = sheet.fate(source)
+    detail = _detail(sheet.facts.graph, block, fate)
+    opens = _opens(source) if isinstance(source, Run) else {}
+    return tag(
+        "g",
+        tag("title", _title(sheet, block, source)),
+        _outline(box, 3.0) if opens else None,
+        _outline(box, 0.0, {"box": 6.0}.get(block.form, box.height / 2)),
+        strike(kind(fate), box.left, box.top, box.right, box.bottom),
+        tag(
+            "text",
+            block.label,
+            x=box.x,
+            y=box.y - 3 if detail else box.y + 4,
+            class_="sign" if block.form == "joint" else None,
+        ),
+        tag("text", detail, x=box.x, y=box.y + 11, class_="detail") if detail else None,
+        class_=f"node {kind(fate)} {'run' if opens else block.form}",
+        data_id=f"{name}{index}",
+        **opens,
+    )
+
+
+def _opens(run: Run) -> dict[str, str]:
+    """What makes a box a button."""
+    return {
+        "role": "button",
+        "tabindex": "0",
+        "aria_expanded": "false",
+        "aria_controls": panel(run),
+        "aria_label": f"{run.label}: {_what(run)}",
+    }
+
+
+def _outline(box: Box, shift: float, radius: float = 6.0) -> Markup:
+    """A block's border; shifted, the one that looks out behind it."""
+    x, y = box.left + shift, box.top + shift
+    return tag("rect", x=x, y=y, width=box.width, height=box.height, rx=radius)
+
+
+def panel(run: Run) -> str:
+    """The id of the part of the page that shows a run's blocks."""
+    return f"run-{run.start}"
+
+
+def _what(run: Run) -> str:
+    return f"{run.first} to {run.last}, of the same structure, nothing removed"
+
+
+def kind(fate: Fate) -> str:
+    """What becomes of a block, in one word (a class of the style sheet)."""
+    if fate.dead:
+        return "dead"
+    if fate.bypassed:
+        return "bypassed"
+    return "forwarded" if fate.forwarded else "live"
+
+
+def strike(word: str, left: float, top: float, right: float, bottom: float) -> Markup | None:
+    """The stroke through a dead block."""
+    if word == "dead":
+        return tag(
+            "path",
+            d=f"M{number(left)} {number(bottom)}L{number(right)} {number(top)}",
+            class_="strike",
+        )
+    return None
+
+
+def _kept(fate: Fate, vertex: int) -> str:
+    """How many channels of a vertex remain, if not all do."""
+    return " (keeps {} of {} channels)".format(*fate.kept[vertex]) if vertex in fate.kept else ""
+
+
+def _title(sheet: Sheet, block: Block, source: int | Run) -> str:
+    graph, fate = sheet.facts.graph, sheet.fate(source)
+    gives = f"gives {numbers.shape(block.shape, block.batched)}"
+    lines = [_names(graph, block, fate) if isinstance(source, int) else _what(source), gives]
+    if block.params or block.macs:
+        lines.append(f"{numbers.count(block.params)} parameters, {numbers.count(block.macs)} MACs")
+    if isinstance(source, Run):
+        return "\n".join([*lines, "opens and closes on a click or Enter"])
+    if fate.dead:
+        lines.append("removed")
+    elif fate.forwarded:
+        lines.append("passes its one remaining input on")
+    units = units_of(graph, block, sheet.members)[:6]
+    return "\n".join([*lines, *(_of_unit(sheet.facts, unit) for unit in units)])
+
+
+def _names(graph: Graph, block: Block, fate: Fate) -> str:
+    """The layers of a block, and which are bypassed or keep fewer channels."""
+    gone = set(fate.bypassed)
+    names = ((i, graph.vertices[i].name) for i in block.vertices)
+    return ", ".join(
+        f"{name} (bypassed)" if i in gone else f"{name}{_kept(fate, i)}" for i, name in names
+    )
+
+
+def _of_unit(facts: Facts, unit: int) -> str:
+    name = facts.graph.units[unit].name
+    words = [f"unit {name}"]
+    if facts.mask.bits[unit]:
+        words.append("removed")
+    elif name in facts.protected:
+        words.append("protected")
+    if unit in facts.alone:
+        words.append(f"alone: loss {numbers.plain(facts.alone[unit])}")
+    return " · ".join(words)

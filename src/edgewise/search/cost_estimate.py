@@ -1,0 +1,96 @@
+"""What many masks cost, nearly and at once, so that few need an exact count."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..graph.cost import cost, count_changes
+from ..graph.graph import Cost, Graph, Mask
+from ..graph.liveness import Liveness, liveness
+from ..graph.times import OperatorTimes
+
+Array = NDArray[np.float64]
+Logs = dict[tuple[int, str], float]  # by vertex and quantity
+QUANTITIES = ("params", "macs", "activation_bytes", "weight_bytes")
+_LEAST = 1e-9  # of an operator remains where nothing does, so that there is a logarithm
+
+
+class CostEstimate:
+    """Costs as if every unit multiplied what each operator costs by a factor of its own.
+
+    That is exact for products of live widths inside branches that are there or not. It errs where
+    pieces are concatenated, since these add up, and where only several removals together leave
+    something without a reader.
+
+    Args:
+        graph: the traced graph; one liveness is computed for each of its units.
+        times: of its operators, if latency is to be estimated too.
+    """
+
+    def __init__(self, graph: Graph, times: OperatorTimes | None = None) -> None:
+        self.graph, self.times = graph, times
+        self.quantities = QUANTITIES if times is None else (*QUANTITIES, "latency")
+        rows: dict[tuple[int, str], dict[int, float]] = defaultdict(dict)
+        sizes: dict[tuple[int, str], float] = {}
+        for unit, cut, before in self._single(sizes):
+            for key in cut.keys() | before.keys():
+                rows[key][unit] = cut.get(key, 0.0) - before.get(key, 0.0)
+        self.logs = np.zeros((len(rows), len(graph.units)))
+        self.parts = np.zeros((len(rows), len(self.quantities)))
+        for row, (key, factors) in enumerate(rows.items()):
+            self.logs[row, list(factors)] = list(factors.values())
+            self.parts[row, self.quantities.index(key[1])] = sizes[key]
+        whole = cost(graph)
+        if times is not None:
+            whole = replace(whole, seconds=times.seconds(liveness(graph, graph.empty)))
+        self.rest = self._amounts(whole) - self.parts.sum(0)
+
+    def __call__(self, masks: Sequence[Mask]) -> Array:
+        """[n, quantities]: parameters, MACs, activation and weight bytes, and seconds."""
+        factors = np.exp(self.graph.matrix(masks) @ self.logs.T)
+        return np.asarray(self.rest + factors @ self.parts)
+
+    def near(self, mask: Mask, known: Cost) -> Array:
+        """[quantities]: factors that make the estimate of a mask its known cost."""
+        least = [_LEAST if name == "latency" else 1.0 for name in self.quantities]
+        return np.asarray(self._amounts(known) / np.maximum(self([mask])[0], least))
+
+    def _amounts(self, known: Cost) -> Array:
+        return np.array([getattr(known, name) for name in self.quantities], float)
+
+    def _single(self, sizes: Any) -> Iterator[tuple[int, Logs, Logs]]:
+        """Each unit, the logarithms without it and what must go before it, and without these."""
+        graph = self.graph
+        alone = [(unit,) for unit in range(len(graph.units)) if unit not in graph.group_of]
+        for group in (*alone, *graph.nested):
+            mask, before = graph.empty, Logs()
+            for unit in group:
+                mask = mask.with_removed(unit)
+                cut = self._logs(mask, sizes)
+                yield unit, cut, before
+                before = cut
+
+    def _logs(self, mask: Mask, sizes: Any) -> Logs:
+        """The logarithm of what is left of each cost that a mask changes; full ones to `sizes`."""
+        alive = liveness(self.graph, mask)
+        if not alive.connected:
+            return {}
+        found: Logs = {}
+        for index, name, full, left in self._changes(alive):
+            if full and left != full:
+                sizes[index, name] = full
+                found[index, name] = float(np.log(max(left / full, _LEAST)))
+        return found
+
+    def _changes(self, alive: Liveness) -> Iterator[tuple[int, str, float, float]]:
+        for index, before, after in count_changes(self.graph, alive):
+            for name in QUANTITIES:
+                yield index, name, getattr(before, name), getattr(after, name)
+        for index, full, left in self.times.changes(alive) if self.times else ():
+            yield index, "latency", full, left

@@ -1,0 +1,133 @@
+"""Finding masks of low predicted loss: steepest descent over swaps, within the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..graph.graph import Mask
+from .space import Space
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+Score = Callable[[Array], Array]
+_MOVES, _DRAWN = 256, 512  # that a step scores, and that it draws from at random
+_TRIED = 4  # units that are no widths, tried together with widths that make up for them
+_ROUNDS = 4  # slices of one width that may make up for a removed unit, or for one put back
+
+
+def descend(
+    space: Space,
+    score: Score,
+    start: Mask,
+    *,
+    rng: np.random.Generator,
+    avoid: frozenset[int] = frozenset(),
+    steps: int = 100,
+    exchanges: int = 100,
+) -> Mask | None:
+    """The local minimum of a score that steepest descent reaches from a feasible mask.
+
+    Moves put one removed unit back, remove one more, or do both; at most 256 a step, drawn at
+    random where there are more. Where none of them helps, a unit that is no width changes and
+    widths make up for it. A move that leaves the budget or disconnects is never taken.
+
+    Args:
+        space: the feasible masks.
+        score: predicted badness of masks given as [n, units] (1 = removed); lower is better.
+        start: a feasible mask.
+        rng: source of randomness.
+        avoid: networks (`space.network`) that must not be returned.
+        steps: at most so many moves.
+        exchanges: at most so many of them change a unit that is no width, and widths for it.
+
+    Returns:
+        The best feasible mask on the way that is not to be avoided; None if there is none.
+    """
+    current, best = start, None if space.network(start) in avoid else start
+    value = float(score(space.graph.matrix([start]))[0])
+    best_value = value if best is not None else np.inf
+    for _ in range(steps):
+        moves = _moves(space, current, rng)
+        if not moves:
+            break
+        values = score(space.graph.matrix(moves))
+        order = np.argsort(values, kind="stable")
+        best, best_value = _first_new(space, moves, values, order, avoid, best, best_value)
+        step = next((int(i) for i in order if values[i] >= value or space.allows(moves[i])), None)
+        if exchanges and (step is None or values[step] >= value - 1e-12):
+            exchanges -= 1
+            moves = _exchanges(space, current, score)
+            values = score(space.graph.matrix(moves)) if moves else np.empty(0)
+            order = np.argsort(values, kind="stable")
+            best, best_value = _first_new(space, moves, values, order, avoid, best, best_value)
+            step = int(order[0]) if len(order) else None
+        if step is None or values[step] >= value - 1e-12:
+            break
+        current, value = moves[step], float(values[step])
+    return best
+
+
+def _exchanges(space: Space, mask: Mask, score: Score) -> list[Mask]:
+    """Masks in which one unit that is no width changed, and widths were cut or put back for it.
+
+    Which widths: by what each step alone changes of the score, relative to what it saves.
+    """
+    widths = space.graph.group_of
+    coarse = [u for u in space.free if u not in widths]
+    steps = [u for u in (*space.here(mask), *space.gone(mask)) if u in widths]
+    if not steps or not coarse:
+        return []
+    value, *changes = score(space.graph.matrix([mask, *map(mask.flipped, steps)])).tolist()
+    gain = {u: space.price(u, abs(v - value)) for u, v in zip(steps, changes, strict=True)}
+    more = sorted((u for u in steps if not mask.bits[u]), key=lambda u: gain[u])
+    back = sorted((u for u in steps if mask.bits[u]), key=lambda u: -gain[u])
+    found = []
+    for unit in _promising(space, mask, score, coarse, float(np.median(list(gain.values())))):
+        changed = mask.flipped(unit)
+        if not space.connected(changed):
+            continue
+        changed = space.removing(changed, more * _ROUNDS)
+        if space.allows(changed):
+            found.append(space.refilled(changed, back * _ROUNDS))
+    return found
+
+
+def _promising(
+    space: Space, mask: Mask, score: Score, coarse: Sequence[int], price: float
+) -> list[int]:
+    """The few units whose change is expected to pay, when widths save at this price."""
+    values = score(space.graph.matrix([mask.flipped(unit) for unit in coarse]))
+    saves = np.array([-space.saving(u) if mask.bits[u] else space.saving(u) for u in coarse])
+    return [coarse[int(i)] for i in np.argsort(values - price * saves, kind="stable")[:_TRIED]]
+
+
+def _first_new(
+    space: Space, moves: Sequence[Mask], values: Array, order: Any, avoid: frozenset[int],
+    best: Mask | None, best_value: float,
+) -> tuple[Mask | None, float]:  # fmt: skip
+    """The best feasible mask that is not to be avoided, among these and the one so far."""
+    for i in order:
+        if values[i] >= best_value:
+            break
+        if space.allows(moves[i]) and space.network(moves[i]) not in avoid:
+            return moves[i], float(values[i])
+    return best, best_value
+
+
+def _moves(space: Space, mask: Mask, rng: np.random.Generator) -> list[Mask]:
+    gone, here = space.gone(mask), space.here(mask)
+    swaps = [(back, more) for back in [None, *gone] for more in [None, *here]][1:]
+    if len(swaps) > _DRAWN:
+        swaps = [swaps[int(i)] for i in rng.choice(len(swaps), _DRAWN, replace=False)]
+    moves = [_moved(mask, back, more) for back, more in swaps]
+    moves = [moves[int(i)] for i in np.flatnonzero(space.likely(moves, mask))]
+    if len(moves) > _MOVES:
+        moves = [moves[int(i)] for i in np.sort(rng.choice(len(moves), _MOVES, replace=False))]
+    return moves
+
+
+def _moved(mask: Mask, back: int | None, more: int | None) -> Mask:
+    mask = mask if back is None else mask.with_kept(back)
+    return mask if more is None else mask.with_removed(more)

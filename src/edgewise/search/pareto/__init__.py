@@ -1,0 +1,1 @@
+"""Several costs at once."""

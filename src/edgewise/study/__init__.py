@@ -1,0 +1,1 @@
+"""Keeps what was measured, resumes, and makes plans."""

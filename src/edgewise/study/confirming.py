@@ -1,0 +1,89 @@
+"""Whether a stored study is of this network and objective: what it holds is measured again.
+
+Identities tell networks and losses apart by what they consist of, but code of installed packages by
+its name alone. A measurement needs no such knowledge.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+import numpy as np
+
+from ..errors import StorageError
+from ..evaluation.evaluator import Executor, Outcome
+from ..evaluation.objective import Objective
+from ..evaluation.records import Evaluation, Split
+from ..graph.graph import Graph
+from .storage.storage import Storage
+
+log = logging.getLogger("edgewise")
+ALIKE = 1e-3  # relative difference of losses that other processors and versions of torch explain
+HALF = 5e-2  # the same for weights in half precision
+FLIPS = 2  # hits and misses of an accuracy that such a difference may turn
+
+
+def confirm(graph: Graph, objective: Objective, storage: Storage, executor: Executor) -> None:
+    """Measure one stored mask again, the unpruned network if it is there, and compare.
+
+    On the search split where the study's identity is known to be this one's; on every split of
+    which there are evaluations where it is from another version, and cannot be compared.
+
+    Raises:
+        StorageError: what is measured differs from what is stored.
+    """
+    splits: list[Split] = list(objective.splits) if storage.unproven else ["search"]
+    evaluations = storage.evaluations()
+    if evaluations and len(evaluations[0].mask) != len(graph.units):  # all have one length
+        raise StorageError(
+            f"Study {storage.name!r} in {storage.url} is damaged: its masks have "
+            f"{len(evaluations[0].mask)} bits, and the graph {len(graph.units)} units."
+        )
+    for split in splits:
+        stored = _example(evaluations, graph, objective, split)
+        if stored is None:
+            continue
+        log.debug("Measuring again what the study holds of the %s split.", split)
+        mask = graph.mask(bits=stored.mask)
+        outcome = next(iter(executor.evaluate([mask], split)))
+        half = any(p.dtype.itemsize == 2 for p in graph.program.module.parameters())
+        if other := _difference(storage, stored, outcome, HALF if half else ALIKE):
+            what = "the unpruned network" if mask == graph.empty else f"mask {mask}"
+            raise StorageError(
+                f"Study {storage.name!r} in {storage.url} answers for another network or another "
+                f"objective: for {what} on the {split} split {other}. Its evaluations do not apply "
+                "here. Name this study otherwise, or use another storage. (A loss or a metric that "
+                "draws random numbers differs every time: give it a generator with a fixed seed.)"
+            )
+
+
+def _example(
+    evaluations: Iterable[Evaluation], graph: Graph, objective: Objective, split: Split
+) -> Evaluation | None:
+    """A stored evaluation of the whole of a split, that of the unpruned network where there is."""
+    whole = objective.samples(split)
+    found = [e for e in evaluations if e.split == split and e.ok and e.samples == whole]
+    unpruned = str(graph.empty)
+    return min(found, key=lambda e: e.mask != unpruned, default=None)
+
+
+def _difference(storage: Storage, stored: Evaluation, outcome: Outcome, alike: float) -> str | None:
+    """How a measurement differs from the stored one, in words; None if it does not."""
+    now = outcome.evaluation
+    if now.loss is None:
+        return f"it holds a loss of {stored.loss:.6g}, and now there is none: {now.error}"
+    assert stored.loss is not None
+    each = storage.losses(stored.mask, stored.split, stored.samples)
+    was, own = np.array([stored.loss]), np.array([now.loss])
+    if each is not None and outcome.each is not None:
+        was, own = np.append(was, each), np.append(own, outcome.each.numpy())
+    if np.abs(was - own).mean() > alike * max(np.abs(was).mean(), np.abs(own).mean()):
+        return f"it holds a loss of {stored.loss:.6g}, and measured again it is {now.loss:.6g}"
+    for name, value in stored.metrics.items():
+        other = now.metrics.get(name, np.nan)
+        flips = FLIPS / stored.samples if name in outcome.counts else 0.0
+        slack = max(alike * max(abs(value), abs(other)), flips)
+        if not (abs(value - other) <= slack or (np.isnan(value) and np.isnan(other))):
+            return f"it holds {name} {value:.6g}, and measured again it is {other:.6g}"
+    return None

@@ -1,0 +1,91 @@
+"""What all evaluations of a study say together: fronts, interactions, flows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ..errors import BudgetError, PlanError
+from ..evaluation.records import Evaluation
+from ..graph.budget import Budget
+from ..graph.graph import Graph, Mask
+from ..graph.times import OperatorTimes
+from ..report import Insight
+from ..search import Point, Space, fatal_units, front, levels, trade_offs
+from ..surrogates import GraphGP
+from ..surrogates.interactions import Interactions, interactions
+from ..surrogates.searcher import Searcher
+from .fitting import fronted, graph_process
+
+SECONDS = 1.0  # of the solver for each budget of a report's front: people wait for the page
+
+log = logging.getLogger("edgewise")
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """The evaluations of a study on its search split.
+
+    Args:
+        graph: of the network.
+        known: evaluations by mask.
+        run: settings of the last run.
+        times: of operators, if they are known.
+    """
+
+    graph: Graph
+    known: dict[str, Evaluation]
+    run: Mapping[str, Any]
+    times: OperatorTimes | None
+
+    @property
+    def budget(self) -> Budget:
+        """Of the last run."""
+        return Budget(**self.run["budget"])
+
+    @property
+    def timeless(self) -> bool:
+        """Whether the budget limits latency and no table says what is within it."""
+        return self.times is None and self.budget.latency is not None
+
+    def pareto(
+        self, searcher: Searcher, budgets: Sequence[Budget] | None = None,
+        objectives: Sequence[str] | None = None, time_limit: float | None = 10.0, seed: int = 0,
+    ) -> list[Point]:  # fmt: skip
+        """See `Study.pareto`."""
+        if budgets is not None and objectives is not None:
+            raise BudgetError("A front takes either budgets= or objectives=, not both.")
+        budgets = levels(self.budget) if budgets is None else budgets
+        base = budgets[0] if self.timeless and budgets else self.budget
+        space = Space(self.graph, base, times=self.times)
+        space = space.protecting(fatal_units(space, self.known))
+        find = partial(front, budgets=budgets, time_limit=time_limit)
+        if objectives is not None:
+            find = partial(trade_offs, objectives=objectives, seed=seed)
+        return fronted(space, searcher, list(self.known.values()), find)
+
+    def process(self) -> GraphGP:
+        """A Gaussian process on the graph, whatever surrogate searched."""
+        return graph_process(self.graph, list(self.known.values()))
+
+    def interactions(self, base: Mask, model: GraphGP) -> Interactions:
+        """Of the units whose single removal is not fatal, around a mask."""
+        fatal = frozenset[int]()
+        if not self.timeless:
+            fatal = fatal_units(Space(self.graph, self.budget, times=self.times), self.known)
+        units = [unit for unit in range(len(self.graph.units)) if unit not in fatal]
+        return interactions(model, self.graph, base, units=units)
+
+    def insight(self, base: Mask, searcher: Callable[[], Searcher]) -> Insight:
+        """All of it, with the interactions around a mask; no front if there is no `searcher`."""
+        model = self.process()
+        flows = None if model.gamma_ is None else model.gamma_.tolist()
+        try:
+            points = self.pareto(searcher(), time_limit=SECONDS)
+        except (BudgetError, PlanError) as error:
+            log.warning("There is no front: %s", error)
+            points = []
+        return Insight(self.budget, points, self.interactions(base, model), flows)

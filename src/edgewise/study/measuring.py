@@ -1,0 +1,133 @@
+"""Asks become evaluations: from the storage, from other processes, or measured here and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ..errors import PlanError
+from ..evaluation.evaluator import Executor, Outcome
+from ..evaluation.objective import Objective
+from ..evaluation.records import Evaluation, Split
+from ..graph.graph import Mask
+from ..search import Ask, Questions, answered
+from .progress import Told, silent
+from .storage.storage import RETRIED, Storage
+
+CLAIMED = 32  # masks that a process takes at a time where several work on one study
+
+
+class Measuring:
+    """Answers what is asked of a study, and measures nothing twice.
+
+    Args:
+        objective: what an evaluation measures.
+        storage: keeps every evaluation as soon as it is finished.
+        executor: measures masks.
+    """
+
+    def __init__(self, objective: Objective, storage: Storage, executor: Executor) -> None:
+        self.objective, self.storage, self.executor = objective, storage, executor
+        self._tried: set[tuple[str, str]] = set()
+
+    def known(self, split: Split) -> dict[str, Evaluation]:
+        """The evaluations on the whole of a split, and the failures, by mask."""
+        size = self.objective.samples(split)
+        records = (e for e in in_order(self.storage.evaluations()) if e.split == split)
+        return {e.mask: e for e in records if e.samples in (0, size)}
+
+    def answer(
+        self, ask: Ask, split: Split, known: dict[str, Evaluation], told: Told
+    ) -> list[Evaluation]:
+        """The evaluations that were asked for: known ones from the storage, the rest measured."""
+        again = {str(m) for m in ask.masks if self._retry(known.get(str(m)))}
+        for bits in again:
+            del known[bits]
+        fresh = [m for m in ask.masks if str(m) not in known]
+        for mask in ask.masks:
+            if str(mask) in known:
+                told(known[str(mask)], kept=True)
+        with self.storage.sharing():
+            for record in self._finished(ask, fresh, split, again):
+                known[record.mask] = record
+                told(record)
+        return [known[str(m)] for m in ask.masks]
+
+    def _finished(
+        self, ask: Ask, masks: Iterable[Mask], split: Split, again: set[str]
+    ) -> Iterator[Evaluation]:
+        """Evaluations as they are finished, here or by another process, and kept."""
+        waiting = {str(m): m for m in sorted(masks, key=lambda m: m.bits)}
+        samples = self.objective.samples(split)
+        while waiting:
+            mine, found = self.storage.share(list(waiting), split, samples, again, CLAIMED)
+            for record in found:
+                del waiting[record.mask]
+                yield record
+            for outcome in self.executor.evaluate([waiting[bits] for bits in mine], split):
+                mean, std = ask.expected.get(waiting.pop(outcome.evaluation.mask), (None, None))
+                record = replace(
+                    outcome.evaluation, origin=ask.origin, predicted=mean, deviation=std
+                )
+                self._tried.add((record.mask, record.split))
+                self.storage.add(record, _each(outcome))
+                yield record
+
+    def _retry(self, record: Evaluation | None) -> bool:
+        """Whether a failure is tried again: once a process, since its cause may be mended."""
+        if record is None or record.status not in RETRIED:
+            return False
+        again = (record.mask, record.split)
+        if again in self._tried:
+            return False
+        self._tried.add(again)
+        return True
+
+    def ranked(self, steps: Questions, split: Split, told: Told) -> Sequence[Mask]:
+        """Those of the finalists asked for that could be measured, the lowest loss first.
+
+        Raises:
+            PlanError: none could.
+        """
+        known, losses = self.known(split), dict[Mask, float]()
+
+        def answer(ask: Ask) -> list[Evaluation]:
+            answers = self.answer(ask, split, known, told)
+            pairs = zip(ask.masks, answers, strict=True)
+            losses.update((m, e.loss) for m, e in pairs if e.loss is not None)
+            return answers
+
+        found = answered(steps, answer)
+        if not losses:
+            raise PlanError(f"Every finalist failed on the {split} split: {found[0].error}")
+        return sorted(losses, key=lambda mask: losses[mask])
+
+    def final(
+        self, winner: Mask, empty: Mask, split: Split, told: Told
+    ) -> tuple[Outcome, Evaluation]:
+        """The winner on a split, with tensors and per-example losses, and the unpruned network."""
+        ask = Ask("reporting", "unpruned", (empty,))
+        unpruned = self.answer(ask, split, self.known(split), silent)[0]
+        outcome = next(iter(self.executor.evaluate([winner], split, tensors=True)))
+        for which, record in (("unpruned network", unpruned), ("chosen mask", outcome.evaluation)):
+            if not record.ok:
+                raise PlanError(f"The {which} failed on the {split} split: {record.error}")
+        self.storage.add(replace(outcome.evaluation, origin="finalist"), _each(outcome))
+        told(outcome.evaluation)
+        return outcome, unpruned
+
+
+def _each(outcome: Outcome) -> NDArray[Any] | None:
+    """The loss of every example [n], if known."""
+    return None if outcome.each is None else outcome.each.numpy()
+
+
+def in_order(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
+    """The same whatever the order in which workers finished: fits depend on it in the last bits.
+
+    Of one mask a result comes after a failure, which has seen no samples.
+    """
+    return sorted(evaluations, key=lambda e: (e.split, e.mask, e.samples))

@@ -1,0 +1,132 @@
+"""From evaluations to a plan: finalists are verified, the winner is reported and certified."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from ..evaluation.objective import Objective
+from ..graph.graph import Graph, Mask
+from ..graph.times import OperatorTimes
+from ..latency import LatencyTable, settle
+from ..pruning.plan import Clocked, Plan
+from ..search import Space, fatal_units
+from ..surrogates.searcher import Searcher
+from ..values.version import __version__
+from .certify import certify as promised
+from .finalists import verified
+from .fitting import Finalists, shortlist
+from .measuring import Measuring
+from .progress import Callback, Teller
+from .provenance import trace_record, weights_digest
+from .statistics import measured
+
+Spaces = Callable[[OperatorTimes | None], Space]
+
+
+@dataclass(frozen=True)
+class Planner:
+    """What a plan is made of.
+
+    Args:
+        study: its name.
+        graph: of the network.
+        objective: what was measured.
+        measuring: answers what is asked.
+        table: of operator times, if there is one.
+        run: settings of the run that searched.
+        searcher: the surrogate that orders the finalists.
+    """
+
+    study: str
+    graph: Graph
+    objective: Objective
+    measuring: Measuring
+    table: LatencyTable | None
+    run: Mapping[str, Any]
+    searcher: Searcher
+
+    def plan(
+        self, spaces: Spaces, limit: float | str | None, *, finalists: int, certify: int,
+        progress: Callback | None,
+    ) -> Plan:  # fmt: skip
+        """Choose among finalists, measure the winner, and say what can be promised of it.
+
+        Args:
+            spaces: makes the masks within the budget, of operator times or those of the table.
+            limit: of latency, if there is one.
+            finalists: how many masks are tried.
+            certify: random masks measured beside the winner.
+            progress: called after every evaluation.
+        """
+        last, whole = len(self.objective.splits.keys() - {"trial"}), spaces(None)
+        told = Teller(progress, whole, last)
+
+        def choose(space: Space) -> tuple[Mask, tuple[Space, Finalists, Mask]]:
+            known = self.measuring.known("search")
+            space = space.protecting(fatal_units(space, known))
+            evaluations, seed = list(known.values()), self.run["seed"]
+            chosen = shortlist(space, self.searcher, evaluations, finalists, seed)
+            told.total += chosen.count
+            winner = verified(self.measuring, chosen.masks, chosen.losses, chosen.count, told)
+            return winner, (space, chosen, winner)
+
+        if self.table is None or limit is None:
+            found, clocked = choose(whole)[1], None
+        else:
+            found, clocked = settle(
+                self.table, self.graph, limit, lambda times: choose(spaces(times))
+            )
+        plan = self._written(*found, told, clocked)
+        seed = self.run["seed"]
+        certificate = promised(*found, self.measuring, count=certify, seed=seed, told=told)
+        return replace(plan, certificate=certificate)
+
+    def _written(
+        self, space: Space, chosen: Finalists, winner: Mask, told: Teller, clocked: Clocked | None
+    ) -> Plan:
+        told.phase = "reporting"
+        splits = [split for split in self.objective.splits if split != "trial"]
+        results = {s: self.measuring.final(winner, self.graph.empty, s, told) for s in splits}
+        last = results[splits[-1]][0]
+        after = space.cost(winner)
+        assert after is not None
+        if clocked is not None:
+            after = replace(after, seconds=clocked.seconds)
+        mean, std = chosen.expected.get(winner, (None, None))
+        units = self.graph.units
+        return Plan(
+            bits=str(winner),
+            fingerprint=self.graph.fingerprint,
+            removed=tuple(units[u].name for u in winner.removed),
+            protected=tuple(units[u].name for u in sorted(space.protected)),
+            budget=space.budget.limits,
+            before=space.unpruned,
+            after=after,
+            predicted={"loss": mean, "deviation": std},
+            measured={s: measured(o, e) for s, (o, e) in results.items()},
+            surrogate=chosen.choice.name,
+            recovery=self.objective.recovery.kind,
+            trace=trace_record(self.graph),
+            provenance=self._provenance(chosen),
+            latency=clocked,
+            tensors=last.tensors,
+        )
+
+    def _provenance(self, chosen: Finalists) -> dict[str, Any]:
+        return {
+            "study": self.study,
+            "seed": self.run["seed"],
+            "evaluations": sum(e.split == "search" for e in self.measuring.storage.evaluations()),
+            "finalists": chosen.count,
+            **chosen.choice.record,
+            "model": type(self.graph.program.module).__name__,
+            "weights": weights_digest(self.graph),
+            "edgewise": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        }

@@ -1,0 +1,51 @@
+"""Who is told of finished evaluations."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from ..evaluation.records import Evaluation, Progress
+from ..search import Space
+
+Callback = Callable[[Progress], None]
+Told = Callable[..., None]  # of an evaluation, and whether it was known before
+
+
+def silent(record: Evaluation, kept: bool = False) -> None:
+    """Tells nobody of an evaluation."""
+
+
+class Teller:
+    """Turns finished evaluations into Progress for a callback.
+
+    `title` stands for the phases of a search, if it is given.
+    """
+
+    def __init__(
+        self, callback: Callback | None, space: Space, total: int, title: str = ""
+    ) -> None:
+        self.callback, self.space, self.total, self.title = callback, space, total, title
+        self.phase, self.done, self.failures = "", 0, 0
+        self.split, self.best = "", math.inf
+        self.begin = self.last = time.monotonic()
+        self.fresh, self.working = 0, 0.0  # what was not known before, and the seconds it took
+
+    def __call__(self, record: Evaluation, kept: bool = False) -> None:
+        self.done += 1
+        now = time.monotonic()
+        if not kept:
+            self.fresh, self.working = self.fresh + 1, self.working + now - self.last
+        self.last = now
+        self.failures += not record.ok
+        if record.split != self.split:  # losses of different data do not compare
+            self.split, self.best = record.split, math.inf
+        if record.loss is not None and self.space.allows(self.space.graph.mask(bits=record.mask)):
+            self.best = min(self.best, record.loss)
+        if self.callback is not None:
+            total = max(self.total, self.done)
+            best = self.best if math.isfinite(self.best) else None
+            pace = self.fresh / self.working if self.working > 0 else None
+            spent = now - self.begin
+            self.callback(Progress(self.phase, self.done, total, best, self.failures, spent, pace))

@@ -1,0 +1,64 @@
+"""What identifies a traced network in a plan or a study, as plain data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..evaluation.objective import Objective
+from ..graph.graph import Graph, Unit
+from ..tracing.architecture import operators, parameters, unsaved
+from ..values.identity import Identity, content, digest
+
+
+def weights(graph: Graph) -> tuple[str, ...]:
+    """One line a tensor of a traced model, also of those that no state dict keeps."""
+    module = graph.program.module
+    saved = sorted(module.state_dict().items())
+    return (*(f"{name}: {content(tensor)}" for name, tensor in saved), *unsaved(module))
+
+
+def weights_digest(graph: Graph) -> str:
+    """SHA-256 of all tensors of a traced model."""
+    return digest(weights(graph))
+
+
+def identity(graph: Graph, objective: Objective) -> Identity:
+    """What the evaluations of a study hold for."""
+    parts = {"graph": graph.settings, "weights": weights(graph), "objective": objective.identity}
+    return Identity.of(graph.structure, parts)
+
+
+def trace_record(graph: Graph) -> dict[str, Any]:
+    """What is needed to trace the model again: granularity, units, names and shapes of inputs.
+
+    The last four are there to say how another network differs.
+    """
+    program = graph.program
+    placeholders = program.module.graph.find_nodes(op="placeholder")
+    inputs = [
+        [str(node.target), list(value.shape), str(value.dtype).removeprefix("torch.")]
+        for node, value in zip(placeholders, program.args, strict=False)
+        if isinstance(value, torch.Tensor)
+    ]
+    plain = (bool, int, float, str, type(None))
+    return {
+        "granularity": list(graph.granularity),
+        "frontend": graph.frontend,
+        "units": [unit.name for unit in graph.units],
+        "widths": [_width_record(unit) for unit in graph.units if unit.group],
+        "inputs": inputs,
+        "constants": {k: v for k, v in program.fixed.items() if isinstance(v, plain)},
+        "tensors_only": len(inputs) == len(program.args),
+        "parameters": parameters(graph),
+        "operators": operators(graph),
+        "settings": list(graph.settings),
+        "unsaved": list(unsaved(program.module)),
+    }
+
+
+def _width_record(unit: Unit) -> list[Any]:
+    """A width as plain data: its channels were ordered by weights that a factory may not have."""
+    slices = [[v, s.axis, list(s.channels)] for v, s in zip(unit.members, unit.slices, strict=True)]
+    return [unit.name, unit.kind, unit.group, slices]

@@ -1,0 +1,473 @@
+"""A study: all evaluations of one graph and objective, kept, resumed, and made into plans."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EdgewiseError, PlanError
+from ..evaluation.calibration import recalibrated
+from ..evaluation.engine import EngineOptions
+from ..evaluation.evaluator import MakeExecutor, Serial
+from ..evaluation.objective import Objective
+from ..evaluation.records import Comparison, Evaluation, Split
+from ..graph.budget import Budget
+from ..graph.graph import Graph, Mask
+from ..graph.liveness import liveness
+from ..graph.times import OperatorTimes
+from ..latency import LatencyTable
+from ..pruning.plan import Plan
+from ..report import Facts, Insight, Outcome, Plot
+from ..search import Ask, Patience, Point, Questions, Space, answered, search
+from ..search.stopping import paired_error
+from ..surrogates.interactions import Interactions
+from ..surrogates.searcher import Searcher, recalled, searcher
+from .confirming import confirm
+from .finalists import verified
+from .fitting import searching
+from .insights import Knowledge
+from .measuring import Measuring, in_order
+from .planning import Planner
+from .progress import Callback, Teller, Told, silent
+from .provenance import identity
+from .statistics import compare
+from .storage.storage import Storage
+
+log = logging.getLogger("edgewise")
+HARM = 0.02  # of the unpruned loss, worth a warning
+
+
+class Study:
+    """All evaluations of one graph and objective.
+
+    Every finished evaluation is stored at once; a study that was interrupted anywhere continues
+    when the same `run` is called again, and ends with the same plan. A stored study is opened for
+    the network and the objective that it was made with: what they consist of is compared, and one
+    mask, the unpruned network if it is there, is measured again.
+
+    Args:
+        graph: the traced graph.
+        objective: what an evaluation measures.
+        storage: an SQLAlchemy URL, e.g. "sqlite:///runs.db"; None keeps it in memory.
+        name: of the study in the storage.
+        executor: makes what measures masks, of the graph, the objective and the engine's options:
+            `Serial`, or `ew.Ray(...)` for many processes and machines. The results are the same.
+        engine: memory, layout and the like, of every process that measures.
+        latency: a table of operator times on this machine, which a budget of latency needs.
+
+    Raises:
+        LatencyError: the table is of another machine, or of another graph.
+        ExecutorError: the executor cannot be started.
+        StorageError: the stored study belongs to another graph, other weights or another
+            objective (says what differs), or what it holds is not what is measured again (gives
+            both numbers); or the storage cannot be used.
+
+    Examples:
+        >>> study = ew.Study(graph, objective, storage="sqlite:///runs.db")
+        >>> study.run(evaluations=20, budget=ew.Budget(macs=0.7))
+        >>> plan = study.plan()
+        >>> plan.after.macs <= 0.7 * plan.before.macs
+        True
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        objective: Objective,
+        storage: str | None = None,
+        name: str = "study",
+        *,
+        executor: MakeExecutor = Serial,
+        engine: EngineOptions | None = None,
+        latency: LatencyTable | None = None,
+    ) -> None:
+        self.graph, self.name = graph, name
+        self.objective = objective = objective.placed(graph.program.names)
+        self.latency = latency and latency.check(graph)
+        self._searchers: dict[str, Searcher] = {}  # surrogates of the user's own, by their names
+        own = identity(graph, objective)
+        self.storage = Storage(storage, name, own)
+        workers = executor(graph, objective, engine or EngineOptions())
+        self._measuring = Measuring(objective, self.storage, workers)
+        try:
+            confirm(graph, objective, self.storage, workers)
+        except BaseException:
+            workers.close()
+            raise
+        if self.storage.unproven:
+            self.storage.adopt(own)
+
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers; the evaluations can still be read."""
+        self._measuring.executor.close()
+
+    @property
+    def evaluations(self) -> list[Evaluation]:
+        """All evaluations so far, in the order in which they were finished."""
+        return self.storage.evaluations()
+
+    def frame(self) -> Any:
+        """The evaluations as a pandas DataFrame, one column a metric.
+
+        Raises:
+            EdgewiseError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise EdgewiseError(
+                "study.frame() needs pandas: pip install 'edgewise[data]'. study.evaluations has "
+                "the same records without it."
+            ) from error
+
+        rows = []
+        for e in self.evaluations:
+            row = {k: getattr(e, k) for k in e.__slots__ if k != "metrics"}
+            rows.append(row | {f"metric_{k}": v for k, v in e.metrics.items()})
+        return pd.DataFrame(rows)
+
+    def evaluate(self, masks: Iterable[Mask], split: Split = "search") -> list[Evaluation]:
+        """Measure masks of your own choice; those known already are not measured again.
+
+        Raises:
+            MaskError, DisconnectedError: a mask is of another graph, or cuts off an output.
+        """
+        masks = tuple(masks)
+        for mask in masks:
+            liveness(self.graph, mask).require_connected()
+        ask = Ask("given", "given", masks)
+        return self._measuring.answer(ask, split, self._measuring.known(split), silent)
+
+    def losses(self, mask: Mask, split: Split = "search") -> NDArray[np.float32] | None:
+        """The stored loss of every example [n] of a split, in the order of the data.
+
+        None where the mask has not been measured on it, or the loss gives a mean only.
+        """
+        return self.storage.losses(str(mask), split)
+
+    def compare(
+        self, first: Mask, second: Mask, split: Split = "search", rows: Any = slice(None)
+    ) -> Comparison:
+        """How much more one measured mask loses than another, example by example.
+
+        Nothing is measured again. A paired comparison is far sharper than two intervals side by
+        side, since most of what varies between examples is common to both masks.
+
+        Args:
+            first: a mask with stored losses.
+            second: another.
+            split: the data.
+            rows: which examples count: a slice, indices or booleans [n]; all unless given.
+
+        Returns:
+            The mean of first minus second (negative: the first is better), with a 95 % interval.
+
+        Raises:
+            EdgewiseError: the losses of a mask are not stored.
+        """
+        return compare(*(self._stored_losses(m, split)[rows] for m in (first, second)))
+
+    def _stored_losses(self, mask: Mask, split: Split) -> NDArray[np.float32]:
+        losses = self.losses(mask, split)
+        if losses is None:
+            raise EdgewiseError(
+                f"No losses of single examples are stored for mask {mask} on the {split} split: it "
+                "is not measured there, or was by an edgewise that kept the mean only, or the "
+                'loss gives no value an example (reduction="none").'
+            )
+        return losses
+
+    def run(
+        self,
+        evaluations: int = 300,
+        budget: Budget | None = None,
+        *,
+        seed: int = 0,
+        surrogate: Any = "auto",
+        patience: int | None = None,
+        progress: Callback | None = None,
+    ) -> None:
+        """Search for good masks at a budget.
+
+        Calling it again with the same budget, seed and surrogate resumes; with a larger number
+        of evaluations it goes on; with another budget it starts from what is known.
+
+        Args:
+            evaluations: evaluations of this run in all, those done earlier included.
+            budget: limits on what remains.
+            seed: of everything random.
+            surrogate: "auto", the name of one in `ew.surrogates`, or a scikit-learn regressor
+                (what makes one, without arguments, will do); those without an uncertainty get one
+                from `ew.surrogates.Bootstrap`. A regressor is known by its class and settings.
+            patience: rounds in a row, after which the search ends, in which nothing is expected
+                to improve by half a standard error of a paired difference between the best masks;
+                None uses up all evaluations. It needs the losses of single examples.
+            progress: called after every evaluation.
+
+        Raises:
+            BudgetError: the budget cannot be met; names the smallest cost that can.
+            ObjectiveError: the unpruned network cannot be measured.
+            StorageError: the storage cannot be written to.
+            EdgewiseError: there is to be patience, and the losses of examples are not known; or
+                the surrogate is none, cannot be fitted, or predicts what is no loss.
+        """
+        budget = budget or Budget(macs=0.7)
+        _check_count("evaluations", evaluations)
+        _check_count("seed", seed, 0)
+        if patience is not None:
+            _check_count("patience", patience)
+        found = self._searcher(surrogate)
+        space = self.space(budget)
+        settings = {"budget": budget.limits, "seed": seed, "surrogate": found.name}
+        if self.latency is not None and budget.latency is not None:
+            settings["latency"] = self.latency.digest
+        run = self.storage.run(settings)
+        before = in_order(self.evaluations[: run.before])
+        fit = searching(found, self.graph)
+        waits = None if patience is None else Patience(patience, self._noise)
+        steps = search(space, fit, seed=seed, limit=evaluations, before=before, patience=waits)
+        told = Teller(progress, space, evaluations)
+        self.follow(steps, told)
+        if told.done < evaluations:
+            log.info(
+                "The search ended after %d of %d evaluations: it finds no further mask within the "
+                "budget%s.", told.done, evaluations,
+                ", or none that is expected to be better above the noise" if patience else "",
+            )  # fmt: skip
+
+    def _searcher(self, surrogate: Any | None = None) -> Searcher:
+        """A surrogate that is asked for, else that of the last run."""
+        if surrogate is not None:
+            found = searcher(surrogate)
+            self._searchers[found.name] = found
+            return found
+        name = self._last_run()["surrogate"]
+        return self._searchers.get(name) or recalled(name)
+
+    def _noise(self, masks: Sequence[Mask]) -> float:
+        """The standard error of the difference between the first of some masks and another."""
+        return paired_error([self._stored_losses(mask, "search") for mask in masks])
+
+    def follow(self, steps: Questions, told: Told = silent) -> list[Evaluation]:
+        """Measure what a search asks for, until it ends; what is known is not measured again.
+
+        Args:
+            steps: a generator that yields Asks and is sent their evaluations.
+            told: called with every evaluation.
+
+        Returns:
+            All that was asked for, in this order.
+        """
+        known = self._measuring.known("search")
+
+        def answer(ask: Ask) -> list[Evaluation]:
+            if isinstance(told, Teller):
+                told.phase = told.title or ask.phase
+            fresh = str(self.graph.empty) not in known
+            answers = self._measuring.answer(ask, "search", known, told)
+            if fresh and ask.origin == "unpruned" and answers[0].loss is not None:
+                self._check_calibration(answers[0].loss)
+            return answers
+
+        return answered(steps, answer)
+
+    def plan(
+        self,
+        budget: Budget | None = None,
+        *,
+        finalists: int = 16,
+        certify: int = 0,
+        surrogate: Any | None = None,
+        progress: Callback | None = None,
+    ) -> Plan:
+        """Choose a mask: finalists meet on the verify split, the winner on the report split.
+
+        The best quarter of the finalists on the first quarter of the verify split, at least
+        three, meet on the whole of it, as in successive halving (Jamieson & Talwalkar 2016).
+        Where latency is limited, the winner's is measured on the real pruned model; if it misses
+        the limit, the latency table is corrected by it and the choice made again, a few times.
+
+        Args:
+            budget: limits on what remains; by default those of the last run.
+            finalists: how many masks are tried.
+            certify: fresh random masks at the budget that are measured on the verify split beside
+                the winner, to say how rare a better one is; see `Plan.certificate`. Decide on
+                the number before looking at what it gives.
+            surrogate: as for `run`; by default that of the last run, which has to be given again
+                where it was a regressor of your own and another process ran.
+            progress: called after every evaluation.
+
+        Returns:
+            The plan, with recovered tensors if the objective recovers.
+
+        Raises:
+            PlanError: there is nothing to choose from yet, or every finalist failed; or random
+                masks are to be measured, and there is no verify split; or the last run's
+                surrogate is not known here.
+            BudgetError: the budget cannot be met.
+        """
+        _check_count("finalists", finalists)
+        _check_count("certify", certify, 0)
+        if certify and "verify" not in self.objective.splits:
+            raise PlanError(
+                "certify= needs a verify split: masks measured on the search split would guide "
+                "later searches. Give the objective verify=, or certify=0."
+            )
+        run = self._last_run()
+        budget = budget or Budget(**run["budget"])
+        planner = Planner(
+            self.name, self.graph, self.objective, self._measuring, self.latency, run,
+            self._searcher(surrogate),
+        )  # fmt: skip
+        return planner.plan(
+            partial(self.space, budget), budget.latency,
+            finalists=finalists, certify=certify, progress=progress,
+        )  # fmt: skip
+
+    def space(self, budget: Budget, times: OperatorTimes | None = None) -> Space:
+        """The masks within a budget, of which there are some.
+
+        Args:
+            budget: limits on what remains.
+            times: of the operators; by default those of the study's latency table.
+
+        Raises:
+            BudgetError: none was found; or latency is limited, and the study has no table.
+        """
+        if times is None and self.latency is not None and budget.latency is not None:
+            times = self.latency.times(self.graph)
+        space = Space(self.graph, budget, times=times)
+        space.reachable()
+        return space
+
+    def pareto(
+        self,
+        budgets: Sequence[Budget] | None = None,
+        *,
+        objectives: Sequence[str] | None = None,
+        time_limit: float | None = 10.0,
+        seed: int = 0,
+        surrogate: Any | None = None,
+    ) -> list[Point]:
+        """What all evaluations so far say is reachable at several budgets; nothing is measured.
+
+        A surrogate's prediction of a mask that was chosen for it is often too good: run() with a
+        budget of interest, and plan(), before it is believed.
+
+        Args:
+            budgets: limits on the same quantities; by default those of the last run, from 90 % of
+                the unpruned network down to 20 %. What no mask meets is left out.
+            time_limit: seconds of the solver for each budget; None waits for its proof, and the
+                points depend on nothing but the evaluations.
+            objectives: instead of budgets, two costs or more ("macs", "params", "latency", ...)
+                that are traded off with predicted loss all at once, by NSGA-II (`[pareto]`).
+            seed: of NSGA-II.
+            surrogate: as for `plan`. Where no solver can minimise it, a descent looks instead.
+
+        Returns:
+            Points of which none is both dearer and predicted to be worse than another.
+
+        Raises:
+            PlanError: nothing has been evaluated yet, or the last run's surrogate is not known.
+            BudgetError: no mask meets any of the budgets; or the objectives are none.
+            EdgewiseError: there are objectives, and pymoo is not installed.
+
+        Examples:
+            >>> points = study.pareto([ew.Budget(macs=0.9), ew.Budget(macs=0.6)])
+            >>> all(point.cost.macs <= 0.9 * ew.cost(graph).macs for point in points)
+            True
+        """
+        knowledge, found = self._knowledge(), self._searcher(surrogate)
+        return knowledge.pareto(found, budgets, objectives, time_limit, seed)
+
+    @property
+    def plot(self) -> Plot:
+        """The study's plots: `study.plot.progress()` and others, see `Plot`."""
+        return Plot(self._facts, self.pareto, self.interactions)
+
+    def interactions(self, base: Mask | None = None) -> Interactions:
+        """Which units hurt or help each other when both go, as all evaluations so far say.
+
+        A Gaussian process on the graph is fitted, whatever surrogate searched; units whose single
+        removal is fatal at the last run's budget are left out.
+
+        Args:
+            base: the mask around which units are removed and put back; by default nothing is
+                removed.
+
+        Raises:
+            PlanError: nothing has been evaluated yet.
+
+        Examples:
+            >>> found = study.interactions()
+            >>> len(found.units) <= len(graph.units)
+            True
+        """
+        knowledge = self._knowledge()
+        return knowledge.interactions(base or self.graph.empty, knowledge.process())
+
+    def insight(self, plan: Plan | None = None) -> Insight:
+        """What a report shows beyond evaluations: the front, interactions and flows.
+
+        Args:
+            plan: around whose mask interactions are looked at.
+
+        Raises:
+            PlanError: nothing has been evaluated yet.
+        """
+        base = self.graph.mask(bits=plan.bits) if plan else self.graph.empty
+        return self._knowledge().insight(base, self._searcher)
+
+    def _facts(self) -> Facts:
+        runs = self.storage.runs()
+        insight = Insight(Budget(**runs[-1].settings["budget"])) if runs else Insight()
+        return Facts(self.graph, self.evaluations, None, Outcome(), insight=insight)
+
+    def _knowledge(self) -> Knowledge:
+        times = self.latency.times(self.graph) if self.latency is not None else None
+        return Knowledge(self.graph, self._measuring.known("search"), self._last_run(), times)
+
+    def _check_calibration(self, loss: float) -> None:
+        """Warn if statistics of the calibration data harm a network that lacks nothing."""
+        if self.objective.recovery.kind == "none":
+            return
+        found = recalibrated(self.graph, self.objective)
+        unpruned = self.losses(self.graph.empty)
+        certain = found.each is None or unpruned is None or (
+            compare(found.each.numpy(), unpruned).interval[0] > 0
+        )  # fmt: skip
+        if certain and found.loss - loss > HARM * abs(loss):
+            log.warning(
+                "With nothing removed, batch-norm statistics of the calibration data raise the "
+                "loss from %.4g to %.4g, and every recovered mask loses as much. Calibrate on "
+                "examples as training saw them (its augmentation, padding, normalisation), at "
+                "least some hundred of them.", loss, found.loss,
+            )  # fmt: skip
+
+    def _last_run(self) -> Mapping[str, Any]:
+        runs = self.storage.runs()
+        if not runs:
+            raise PlanError("Nothing has been evaluated yet: call study.run(...) first.")
+        return runs[-1].settings
+
+    def verified(
+        self, masks: Sequence[Mask], expected: Sequence[float], count: int, told: Teller
+    ) -> Mask:
+        """The best of `count` finalists on the verify split; the best expected without one."""
+        return verified(self._measuring, masks, expected, count, told)
+
+
+def _check_count(name: str, value: Any, least: int = 1) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise EdgewiseError(f"{name} must be a whole number of at least {least}, got {value!r}.")

@@ -1,0 +1,146 @@
+"""Kernels on what differs between two masks, with one relevance per coordinate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .features import Coordinates
+from .validation import Array
+
+SPREAD = 1.0  # of the log of a coordinate's relevance around their common mean, in nats
+Pairs = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Hamming:
+    """s · exp(-Σ_e w_e |c_e - c'_e|), where a coordinate's units share w up to their weights.
+
+    On binary coordinates this is the ARD squared exponential, the ARD Laplace kernel, and every
+    other product of per-unit kernels with correlation exp(-w_e).
+
+    Args:
+        variance: s.
+        by_coordinate: w [n_coordinates].
+        coordinates: of the masks.
+    """
+
+    variance: float
+    by_coordinate: Array
+    coordinates: Coordinates
+
+    @staticmethod
+    def prior(coordinates: Coordinates) -> Pairs:
+        """(mean, std) of the hyper-parameters φ = [log s, μ, δ_c], log w = μ + δ."""
+        return [(0.0, 1.5), (-1.5, 1.5), *[(0.0, SPREAD)] * coordinates.weights.shape[1]]
+
+    @staticmethod
+    def at(phi: Array, coordinates: Coordinates) -> Hamming:
+        """The kernel of hyper-parameters φ."""
+        return Hamming(float(np.exp(phi[0])), np.exp(phi[1] + phi[2:]), coordinates)
+
+    @property
+    def relevance(self) -> Array:
+        """[n_units] what a unit adds to the exponent if only it differs."""
+        return np.asarray(self.coordinates.weights @ self.by_coordinate)
+
+    def between(self, X: Array, Z: Array) -> Array:
+        """[n_X, n_Z] covariance between masks."""
+        return np.asarray(self.variance * np.exp(-weighted_hamming(X, Z, self.relevance)))
+
+    def slopes(self, X: Array, outer: Array) -> list[float]:
+        """½ Σ outer · ∂K/∂φ, given outer · K [n, n] of training masks X."""
+        rows = outer.sum(axis=1)
+        # Σ_ij G_ij |x_ie - x_je| = 2 Σ_i (G 1)_i x_ie - 2 (xᵀ G x)_ee on binary masks
+        by_unit = rows @ X - np.einsum("ne,ne->e", X, outer @ X)
+        by_log = -self.by_coordinate * (by_unit @ self.coordinates.weights)
+        return [0.5 * float(rows.sum()), float(by_log.sum()), *by_log]
+
+
+@dataclass(frozen=True)
+class Local:
+    """s · exp(-½ Σ_ef v_e δ_e C_ef v_f δ_f), C = ρ exp(-gap / ℓ) + (1 - ρ) I, with δ = c - c'.
+
+    Two masks are alike if one removes what the other removes nearby: then the differences cancel.
+    With ρ = 0 this is the ARD squared exponential, for which every unit is another matter; with
+    ρ = 1 and a long ℓ it compares how much harm is done in all, whichever units do it.
+
+    Args:
+        variance: s.
+        by_coordinate: v [n_coordinates].
+        length: ℓ, in places along the graph.
+        shared: ρ.
+        coordinates: of the masks.
+    """
+
+    variance: float
+    by_coordinate: Array
+    length: float
+    shared: float
+    coordinates: Coordinates
+
+    @staticmethod
+    def prior(coordinates: Coordinates) -> Pairs:
+        """(mean, std) of φ = [log s, μ, log ℓ, logit ρ, δ_c], log v = μ + δ.
+
+        With ρ = 1, a long ℓ and free v the kernel is one of a learned total, which fits any few
+        masks and predicts no others: the more coordinates, the less each v may differ.
+        """
+        common, count = [(0.0, 1.5), (-1.0, 1.0), (1.5, 0.4), (0.0, 0.7)], len(coordinates.places)
+        return [*common, *[(0.0, min(0.5, 2.5 / max(count, 1) ** 0.5))] * count]
+
+    @staticmethod
+    def at(phi: Array, coordinates: Coordinates) -> Local:
+        """The kernel of hyper-parameters φ."""
+        variance, length = np.exp(phi[0]), np.exp(phi[2])
+        shared = 0.5 * (1.0 + np.tanh(0.5 * phi[3]))
+        v = np.exp(phi[1] + phi[4:])
+        return Local(float(variance), v, float(length), float(shared), coordinates)
+
+    @property
+    def relevance(self) -> Array:
+        """[n_units] what a unit adds to the exponent if only it differs."""
+        return np.asarray(0.5 * (self.coordinates.weights * self.by_coordinate**2).sum(axis=1))
+
+    def between(self, X: Array, Z: Array) -> Array:
+        """[n_X, n_Z] covariance between masks."""
+        weights = self.coordinates.weights
+        distance = squared_distance(X @ weights, Z @ weights, self._metric(self._correlation()))
+        return np.asarray(self.variance * np.exp(-0.5 * distance))
+
+    def _decay(self) -> Array:
+        return np.exp(-self.coordinates.gaps / self.length)
+
+    def _correlation(self) -> Array:
+        return self.shared * self._decay() + (1.0 - self.shared) * np.eye(len(self.by_coordinate))
+
+    def _metric(self, between: Array) -> Array:
+        """[n_coordinates, n_coordinates] v · (…) · v."""
+        return self.by_coordinate[:, None] * between * self.by_coordinate
+
+    def slopes(self, X: Array, outer: Array) -> list[float]:
+        """½ Σ outer · ∂K/∂φ, given outer · K [n, n] of training masks X."""
+        Z = X @ self.coordinates.weights
+        # Σ_ij G_ij (z_i - z_j) ⊗ (z_i - z_j) = 2 Zᵀ (diag(G 1) - G) Z for any symmetric G
+        spread = Z.T @ (outer.sum(axis=1)[:, None] * Z - outer @ Z)
+        decay, rho = self._decay(), self.shared
+        by_v = -(self._metric(self._correlation()) * spread).sum(axis=1)
+        by_length = self._metric(rho * decay * self.coordinates.gaps / self.length)
+        by_shared = self._metric(rho * (1.0 - rho) * (decay - np.eye(len(decay))))
+        common = [-0.5 * float(np.vdot(by, spread)) for by in (by_length, by_shared)]
+        return [0.5 * float(outer.sum()), float(by_v.sum()), *common, *by_v]
+
+
+def weighted_hamming(X: Array, Z: Array, relevance: Array) -> Array:
+    """[n_X, n_Z] of Σ_e w_e |X_e - Z_e|, for masks of zeros and ones."""
+    left = X * relevance
+    distance = left.sum(axis=1)[:, None] + (Z @ relevance)[None, :] - 2.0 * (left @ Z.T)
+    return np.asarray(np.maximum(distance, 0.0))
+
+
+def squared_distance(X: Array, Z: Array, metric: Array) -> Array:
+    """[n_X, n_Z] of (x - z)ᵀ · metric · (x - z)."""
+    left, own = X @ metric, np.einsum("nc,nc->n", Z @ metric, Z)
+    distance = np.einsum("nc,nc->n", left, X)[:, None] + own - 2.0 * left @ Z.T
+    return np.asarray(np.maximum(distance, 0.0))

@@ -1,0 +1,52 @@
+"""A scikit-learn regressor of a standardised target; a constant where there is no spread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .validation import Array, constant_std, is_constant
+
+
+@dataclass(frozen=True)
+class Regressor:
+    """target = shift + scale · model(masks); without a model the shift is all there is.
+
+    Args:
+        shift, scale: mean and standard deviation of the training target.
+        model: a fitted scikit-learn regressor of the standardised target; None if the target was
+            constant.
+        constant_std: standard deviation of a prediction without a model.
+    """
+
+    shift: float
+    scale: float
+    model: Any
+    constant_std: float
+
+    @staticmethod
+    def fit(model: Any, masks: Array, target: Array) -> Regressor:
+        """Fit a scikit-learn regressor, whose defaults suit a target of unit variance.
+
+        Args:
+            model: not fitted yet.
+            masks: [n, n_units]; target: [n] on the link scale.
+        """
+        shift, scale = float(target.mean()), float(target.std())
+        flat = is_constant(target)
+        fitted = None if flat else model.fit(masks, (target - shift) / scale)
+        return Regressor(shift, scale, fitted, constant_std(len(target)))
+
+    def predict(self, masks: Array) -> Array:
+        """[n_masks] on the link scale."""
+        if self.model is None or not len(masks):
+            return np.full(len(masks), self.shift)
+        return np.asarray(self.shift + self.scale * self.model.predict(masks))
+
+    def std(self, masks: Array) -> Array:
+        """[n_masks] standard deviations, of a regressor that has them."""
+        if self.model is None or not len(masks):
+            return np.full(len(masks), self.constant_std)
+        return np.asarray(self.scale * self.model.predict(masks, return_std=True)[1])

@@ -1,0 +1,171 @@
+"""The laws that every traced model obeys, each a function that raises AssertionError."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import _pytree as pytree
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..graph.cost import cost
+from ..graph.graph import Graph, Mask
+from ..graph.liveness import liveness
+from ..pruning.masked import masked
+from ..pruning.prune import compare, prune, relative_difference, rewritten
+from ..tracing.trace import trace
+from ..values.precision import full_precision
+
+
+def random_mask(graph: Graph, rng: random.Random, tries: int = 200) -> Mask:
+    """A valid mask: units removed one after another, those that would disconnect are kept."""
+    mask = graph.empty
+    for unit in rng.sample(range(len(graph.units)), rng.randint(1, len(graph.units))):
+        more = mask.with_removed(unit)
+        if liveness(graph, more).connected:
+            mask = more
+    return mask
+
+
+def law_nothing_removed(model: nn.Module, graph: Graph) -> None:
+    """Law 1: the empty mask changes nothing."""
+    args = graph.program.args
+    worst, _ = compare(model, masked(graph, graph.empty), args)
+    assert worst <= 1e-6, f"the empty mask changes the output by {worst:g}"
+
+
+@full_precision()
+def law_pruned_is_masked(graph: Graph, mask: Mask) -> None:
+    """Law 2: pruned equals masked, in eval mode and, where nothing is random, in train mode."""
+    full, small = masked(graph, mask), rewritten(graph, mask, {})
+    worst, allowed = compare(full, small, graph.program.args)
+    assert worst <= allowed, f"pruned and masked differ by {worst:g} under {mask}"
+    if not _random(small):
+        left, right = (module.train()(*graph.program.args) for module in (full, small))
+        pairs = zip(pytree.tree_leaves(left), pytree.tree_leaves(right), strict=True)
+        worst = max(relative_difference(a.detach(), b.detach()) for a, b in pairs)
+        scale = 10 if any(a.dtype == torch.float32 for a in pytree.tree_leaves(left)) else 1
+        assert worst <= allowed * scale, f"in train mode they differ by {worst:g} under {mask}"
+
+
+def _random(module: nn.Module) -> bool:
+    """Whether train mode draws random numbers."""
+    drops = any("drop" in type(m).__name__.lower() for m in module.modules())
+    graph: Any = getattr(module, "graph", None)
+    modal = graph is not None and any(n.target == "training" for n in graph.nodes)
+    return drops or modal
+
+
+def law_cost_is_exact(graph: Graph, mask: Mask) -> None:
+    """Law 3: parameters, their bytes and MACs are those counted on the pruned module."""
+    small, counted = rewritten(graph, mask, {}), cost(graph, mask)
+    params = sum(p.numel() for p in small.parameters())
+    assert params == counted.params, f"{params} parameters, {counted.params} expected"
+    weights = sum(p.nbytes for p in small.parameters())
+    assert weights == counted.weight_bytes, f"{weights} bytes, {counted.weight_bytes} expected"
+    macs = count_macs(small, one_example(graph))
+    assert macs == counted.macs, f"{macs} MACs, {counted.macs} expected under {mask}"
+
+
+def one_example(graph: Graph) -> tuple[Any, ...]:
+    """The traced inputs cut to a batch of one, where the model takes any batch."""
+    batch = graph.program.batch
+
+    def first(value: Any) -> Any:
+        batched = isinstance(value, torch.Tensor) and value.ndim and value.shape[0] == batch
+        return value[:1] if batched else value
+
+    args: tuple[Any, ...] = pytree.tree_map(first, graph.program.args)
+    return args
+
+
+def count_macs(module: nn.Module, args: tuple[Any, ...]) -> int:
+    """MACs of one call, by torch's own counter of floating-point operations."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    # The fused LSTM of oneDNN cannot be counted. `flags` would set TF32 too, and warn on CPUs.
+    fused, *_ = torch.backends.mkldnn.set_flags(False)
+    try:
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            module.eval()(*args)
+    finally:
+        torch.backends.mkldnn.set_flags(fused)
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return int(counter.get_total_flops()) // 2
+
+
+def law_less_costs_less(graph: Graph, mask: Mask) -> None:
+    """Law 4: removing more never raises a cost."""
+    base = cost(graph, mask)
+    for unit in range(len(graph.units)):
+        more = mask.with_removed(unit)
+        if more != mask and liveness(graph, more).connected:
+            rest = cost(graph, more)
+            names = ("units", "params", "macs", "activation_bytes", "weight_bytes")
+            raised = [n for n in names if getattr(rest, n) > getattr(base, n)]
+            assert not raised, f"removing {graph.units[unit].name} raises {raised} after {mask}"
+
+
+def law_lives_on(graph: Graph, mask: Mask) -> None:
+    """Law 5: a pruned model traces again, trains without dead parameters, copies, exports."""
+    small = prune(graph, mask)
+    args = graph.program.args
+    trained = copy.deepcopy(small).train()
+    outputs = [y for y in pytree.tree_leaves(trained(*args)) if y.dtype.is_floating_point]
+    loss = torch.stack([y.square().sum() for y in outputs]).sum()
+    if loss.requires_grad:
+        loss.backward()
+    for name, parameter in trained.named_parameters():
+        if not parameter.requires_grad:
+            continue  # frozen by the user
+        assert parameter.grad is not None, f"parameter {name} is dead under {mask}"
+        assert torch.isfinite(parameter.grad).all(), f"gradient of {name} is not finite"
+    again = trace(small, args, granularity="raw")
+    worst, allowed = compare(small, masked(again, again.empty), args)
+    assert worst <= allowed
+    exported = torch.export.export(small.eval(), args).module()
+    with torch.no_grad(), full_precision():
+        left, right = small.eval()(*args), exported(*args)
+    for a, b in zip(pytree.tree_leaves(left), pytree.tree_leaves(right), strict=True):
+        assert relative_difference(a, b) <= allowed
+
+
+def check_laws(
+    model: nn.Module, args: tuple[Any, ...], masks: int = 5, seed: int = 0, **options: Any
+) -> Graph:
+    """Run laws 1 to 5 on a model with random valid masks.
+
+    Args:
+        model: the model, as for `ew.trace`.
+        args: its example inputs.
+        masks: how many random masks.
+        seed: of the masks.
+        options: further arguments of `ew.trace`.
+
+    Returns:
+        The graph.
+
+    Raises:
+        AssertionError: a law does not hold; the message says which and for what mask.
+    """
+    graph = trace(model, args, **options)
+    law_nothing_removed(model, graph)
+    rng = random.Random(seed)
+    for _ in range(masks):
+        mask = random_mask(graph, rng)
+        for law in MASK_LAWS:
+            law(graph, mask)
+    return graph
+
+
+MASK_LAWS: Sequence[Callable[[Graph, Mask], None]] = (
+    law_pruned_is_masked,
+    law_cost_is_exact,
+    law_less_costs_less,
+    law_lives_on,
+)

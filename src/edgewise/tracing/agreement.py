@@ -1,0 +1,268 @@
+"""Whether a traced program gives what the model gives: on the example and on drawn inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from ..errors import TraceError
+from ..values.nested import batch_size, copies_of, device_of, leaves_of, named_leaves
+from ..values.precision import full_precision
+from .probe import Recording, run
+
+TOLERANCE = {
+    torch.float64: 1e-9,
+    torch.complex128: 1e-9,
+    torch.float32: 1e-4,
+    torch.complex64: 1e-4,
+}
+COARSE = 1e-2  # of half precision and less
+MOST_ELEMENTS = 2**22  # that all values of a program may have together at the larger batch
+LARGER, AT_LEAST = 4, 16  # the larger batch: this many times the example, and at least
+
+_REASON = (
+    "The model probably draws random numbers in eval mode, keeps state between calls, or decides "
+    "by the values of its inputs."
+)
+
+
+def reference(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """What the user's own model gives in eval mode, its modes and buffers put back afterwards."""
+    try:
+        with _as_it_was(model), torch.no_grad(), full_precision():
+            return model.eval()(*copies_of(args), **copies_of(dict(kwargs)))
+    except Exception as error:
+        leaves = pytree.tree_leaves((args, dict(kwargs)))
+        shapes = ", ".join(str(tuple(v.shape)) for v in leaves if isinstance(v, torch.Tensor))
+        raise TraceError(
+            f"{type(model).__name__} fails in eval mode on the example inputs of shape {shapes}: "
+            f"{type(error).__name__}: {error}\nedgewise prunes what the model does in eval mode; "
+            "check `model.eval()(...)` on these inputs."
+        ) from error
+
+
+@contextmanager
+def _own_randomness(args: Any) -> Iterator[None]:
+    """Whatever draws random numbers within, torch's own generators are as before afterwards."""
+    home = device_of(args)
+    devices = [home] if home is not None and home.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        yield
+
+
+@contextmanager
+def _as_it_was(model: nn.Module) -> Iterator[None]:
+    """Modes and buffers are put back afterwards, whether they were written to or replaced."""
+    modes = {module: module.training for module in model.modules()}
+    homes = [(module._buffers, dict(module._buffers)) for module in model.modules()]
+    values = [(value, value.clone()) for value in model.buffers()]
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for buffers, before in homes:
+            buffers.update(before)
+        with torch.no_grad():
+            for value, kept in values:
+                if not (value.is_inference() or _same(value, kept)):
+                    value.copy_(kept)
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a comparison found.
+
+    Args:
+        free: whether the program agreed with the model at all other batch sizes that it takes.
+        doubled: its run on inputs of twice the batch; empty where the two did not agree there.
+    """
+
+    free: bool
+    doubled: Recording
+
+
+class Judge:
+    """Compares programs of one model with it, on inputs drawn once for all of them.
+
+    Tensors of floating point are drawn with the mean and spread of the example's (standard normal
+    where it has none), integers between its smallest and largest, booleans freely. Where the model
+    itself raises on drawn inputs, they are left out.
+
+    Args:
+        model: the user's model.
+        args: the example, as for `trace`.
+        kwargs: likewise.
+        expected: what the model gives for it.
+        bind: from args and kwargs to the inputs of a program, in order.
+    """
+
+    def __init__(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], expected: Any,
+        bind: Callable[[tuple[Any, ...], Mapping[str, Any]], tuple[Any, ...]],
+    ) -> None:  # fmt: skip
+        self.model, self.args, self.kwargs, self.expected = model, args, kwargs, expected
+        self.bind = bind
+        self.batch = batch_size(bind(args, kwargs))
+        self.drawn = cache(self._drawn)
+
+    def _drawn(self, size: int) -> tuple[tuple[Any, ...], Any] | None:
+        """Inputs of a batch size and what the model gives; None where it raises."""
+        args, kwargs = drawn((self.args, dict(self.kwargs)), self.batch, size)
+        try:
+            return self.bind(args, kwargs), reference(self.model, args, kwargs)
+        except TraceError:
+            return None
+
+    def check(self, module: fx.GraphModule, once: Recording) -> Verdict:
+        """Compare a program with the model on the example, and on drawn inputs of other batches.
+
+        Their sizes are twice the example's and, where all values of the program have together at
+        most `MOST_ELEMENTS` there, 4 times the example's but at least 16.
+
+        Args:
+            module: the program.
+            once: its run on the example.
+
+        Raises:
+            TraceError: it differs from the model on the example or on drawn inputs of its shapes.
+        """
+        compare_outputs(self.expected, once.values["output"], self.model, "the example inputs")
+        larger = max(LARGER * self.batch, AT_LEAST)
+        fits = once.elements * larger <= MOST_ELEMENTS * self.batch
+        free, doubled = True, Recording()
+        with _own_randomness(self.args):
+            for size in (2 * self.batch, larger)[: 1 + fits]:
+                try:
+                    found = self._compare(module, size)
+                except TraceError:
+                    free, found = False, Recording()
+                doubled = found if size == 2 * self.batch else doubled
+            if not doubled.values:  # otherwise that says as much, and more
+                self._compare(module, self.batch)
+        return Verdict(free, doubled)
+
+    def _compare(self, module: fx.GraphModule, size: int) -> Recording:
+        """The run of a program that agrees with the model; an empty one where the model raises."""
+        case = self.drawn(size)
+        if case is None:
+            return Recording()
+        args, expected = case
+        label = f"random inputs (a batch of {size})"
+        try:
+            found = run(module, args)
+        except Exception as error:
+            raise TraceError(
+                f"The traced program of {type(self.model).__name__} fails on {label}, which the "
+                f"model takes: {type(error).__name__}: {error}"
+            ) from error
+        compare_outputs(expected, found.values["output"], self.model, label)
+        return found
+
+
+def drawn(value: Any, batch: int, size: int) -> Any:
+    """Nested inputs with every tensor drawn anew, those of a batch in another batch size."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        grows = leaf.ndim > 0 and leaf.shape[0] == batch != size
+        shape = (size, *leaf.shape[1:]) if grows else tuple(leaf.shape)
+        return _like(leaf, shape, generator)
+
+    return pytree.tree_map(draw, value)
+
+
+def _like(leaf: torch.Tensor, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    if not leaf.numel():
+        return leaf.new_zeros(shape)
+    if leaf.dtype == torch.bool:
+        return torch.rand(shape, generator=generator).lt(0.5).to(leaf.device)
+    if not (leaf.is_floating_point() or leaf.is_complex()):
+        low, high = int(leaf.min()), int(leaf.max())
+        high = min(high, torch.iinfo(torch.int64).max - 1)
+        values = torch.randint(low, high + 1, shape, generator=generator)
+        return values.to(leaf.device, leaf.dtype)
+    wide = torch.complex128 if leaf.is_complex() else torch.float64
+    values = torch.randn(shape, generator=generator, dtype=wide)
+    known = leaf.detach()[leaf.isfinite()].to("cpu", wide)
+    spread = float(known.std()) if known.numel() > 1 else 0.0
+    if spread > 0:
+        values = values * spread + known.mean()
+    return values.to(leaf.device, leaf.dtype)
+
+
+def compare_outputs(expected: Any, found: Any, model: nn.Module, label: str) -> None:
+    """Raise TraceError unless the program gives what the model gives, output by output.
+
+    The largest difference of an output counts relative to the largest finite number in it (1e-9 in
+    float64, 1e-4 in float32, 1e-2 in half precision); infinite and undefined entries must be in the
+    same places, and everything else must be equal.
+    """
+    name = type(model).__name__
+    if _structure(expected) != _structure(found):
+        raise TraceError(
+            f"The traced program of {name} gives its outputs as {_structure(found)}, the model as "
+            f"{_structure(expected)}, on {label}."
+        )
+    for (path, a), b in zip(named_leaves(expected), leaves_of(found), strict=False):
+        problem = _difference(a, b)
+        if problem:
+            raise TraceError(
+                f"The traced program of {name} gives other outputs than the model on {label}: "
+                f"output{path} {problem}. {_REASON}"
+            )
+
+
+def _difference(a: Any, b: Any) -> str:
+    """What is different about an output; nothing where it is the same."""
+    if not isinstance(a, torch.Tensor):
+        plain = isinstance(a, int | float | complex | str | None)
+        both_nan = isinstance(a, float) and isinstance(b, float) and math.isnan(a) and math.isnan(b)
+        return f"is {b!r}, not {a!r}" if plain and not both_nan and a != b else ""
+    if (a.shape, a.dtype) != (b.shape, b.dtype):
+        return f"is {tuple(b.shape)} of {b.dtype}, not {tuple(a.shape)} of {a.dtype}"
+    if not (a.is_floating_point() or a.is_complex()):
+        count = int((a != b).sum())
+        return f"differs in {count} of {a.numel()} entries" if count else ""
+    finite = a.isfinite()
+    if not torch.equal(finite, b.isfinite()) or not _same_beyond(a[~finite], b[~finite]):
+        return "is infinite or undefined (NaN) at other places"
+    wide = torch.complex128 if a.is_complex() else torch.float64
+    left, right = a[finite].to(wide), b[finite].to(wide)
+    if not left.numel():
+        return ""
+    scale, worst = float(left.abs().max()), float((left - right).abs().max())
+    if worst <= TOLERANCE.get(a.dtype, COARSE) * scale:
+        return ""
+    return f"differs by up to {worst:.3g} where its largest entry is {scale:.3g}"
+
+
+def _same_beyond(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether entries that are no finite numbers are the same."""
+    return bool(((a == b) | (a.isnan() & b.isnan())).all())
+
+
+def _structure(value: Any) -> str:
+    """How an output is nested, in words: "dict(logits: tensor)"."""
+    if isinstance(value, torch.Tensor):
+        return "tensor"
+    kind = type(value).__name__.removeprefix("immutable_")
+    if isinstance(value, Mapping):
+        return f"{kind}({', '.join(f'{k}: {_structure(v)}' for k, v in value.items())})"
+    if isinstance(value, list | tuple):
+        return f"{kind}({', '.join(map(_structure, value))})"
+    return kind

@@ -1,0 +1,222 @@
+"""ATen operators restated as the torch functions and tensor methods that people write."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+from torch.nn import functional as F
+
+from ..graph.operators.table import TABLE
+
+_END = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Restated:
+    """A node to create: the arguments of `fx.Graph.create_node`.
+
+    `first_of` is the number of outputs of the flat operator of which this call gives the first.
+    """
+
+    op: str
+    target: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    first_of: int = 1
+
+
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+
+
+def restate(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+    """What a flat node becomes: a `Restated` call, or the value (a node) it stands for.
+
+    Args:
+        node: the flat node; its metadata tell dtypes and dimensions.
+        args: its arguments, in terms of the new program.
+        kwargs: likewise.
+    """
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
+        return Restated("call_function", target, args, kwargs)
+    name = target._schema.name.removeprefix("aten::")
+    special = _SPECIAL.get(name)
+    if special is not None:
+        return special(node, args, kwargs)
+    function = _torch_function(name)
+    if function is None:
+        if not callable(getattr(torch.Tensor, name, print)):
+            return Restated("call_function", getattr, (args[0], name))
+        if TABLE.find(f"Tensor.{name.rstrip('_')}") is not None:
+            return Restated("call_method", name, args, kwargs)
+        return Restated("call_function", target, args, kwargs)
+    return Restated("call_function", function, args, kwargs)
+
+
+def _torch_function(name: str) -> Callable[..., Any] | None:
+    """The public function of that name, if it has a rule."""
+    for module in (torch, F, torch._C._nn):
+        function = getattr(module, name, None)
+        if function is not None and TABLE.find(function) is not None:
+            return function  # type: ignore[no-any-return]
+    return None
+
+
+def _value(node: Any) -> Any:
+    return node.meta.get("val") if isinstance(node, fx.Node) else None
+
+
+def _given(args: Args, position: int, default: Any = None) -> Any:
+    return args[position] if len(args) > position else default
+
+
+def _same(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+    return args[0]
+
+
+def _to(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+    """A change of dtype; the device and the layout stay those of the input."""
+    source, result = _value(node.args[0]), _value(node)
+    if source is not None and result is not None and source.dtype == result.dtype:
+        return args[0]
+    dtype = result.dtype if result is not None else kwargs.get("dtype")
+    return Restated("call_method", "to", (args[0], dtype))
+
+
+def _slice(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+    ndim = _value(node.args[0]).ndim
+    dim = int(_given(args, 1, 0)) % ndim
+    start, stop, step = (_given(args, i) for i in (2, 3, 4))
+    start = None if isinstance(start, int) and start == 0 else start
+    stop = None if isinstance(stop, int) and stop == _END else stop
+    step = None if step == 1 else step
+    if start is None and stop is None and step is None:
+        return args[0]
+    index = (*[slice(None)] * dim, slice(start, stop, step))
+    return Restated("call_function", operator.getitem, (args[0], index))
+
+
+def _select(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+    dim = int(args[1]) % _value(node.args[0]).ndim
+    return Restated("call_function", operator.getitem, (args[0], (*[slice(None)] * dim, args[2])))
+
+
+def _index(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+    index = tuple(slice(None) if i is None else i for i in args[1])
+    return Restated("call_function", operator.getitem, (args[0], index))
+
+
+def _size(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+    return Restated("call_method", "size", args)
+
+
+def _embedding(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+    return Restated("call_function", F.embedding, (args[1], args[0]))
+
+
+def _batch_norm(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+    x, weight, bias, mean, var, training, momentum, eps, _ = args
+    return Restated(
+        "call_function", F.batch_norm, (x, mean, var, weight, bias, training, momentum, eps)
+    )
+
+
+def _instance_norm(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+    x, weight, bias, mean, var, use_input, momentum, eps, _ = args
+    given = (x, mean, var, weight, bias, use_input, momentum, eps)
+    return Restated("call_function", F.instance_norm, given)
+
+
+def _group_norm(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+    return Restated("call_function", F.group_norm, args[:5])
+
+
+def _layer_norm(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+    return Restated("call_function", F.layer_norm, args[:5])
+
+
+def _dropout(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+    return Restated("call_function", F.dropout, args)
+
+
+def _split_with_sizes(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+    return Restated("call_function", torch.split, args, kwargs)
+
+
+def _constant_pad(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+    return Restated("call_function", F.pad, (args[0], args[1], "constant", _given(args, 2, 0)))
+
+
+def _zero(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+    return Restated("call_function", torch.zeros_like, args)
+
+
+def _rsub(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+    if kwargs.get("alpha", _given(args, 2, 1)) != 1:
+        return Restated("call_function", node.target, args, kwargs)
+    return Restated("call_function", operator.sub, (args[1], args[0]))
+
+
+def _method(name: str) -> Callable[[fx.Node, Args, Kwargs], Any]:
+    def made(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+        return Restated("call_method", name, args, kwargs)
+
+    return made
+
+
+def _max_pool(name: str) -> Callable[[fx.Node, Args, Kwargs], Any]:
+    """Pooling that also gives the places of the largest values, which nobody reads."""
+
+    def made(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+        return Restated("call_function", getattr(F, name), args, kwargs, first_of=2)
+
+    return made
+
+
+_FACTORIES = ("arange", "zeros", "ones", "full", "empty", "eye", "linspace", "scalar_tensor")
+
+
+def _factory(name: str) -> Callable[[fx.Node, Args, Kwargs], Any]:
+    def made(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+        wanted = {k: v for k, v in kwargs.items() if k not in ("layout", "pin_memory")}
+        return Restated("call_function", getattr(torch, name), args, wanted)
+
+    return made
+
+
+_SPECIAL: dict[str, Callable[[fx.Node, Args, Kwargs], Any]] = {
+    **{f"adaptive_max_pool{d}d": _max_pool(f"adaptive_max_pool{d}d") for d in (1, 2, 3)},
+    **{f"max_pool{d}d_with_indices": _max_pool(f"max_pool{d}d") for d in (1, 2, 3)},
+    **{name: _factory(name) for name in _FACTORIES},
+    "to": _to,
+    "_to_copy": _to,
+    "slice": _slice,
+    "select": _select,
+    "index": _index,
+    "sym_size": _size,
+    "embedding": _embedding,
+    "batch_norm": _batch_norm,
+    "instance_norm": _instance_norm,
+    "group_norm": _group_norm,
+    "layer_norm": _layer_norm,
+    "dropout": _dropout,
+    "split_with_sizes": _split_with_sizes,
+    "constant_pad_nd": _constant_pad,
+    "_unsafe_view": _method("reshape"),
+    "alias": _same,
+    "detach": _same,
+    "detach_": _same,
+    "lift_fresh_copy": _same,
+    "contiguous": _method("contiguous"),
+    "unfold": _method("unfold"),
+    "rsub": _rsub,
+    "zero": _zero,
+    "__and__": lambda node, args, kwargs: Restated("call_function", operator.and_, args, kwargs),
+    "__or__": lambda node, args, kwargs: Restated("call_function", operator.or_, args, kwargs),
+}

@@ -1,0 +1,101 @@
+"""Running a captured program on the example inputs: what every node gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+from torch.utils import _pytree as pytree
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..graph.operators.macs import no_macs
+from ..graph.operators.table import TABLE
+from ..values.nested import batch_size, copies_of, holds_tensor, leaves_of
+from ..values.precision import full_precision
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One run of a program.
+
+    Args:
+        values: what each node gave, tensors without their data.
+        constant_macs: multiply-accumulates of the nodes that do not depend on the inputs' values,
+            such as the projection of a table of relative positions.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    constant_macs: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def numbers(self) -> Mapping[str, Any]:
+        """The values that are no tensors: sizes, dtypes, devices."""
+        return {k: v for k, v in self.values.items() if not holds_tensor(v)}
+
+    @property
+    def elements(self) -> int:
+        """Of all tensors together."""
+        leaves = [leaf for value in self.values.values() for leaf in leaves_of(value)]
+        return sum(leaf.numel() for leaf in leaves if isinstance(leaf, torch.Tensor))
+
+
+class _Recorder(fx.Interpreter):
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module, garbage_collect_values=True)
+        self.recording = Recording()
+        self.data: set[fx.Node] = set()
+
+    def run_node(self, n: fx.Node) -> Any:
+        fixed = not any(source in self.data for source in n.all_input_nodes)
+        if fixed and self._takes_macs(n):
+            with FlopCounterMode(display=False) as counter:
+                value = super().run_node(n)
+            self.recording.constant_macs[n.name] = int(counter.get_total_flops()) // 2
+        else:
+            value = super().run_node(n)
+        if n.op == "get_attr" and isinstance(value, torch.Tensor):
+            value = value.detach()
+        if n.op == "placeholder" or (not fixed and holds_tensor(value)):
+            self.data.add(n)
+        self.recording.values[n.name] = value if n.op == "output" else _without_data(value)
+        return value
+
+    def _takes_macs(self, n: fx.Node) -> bool:
+        if n.op == "call_module":
+            rule = TABLE.find_module(self.module.get_submodule(str(n.target)))
+        else:
+            key = f"Tensor.{n.target}" if n.op == "call_method" else n.target
+            rule = TABLE.find(key) if n.op.startswith("call") else None
+        return rule is not None and rule.macs is not no_macs
+
+
+def _without_data(value: Any) -> Any:
+    def meta(leaf: Any) -> Any:
+        return leaf.detach().to("meta") if isinstance(leaf, torch.Tensor) else leaf
+
+    return pytree.tree_map(meta, value)
+
+
+def run(module: fx.GraphModule, args: tuple[Any, ...]) -> Recording:
+    """Run a program once; tensors of the recording are on the meta device, but for the output."""
+    recorder = _Recorder(module)
+    with torch.no_grad(), full_precision():
+        recorder.run(*copies_of(args))
+    return recorder.recording
+
+
+def run_doubled(module: fx.GraphModule, args: tuple[Any, ...]) -> Recording:
+    """The same with every input repeated along dimension 0; empty where the model refuses it."""
+    batch = batch_size(args)
+
+    def twice(value: Any) -> Any:
+        grows = isinstance(value, torch.Tensor) and value.ndim and value.shape[0] == batch
+        return torch.cat([value, value]) if grows else value
+
+    try:
+        return run(module, tuple(pytree.tree_map(twice, a) for a in args))
+    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError):
+        return Recording()

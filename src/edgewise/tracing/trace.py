@@ -1,0 +1,198 @@
+"""From a model and example inputs to a Graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, get_args
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from ..errors import NoUnitsError, TooLargeError, TraceError, UnknownOperatorError
+from ..graph.graph import Graph
+from ..graph.importance import Importance, l2
+from ..graph.units import SLICES, with_units
+from .agreement import Judge, reference
+from .builder import Builder
+from .capture import FrontEnd, bind, capture
+from .export_frontend import LIMITED
+from .probe import run, run_doubled
+from .program import Program, keeps_batch, modes_of
+from .refuse import refuse
+
+
+def trace(
+    model: nn.Module,
+    args: Sequence[Any] | torch.Tensor,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    granularity: Sequence[str] | str = ("edge", "layer"),
+    leaves: Sequence[type[nn.Module] | str] = (),
+    frontend: FrontEnd | None = None,
+    slices: int = SLICES,
+    round_to: int = 1,
+    importance: Importance = l2,
+) -> Graph:
+    """The dataflow graph of a model.
+
+    The model is traced in eval mode on a private copy, and the traced program is compared with the
+    model itself, output by output: on the example, and on random inputs like it in batches of twice
+    its size and, for small networks, of 4 times (at least 16). The model is not changed; hooks on
+    its modules are copied with it and run wherever the copies do.
+
+    A model whose Python code asks for the batch size (`1 / len(x)`, `if len(x) > 8`) may be right
+    at the example's size only. That is seen by those batches and by the limits that torch.export
+    puts on the batch; masks and pruned models then refuse every other size. What a model decides
+    about batches larger than those without torch.export noticing, or by values that neither the
+    example nor random inputs have, is not seen.
+
+    torch.fx reads the model's code as it is written, and is tried first. Where it cannot follow
+    (Hugging Face models, Python that depends on shapes, writes in place into memory that other
+    values share), torch.export does; `graph.frontend` and `graph.summary()` name the one that did.
+
+    Args:
+        model: any `nn.Module`.
+        args: example inputs, a tuple (or one tensor); dimension 0 is the batch.
+        kwargs: example keyword inputs.
+        granularity: kinds of units: "edge" (whole connections and branches), "layer" (layers
+            bypassed by identity), "hidden" (inner channels of a branch or MLP), "heads" (attention
+            heads), "channels" (those of a residual stream), or "raw" (every edge by itself).
+        leaves: module classes or paths to treat as one operator each; they need a rule, and
+            torch.fx.
+        frontend: "torch.fx" or "torch.export", to force one; None tries both in this order.
+        slices: nested parts into which each width (hidden, heads, channels) is cut; the most
+            important one always stays. A width of fewer channels is cut into single ones.
+        round_to: what remains of a width is a multiple of this many channels.
+        importance: which channels of a width go first: `ew.importance.l2`, or what
+            `ew.importance.taylor` or `.activation` give, or a function of your own.
+
+    Returns:
+        The graph; `graph.units` are what a mask can remove.
+
+    Raises:
+        TraceError: the model cannot be traced, or the traced program gives other outputs.
+        UnknownOperatorError: an operator has no rule; names it, its line and the way out.
+        NoUnitsError: nothing in the model can be removed.
+        EdgewiseError: granularity, slices or round_to make no sense for this model.
+
+    Examples:
+        >>> graph = ew.trace(model, (x,))
+        >>> graph
+        Graph(29 vertices, 31 edges, 12 units, 19916b485ebc)
+    """
+    refuse(model, args, kwargs or {})
+    args = (args,) if isinstance(args, torch.Tensor) else tuple(args)
+    kinds = (granularity,) if isinstance(granularity, str) else tuple(granularity)
+    expected = reference(model, args, kwargs or {})
+    inputs, fixed = bind(model, args, kwargs or {})
+    judge = Judge(
+        model, args, kwargs or {}, expected, lambda a, k: tuple(bind(model, a, k)[0].values())
+    )
+    bare = _first_right(
+        _choices(frontend, leaves),
+        lambda choice: _graph(
+            capture(model, inputs, fixed, leaves, choice, expected), inputs, fixed, judge, choice
+        ),
+    )
+    graph = with_units(bare, kinds, slices=slices, round_to=round_to, importance=importance)
+    if not graph.units:
+        raise NoUnitsError(_why_no_units(model, kinds, graph.refused))
+    return graph
+
+
+def _choices(frontend: FrontEnd | None, leaves: Sequence[Any]) -> tuple[FrontEnd, ...]:
+    known = get_args(FrontEnd)
+    if frontend is not None and frontend not in known:
+        raise TraceError(f"frontend is one of {', '.join(known)}; got {frontend!r}.")
+    if leaves and frontend == "torch.export":
+        raise TraceError("`leaves` need torch.fx: torch.export looks into every module.")
+    if frontend is not None:
+        return (frontend,)
+    return ("torch.fx",) if leaves else ("torch.fx", "torch.export")
+
+
+def _first_right(choices: Iterable[FrontEnd], make: Callable[[FrontEnd], Graph]) -> Graph:
+    """The graph of the first front end that follows the model, best at every batch size."""
+    problems: list[TraceError] = []
+    fixed: list[Graph] = []
+    for choice in choices:
+        try:
+            graph = make(choice)
+        except TooLargeError:
+            if not fixed:
+                raise  # it is as large for the other front end
+        except TraceError as problem:
+            problems.append(problem)
+        else:
+            if not graph.program.fixed_batch:
+                return graph
+            fixed.append(graph)
+    if not fixed:
+        raise _failure(problems)
+    return fixed[0]
+
+
+def _failure(problems: list[TraceError]) -> TraceError:
+    """The error of all front ends; an operator without a rule comes first: a user can help it."""
+    first, *others = sorted(problems, key=lambda p: not isinstance(p, UnknownOperatorError))
+    if not others:
+        return first
+    return type(first)(f"{first}\nThe other front end fails too. {others[0]}")
+
+
+def _graph(
+    module: fx.GraphModule, inputs: Mapping[str, Any], fixed: Mapping[str, Any], judge: Judge,
+    frontend: FrontEnd,
+) -> Graph:  # fmt: skip
+    """Vertices and edges of a captured program, which must do what the model does."""
+    args, model = tuple(inputs.values()), judge.model
+    try:
+        once = run(module, args)
+    except Exception as error:
+        raise TraceError(
+            f"The program of {type(model).__name__} that {frontend} made does not run: "
+            f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        ) from error
+    verdict = judge.check(module, once)
+    doubled = verdict.doubled
+    if not doubled.values or not _scales(once.numbers, doubled.numbers):
+        doubled = run_doubled(module, args)  # numbers that depend on values: of the same values
+    limited = not verdict.free or bool(module.meta.get(LIMITED)) or keeps_batch(model)
+    program = Program(
+        module=module,
+        args=args,
+        fixed=fixed,
+        values=once.numbers,
+        doubled=doubled.numbers,
+        batch=judge.batch if doubled.values or limited else 1,
+        modes=modes_of(model),
+        fixed_batch=limited,
+    )
+    return Builder(program, once, doubled).build(frontend)
+
+
+def _scales(once: Mapping[str, Any], doubled: Mapping[str, Any]) -> bool:
+    """Whether every number of a program is the same or twice as large in a doubled batch."""
+    numbers = [(value, doubled.get(name)) for name, value in once.items()]
+    leaves = [tuple(map(pytree.tree_leaves, pair)) for pair in numbers]
+    pairs = [pair for left, right in leaves for pair in zip(left, right, strict=False)]
+    return all(a == b or (isinstance(a, int) and b == 2 * a) for a, b in pairs)
+
+
+def _why_no_units(model: nn.Module, kinds: tuple[str, ...], refused: Mapping[str, str]) -> str:
+    widths = "; ".join(f"{name}: {reason}" for name, reason in list(refused.items())[:5])
+    width = f"no width can be cut ({widths or 'no operator produces channels'})"
+    reasons: dict[str, str] = {
+        "edge": "every edge lies on every path from input to output (a plain chain), so that "
+        "removing any would disconnect the output",
+        "layer": "no layer that takes MACs has an output of its input's shape",
+        "raw": "it has no edge at all",
+        "channels": width,
+        "hidden": width,
+        "heads": width,
+    }
+    why = "; ".join(dict.fromkeys(reasons[kind] for kind in kinds))
+    more = [kind for kind in ("edge", "layer") if kind not in kinds and "raw" not in kinds]
+    hint = f' Try granularity=("edge", "layer"), which offers {more[0]} units too.' if more else ""
+    return f"{type(model).__name__} has no unit to remove: {why}.{hint}"

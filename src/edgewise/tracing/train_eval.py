@@ -1,0 +1,166 @@
+"""Programs that follow train() and eval(), although they were traced in one mode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import fx, nn
+from torch.nn import functional as F
+
+from ..graph.operators.runtime import by_mode
+
+
+def follow_modes(graph: fx.Graph, training: fx.Graph | None) -> None:
+    """Make arguments that depend on `self.training` depend on the mode of the program.
+
+    Tracing freezes them. What they are in train mode is read off the same model traced in train
+    mode; where there is no such trace, dropout follows the mode.
+
+    Args:
+        graph: traced in eval mode; changed in place.
+        training: traced in train mode, or None.
+    """
+    pairs = _aligned(graph, training) if training is not None else None
+    mode = _Mode(graph)
+    others: dict[fx.Node, fx.Node] = dict(pairs or ())
+    for node in list(graph.nodes):
+        other = others.get(node)
+        if node.op not in ("call_function", "call_method"):
+            continue
+        if other is not None:
+            args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: n)
+            node.args = mode.merged(args, other.args)
+            node.kwargs = mode.merged(kwargs, other.kwargs)
+        elif node.target in _DROPOUTS:
+            position = _DROPOUTS[node.target]
+            if len(node.args) > position:
+                node.update_arg(position, mode.node)
+            else:
+                node.update_kwarg("training", mode.node)
+
+
+_DROPOUTS: dict[Any, int] = {
+    F.dropout: 2,
+    F.dropout1d: 2,
+    F.dropout2d: 2,
+    F.dropout3d: 2,
+    F.alpha_dropout: 2,
+    F.feature_alpha_dropout: 2,
+}
+_MODAL = {*_DROPOUTS, F.batch_norm, F.scaled_dot_product_attention, F.rrelu, F.instance_norm}
+
+
+def depends_on_mode(graph: fx.Graph) -> bool:
+    """Whether a program calls functions whose arguments usually depend on the mode."""
+    return any(
+        node.op == "call_function"
+        and (node.target in _MODAL or "training" in node.kwargs or _takes_mode(node.target))
+        for node in graph.nodes
+    )
+
+
+def _takes_mode(target: Any) -> bool:
+    return getattr(target, "__name__", "") in ("stochastic_depth", "drop_path")
+
+
+def _aligned(graph: fx.Graph, other: fx.Graph) -> list[tuple[fx.Node, fx.Node]] | None:
+    """The nodes of two traces of one model in pairs; None if they do not run the same calls."""
+    left, right = list(graph.nodes), list(other.nodes)
+    same = len(left) == len(right) and all(
+        a.op == b.op and a.target == b.target for a, b in zip(left, right, strict=True)
+    )
+    return list(zip(left, right, strict=True)) if same else None
+
+
+class _Mode:
+    """Stands for `self.training` in a program; made when first needed."""
+
+    def __init__(self, graph: fx.Graph) -> None:
+        self.graph = graph
+        self._node: fx.Node | None = None
+
+    @property
+    def node(self) -> fx.Node:
+        if self._node is None:
+            with self.graph.inserting_before(next(iter(self.graph.nodes))):
+                self._node = self.graph.create_node("get_attr", "training")
+        return self._node
+
+    def merged(self, evaluating: Any, training: Any) -> Any:
+        """Arguments that are those of the current mode."""
+        if isinstance(evaluating, fx.Node):
+            return evaluating
+        if isinstance(evaluating, list | tuple) and not hasattr(evaluating, "_fields"):
+            pairs = zip(evaluating, training, strict=True)
+            return type(evaluating)(self.merged(a, b) for a, b in pairs)
+        if isinstance(evaluating, dict):
+            return {k: self.merged(v, training[k]) for k, v in evaluating.items()}
+        if isinstance(evaluating, slice) or isinstance(training, fx.Node):
+            return evaluating
+        if evaluating == training:
+            return evaluating
+        if (evaluating, training) == (False, True):
+            return self.node
+        with self.graph.inserting_after(self.node):
+            return self.graph.call_function(by_mode, (self.node, evaluating, training))
+
+
+def batch_norm_modules(module: fx.GraphModule) -> None:
+    """Functional batch norms over the tensors of one module become plain batch-norm modules.
+
+    They then follow train() and eval() and can be recovered. Layers that add an activation to
+    nn.BatchNorm2d call it this way; whatever else they hold stays where it was.
+    """
+    for node in module.graph.find_nodes(op="call_function", target=F.batch_norm):
+        given = dict(zip(_BATCH_NORM, node.args, strict=False)) | node.kwargs
+        path = _home(given)
+        value = module.get_submodule(path) if path else None
+        if not isinstance(value, nn.Module) or not isinstance(given["input"], fx.Node):
+            continue
+        plain = _plain_batch_norm(value, given)
+        _replace_submodule(module, path, plain)
+        with module.graph.inserting_before(node):
+            new = module.graph.call_module(path, (given["input"],))
+        new.meta = dict(node.meta)
+        node.replace_all_uses_with(new)
+        module.graph.erase_node(node)
+
+
+_BATCH_NORM = "input running_mean running_var weight bias training momentum eps".split()  # noqa: SIM905
+
+
+def _home(given: dict[str, Any]) -> str:
+    """The module whose statistics and affine parameters these are; "" if there is none."""
+    tensors = {name: given.get(name) for name in _BATCH_NORM[1:5]}
+    paths = set()
+    for name, node in tensors.items():
+        if node is None and name in ("weight", "bias"):
+            continue
+        if not isinstance(node, fx.Node) or node.op != "get_attr":
+            return ""
+        path, _, last = str(node.target).rpartition(".")
+        paths.add(path if last == name else "")
+    return paths.pop() if len(paths) == 1 else ""
+
+
+def _plain_batch_norm(source: nn.Module, given: dict[str, Any]) -> nn.Module:
+    ndim = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 5: nn.BatchNorm3d}
+    value = given["input"].meta.get("val")
+    kind: Any = ndim.get(getattr(value, "ndim", 4), nn.BatchNorm2d)
+    for base in (nn.BatchNorm1d, nn.BatchNorm3d):
+        kind = base if isinstance(source, base) else kind
+    statistics: Any = source.running_mean
+    momentum = getattr(source, "momentum", 0.1)
+    plain: Any = kind(len(statistics), eps=given.get("eps", 1e-5), momentum=momentum)
+    plain._parameters = {name: source._parameters.get(name) for name in ("weight", "bias")}
+    plain._buffers |= {k: v for k, v in source._buffers.items() if k in plain._buffers}
+    plain.affine = plain.weight is not None
+    for name, child in source.named_children():
+        plain.add_module(name, child)
+    module: nn.Module = plain.train(source.training)
+    return module
+
+
+def _replace_submodule(module: nn.Module, path: str, new: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(module.get_submodule(parent), name, new)

@@ -1,0 +1,52 @@
+"""The arguments of a model in a batch: a tensor, several in a row, or several by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from ..errors import ObjectiveError
+from .nested import device_of, moved
+
+
+def arguments(inputs: Any) -> tuple[Any, ...] | dict[str, Any]:
+    """What a batch gives: a dict by name, or a tuple by place.
+
+    Examples:
+        >>> from edgewise.values.arguments import arguments
+        >>> arguments(1), arguments([1, 2]), arguments({"ids": 1})
+        ((1,), (1, 2), {'ids': 1})
+    """
+    if isinstance(inputs, Mapping):
+        return dict(inputs)
+    return tuple(inputs) if isinstance(inputs, list | tuple) else (inputs,)
+
+
+def placed(inputs: Any, names: Sequence[str]) -> tuple[Any, ...]:
+    """What a batch gives as a tuple; a dict in the order of `names`.
+
+    Raises:
+        ObjectiveError: the dict has other names.
+
+    Examples:
+        >>> from edgewise.values.arguments import placed
+        >>> placed({"mask": 1, "ids": 2}, ("ids", "mask"))
+        (2, 1)
+    """
+    given = arguments(inputs)
+    if isinstance(given, tuple):
+        return given
+    if given.keys() != set(names):
+        raise ObjectiveError(
+            f"A batch gives the inputs {', '.join(map(str, given))}; the traced model takes "
+            f"{', '.join(names)}. Leave the others out, or trace it with all of them."
+        )
+    return tuple(given[name] for name in names)
+
+
+def call(model: nn.Module, inputs: Any) -> Any:
+    """The model's outputs for what a batch gives, wherever that lies."""
+    given = moved(arguments(inputs), device_of(model))
+    return model(*given) if isinstance(given, tuple) else model(**given)

@@ -1,0 +1,92 @@
+"""Tensors in nested values: lists, tuples, dicts and dataclasses of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import chain
+from typing import Any, TypeVar
+
+import torch
+from torch.utils import _pytree as pytree
+
+T = TypeVar("T")
+
+
+def leaves_of(value: Any) -> list[Any]:
+    """The leaves of nested lists, tuples, dicts and dataclasses, in order."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [x for f in dataclasses.fields(value) for x in leaves_of(getattr(value, f.name))]
+    leaves = pytree.tree_leaves(value)
+    return [
+        x
+        for leaf in leaves
+        for x in (leaves_of(leaf) if dataclasses.is_dataclass(leaf) else [leaf])
+    ]
+
+
+def named_leaves(value: Any, path: str = "") -> list[tuple[str, Any]]:
+    """The same leaves, each with what leads to it, as it is written in Python.
+
+    Examples:
+        >>> from edgewise.values.nested import named_leaves
+        >>> named_leaves({"a": [1, 2]})
+        [("['a'][0]", 1), ("['a'][1]", 2)]
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = [(f"{path}.{f.name}", getattr(value, f.name)) for f in dataclasses.fields(value)]
+        return [leaf for place, part in parts for leaf in named_leaves(part, place)]
+    found = []
+    for keys, leaf in pytree.tree_flatten_with_path(value)[0]:
+        place = path + pytree.keystr(keys)
+        found += named_leaves(leaf, place) if dataclasses.is_dataclass(leaf) else [(place, leaf)]
+    return found
+
+
+def copies_of(value: Any) -> Any:
+    """The same with its tensors copied, for code that may write into them."""
+    return pytree.tree_map(lambda v: v.clone() if isinstance(v, torch.Tensor) else v, value)
+
+
+def holds_tensor(value: Any) -> bool:
+    """Whether there is a tensor anywhere in a value."""
+    return any(isinstance(leaf, torch.Tensor) for leaf in leaves_of(value))
+
+
+def device_of(value: Any) -> torch.device | None:
+    """Where the first tensor of a value, or weight of a module, is; None if there is none.
+
+    Examples:
+        >>> from edgewise.values.nested import device_of
+        >>> device_of([1, {"ids": torch.zeros(2)}])
+        device(type='cpu')
+    """
+    module = isinstance(value, torch.nn.Module)
+    leaves = chain(value.parameters(), value.buffers()) if module else leaves_of(value)
+    return next((leaf.device for leaf in leaves if isinstance(leaf, torch.Tensor)), None)
+
+
+def moved(value: T, device: torch.device | None) -> T:
+    """The same with its tensors on a device, where one is given."""
+    if device is None:
+        return value
+    found: T = pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), value)
+    return found
+
+
+def joined(measure: Any, targets: T, outputs: Any) -> T:
+    """The targets where the outputs are; a loss or metric that is a module goes there itself."""
+    home = device_of(outputs)
+    if home is not None and isinstance(measure, torch.nn.Module):
+        measure.to(home)
+    return moved(targets, home)
+
+
+def judged(measure: Any, outputs: Any, targets: Any) -> Any:
+    """What a loss or a metric gives where the outputs are, of targets that it may write into."""
+    return measure(outputs, joined(measure, copies_of(targets), outputs))
+
+
+def batch_size(value: Any) -> int:
+    """Dimension 0 of the first tensor that has one; tensors of another size are not batched."""
+    leaves = pytree.tree_leaves(value)
+    return next((int(v.shape[0]) for v in leaves if isinstance(v, torch.Tensor) and v.ndim), 1)

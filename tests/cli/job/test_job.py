@@ -1,0 +1,120 @@
+"""From a config to a graph, an objective and files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import edgewise as ew
+from edgewise.cli.job.config import Config, read_config
+from edgewise.cli.job.job import (
+    make_directory,
+    read_objective,
+    require_search,
+    select_units,
+    trace_job,
+)
+from edgewise.cli.job.sections import UnitsSection
+from edgewise.errors import ConfigError
+from edgewise.graph.graph import Graph
+
+CODE = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        return x + self.first(x) + self.second(x)
+
+
+def rows():
+    return [(torch.full((4,), float(i)), i % 4) for i in range(12)]
+"""
+JOB = """
+[model]
+source = "own.py:Net"
+[data]
+source = "own.py:rows"
+search = "0:4"
+verify = "4:8"
+report = "8:"
+batch = 3
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    (tmp_path / "own.py").write_text(CODE)
+    (tmp_path / "job.toml").write_text(JOB)
+    return read_config(tmp_path / "job.toml")
+
+
+@pytest.fixture
+def graph(config: Config) -> Graph:
+    return trace_job(config)
+
+
+def test_the_example_is_the_first_row_unless_a_shape_is_given(config: Config) -> None:
+    assert trace_job(config).program.args[0].tolist() == [[0.0] * 4]
+    shaped = replace(config, model=replace(config.model, input=(4,)))
+    first, second = (trace_job(shaped).program.args[0] for _ in range(2))
+    assert first.shape == (1, 4)
+    assert torch.equal(first, second)
+
+
+def test_units_are_selected_by_globs(graph: Graph) -> None:
+    names = [unit.name for unit in graph.units]
+    assert {"first", "second", "bypass:first"} <= set(names)
+    chosen = select_units(graph, UnitsSection(only=("*first", "second"), exclude=("bypass:*",)))
+    assert [unit.name for unit in chosen.units] == ["first", "second"]
+    assert select_units(graph, UnitsSection()) == graph
+
+
+@pytest.mark.parametrize(
+    ("units", "words"),
+    [
+        (UnitsSection(only=("frst",)), r"'frst' matches no unit\. Did you mean 'first'"),
+        (UnitsSection(exclude=("nothing*",)), "matches no unit"),
+        (UnitsSection(exclude=("*",)), "leave none of the"),
+    ],
+)
+def test_globs_that_leave_nothing_are_errors(graph: Graph, units: UnitsSection, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        select_units(graph, units)
+
+
+def test_the_objective_has_all_three_splits(config: Config) -> None:
+    objective = read_objective(config)
+    assert [objective.samples(split) for split in ("search", "verify", "report")] == [4, 4, 4]
+    assert list(objective.metrics) == ["accuracy"]
+
+
+def test_data_of_another_shape_than_the_input_is_an_error(config: Config) -> None:
+    with pytest.raises(ConfigError, match=r"input is \[5\], but the examples .* shape \[4\]"):
+        read_objective(replace(config, model=replace(config.model, input=(5,))))
+
+
+def test_a_job_without_a_budget_says_how_to_give_one(config: Config) -> None:
+    with pytest.raises(ConfigError, match=r"no \[budget\]"):
+        require_search(config)
+
+
+def test_a_misspelt_function_is_found_before_anything_takes_time(config: Config) -> None:
+    ready = replace(config, budget=ew.Budget(macs=0.7))
+    require_search(ready)
+    with pytest.raises(ConfigError, match="nosuch"):
+        require_search(replace(ready, objective=replace(ready.objective, loss="nosuch.py:loss")))
+
+
+def test_an_output_directory_that_is_a_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(ConfigError, match="cannot be made a directory"):
+        make_directory(tmp_path / "out")

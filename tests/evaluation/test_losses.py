@@ -1,0 +1,72 @@
+"""Cross-entropy after temperature scaling."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from torch.nn import functional as F
+
+import edgewise as ew
+from edgewise.cli.job.sources import load_loss
+
+
+def drawn(seed: int, shape: tuple[int, ...], spread: float) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = spread * torch.randn(shape, generator=generator)
+    labels = (logits + spread * torch.randn(shape, generator=generator)).argmax(1)
+    return logits, labels
+
+
+@given(st.integers(0, 10**6), st.sampled_from([0.01, 0.3, 3.0, 30.0]), st.booleans())
+def test_the_scale_is_the_best_there_is(seed: int, spread: float, soft: bool) -> None:
+    """Against a search over scales by SciPy; labels as indices and as probabilities."""
+    logits, labels = drawn(seed, (200, 5), spread)
+    targets = (3 * logits / spread).softmax(1) if soft else labels
+
+    def loss(log: float) -> float:
+        return float(F.cross_entropy(math.exp(log) * logits.double(), _double(targets)))
+
+    found = minimize_scalar(loss, bounds=(math.log(0.01), math.log(100)), method="bounded")
+    got = float(ew.calibrated_cross_entropy(logits, targets).mean())
+    assert got == pytest.approx(found.fun, rel=1e-4, abs=1e-5)
+
+
+def _double(targets: torch.Tensor) -> torch.Tensor:
+    return targets.double() if targets.is_floating_point() else targets
+
+
+@given(st.integers(0, 10**6), st.floats(0.2, 5))
+def test_how_sure_a_network_is_does_not_count(seed: int, factor: float) -> None:
+    logits, labels = drawn(seed, (150, 4), 1.0)
+    first = ew.calibrated_cross_entropy(logits, labels)
+    assert ew.calibrated_cross_entropy(factor * logits, labels) == pytest.approx(first, abs=1e-4)
+
+
+def test_answers_that_are_no_better_than_chance_lose_what_chance_loses() -> None:
+    logits = 50 * torch.randn(500, 10, generator=torch.Generator().manual_seed(0))
+    labels = torch.randint(10, (500,), generator=torch.Generator().manual_seed(1))
+    assert float(F.cross_entropy(logits, labels)) > 50
+    assert float(ew.calibrated_cross_entropy(logits, labels).mean()) < math.log(10) + 0.5
+
+
+def test_maps_and_sequences_have_a_value_an_example() -> None:
+    logits, labels = drawn(0, (6, 4, 5, 3), 1.0)
+    each = ew.calibrated_cross_entropy(logits, labels)
+    assert each.shape == (6,)
+    flat = logits.movedim(1, -1).reshape(-1, 4)
+    whole = ew.calibrated_cross_entropy(flat, labels.flatten())
+    assert each == pytest.approx(whole.reshape(6, -1).mean(1), abs=1e-5)
+
+
+def test_equal_logits_are_no_accident() -> None:
+    each = ew.calibrated_cross_entropy(torch.ones(3, 4), torch.tensor([0, 1, 2]))
+    assert each == pytest.approx(torch.full((3,), math.log(4)), abs=1e-6)
+
+
+def test_a_job_names_it() -> None:
+    logits, labels = drawn(0, (50, 4), 1.0)
+    found = load_loss("calibrated_cross_entropy")(logits, labels)
+    assert torch.equal(found, ew.calibrated_cross_entropy(logits, labels))

@@ -1,0 +1,112 @@
+"""Costs against numbers counted by hand."""
+
+import math
+import random
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import edgewise as ew
+from edgewise.graph.budget import Budget
+from edgewise.graph.operators.table import TABLE
+from edgewise.testing import ZOO, build
+
+
+class Two(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = torch.nn.Conv2d(3, 4, 3, padding=1, bias=False)
+        self.b = torch.nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x):
+        y = self.a(x)
+        return y + torch.relu(self.b(y))
+
+
+def test_by_hand() -> None:
+    graph = ew.trace(Two(), (torch.randn(2, 3, 5, 5),), granularity="edge")
+    whole = ew.cost(graph)
+    assert whole.params == 3 * 4 * 9 + 4 * 4 * 9 + 4
+    assert whole.macs == 25 * (3 * 4 * 9 + 4 * 4 * 9)
+    assert whole.activation_bytes == 4 * 100 * 4  # two convolutions, relu, sum
+    assert whole.units == 2
+    branch = graph.mask(["b..relu"])
+    assert ew.cost(graph, branch) == ew.Cost(1, 108, 25 * 108, 400, 4 * 108)
+    assert next(u for u in graph.units if u.name == "b..relu").cost.params == 148
+
+
+def test_cost_is_that_of_one_example(residual: ew.Graph) -> None:
+    model, args = build("residual")
+    one = ew.trace(model, (args[0][:1],))
+    assert ew.cost(one) == ew.cost(residual)
+
+
+def test_budgets_read_fractions_and_numbers() -> None:
+    unpruned, half = ew.Cost(10, 1000, 5000, 64), ew.Cost(5, 500, 2500, 32)
+    assert Budget(macs=0.5).allows(half, unpruned)
+    assert not Budget(macs=0.49).allows(half, unpruned)
+    assert Budget(units=5, params=500).allows(half, unpruned)
+    assert Budget(params=499).excess(half, unpruned) > 0
+
+
+def test_weights_take_the_bytes_of_their_own_precision() -> None:
+    model = Two().double()
+    graph = ew.trace(model, (torch.randn(2, 3, 5, 5, dtype=torch.float64),), granularity="edge")
+    assert ew.cost(graph).weight_bytes == 8 * ew.cost(graph).params
+    assert (
+        graph.fingerprint
+        == ew.trace(Two(), (torch.randn(1, 3, 5, 5),), granularity="edge").fingerprint
+    )
+
+
+class Tied(torch.nn.Module):
+    """One linear layer read by two branches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = torch.nn.Linear(3, 3)
+
+    def forward(self, x):
+        return x + self.one(x) + torch.relu(self.one(x))
+
+
+def test_a_tied_parameter_counts_once_and_goes_with_its_last_reader() -> None:
+    graph = ew.trace(Tied(), (torch.randn(2, 3),), granularity="edge")
+    branches = [u.name for u in graph.units if u.name in ("one", "one#2..relu")]
+    assert len(branches) == 2
+    assert ew.cost(graph).params == 12
+    assert ew.cost(graph, graph.mask(branches[:1])).params == 12
+    assert ew.cost(graph, graph.mask(branches[1:])).params == 12
+    assert ew.cost(graph, graph.mask(branches)).params == 0
+    assert [u.cost.params for u in graph.units if u.name in branches] == [0, 0]
+
+
+@cache
+def graph_of(name: str) -> ew.Graph:
+    model, args = build(name)
+    return ew.trace(model, args)
+
+
+@pytest.mark.parametrize("name", ZOO)
+@given(seed=st.integers(0, 10**6))
+def test_units_and_activations_are_those_of_what_is_alive(name: str, seed: int) -> None:
+    graph, rng = graph_of(name), random.Random(seed)
+    mask = graph.mask(rng.sample(range(len(graph.units)), rng.randint(0, len(graph.units) // 2)))
+    alive = ew.liveness(graph, mask)
+    if not alive.connected:
+        return
+    activation_bytes = 0
+    for index, (vertex, state) in enumerate(zip(graph.vertices, alive.states, strict=True)):
+        passes = index in alive.bypassed or index in alive.forwarded
+        view = vertex.op in ("input", "output") or TABLE.rules[vertex.op].view
+        if state is not None and vertex.shape is not None and not passes and not view:
+            sizes = dict(enumerate(vertex.shape)) | {a: sum(keep) for a, keep in state.keeps}
+            activation_bytes += math.prod(sizes.values()) * vertex.itemsize
+    edges = {e for e, want in enumerate(alive.wants) if want is not None}
+    layers = {i for i, s in enumerate(alive.states) if s is not None} - alive.bypassed
+    live = [u for u in graph.units if set(u.members) & (edges if u.kind == "edge" else layers)]
+    cost = ew.cost(graph, mask)
+    assert (cost.units, cost.activation_bytes) == (len(live), activation_bytes)

@@ -1,0 +1,102 @@
+"""Charts: every drawer shows the same data."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import nan
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgewise.cli.demo import DigitsNet
+from edgewise.report.charts import charts, matplotlib, plotly
+from edgewise.report.charts.chart import Axis, Chart, Heat, Series
+from edgewise.report.network import drawing
+from edgewise.tracing.trace import trace
+
+CHART = Chart(
+    "name", "A sentence.", ("a",), (("1",),), Axis("x"), Axis("y <b>$", log=True),
+    (
+        Series("dots <i>", (1.0, 2.0), (3.0, 4.0), "plum", "star", texts=("<a>\nb", "c"),
+               spread=(0.1, None), keys=(7, 8)),
+        Series("line", (1.0, nan, 2.0), (1.0, nan, 2.0), stroke="steps"),
+    ),
+)  # fmt: skip
+HEAT = Chart(
+    "map", "A sentence.", (), (),
+    heat=Heat(("u", "u"), ((None, 0.5), (0.5, None)), (("", "x"), ("x", "")), 0.5, "effect"),
+)  # fmt: skip
+
+
+def test_drawers_show_the_same_numbers() -> None:
+    figure, axes = plotly.figure(CHART), matplotlib.static(CHART).axes[0]
+    for trace_, series in zip(figure.data, CHART.series, strict=True):
+        kept = [x for x in series.xs if x == x]
+        assert [x for x in trace_.x if x is not None] == kept
+    assert list(axes.lines[0].get_ydata()) == [3.0, 4.0]
+    assert figure.layout.yaxis.type == axes.get_yscale() == "log"
+    assert list(figure.data[0].customdata) == [7, 8]
+
+
+def test_names_are_text_not_markup() -> None:
+    figure = plotly.figure(CHART)
+    assert figure.data[0].hovertext[0] == "&lt;a&gt;<br>b"
+    assert figure.data[0].name == "dots &lt;i&gt;"
+
+
+def test_unknown_pairs_stay_grey_and_equal_names_apart() -> None:
+    grey, seen = plotly.figure(HEAT).data
+    assert seen.z[0][0] is None
+    assert list(seen.x) == [0, 1]
+    assert grey.colorscale[0][1] == plotly.COLOURS["unknown"]
+    matplotlib.static(HEAT)
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_static_figures_are_written(tmp_path: Path, ending: str) -> None:
+    assert (
+        matplotlib.save(matplotlib.static(CHART), tmp_path / f"chart.{ending}").stat().st_size
+        > 1000
+    )
+
+
+def test_methods_with_one_mask_are_points() -> None:
+    chart = charts.methods({"one": [[None, 0.5, 0.5]], "two": [[0.9, 0.4], [0.8, 0.3]]})
+    assert [(s.form, s.stroke, s.listed) for s in chart.series] == [
+        ("dot", None, True), (None, "steps", True), (None, "steps", False)
+    ]  # fmt: skip
+    assert chart.rows[1] == ("two", "2", "0.300")
+
+
+def test_the_network_is_a_chart_too() -> None:
+    graph = trace(DigitsNet().eval(), torch.randn(1, 1, 8, 8))
+    branch = next(i for i, u in enumerate(graph.units) if u.name.startswith("blocks.2."))
+    chart = drawing.boxes(graph, graph.mask([branch]))
+    removed = next(s for s in chart.series if s.name == "removed")
+    assert removed.labels == ("blocks.2",)
+    plotly.figure(chart)
+    matplotlib.static(chart)
+
+
+class Residual(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a_layer_with_quite_a_long_name = torch.nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.a_layer_with_quite_a_long_name(x).relu()
+
+
+def test_the_figure_of_a_network_grows_with_it_and_its_labels_stay_apart() -> None:
+    heights = []
+    for depth in (2, 12):
+        model = torch.nn.Sequential(*(Residual() for _ in range(depth)))
+        figure = matplotlib.static(drawing.boxes(trace(model, torch.randn(2, 4))))
+        figure.canvas.draw()
+        boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+        boxes.append(figure.legends[0].get_window_extent())
+        assert len(boxes) > depth
+        assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+        heights.append(figure.get_figheight())
+    assert heights[1] > heights[0] + 0.5

@@ -1,0 +1,71 @@
+"""Costs of many masks at once, against the exact count."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import edgewise as ew
+from edgewise.search import Space
+from edgewise.search.cost_estimate import QUANTITIES, CostEstimate
+from edgewise.testing import build
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+from resnet_cifar import ResNet
+
+KINDS = ("edge", "hidden", "heads", "channels")
+
+
+def resnet() -> ew.Graph:
+    graph = ew.trace(ResNet(2).eval(), (torch.randn(1, 3, 8, 8),), granularity=("edge", "hidden"))
+    return graph.select(lambda unit: unit.kind != "edge" or unit.cost.macs > 0)
+
+
+GRAPH = resnet()
+
+
+def amounts(cost: ew.Cost) -> list[float]:
+    return [getattr(cost, name) for name in QUANTITIES]
+
+
+@settings(deadline=None)
+@given(bits=st.lists(st.booleans(), min_size=len(GRAPH.units), max_size=len(GRAPH.units)))
+def test_it_is_exact_for_branches_and_the_widths_inside_them(bits: list[bool]) -> None:
+    mask = GRAPH.nest(GRAPH.mask(bits=bits))
+    assert CostEstimate(GRAPH)([mask])[0] == pytest.approx(amounts(ew.cost(GRAPH, mask)))
+
+
+@pytest.mark.parametrize("name", ["residual", "dense", "attention"])
+def test_single_units_are_exact_in_any_network(name: str) -> None:
+    model, args = build(name)
+    graph = ew.trace(model, args, granularity=KINDS, slices=3)
+    estimate = CostEstimate(graph)
+    alone = [graph.mask([unit]) for unit in range(len(graph.units)) if unit not in graph.group_of]
+    masks = [m for m in map(graph.nest, [graph.empty, *alone]) if ew.liveness(graph, m).connected]
+    for mask, found in zip(masks, estimate(masks), strict=True):
+        assert found == pytest.approx(amounts(ew.cost(graph, mask)))
+
+
+def test_likely_masks_are_those_within_the_budget() -> None:
+    space = Space(GRAPH, ew.Budget(macs=0.6, params=0.8))
+    rng = np.random.default_rng(0)
+    masks = [GRAPH.nest(GRAPH.mask(bits=rng.random(len(GRAPH.units)) < 0.4)) for _ in range(60)]
+    near = masks[0]
+    expected = [space.allows(mask) for mask in masks]
+    assert space.likely(masks, near).tolist() == expected
+    assert 0 < sum(expected) < len(masks)
+    assert not space.likely([], near).size
+
+
+def test_graphs_without_widths_are_not_judged() -> None:
+    model, args = build("residual")
+    graph = ew.trace(model, args)
+    space = Space(graph, ew.Budget(macs=0.5))
+    assert space.likely([graph.empty], graph.empty).all()
+    assert not space.allows(graph.empty)

@@ -1,0 +1,107 @@
+"""Laws 1 to 5 on every model of the zoo, for random valid masks, in float32 and float64."""
+
+import random
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import edgewise as ew
+from edgewise.testing import ZOO, build, laws
+
+LIVES_ON = laws.law_lives_on
+
+
+@cache
+def traced(name: str, dtype: torch.dtype = torch.float32) -> tuple[torch.nn.Module, ew.Graph]:
+    model, args = build(name, dtype=dtype)
+    return model, ew.trace(model, args)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_nothing_removed_changes_nothing(name: str) -> None:
+    laws.law_nothing_removed(*traced(name))
+
+
+@pytest.mark.parametrize(
+    "law", [law for law in laws.MASK_LAWS if law is not LIVES_ON], ids=lambda law: law.__name__
+)
+@pytest.mark.parametrize("name", ZOO)
+@given(seed=st.integers(0, 10**6))
+def test_laws_hold(name: str, law, seed: int) -> None:
+    _, graph = traced(name)
+    law(graph, laws.random_mask(graph, random.Random(seed)))
+
+
+@pytest.mark.filterwarnings("error")
+def test_counting_macs_says_nothing_of_tf32() -> None:
+    model, args = build("residual")
+    assert laws.count_macs(model, args) > 0
+
+
+@pytest.mark.parametrize("name", ZOO)
+@settings(max_examples=4)  # each takes seconds, most of them in torch.export
+@given(seed=st.integers(0, 10**6))
+def test_pruned_models_live_on(name: str, seed: int) -> None:
+    _, graph = traced(name)
+    LIVES_ON(graph, laws.random_mask(graph, random.Random(seed)))
+
+
+@pytest.mark.parametrize("name", ZOO)
+@given(seed=st.integers(0, 10**6))
+def test_pruned_is_masked_in_double_precision(name: str, seed: int) -> None:
+    _, graph = traced(name, torch.float64)
+    laws.law_pruned_is_masked(graph, laws.random_mask(graph, random.Random(seed)))
+
+
+def test_the_laws_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rewrite that forgets to drop input channels, or a cost that forgets a layer, is caught."""
+    _, graph = traced("residual")
+    mask = graph.mask([0])
+    other = graph.mask([4])
+    rewritten = laws.rewritten
+    monkeypatch.setattr(laws, "rewritten", lambda g, m, t: rewritten(g, other, t))
+    with pytest.raises(AssertionError, match="differ"):
+        laws.law_pruned_is_masked(graph, mask)
+    with pytest.raises(AssertionError, match="expected"):
+        laws.law_cost_is_exact(graph, graph.empty)
+
+
+LARGE = ("vgg16_bn", "densenet121")
+VISION = {
+    "resnet18": 64,
+    "resnet50": 64,
+    "vgg16_bn": 32,
+    "mobilenet_v3_small": 64,
+    "densenet121": 64,
+    "efficientnet_b0": 64,
+    "convnext_tiny": 64,
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in VISION]
+)
+def test_torchvision(name: str) -> None:
+    """Laws 1, 2 and 3 on torchvision's models with random weights."""
+    torchvision = pytest.importorskip("torchvision")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = getattr(torchvision.models, name)(weights=None).eval()
+        x = torch.randn(2, 3, VISION[name], VISION[name])
+    graph = ew.trace(model, (x,))
+    laws.law_nothing_removed(model, graph)
+    rng = random.Random(0)
+    for _ in range(2):
+        some = rng.sample(range(len(graph.units)), min(12, len(graph.units)))
+        mask = graph.empty
+        for unit in some:
+            more = mask.with_removed(unit)
+            mask = more if ew.liveness(graph, more).connected else mask
+        worst, allowed = laws.compare(
+            ew.masked(graph, mask), laws.rewritten(graph, mask, {}), graph.program.args
+        )
+        assert worst <= allowed
+        laws.law_cost_is_exact(graph, mask)
