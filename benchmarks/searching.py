@@ -18,8 +18,8 @@ import torch
 from sklearn.ensemble import RandomForestRegressor
 
 import edgewise as ew
-from edgewise.choose import searching
 from edgewise.search import Space, search
+from edgewise.study.fitting import searching
 from edgewise.surrogates.searcher import NAMES, searcher
 from exhaustive import CLOSE, LIMIT, asked, best_of, measured
 from machine import describe
