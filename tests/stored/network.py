@@ -1,5 +1,6 @@
-"""The network and objective whose study, plan and weights lie in this folder.
+"""The network and objective whose study, plan and weights lie in these folders.
 
+They were written before settings of layers counted, and before modules lay in packages.
 `python tests/stored/network.py FOLDER` writes such files with the edgewise that is installed.
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,12 +20,14 @@ from torch.nn import functional as F
 
 import edgewise as ew
 from edgewise.errors import PlanError, StorageError
+from edgewise.study.provenance import identity
+from edgewise.study.storage.storage import Storage
 from edgewise.values import identity as identities
 from stored import network
 
 STORED = Path(__file__).parents[1] / "stored"
 X, Y = network.examples(0, 24)
-OLD = ["schema2"]
+OLD = ["before_settings", "before_packages"]  # in the order in which they were written
 
 
 class Net(nn.Module):
@@ -233,6 +236,9 @@ def test_a_study_of_an_older_version_goes_on(tmp_path: Path, version: str) -> No
     shutil.copy(STORED / version / "study.sqlite", tmp_path)
     url = f"sqlite:///{tmp_path / 'study.sqlite'}"
     graph = network.graph()
+    same_python = version != "before_settings" and sys.version_info[:2] == (3, 11)
+    own = identity(graph, network.objective())
+    assert Storage(url, "stored", own).unproven != same_python
     again = ew.Study(graph, network.objective(), url, "stored")
     search = again.evaluations
     again.run(evaluations=24, budget=ew.Budget(macs=0.6), seed=3, surrogate="Degree2")
@@ -246,7 +252,7 @@ def test_a_study_of_an_older_version_goes_on(tmp_path: Path, version: str) -> No
 
 @pytest.mark.parametrize("split", ["search", "verify", "report"])
 def test_a_study_of_an_older_version_does_not_answer_for_others(tmp_path: Path, split) -> None:
-    shutil.copy(STORED / "schema2" / "study.sqlite", tmp_path)
+    shutil.copy(STORED / "before_settings" / "study.sqlite", tmp_path)
     url = f"sqlite:///{tmp_path / 'study.sqlite'}"
     graph, objective = network.graph(), network.objective()
     first = ew.Study(graph, objective, url, "stored")
