@@ -20,7 +20,7 @@ from edgewise.cli.job.config import read_config
 from edgewise.cli.job.job import page_facts
 from edgewise.cli.screen import Screen
 from edgewise.errors import ConfigError, ObjectiveError, StorageError
-from edgewise.evaluation.records import Evaluation
+from edgewise.evaluation.records import Evaluation, Progress
 from edgewise.report import Facts, Insight, Outcome, contents, render
 from edgewise.study.storage import database
 from edgewise.study.storage.storage import Storage
@@ -209,7 +209,7 @@ def test_names_are_no_markup() -> None:
     screen.live = True
     screen.table("[bold]t", ["[red]name", "n"], [["[blink]x[/blink]", "1"]])
     with screen.progress() as told:
-        told(ew.records.Progress("[red]phase[/nothing]", 1, 2, None, 0, 1.0))
+        told(Progress("[red]phase[/nothing]", 1, 2, None, 0, 1.0))
     for name in ("[bold]t", "[red]name", "[blink]x[/blink]", "[red]phase[/nothing]"):
         assert name in out.getvalue()
 

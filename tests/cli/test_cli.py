@@ -354,7 +354,7 @@ def test_a_report_needs_evaluations(job: Path) -> None:
         ("input = [3, 6, 6]", "input = [3, 8, 8]", 2, "have shape [3, 6, 6]"),
         ('report = "48:"', 'report = "72:"', 2, "rows 72: are asked for, but only 0"),
         ('search = "0:24"', 'search = "0:25"', 2, "splits must be disjoint"),
-        ('"Linear"', '"magic"', 1, "'magic'"),
+        ('"Linear"', '"magic"', 2, 'got "magic"'),
     ],
 )
 def test_mistakes_in_a_job(job: Path, old: str, new: str, code: int, words: str) -> None:

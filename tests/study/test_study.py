@@ -12,6 +12,7 @@ import edgewise as ew
 import jobs
 from edgewise.errors import BudgetError, EdgewiseError, ObjectiveError, PlanError, StorageError
 from edgewise.evaluation.evaluator import Serial
+from edgewise.evaluation.records import Progress
 from edgewise.study.statistics import exact
 
 
@@ -243,7 +244,7 @@ def test_few_finalists_of_many_see_the_whole_verify_split() -> None:
     repeated = [(x[0][:25].repeat(2, 1, 1, 1), y[:25].repeat(2))] * 8
     study = ew.Study(*jobs.make(verify=repeated))
     study.run(24, jobs.BUDGET)
-    told: list[ew.records.Progress] = []
+    told: list[Progress] = []
     plan = study.plan(finalists=13, progress=told.append)
     trial, verify = (
         {e.mask: e for e in study.evaluations if e.split == split} for split in ("trial", "verify")

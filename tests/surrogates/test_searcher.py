@@ -18,6 +18,7 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 import edgewise as ew
 import jobs
 from edgewise.errors import EdgewiseError, PlanError
+from edgewise.evaluation.records import Progress
 from edgewise.study.bench import bench
 from edgewise.surrogates.searcher import NAMES, OWN, recalled, searcher
 
@@ -53,7 +54,7 @@ class Interrupted(Exception):
     pass
 
 
-def interrupt(progress: ew.records.Progress) -> None:
+def interrupt(progress: Progress) -> None:
     if progress.done == EVALUATIONS - 6:  # among the proposals
         raise Interrupted
 
