@@ -106,6 +106,7 @@ class Engine:
                     )
                 if program.fixed_batch:
                     OnlyBatch(program.batch).check(inputs, f"The {name} data hold a batch")
+                program.guard.check(inputs, f"The network, with the {name} data,")
 
     def evaluate(
         self, masks: Sequence[Mask], split: Split = "search", *, tensors: bool = False

@@ -265,6 +265,14 @@ class Graph:
             ],
         }
 
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """What tracing took from the example, in words: arguments, a batch size, other sizes.
+
+        A pruned network that is given other sizes there refuses them.
+        """
+        return () if self.program is None else tuple(self.program.told)
+
     @cached_property
     def inputs(self) -> tuple[tuple[int, ...], ...]:
         """For every vertex, the indices of its incoming edges in slot order."""
@@ -423,6 +431,7 @@ class Graph:
             f"{len(self.vertices)} vertices, {len(self.edges)} edges, {len(self.units)} units "
             f"({counts or 'none'}); front end: {self.frontend}",
             f"fingerprint {self.fingerprint[:16]}",
+            *([f"taken from the example: {'; '.join(self.fixed)}"] if self.fixed else []),
             "",
         ]
         longest = max((len(unit.name) for unit in self.units), default=0)

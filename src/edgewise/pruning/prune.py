@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import io
 import warnings
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +16,9 @@ from torch.utils import _pytree as pytree
 from ..errors import EdgewiseWarning, MaskError, PlanError, VerificationError
 from ..graph.graph import Graph, Mask
 from ..graph.liveness import liveness
+from ..tracing.agreement import drawn
 from ..tracing.program import as_module, keep_batch, modes_of, set_modes
+from ..tracing.sizes import OnlySizes, frozen_axes, only
 from ..values.nested import copies_of, leaves_of
 from ..values.precision import full_precision
 from .lower import lower
@@ -65,7 +69,30 @@ def prune(graph: Graph, plan: Chosen | Mask, *, tensors: Tensors | None = None) 
     mask, tensors = resolve(graph, plan, tensors)
     small = rewritten(graph, mask, tensors)
     verify(graph, mask, small, tensors)
-    return small
+    return only(small, _guard(graph, mask, small, tensors))
+
+
+def _guard(graph: Graph, mask: Mask, small: nn.Module, tensors: Tensors) -> OnlySizes:
+    """What refuses the lengths and image sizes at which a pruned model is not the masked one.
+
+    The two are compared on drawn inputs of another batch and, where the unpruned model runs
+    there, of other sizes.
+    """
+    program, frozen = graph.program, set[tuple[int, int, int]]()
+    full = masked(graph, mask, tensors)
+    for sizes in program.sizes:
+        batch = program.batch if program.fixed_batch else 3 - min(program.batch, 2)  # 1 or 2
+        args = drawn(program.args, program.batch, batch, sizes)
+        try:
+            with redirect_stderr(io.StringIO()):  # torch.fx prints the code that fails
+                difference, allowed = compare(full, small, args)
+        except Exception:  # noqa: BLE001 - what a size that was written out raises is torch's
+            frozen.update(frozen_axes(program.args, sizes))
+        else:
+            if not (difference <= allowed or _rounding(full, small, args)):
+                frozen.update(frozen_axes(program.args, sizes))
+    reason = "the pruned network has numbers in it that hold for this size only"
+    return OnlySizes(program.names, tuple(sorted(frozen)), reason)
 
 
 def resolve(

@@ -13,11 +13,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..errors import ObjectiveError
 from ..graph.cost import cost
 from ..graph.graph import Graph, Mask
 from ..graph.liveness import liveness
 from ..pruning.masked import masked
 from ..pruning.prune import compare, prune, relative_difference, rewritten
+from ..tracing.agreement import drawn
 from ..tracing.trace import trace
 from ..values.precision import full_precision
 
@@ -99,6 +101,23 @@ def count_macs(module: nn.Module, args: tuple[Any, ...]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
+@full_precision()
+def law_free_stays_free(graph: Graph, mask: Mask) -> None:
+    """Law 8: at another batch, length or image size pruned equals masked, or refuses."""
+    program = graph.program
+    full, small = masked(graph, mask), prune(graph, mask)
+    for sizes in program.sizes:
+        for batch in (program.batch,) if program.fixed_batch else (1, program.batch + 2):
+            args = drawn(program.args, program.batch, batch, sizes)
+            try:
+                worst, allowed = compare(full, small, args)
+            except ObjectiveError:
+                continue
+            assert worst <= allowed, (
+                f"at {sizes} pruned and masked differ by {worst:g} under {mask}"
+            )
+
+
 def law_less_costs_less(graph: Graph, mask: Mask) -> None:
     """Law 4: removing more never raises a cost."""
     base = cost(graph, mask)
@@ -138,7 +157,7 @@ def law_lives_on(graph: Graph, mask: Mask) -> None:
 def check_laws(
     model: nn.Module, args: tuple[Any, ...], masks: int = 5, seed: int = 0, **options: Any
 ) -> Graph:
-    """Run laws 1 to 5 on a model with random valid masks.
+    """Run laws 1 to 5 and 8 on a model with random valid masks.
 
     Args:
         model: the model, as for `ew.trace`.
@@ -168,4 +187,5 @@ MASK_LAWS: Sequence[Callable[[Graph, Mask], None]] = (
     law_cost_is_exact,
     law_less_costs_less,
     law_lives_on,
+    law_free_stays_free,
 )

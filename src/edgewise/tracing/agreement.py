@@ -13,10 +13,11 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from ..errors import TraceError
+from ..errors import ObjectiveError, TraceError
 from ..values.nested import batch_size, copies_of, device_of, leaves_of, named_leaves
 from ..values.precision import full_precision
 from .probe import Recording, run
+from .sizes import Varied, axes_by_size, changed, frozen_axes, variations
 
 TOLERANCE = {
     torch.float64: 1e-9,
@@ -27,6 +28,9 @@ TOLERANCE = {
 COARSE = 1e-2  # of half precision and less
 MOST_ELEMENTS = 2**22  # that all values of a program may have together at the larger batch
 LARGER, AT_LEAST = 4, 16  # the larger batch: this many times the example, and at least
+MOST_RESIZED = 2**27  # elements of all values at another length or image size
+_AS_IT_IS: Varied = {}
+REFUSED = object()  # in place of outputs: what was pruned before holds for its sizes only
 
 _REASON = (
     "The model probably draws random numbers in eval mode, keeps state between calls, or decides "
@@ -40,10 +44,9 @@ def reference(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
         with _as_it_was(model), torch.no_grad(), full_precision():
             return model.eval()(*copies_of(args), **copies_of(dict(kwargs)))
     except Exception as error:
-        leaves = pytree.tree_leaves((args, dict(kwargs)))
-        shapes = ", ".join(str(tuple(v.shape)) for v in leaves if isinstance(v, torch.Tensor))
         raise TraceError(
-            f"{type(model).__name__} fails in eval mode on the example inputs of shape {shapes}: "
+            f"{type(model).__name__} fails in eval mode on the example inputs of shape "
+            f"{_shapes((args, dict(kwargs)))}: "
             f"{type(error).__name__}: {error}\nedgewise prunes what the model does in eval mode; "
             "check `model.eval()(...)` on these inputs."
         ) from error
@@ -88,10 +91,14 @@ class Verdict:
     Args:
         free: whether the program agreed with the model at all other batch sizes that it takes.
         doubled: its run on inputs of twice the batch; empty where the two did not agree there.
+        sizes: other lengths, heights and widths at which it agreed, of the program's inputs.
+        frozen: axes at other sizes of which the model runs, and the program does not agree.
     """
 
     free: bool
     doubled: Recording
+    sizes: tuple[Varied, ...] = ()
+    frozen: tuple[tuple[int, int, int], ...] = ()
 
 
 class Judge:
@@ -117,14 +124,16 @@ class Judge:
         self.bind = bind
         self.batch = batch_size(bind(args, kwargs))
         self.drawn = cache(self._drawn)
+        self.resized = cache(self._resized)
 
-    def _drawn(self, size: int) -> tuple[tuple[Any, ...], Any] | None:
+    def _drawn(self, size: int, sizes: Varied = _AS_IT_IS) -> tuple[tuple[Any, ...], Any] | None:
         """Inputs of a batch size and what the model gives; None where it raises."""
-        args, kwargs = drawn((self.args, dict(self.kwargs)), self.batch, size)
+        args, kwargs = drawn((self.args, dict(self.kwargs)), self.batch, size, sizes)
         try:
             return self.bind(args, kwargs), reference(self.model, args, kwargs)
-        except TraceError:
-            return None
+        except TraceError as error:
+            refused = isinstance(error.__cause__, ObjectiveError) and bool(sizes)
+            return (self.bind(args, kwargs), REFUSED) if refused else None
 
     def check(self, module: fx.GraphModule, once: Recording) -> Verdict:
         """Compare a program with the model on the example, and on drawn inputs of other batches.
@@ -152,15 +161,61 @@ class Judge:
                 doubled = found if size == 2 * self.batch else doubled
             if not doubled.values:  # otherwise that says as much, and more
                 self._compare(module, self.batch)
-        return Verdict(free, doubled)
+            sizes, frozen = self._sizes(module, once)
+        return Verdict(free, doubled, sizes, frozen)
+
+    def _sizes(
+        self, module: fx.GraphModule, once: Recording
+    ) -> tuple[tuple[Varied, ...], tuple[tuple[int, int, int], ...]]:
+        """Sizes at which the program gives what the model gives, and axes where it does not."""
+        example, agreed = self.bind(self.args, self.kwargs), []
+        frozen = set[tuple[int, int, int]]()
+        for case in self.resized(once.elements):
+            varied = changed(example, case[0])
+            try:
+                self._agrees(module, case, f"random inputs of other sizes ({_shapes(case[0])})")
+            except TraceError:
+                frozen.update(frozen_axes(example, varied))
+            else:
+                agreed.append(varied)
+        return tuple(agreed), tuple(sorted(frozen))
+
+    def _resized(self, elements: int) -> list[tuple[tuple[Any, ...], Any]]:
+        """Inputs of other sizes that the model takes, one case for each size of its example.
+
+        Args:
+            elements: of all values of a program on the example; the larger, the less is tried.
+        """
+        raw, found = (self.args, dict(self.kwargs)), []
+        for size, axes in axes_by_size(raw).items():
+            for sizes in variations(size, axes):
+                growth = math.prod(now / size for now in sizes.values())
+                if elements * growth > MOST_RESIZED:
+                    continue
+                case = self._drawn(self.batch, sizes)
+                if case is not None:
+                    found.append(case)
+                    break
+        return found
 
     def _compare(self, module: fx.GraphModule, size: int) -> Recording:
         """The run of a program that agrees with the model; an empty one where the model raises."""
         case = self.drawn(size)
         if case is None:
             return Recording()
+        return self._agrees(module, case, f"random inputs (a batch of {size})")
+
+    def _agrees(
+        self, module: fx.GraphModule, case: tuple[tuple[Any, ...], Any], label: str
+    ) -> Recording:
+        """The run of a program that gives what the model gives.
+
+        Raises:
+            TraceError: it does not.
+        """
         args, expected = case
-        label = f"random inputs (a batch of {size})"
+        if expected is REFUSED:
+            raise TraceError("A pruned network within the model takes no other size.")
         try:
             found = run(module, args)
         except Exception as error:
@@ -172,18 +227,33 @@ class Judge:
         return found
 
 
-def drawn(value: Any, batch: int, size: int) -> Any:
-    """Nested inputs with every tensor drawn anew, those of a batch in another batch size."""
-    generator = torch.Generator().manual_seed(0)
+def drawn(value: Any, batch: int, size: int, sizes: Varied = _AS_IT_IS) -> Any:
+    """Nested inputs with every tensor drawn anew, those of a batch in another batch size.
 
-    def draw(leaf: Any) -> Any:
+    Args:
+        value: the inputs.
+        batch: their batch size.
+        size: that of the new ones.
+        sizes: of other axes, where they change.
+    """
+    generator = torch.Generator().manual_seed(0)
+    leaves, structure = pytree.tree_flatten(value)
+
+    def draw(place: int, leaf: Any) -> Any:
         if not isinstance(leaf, torch.Tensor):
             return leaf
         grows = leaf.ndim > 0 and leaf.shape[0] == batch != size
         shape = (size, *leaf.shape[1:]) if grows else tuple(leaf.shape)
+        shape = tuple(sizes.get((place, axis), known) for axis, known in enumerate(shape))
         return _like(leaf, shape, generator)
 
-    return pytree.tree_map(draw, value)
+    new = [draw(place, leaf) for place, leaf in enumerate(leaves)]
+    return pytree.tree_unflatten(new, structure)
+
+
+def _shapes(value: Any) -> str:
+    leaves = pytree.tree_leaves(value)
+    return ", ".join(str(tuple(v.shape)) for v in leaves if isinstance(v, torch.Tensor))
 
 
 def _like(leaf: torch.Tensor, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:

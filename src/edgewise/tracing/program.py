@@ -15,6 +15,7 @@ from torch.fx.graph import CodeGen
 
 from ..errors import ObjectiveError
 from ..values.nested import batch_size, device_of
+from .sizes import OnlySizes, Varied, only
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,8 @@ class Program:
         modes: the path of every module of the user's model, and whether it was in train mode.
         fixed_batch: whether the program is right for batches of the size `batch` only, as Python
             code of the model computed or decided something by it.
+        frozen: (input tensor, axis, size) of lengths, heights and widths that it froze likewise.
+        sizes: other ones at which it gives what the model gives.
     """
 
     module: fx.GraphModule
@@ -41,6 +44,22 @@ class Program:
     batch: int
     modes: Mapping[str, bool]
     fixed_batch: bool = False
+    frozen: tuple[tuple[int, int, int], ...] = ()
+    sizes: tuple[Varied, ...] = ()
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """What tracing took from the example, in words."""
+        own = [f"argument {name}={value!r}" for name, value in self.fixed.items()]
+        own += [f"batch size {self.batch}"] if self.fixed_batch else []
+        own += [f"input {place}, axis {axis}: size {size}" for place, axis, size in self.frozen]
+        return tuple(own)
+
+    @property
+    def guard(self) -> OnlySizes:
+        """What refuses other sizes than the program takes."""
+        reason = "tracing fixed what the model's Python code computed or decided by it"
+        return OnlySizes(self.names, self.frozen, reason)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -115,10 +134,10 @@ class OnlyBatch:
 
 
 def keep_batch(module: nn.Module, program: Program) -> nn.Module:
-    """The module, refusing other batch sizes than the traced one where tracing fixed it."""
+    """The module, refusing other batches and sizes than the traced ones that tracing fixed."""
     if program.fixed_batch:
         module.register_forward_pre_hook(OnlyBatch(program.batch), with_kwargs=True)
-    return module
+    return only(module, program.guard)
 
 
 def keeps_batch(module: nn.Module) -> bool:

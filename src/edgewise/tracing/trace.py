@@ -113,7 +113,7 @@ def _choices(frontend: FrontEnd | None, leaves: Sequence[Any]) -> tuple[FrontEnd
 
 
 def _first_right(choices: Iterable[FrontEnd], make: Callable[[FrontEnd], Graph]) -> Graph:
-    """The graph of the first front end that follows the model, best at every batch size."""
+    """The graph of the first front end that follows the model, best at every size."""
     problems: list[TraceError] = []
     fixed: list[Graph] = []
     for choice in choices:
@@ -125,12 +125,12 @@ def _first_right(choices: Iterable[FrontEnd], make: Callable[[FrontEnd], Graph])
         except TraceError as problem:
             problems.append(problem)
         else:
-            if not graph.program.fixed_batch:
+            if not (graph.program.fixed_batch or graph.program.frozen):
                 return graph
             fixed.append(graph)
     if not fixed:
         raise _failure(problems)
-    return fixed[0]
+    return min(fixed, key=lambda graph: (graph.program.fixed_batch, len(graph.program.frozen)))
 
 
 def _failure(problems: list[TraceError]) -> TraceError:
@@ -168,6 +168,8 @@ def _graph(
         batch=judge.batch if doubled.values or limited else 1,
         modes=modes_of(model),
         fixed_batch=limited,
+        frozen=verdict.frozen,
+        sizes=verdict.sizes,
     )
     return Builder(program, once, doubled).build(frontend)
 
