@@ -268,7 +268,9 @@ def test_an_address_may_follow_ray(
     job: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], address: str | None
 ) -> None:
     seen = []
-    monkeypatch.setattr(app, "_run", lambda config, screen, port: seen.append((config.ray, port)))
+    monkeypatch.setattr(
+        app, "run_job", lambda config, screen, port: seen.append((config.ray, port))
+    )
     result = call("run", *(word.format(job=job) for word in words))
     assert result.exit_code == 0, said(result)
     ((ray, port),) = seen
@@ -284,7 +286,7 @@ def test_a_port_may_follow_live(
     job: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], port: int
 ) -> None:
     seen = []
-    monkeypatch.setattr(app, "_run", lambda config, screen, port: seen.append(port))
+    monkeypatch.setattr(app, "run_job", lambda config, screen, port: seen.append(port))
     result = call("run", *(word.format(job=job) for word in words))
     assert result.exit_code == 0, said(result)
     assert seen == [port]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...errors import EdgewiseError
-from ...values.quantities import parse_bytes
+from ...values.quantities import check_count, parse_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +19,6 @@ class EngineOptions:
         piece: examples that run through the network at a time; None fits them to the cache of a
             processor, and to the first batch on an accelerator. Only networks that treat every
             example by itself are run in pieces.
-        stack: masks whose values go through an operator together, which pays where starting an
-            operator takes longer than running it. None: 1 on a processor; on an accelerator 1 or
-            `chunk`, whichever takes less time for the first piece of the data. Masks with
-            batch-norm recovery run one by one.
         channels_last: whether images lie in memory with their channels last; None: on a
             processor, if there are two-dimensional convolutions.
 
@@ -38,14 +33,12 @@ class EngineOptions:
     memory: str | int = "1GiB"
     chunk: int = 32
     piece: int | None = None
-    stack: int | None = None
     channels_last: bool | None = None
 
     def __post_init__(self) -> None:
-        for name in ("chunk", "piece", "stack"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise EdgewiseError(f"{name} must be a whole number of at least 1, got {value!r}.")
+        for name in ("chunk", "piece"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
         parse_bytes(self.memory)
 
     @property
