@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from ..graph import Shape, Vertex
-from .absence import Live, States, elements
+from .states import Live, States, elements
 
 MacFunction = Callable[[Vertex, States, Live, Sequence[Shape | None]], int]
 

@@ -17,10 +17,10 @@ from ...graph.cost import full_macs, read_by_several
 from ...graph.graph import Graph, Shape, Slice, Vertex
 from ...graph.operators import macs as count
 from ...graph.operators.absence import Shapes
+from ...graph.operators.remains import WHOLE, Remains
 from ...graph.operators.table import TABLE
 from ...graph.times import OperatorTimes
 from .liveness import Remaining, Removals
-from .operators import WHOLE, Remains
 from .rows import TRUE, Circuit, Line, Literal
 
 Term = tuple[float, list[Line]]  # a coefficient, times the live channels of each line
