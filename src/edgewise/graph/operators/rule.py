@@ -26,7 +26,8 @@ class Rule:
         signature: positional argument names of the function or method, space separated.
         read: plain data for `Vertex.attrs`, taken from the call.
         follows: for each parameter, what its dimensions follow (see `graph.Parameter`).
-        macs: multiply-accumulates for one example, given what remains of inputs and output.
+        macs: multiply-accumulates for one example, given what remains of inputs and output; of
+            `ew.ops.Macs` the solver knows the factors, too.
         view: the output is a view of the input, and takes no memory.
         resize: brings a module's attributes in line after its tensors were sliced.
 

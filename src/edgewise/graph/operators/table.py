@@ -23,6 +23,7 @@ from . import absence, products, resize
 from . import calls as read
 from . import macs as count
 from .calls import same_axes as same_axes
+from .macs import Macs as Macs
 from .rule import Rule as Rule
 from .rule import Table
 from .runtime import RaggedGroupNorm, assemble, ragged_group_norm
