@@ -120,13 +120,13 @@ class Odd(nn.Module):
         return x * 2 if x.sum() > 0 else x
 
 
-def test_a_custom_operator_without_a_channel_rule_keeps_its_inputs_whole() -> None:
+def test_a_custom_operator_that_reads_zeros_for_channels_keeps_its_inputs_whole() -> None:
     def own(vertex, shapes, ins):
         return ew.absence.join(vertex, shapes, ins)
 
     ew.register(Odd, ew.Rule("odd_of_test_widths", own))
     model = nn.Sequential(nn.Linear(4, 8), Odd(), nn.Linear(8, 2))
-    with pytest.raises(NoUnitsError, match="custom operator without a channel rule"):
+    with pytest.raises(NoUnitsError, match="reads 0 in their place"):
         ew.trace(model, (torch.randn(2, 4),), granularity="hidden", leaves=[Odd])
 
 

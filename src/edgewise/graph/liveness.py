@@ -212,7 +212,7 @@ def _flow(graph: Graph, index: int, ins: Sequence[State], bypassed: bool) -> Flo
     if bypassed:
         return Flow(ins[0], tuple(ins))
     vertex = graph.vertices[index]
-    return TABLE.rules[vertex.op].flow(vertex, graph.input_shapes[index], ins)
+    return TABLE.rules[vertex.op].passage.flow(vertex, graph.input_shapes[index], ins)
 
 
 def _cut(flow: Flow, narrow: Live, bypassed: bool) -> Flow:

@@ -9,9 +9,10 @@ from typing import Any
 from torch import nn
 
 from ...errors import EdgewiseError
-from .absence import FlowFunction
 from .calls import Call, Follows, no_follows, nothing
+from .derived import derived
 from .macs import MacFunction, no_macs
+from .passage import FlowFunction, Passage
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,13 @@ class Rule:
 
     Args:
         name: the rule's name, unique.
-        flow: how absence passes (a function of `ew.absence`).
+        flow: how absence passes: one of `ew.absence`, or a function like these (see
+            `ew.absence.Passage`), whose couplings and bounds are then found by asking it.
         signature: positional argument names of the function or method, space separated.
         read: plain data for `Vertex.attrs`, taken from the call.
         follows: for each parameter, what its dimensions follow (see `graph.Parameter`).
-        macs: multiply-accumulates for one example, given what remains of inputs and output.
+        macs: multiply-accumulates for one example, given what remains of inputs and output; of
+            `ew.ops.Macs` the solver knows the factors, too.
         view: the output is a view of the input, and takes no memory.
         resize: brings a module's attributes in line after its tensors were sliced.
 
@@ -42,6 +45,10 @@ class Rule:
     macs: MacFunction = no_macs
     view: bool = False
     resize: Callable[[nn.Module], None] | None = None
+    passage: Passage = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "passage", derived(self.flow))
 
 
 @dataclass

@@ -23,6 +23,7 @@ from . import absence, products, resize
 from . import calls as read
 from . import macs as count
 from .calls import same_axes as same_axes
+from .macs import Macs as Macs
 from .rule import Rule as Rule
 from .rule import Table
 from .runtime import RaggedGroupNorm, assemble, ragged_group_norm
@@ -341,7 +342,7 @@ def _fill_joins() -> None:
     recurrent = Rule("recurrent", absence.join, macs=count.recurrent_macs)
     add(recurrent, *_modules("LSTM GRU RNN LSTMCell GRUCell RNNCell"))
     add(
-        Rule("embedding", absence.join, "input weight", follows=read.embedding_follows,
+        Rule("embedding", absence.lookup, "input weight", follows=read.embedding_follows,
              resize=resize.embedding_resize),
         *_modules("Embedding EmbeddingBag"), F.embedding, F.embedding_bag,
     )  # fmt: skip
@@ -365,7 +366,7 @@ def _fill_joins() -> None:
 
 
 def _fill() -> None:
-    TABLE.add(Rule("input", absence.start), "placeholder")
+    TABLE.add(Rule("input", absence.join), "placeholder")
     TABLE.add(Rule("output", absence.join), "output")
     fills: list[Callable[[], None]] = [
         _fill_pointwise, _fill_merging, _fill_mixers, _fill_norms, _fill_spatial, _fill_views,

@@ -14,16 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...graph.cost import full_macs, read_by_several
-from ...graph.graph import Graph, Shape, Slice, Vertex
-from ...graph.operators import macs as count
-from ...graph.operators.absence import Shapes
+from ...graph.graph import Graph, Slice, Vertex
+from ...graph.operators.macs import Macs, Term, of_shape, term
+from ...graph.operators.remains import WHOLE, Remains
 from ...graph.operators.table import TABLE
 from ...graph.times import OperatorTimes
 from .liveness import Remaining, Removals
-from .operators import WHOLE, Remains
-from .rows import TRUE, Circuit, Line, Literal
-
-Term = tuple[float, list[Line]]  # a coefficient, times the live channels of each line
+from .rows import TRUE, Circuit, Literal
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ class Prices:
 
     def _timed(
         self, times: OperatorTimes, index: int, runs: Literal
-    ) -> Iterator[tuple[Literal, float, list[Line]]]:
+    ) -> Iterator[tuple[Literal, float, Sequence[Sequence[Literal]]]]:
         """The seconds of an operator as terms, and where each of them is spent."""
         vertex, out = self.graph.vertices[index], self.alive.outs[index]
         wants = self.alive.wants[index]
@@ -94,14 +91,14 @@ class Prices:
         macs, read, given = (part / full if full else 0.0 for part, full in pairs)
         yield runs, base + sum(part for part, full in pairs if not full), []
         if macs:
-            whole, lines = self._macs(index, out, wants)
-            yield runs, macs * whole, lines
+            for whole, lines in self._macs(index, out, wants):
+                yield runs, macs * whole, lines
         if read:
             for want, shape in zip(wants, self.graph.input_shapes[index], strict=True):
                 if shape is not None and (where := self.circuit.all(runs, want.here)) is not None:
-                    yield where, *_of_shape(shape, want, read)
+                    yield where, *of_shape(shape, want, read)
         if given and vertex.shape is not None:
-            yield runs, *_of_shape(vertex.shape, out, given)
+            yield runs, *of_shape(vertex.shape, out, given)
 
     def _written(self, sums: Mapping[Literal, float]) -> Priced:
         terms: dict[int, float] = defaultdict(float)
@@ -136,27 +133,30 @@ class Prices:
             for parameter in vertex.params:
                 if not parameter.buffer and len(self.graph.readers[parameter.name]) == 1:
                     follows = [f and states[f[0]].axes.get(f[1]) for f in parameter.follows]
-                    size, lines = _term(parameter.shape, follows)
+                    size, lines = term(parameter.shape, follows)
                     yield size * (parameter.itemsize if quantity == "weight_bytes" else 1), lines
-        elif quantity == "macs" and rule.macs is not count.no_macs:
-            yield self._macs(index, out, wants)
+        elif quantity == "macs":
+            yield from self._macs(index, out, wants)
         elif quantity == "activation_bytes":
             shape = None if rule.view or vertex.op in ("input", "output") else vertex.shape
             if shape is not None:
-                yield _of_shape(shape, out, vertex.itemsize)
+                yield of_shape(shape, out, vertex.itemsize)
 
-    def _macs(self, index: int, out: Remains, wants: Sequence[Remains]) -> Term:
+    def _macs(self, index: int, out: Remains, wants: Sequence[Remains]) -> list[Term]:
+        """Multiply-accumulates; those of a mere function count while all remains."""
         vertex, shapes = self.graph.vertices[index], self.graph.input_shapes[index]
-        lines = [line for state in (out, *wants) for line in state.axes.values()]
-        if lines:
-            found = _known_macs(vertex, shapes, out, wants)
-            if found is not None:
-                return found
-        whole = self.circuit.all(*(one for line in lines for one in set(line)))
-        return float(full_macs(self.graph, index)), [(whole,)]
+        macs = TABLE.rules[vertex.op].macs
+        if isinstance(macs, Macs):
+            return macs.factors(vertex, wants, out, shapes)
+        whole = self.circuit.all(*set().union(*(state.literals for state in (out, *wants))))
+        return [(float(full_macs(self.graph, index)), [(whole,)])]
 
     def _add(
-        self, sums: dict[Literal, float], coefficient: float, runs: Literal, lines: Sequence[Line]
+        self,
+        sums: dict[Literal, float],
+        coefficient: float,
+        runs: Literal,
+        lines: Sequence[Sequence[Literal]],
     ) -> None:
         """Add coefficient · Π (live channels of each line), where `runs` holds, to the sums."""
         counts: list[dict[Literal, int]] = []
@@ -212,6 +212,9 @@ class Prices:
         counts: Sequence[Mapping[Literal, int]],
     ) -> None:  # fmt: skip
         """The whole less what each line loses alone, and nothing where that is negative."""
+        # left: the share of the product that is certain to be there, at least
+        # 1 - sum over lines of (1 - live share of the line), and 0 where the operator does not
+        # run: left >= sum over lines of (live share) - (lines - 1) * runs.
         rows = self.circuit.rows
         left = rows.variable()
         terms: dict[int, float] = defaultdict(float)
@@ -224,61 +227,3 @@ class Prices:
                     terms[self.circuit.variable(literal)] -= times / sum(number.values())
         rows.at_least(terms, 0.0)
         sums[frozenset((left,))] += coefficient * math.prod(sum(n.values()) for n in counts)
-
-
-def _term(shape: Shape, lines: Sequence[Line | None], coefficient: float = 1.0) -> Term:
-    """A coefficient times the live channels of every axis, of which `lines` names those that go."""
-    pairs = list(zip(shape, lines, strict=True))
-    whole = math.prod(size for size, line in pairs if line is None)
-    return coefficient * whole, [line for _, line in pairs if line is not None]
-
-
-def _of_shape(shape: Shape, state: Remains, coefficient: float = 1.0) -> Term:
-    return _term(shape, [state.axes.get(a) for a in range(len(shape))], coefficient)
-
-
-def _convolved(
-    vertex: Vertex, whole: float, lines: list[Line], channels: int, other: Remains
-) -> Term:
-    """The elements of one side of a convolution, times its kernel and the channels of the other."""
-    groups, line = int(vertex.attrs["groups"]), other.axes.get(1)
-    whole *= int(vertex.attrs["kernel"])
-    if groups == 1 and line is not None:
-        return whole, [*lines, line]
-    return whole * channels / groups, lines
-
-
-def _known_macs(
-    vertex: Vertex, shapes: Shapes, out: Remains, wants: Sequence[Remains]
-) -> Term | None:
-    """Multiply-accumulates as `graph/operators/macs.py` counts them; None for other functions."""
-    rule = TABLE.rules[vertex.op]
-    if vertex.shape is None or not shapes or shapes[0] is None:
-        return None
-    if rule.macs is count.conv_macs and len(shapes) == 1:
-        whole, lines = _of_shape(vertex.shape, out)
-        return _convolved(vertex, whole, lines, shapes[0][1], wants[0])
-    if rule.macs is count.conv_transpose_macs and len(shapes) == 1:
-        whole, lines = _of_shape(shapes[0], wants[0])
-        return _convolved(vertex, whole, lines, vertex.shape[1], out)
-    if rule.macs is count.linear_macs:
-        whole, lines = _of_shape(vertex.shape, out)
-        last = len(shapes[0]) - 1
-        line = wants[0].axes.get(last)
-        return (whole * shapes[0][last], lines) if line is None else (whole, [*lines, line])
-    if rule.macs is count.bilinear_macs:
-        whole, lines = _of_shape(vertex.shape, out)
-        summed = [
-            line
-            for names, state in zip(vertex.attrs["labels"], wants, strict=True)
-            for axis, line in state.axes.items()
-            if names[axis] == "k"
-        ]
-        inner = int(vertex.attrs["inner"])
-        return (whole, [*lines, summed[-1]]) if summed else (whole * inner, lines)
-    if rule.macs is count.attention_macs and len(shapes) > 2 and shapes[1] is not None:
-        axes, last = wants[0].axes, len(shapes[0]) - 1
-        if last not in axes and len(vertex.shape) - 1 not in out.axes:
-            whole, lines = _of_shape(shapes[0][:-1], wants[0])
-            return whole * shapes[1][-2] * (shapes[0][-1] + vertex.shape[-1]), lines
-    return None

@@ -1,33 +1,21 @@
 """Liveness for all masks at once: what is alive, as literals over the units that are kept.
 
-The counterpart of `graph/liveness.py`, whose rules it follows operator by operator
-(`operators.py`).
+The counterpart of `graph/liveness.py`: it asks operators for their bounds instead of their flows.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import and_, or_
 
 from ...graph.graph import Graph
-from ...graph.operators import absence
-from ...graph.operators.absence import FlowFunction
+from ...graph.operators.remains import TRUE, WHOLE, Line, Literal, Passed, Remains, several
+from ...graph.operators.states import FULL, Flow
 from ...graph.operators.table import TABLE
-from .operators import (
-    WHOLE,
-    Passed,
-    Remains,
-    is_known,
-    narrowed,
-    passed,
-    restricted,
-    several,
-    standing_alone,
-)
-from .rows import TRUE, Circuit, Line, Literal
+from .rows import Circuit
 
 
 @dataclass(frozen=True)
@@ -72,15 +60,29 @@ def essential(graph: Graph) -> tuple[frozenset[int], frozenset[int]]:
     )
 
 
+def _flow(graph: Graph, index: int, there: Collection[int]) -> Flow:
+    """What an operator gives of which only some inputs are there, in full."""
+    vertex, shapes = graph.vertices[index], graph.input_shapes[index]
+    ins = [FULL if slot in there else None for slot in range(len(shapes))]
+    return TABLE.rules[vertex.op].passage.flow(vertex, shapes, ins)
+
+
+def _alone(graph: Graph, index: int) -> list[int]:
+    """Inputs each of which suffices for an operator to give something."""
+    slots = range(len(graph.inputs[index]))
+    return [slot for slot in slots if _flow(graph, index, [slot]).out is not None]
+
+
 def _gives(graph: Graph, index: int) -> tuple[bool, Sequence[int]]:
     """Inputs without which an operator gives nothing: without all (True) or any (False) of them."""
-    vertex, shapes = graph.vertices[index], graph.input_shapes[index]
-    flow = TABLE.rules[vertex.op].flow
-    if not is_known(flow):
-        return False, ()
-    if flow is absence.multiply and (alone := standing_alone(vertex, shapes)):
-        return True, alone
-    return flow in (absence.add, absence.concat), range(len(shapes))
+    slots = range(len(graph.inputs[index]))
+    rest = [[other for other in slots if other != slot] for slot in slots]
+    needed = [slot for slot in slots if _flow(graph, index, rest[slot]).out is None]
+    if needed:
+        return False, needed
+    alone = _alone(graph, index)
+    others = [slot for slot in slots if slot not in alone]
+    return (True, alone) if _flow(graph, index, others).out is None else (False, ())
 
 
 def removals(
@@ -140,14 +142,14 @@ def remaining(
         for e in edges:
             state = outs[graph.edges[e].source]
             carried = circuit.all(state.here, removed.edges.get(e, TRUE))
-            taken.append(restricted(circuit, state, carried))
+            taken.append(state.restricted(circuit, carried))
         out, want = _through_vertex(graph, index, taken, removed, circuit)
         if index in needed:
             out = Remains(TRUE, out.axes)
         outs.append(out)
         ins.append(taken)
         wants.append(want)
-    live, wanted = _backward(graph, outs, ins, circuit, needed)
+    live, wanted = _backward(graph, outs, ins, wants, circuit, needed)
     runs = tuple(
         circuit.all(live[v], removed.layers.get(v, TRUE), _more_than_one(graph, v, ins[v], circuit))
         for v in range(len(outs))
@@ -158,25 +160,14 @@ def remaining(
 
 def _by_paths(graph: Graph, removed: Removals) -> bool:
     """Whether every operator gives something whenever one of its inputs is there."""
-    if removed.channels and not {absence.concat, absence.piece}.isdisjoint(_flows(graph)):
-        return False
     for index, vertex in enumerate(graph.vertices):
-        flow, shapes = TABLE.rules[vertex.op].flow, graph.input_shapes[index]
-        if vertex.op == "output" or not shapes:
-            continue
-        if flow is absence.multiply:
-            either = len(standing_alone(vertex, shapes)) == len(shapes)
-        elif len(shapes) > 1:
-            either = flow in (absence.add, absence.concat)
-        else:
-            either = is_known(flow) and flow not in (absence.piece, absence.halves)
-        if not either:
+        passage = TABLE.rules[vertex.op].passage
+        if removed.channels and passage.parts:
+            return False
+        either = len(_alone(graph, index)) == len(graph.inputs[index]) and not passage.thins
+        if vertex.op != "output" and graph.inputs[index] and not either:
             return False
     return True
-
-
-def _flows(graph: Graph) -> set[FlowFunction]:
-    return {TABLE.rules[vertex.op].flow for vertex in graph.vertices}
 
 
 def _through_vertex(
@@ -185,14 +176,14 @@ def _through_vertex(
     vertex = graph.vertices[index]
     if index not in removed.channels and all(state == WHOLE for state in ins):
         return WHOLE, (WHOLE,) * len(ins)
-    flow = TABLE.rules[vertex.op].flow
-    out, wants = passed(circuit, flow, vertex, graph.input_shapes[index], ins)
+    bound, shapes = TABLE.rules[vertex.op].passage.bound, graph.input_shapes[index]
+    out, wants = bound(circuit, vertex, shapes, ins) if ins else (WHOLE, ())
     if index in removed.layers:
         out = _or_bypassed(circuit, out, ins[0], removed.layers[index])
     for axis, line in removed.channels.get(index, {}).items():
         before = out.line(axis, len(line))
         cut = tuple(circuit.all(a, b) for a, b in zip(before, line, strict=True))
-        out = narrowed(circuit, out, axis, cut)
+        out = out.narrowed(circuit, axis, cut)
     return out, wants
 
 
@@ -213,8 +204,8 @@ def _or_bypassed(circuit: Circuit, out: Remains, passing: Remains, kept: Literal
 
 
 def _backward(
-    graph: Graph, outs: Sequence[Remains], ins: Sequence[Sequence[Remains]], circuit: Circuit,
-    needed: frozenset[int],
+    graph: Graph, outs: Sequence[Remains], ins: Sequence[Sequence[Remains]],
+    wants: Sequence[Sequence[Remains]], circuit: Circuit, needed: frozenset[int],
 ) -> tuple[tuple[Literal, ...], tuple[Literal, ...]]:  # fmt: skip
     """For each vertex whether it lives, for each edge whether something that lives reads it."""
     live: list[Literal] = [None] * len(outs)
@@ -224,27 +215,23 @@ def _backward(
         if vertex.op == "output" or index in needed:
             live[index] = TRUE
         else:
-            read = circuit.any(wanted[e] for e in graph.consumers[index])
-            live[index] = circuit.all(outs[index].here, read)
-        known = is_known(TABLE.rules[vertex.op].flow)
-        every = set() if known else set().union(*(state.literals for state in ins[index]))
-        for edge, state in zip(graph.inputs[index], ins[index], strict=True):
-            wanted[edge] = circuit.all(live[index], state.here, *every)
+            needed_by = circuit.any(wanted[e] for e in graph.consumers[index])
+            live[index] = circuit.all(outs[index].here, needed_by)
+        read = ins[index] if TABLE.rules[vertex.op].passage.reads_all else wants[index]
+        for edge, state in zip(graph.inputs[index], read, strict=True):
+            wanted[edge] = circuit.all(live[index], state.here)
     return tuple(live), tuple(wanted)
 
 
 def _more_than_one(graph: Graph, index: int, ins: Sequence[Remains], circuit: Circuit) -> Literal:
-    """That a sum, product or concatenation is not left with one input, which it would pass on."""
-    vertex = graph.vertices[index]
-    flow, here = TABLE.rules[vertex.op].flow, [state.here for state in ins]
-    if len(ins) < 2 or flow not in (absence.add, absence.multiply, absence.concat):
+    """That an operator is not left with one input, which it would pass on."""
+    slots = range(len(ins)) if len(ins) > 1 else ()
+    alone = [_flow(graph, index, [slot]) for slot in slots]
+    if not any(flow.forward for flow in alone):
         return TRUE
-    if flow is absence.concat:
-        constant = any(slot is None for slot, _ in vertex.attrs["pieces"])
-        return TRUE if constant or vertex.attrs.get("stack") else several(circuit, here)
-    signs = vertex.attrs["signs"] if flow is absence.add else [1] * len(ins)
-    negative = [one for one, sign in zip(here, signs, strict=True) if sign != 1]
-    return circuit.any([several(circuit, here), *negative])
+    here = [state.here for state in ins]
+    computed = [here[i] for i, flow in enumerate(alone) if flow.out and not flow.forward]
+    return circuit.any([several(circuit, here), *computed])
 
 
 def require_outputs(graph: Graph, removed: Removals, circuit: Circuit) -> None:

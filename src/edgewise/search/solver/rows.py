@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-Literal = frozenset[int] | None
-Line = tuple[Literal, ...]  # a literal for every channel of an axis
-TRUE: Literal = frozenset()
+from ...graph.operators.remains import TRUE as TRUE
+from ...graph.operators.remains import Line as Line
+from ...graph.operators.remains import Literal as Literal
+
 _LONGEST = 6  # conjunction that is written out
 
 
