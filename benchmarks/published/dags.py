@@ -91,7 +91,7 @@ def graph_of(network: Network) -> ew.Graph:
     whole = ew.trace(network, (images,), granularity="raw")
 
     def enters_block(unit: ew.Unit) -> bool:
-        return whole.vertices[whole.edges[unit.members[0]].target].op in ("linear", "reshape")
+        return whole.vertices[min(whole.starts(unit.removal))].op in ("linear", "reshape")
 
     graph = whole.select(enters_block)
     assert len(graph.units) == len(network.dag.edges)

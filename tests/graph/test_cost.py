@@ -107,6 +107,6 @@ def test_units_and_activations_are_those_of_what_is_alive(name: str, seed: int) 
             activation_bytes += math.prod(sizes.values()) * vertex.itemsize
     edges = {e for e, want in enumerate(alive.wants) if want is not None}
     layers = {i for i, s in enumerate(alive.states) if s is not None} - alive.bypassed
-    live = [u for u in graph.units if set(u.members) & (edges if u.kind == "edge" else layers)]
+    live = [u for u in graph.units if u.removal.edges & edges or u.removal.layers & layers]
     cost = ew.cost(graph, mask)
     assert (cost.units, cost.activation_bytes) == (len(live), activation_bytes)

@@ -72,9 +72,9 @@ def test_a_gated_mlp_offers_its_hidden_widths_but_not_its_outputs() -> None:
     graph = ew.trace(Mlp().double(), (torch.randn(2, 6).double(),), granularity="hidden", slices=4)
     assert groups(graph) == {"hidden:one": 3, "hidden:gate": 3}
     gated = graph.units[graph.unit_index["hidden:gate@6/8"]]
-    names = [graph.vertices[v].name for v in gated.members]
+    names = [graph.vertices[v].name for v, _ in gated.removal.channels]
     assert names == ["gate", "up"]  # both sides of the gate lose the same channels
-    assert gated.slices[0].channels == gated.slices[1].channels
+    assert len(set(gated.removal.channels.values())) == 1
     assert "output" in graph.refused["down"]
     for mask in (graph.mask([gated.name]), graph.mask(range(6))):
         for law in laws.MASK_LAWS:
@@ -86,10 +86,11 @@ def test_heads_take_their_queries_keys_and_values_with_them() -> None:
     assert groups(graph) == {"heads:qkv": 2}
     unit = graph.units[0]
     size, width = 4, 12
+    (gone,) = unit.removal.channels.values()
     for part in range(3):
-        mine = {c for c in unit.slices[0].channels if part * width <= c < (part + 1) * width}
+        mine = {c for c in gone if part * width <= c < (part + 1) * width}
         assert len(mine) == size
-    assert {c % width for c in unit.slices[0].channels} == {c % width for c in mine}
+    assert {c % width for c in gone} == {c % width for c in mine}
     for law in laws.MASK_LAWS:
         law(graph, graph.mask([0, 1]))
 
@@ -174,7 +175,7 @@ def test_language_models_lose_heads_and_hidden_channels(
     for kind, (producers, slices) in members.items():
         mine = [g for g in graph.nested if graph.units[g[0]].kind == kind]
         assert len(mine) == 2  # one a layer
-        assert all(len(graph.units[g[0]].members) == producers for g in mine)
+        assert all(len(graph.units[g[0]].removal.channels) == producers for g in mine)
         assert all(len(g) == slices for g in mine)
     rng = random.Random(0)
     for _ in range(3):
@@ -251,7 +252,7 @@ def test_importance_orders_the_channels() -> None:
     }.items():
         graph = ew.trace(model, pairs[0][:1], granularity="hidden", importance=importance)
         unit = graph.units[graph.nested[0][0]]
-        first[name] = set(unit.slices[0].channels)
+        (first[name],) = unit.removal.channels.values()
         assert unit.importance <= graph.units[graph.nested[0][-1]].importance
     assert first["l2"] == {3, 5}
     assert 3 in first["taylor"]

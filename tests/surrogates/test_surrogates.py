@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_info
 from edgewise import surrogates
 from edgewise.errors import EdgewiseError
 from edgewise.graph.graph import Cost, Edge, Graph, Unit, Vertex
+from edgewise.graph.removal import Removal
 from edgewise.surrogates.features import Coordinates
 from edgewise.surrogates.gaussian_process import Prior, _Evidence
 from edgewise.surrogates.kernels import Hamming, Local
@@ -57,7 +58,10 @@ def make_graph(
     return Graph(
         tuple(vertex(f"v{i}", op) for i, op in enumerate(ops)),
         tuple(edges),
-        tuple(Unit(f"u{i}", kind, members, FREE) for i, (kind, members) in enumerate(units)),  # type: ignore[arg-type]
+        tuple(
+            Unit(f"u{i}", kind, Removal(**{f"{kind}s": frozenset(members)}), FREE)  # type: ignore[arg-type]
+            for i, (kind, members) in enumerate(units)
+        ),
         ("edge",),
         "by hand",
     )
@@ -478,7 +482,7 @@ def test_a_regressor_that_never_errs_still_has_a_deviation(data: Any) -> None:
 
 def brute_force(graph: Graph, gamma: Any, X: Any) -> Any:
     """z_out by one term per path, from the γ of the graph's edges (edge units only)."""
-    owner = {e: i for i, unit in enumerate(graph.units) for e in unit.members}
+    owner = {e: i for i, unit in enumerate(graph.units) for e in unit.removal.edges}
 
     def walk(node: int, row: Any) -> float:
         if node == len(graph.vertices) - 1:

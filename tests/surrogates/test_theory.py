@@ -90,10 +90,8 @@ def network(
     model = Dag(pairs, [dense(m) for m in matrices]).eval()
     x = np.random.default_rng(len(pairs)).normal(size=(ROWS, matrices[0].shape[1]))
     graph = ew.trace(model, (torch.from_numpy(x),), granularity=granularity)
-    bypass = {unit.members[0]: u for u, unit in enumerate(graph.units) if unit.kind == "layer"}
-    cutting = {
-        e: u for u, unit in enumerate(graph.units) if unit.kind == "edge" for e in unit.members
-    }
+    bypass = {v: u for u, unit in enumerate(graph.units) for v in unit.removal.layers}
+    cutting = {e: u for u, unit in enumerate(graph.units) for e in unit.removal.edges}
     cuts, outputs = [], []
     for path in edges_on_paths(graph):
         found: list[tuple[Units, Array]] = [
@@ -433,7 +431,7 @@ def test_incoming_and_outgoing_weights_differ_from_any_by_one_scale(seed: int) -
     for path in ways_on_paths(flow):
         cut = frozenset(np.flatnonzero(flow.cuts[list(path)].any(axis=0)))
         ways[cut] = incoming[0][list(path)].prod()
-    owner = {e: u for u, unit in enumerate(net.graph.units) for e in unit.members}
+    owner = {e: u for u, unit in enumerate(net.graph.units) for e in unit.removal.edges}
     paths = list(edges_on_paths(net.graph))
     assert len(paths) == len(ways)
     for path in paths:
@@ -463,7 +461,7 @@ def test_leave_one_out_losses_are_a_conserved_flow(seed: int) -> None:
     inner = [v for v in range(len(net.graph.vertices)) if not np.isnan(residual[v])]
     assert inner
     gamma = push_weights(flow, weights, net.graph)
-    owner = {e: u for u, unit in enumerate(net.graph.units) for e in unit.members}
+    owner = {e: u for u, unit in enumerate(net.graph.units) for e in unit.removal.edges}
     for vertex in inner:
         out = list(net.graph.consumers[vertex])
         through = np.array([drops[owner[e]] for e in out])

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from .graph import Cost, Follow, Graph, Mask, Parameter, Slice, Vertex
+from .graph import Cost, Follow, Graph, Mask, Parameter, Vertex
 from .liveness import Liveness, liveness
 from .operators.absence import FULL, Flow, Live, State, elements
 from .operators.table import TABLE
@@ -161,20 +160,22 @@ def _live_units(graph: Graph, alive: Liveness) -> int:
         edges.update(e for e in graph.inputs[index] if alive.wants[e] is None)
     live = 0
     for unit in graph.units:
-        if unit.slices:
-            live += any(map(partial(_some_live, alive), unit.members, unit.slices))
-        else:
-            live += not (edges if unit.kind == "edge" else vertices).issuperset(unit.members)
+        removal = unit.removal
+        live += (
+            not (edges.issuperset(removal.edges) and vertices.issuperset(removal.layers))
+            or any(_some_live(alive, *cut) for cut in removal.channels.items())
+        )  # fmt: skip
     return live
 
 
-def _some_live(alive: Liveness, vertex: int, cut: Slice) -> bool:
-    """Whether any of a vertex's channels in a slice remains."""
+def _some_live(alive: Liveness, place: tuple[int, int], channels: Iterable[int]) -> bool:
+    """Whether any of these channels of a vertex's output remains."""
+    vertex, axis = place
     state = alive.states[vertex]
     if state is None or state is FULL:
         return state is FULL
-    keep = state.keep(cut.axis)
-    return keep is None or any(keep[channel] for channel in cut.channels)
+    keep = state.keep(axis)
+    return keep is None or any(keep[channel] for channel in channels)
 
 
 def weight(vertex: Vertex) -> int:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import compress
 from math import nan
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from ..errors import MaskError
 from ..values.spelling import close
+from .removal import Removal
 
 Shape = tuple[int, ...]
 Follow = tuple[Literal["in", "out"], int] | None
@@ -123,11 +125,10 @@ class Slice:
 class Unit:
     """The smallest thing a mask removes.
 
-    `members` are indices of edges for kind "edge" and of vertices for all others: "layer" (bypassed
-    by identity), and the widths "channels", "hidden" and "heads", for which `slices` says what
-    each member's output loses. Widths of one `group` are nested: they are removed in their order,
-    the least important first, `importance` being what the channels of one add up to. `cost` is
-    what removing this unit alone saves.
+    `removal` is what goes with it, and `kind` what people call that: "edge", "layer" (bypassed by
+    identity), or a width, "channels", "hidden" or "heads". Widths of one `group` are nested: they
+    are removed in their order, the least important first, `importance` being what the channels of
+    one add up to. `cost` is what removing this unit alone saves.
 
     Examples:
         >>> unit = graph.units[0]
@@ -137,11 +138,21 @@ class Unit:
 
     name: str
     kind: UnitKind
-    members: tuple[int, ...]
+    removal: Removal
     cost: Cost
-    slices: tuple[Slice, ...] = ()
     group: str = ""
     importance: float = 0.0
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """Indices of the edges that go, then of the vertices that are bypassed or narrowed."""
+        return (*sorted(self.removal.edges), *self.removal.vertices)
+
+    @property
+    def slices(self) -> tuple[Slice, ...]:
+        """What each member's output loses, if it loses channels."""
+        cuts = self.removal.channels.items()
+        return tuple(Slice(axis, tuple(sorted(cut))) for (_, axis), cut in cuts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +283,14 @@ class Graph:
         A pruned network that is given other sizes there refuses them.
         """
         return () if self.program is None else tuple(self.program.told)
+
+    def removal(self, mask: Iterable[bool]) -> Removal:
+        """What a mask takes away: all that its units do."""
+        return Removal.union(unit.removal for unit in compress(self.units, mask))
+
+    def starts(self, removal: Removal) -> set[int]:
+        """The vertices that a removal changes first: they lack an input, or give something else."""
+        return {*(self.edges[e].target for e in removal.edges), *removal.vertices}
 
     @cached_property
     def inputs(self) -> tuple[tuple[int, ...], ...]:

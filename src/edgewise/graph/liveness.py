@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from itertools import compress
 
 from ..errors import DisconnectedError
-from .graph import Graph, Mask, Slice, Unit
-from .operators.absence import FULL, Flow, Live, State, intersection
+from .graph import Graph, Mask, Unit
+from .operators.absence import FULL, Flow, Live, State, intersection, live
 from .operators.table import TABLE
+from .removal import Removal
 
-_WHOLE: Mapping[int, Live] = {}
+_NOTHING = Removal()
 RECENT = 512  # masks whose liveness a graph remembers: search, engine and rewriting ask for it
 
 
@@ -99,15 +99,7 @@ def liveness(graph: Graph, mask: Mask) -> Liveness:
 
 
 def _under(graph: Graph, bits: tuple[bool, ...]) -> Liveness:
-    edges: set[int] = set()
-    layers: set[int] = set()
-    widths: list[Unit] = []
-    for unit in compress(graph.units, bits):
-        if unit.slices:
-            widths.append(unit)
-        else:
-            (edges if unit.kind == "edge" else layers).update(unit.members)
-    return alive(graph, edges, layers, narrowed(graph, widths))
+    return alive(graph, graph.removal(bits))
 
 
 def shows(graph: Graph, alive: Liveness, unit: Unit) -> bool:
@@ -116,60 +108,54 @@ def shows(graph: Graph, alive: Liveness, unit: Unit) -> bool:
     So it is where an edge has lost nothing but itself, a bypassed vertex lives, or a vertex that
     lives would give more of the unit's channels. False says nothing.
     """
-    if unit.slices:
-        return any(
-            _would_give(graph, alive, vertex, cut)
-            for vertex, cut in zip(unit.members, unit.slices, strict=True)
+    states, ends = alive.states, (graph.edges[edge] for edge in unit.removal.edges)
+    return (
+        any(
+            states[e.source] is not None and states[e.target] is not None
+            for e in ends
+            if e.target not in alive.bypassed
         )
-    if unit.kind != "edge":
-        return not alive.bypassed.isdisjoint(unit.members)
-    states, ends = alive.states, (graph.edges[edge] for edge in unit.members)
-    return any(
-        states[e.source] is not None and states[e.target] is not None
-        for e in ends
-        if e.target not in alive.bypassed
+        or not alive.bypassed.isdisjoint(unit.removal.layers)
+        or any(_would_give(graph, alive, *cut) for cut in unit.removal.channels.items())
     )
 
 
-def _would_give(graph: Graph, alive: Liveness, vertex: int, cut: Slice) -> bool:
+def _would_give(
+    graph: Graph, alive: Liveness, place: tuple[int, int], channels: Iterable[int]
+) -> bool:
     """Whether a vertex lives and its operator gives one of the channels that were cut."""
+    vertex, axis = place
     if not alive.runs(vertex):
         return False
     ins = [alive.wants[e] and alive.states[graph.edges[e].source] for e in graph.inputs[vertex]]
     out = _flow(graph, vertex, ins, False).out
     if out is None:
         return False
-    keep = out.keep(cut.axis)
-    return keep is None or any(keep[channel] for channel in cut.channels)
+    keep = out.keep(axis)
+    return keep is None or any(keep[channel] for channel in channels)
 
 
-def narrowed(graph: Graph, widths: Iterable[Unit]) -> dict[int, Live]:
-    """For every vertex whose output loses channels, those that these units leave."""
-    keeps: dict[tuple[int, int], list[bool]] = {}
-    for unit in widths:
-        for vertex, cut in zip(unit.members, unit.slices, strict=True):
-            keep = keeps.get((vertex, cut.axis))
-            if keep is None:
-                shape = graph.vertices[vertex].shape
-                assert shape is not None
-                keep = keeps[vertex, cut.axis] = [True] * shape[cut.axis]
-            for channel in cut.channels:
-                keep[channel] = False
+def _narrowed(graph: Graph, removal: Removal) -> dict[int, Live]:
+    """For every vertex whose output loses channels, those that are left."""
     found: dict[int, Live] = {}
-    for (vertex, axis), keep in sorted(keeps.items()):
+    for vertex, axis in sorted(removal.channels):
+        shape = graph.vertices[vertex].shape
+        assert shape is not None
+        keep = [True] * shape[axis]
+        for channel in removal.channels[vertex, axis]:
+            keep[channel] = False
         found[vertex] = Live((*found.get(vertex, FULL).keeps, (axis, tuple(keep))))
     return found
 
 
-def alive(
-    graph: Graph, removed: set[int], bypassed: set[int], narrow: Mapping[int, Live] = _WHOLE
-) -> Liveness:
-    """As `liveness`, for removed edges, bypassed vertices and cut outputs instead of units.
+def alive(graph: Graph, removal: Removal = _NOTHING) -> Liveness:
+    """As `liveness`, for a removal instead of units.
 
     Only the vertices that a removal reaches are looked at: whatever has all its inputs in full
     gives its output in full. So the time taken is that of what changes, not of the network.
     """
-    flows = _forward(graph, removed, bypassed, narrow)
+    bypassed = removal.layers
+    flows = _forward(graph, removal)
     changed, wants = _backward(graph, flows)
     states: list[State] = [FULL] * len(graph.vertices)
     for index, flow in changed.items():
@@ -182,18 +168,17 @@ def alive(
         fills={edge: fill for edge, fill in filled if wants[edge] is not None},
         bypassed=frozenset(live.keys() & bypassed),
         forwarded=frozenset(i for i, flow in live.items() if flow.forward and i not in bypassed),
-        missing=_missing(graph, flows, removed),
+        missing=_missing(graph, flows, removal),
         changed=changed,
     )
 
 
-def _forward(
-    graph: Graph, removed: set[int], bypassed: set[int], narrow: Mapping[int, Live]
-) -> dict[int, Flow]:
+def _forward(graph: Graph, removal: Removal) -> dict[int, Flow]:
     """The flows of the vertices that are bypassed or cut, or lack some of their input."""
     flows: dict[int, Flow] = {}
     states: list[State] = [FULL] * len(graph.vertices)
-    reached = _marks(graph, bypassed.union((graph.edges[e].target for e in removed), narrow))
+    removed, bypassed, narrow = removal.edges, removal.layers, _narrowed(graph, removal)
+    reached = _marks(graph, graph.starts(removal))
     index = -1
     while (index := reached.find(1, index + 1)) >= 0:
         ins = [None if e in removed else states[graph.edges[e].source] for e in graph.inputs[index]]
@@ -218,7 +203,7 @@ def _flow(graph: Graph, index: int, ins: Sequence[State], bypassed: bool) -> Flo
 def _cut(flow: Flow, narrow: Live, bypassed: bool) -> Flow:
     """The flow of a vertex that gives only some of its channels, be it computed or bypassed."""
     assert flow.out is not None
-    out = intersection([flow.out, narrow])
+    out = live(narrow.keeps) if flow.out is FULL else intersection([flow.out, narrow])
     if out is None:
         return Flow(None, (None,) * len(flow.wants))
     return Flow(out, (out,) if bypassed else flow.wants, flow.fill, flow.forward)
@@ -259,9 +244,9 @@ def _marks(graph: Graph, vertices: Iterable[int]) -> bytearray:
     return marks
 
 
-def _missing(graph: Graph, flows: dict[int, Flow], removed: set[int]) -> tuple[str, ...]:
+def _missing(graph: Graph, flows: dict[int, Flow], removal: Removal) -> tuple[str, ...]:
     """The names of the absent vertices that an absent output reads."""
     gone = {index for index, flow in flows.items() if flow.out is None}
     outputs = [index for index in sorted(gone) if graph.vertices[index].op == "output"]
     edges = [(e, graph.edges[e].source) for index in outputs for e in graph.inputs[index]]
-    return tuple(graph.vertices[s].name for e, s in edges if e in removed or s in gone)
+    return tuple(graph.vertices[s].name for e, s in edges if e in removal.edges or s in gone)

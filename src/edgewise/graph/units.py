@@ -9,9 +9,10 @@ from typing import Any
 
 from ..errors import EdgewiseError
 from .cost import cost_of, full_macs
-from .graph import Cost, Graph, Slice, Unit
+from .graph import Cost, Graph, Unit
 from .importance import Importance, l2
 from .liveness import Liveness, alive
+from .removal import Removal
 from .widths import WIDTHS, width_units
 
 KINDS = ("edge", "layer", *WIDTHS, "raw")
@@ -57,7 +58,7 @@ def with_units(
         widths, refused = width_units(graph, granularity, slices, round_to, importance)
         units += widths
     # the sort is stable: widths of one group stay in the order of their removal
-    units.sort(key=lambda unit: (_position(graph, unit), unit.kind, unit.members))
+    units.sort(key=lambda unit: (min(graph.starts(unit.removal)), unit.kind, unit.members))
     return replace(graph, units=_distinct(units), granularity=tuple(granularity), refused=refused)
 
 
@@ -72,18 +73,10 @@ def recorded_units(
     units = with_units(graph, plain).units if plain else ()
     known = {unit.name: unit for unit in units}
     for name, kind, group, slices in widths:
-        members = tuple(int(vertex) for vertex, _, _ in slices)
-        cuts = tuple(Slice(int(axis), tuple(channels)) for _, axis, channels in slices)
-        known[name] = Unit(name, kind, members, Cost(0, 0, 0, 0), cuts, group)
+        cuts = {(int(vertex), int(axis)): frozenset(cut) for vertex, axis, cut in slices}
+        known[name] = Unit(name, kind, Removal(channels=cuts), Cost(0, 0, 0, 0), group)
     found = tuple(known[name] for name in names if name in known)
     return replace(graph, units=found, granularity=tuple(granularity))
-
-
-def _position(graph: Graph, unit: Unit) -> int:
-    """The first vertex whose value removing the unit changes."""
-    if unit.kind == "edge":
-        return min(graph.edges[e].target for e in unit.members)
-    return min(unit.members)
 
 
 def _distinct(units: list[Unit]) -> tuple[Unit, ...]:
@@ -100,7 +93,8 @@ def _distinct(units: list[Unit]) -> tuple[Unit, ...]:
 
 def _raw_units(graph: Graph) -> list[Unit]:
     saved = Cost(0, 0, 0, 0)  # a single edge may disconnect the output: it has no cost of its own
-    return [Unit(_edge_name(graph, e), "edge", (e,), saved) for e in range(len(graph.edges))]
+    edges = range(len(graph.edges))
+    return [Unit(_edge_name(graph, e), "edge", Removal(frozenset((e,))), saved) for e in edges]
 
 
 def _edge_name(graph: Graph, edge: int) -> str:
@@ -110,20 +104,20 @@ def _edge_name(graph: Graph, edge: int) -> str:
 
 def _edge_units(graph: Graph) -> list[Unit]:
     """Classes of edges whose removal leaves the same live graph; bridges are left out."""
-    whole = alive(graph, set(), set())
+    whole = alive(graph)
     base = cost_of(graph, whole)
     classes: dict[object, tuple[Liveness, list[int]]] = {}
     for series in _series(graph):
         if whole.wants[series[0]] is None:
             continue
-        rest = alive(graph, {series[0]}, set())
+        rest = alive(graph, Removal(frozenset(series[:1])))
         if rest.connected:
             classes.setdefault(rest.signature, (rest, []))[1].extend(series)
     return [
         Unit(
             _class_name(graph, whole, rest, edges),
             "edge",
-            tuple(sorted(edges)),
+            Removal(frozenset(edges)),
             base - cost_of(graph, rest),
         )
         for rest, edges in classes.values()
@@ -164,13 +158,14 @@ def _class_name(graph: Graph, whole: Liveness, rest: Liveness, edges: list[int])
 
 def _layer_units(graph: Graph) -> list[Unit]:
     """Layers that take MACs, whose input and output shapes agree."""
-    whole = alive(graph, set(), set())
+    whole = alive(graph)
     base = cost_of(graph, whole)
     units = []
     for index, vertex in enumerate(graph.vertices):
         if vertex.shape is None or graph.input_shapes[index] != (vertex.shape,):
             continue
         if whole.states[index] is not None and vertex.params and full_macs(graph, index):
-            saved = base - cost_of(graph, alive(graph, set(), {index}))
-            units.append(Unit(f"bypass:{vertex.name}", "layer", (index,), saved))
+            removal = Removal(layers=frozenset((index,)))
+            saved = base - cost_of(graph, alive(graph, removal))
+            units.append(Unit(f"bypass:{vertex.name}", "layer", removal, saved))
     return units

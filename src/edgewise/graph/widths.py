@@ -12,9 +12,10 @@ import numpy as np
 from ..errors import EdgewiseError
 from .cost import cost_of
 from .coupling import Coupling, Place, couple
-from .graph import Cost, Graph, Slice, Unit, UnitKind
+from .graph import Cost, Graph, Unit, UnitKind
 from .importance import Importance, Scores
-from .liveness import Liveness, alive, narrowed
+from .liveness import Liveness, alive
+from .removal import Removal
 
 WIDTHS: tuple[UnitKind, ...] = ("channels", "hidden", "heads")
 
@@ -55,7 +56,7 @@ def width_units(
     coupling = couple(graph)
     refused = {graph.vertices[v].name: reason for v, reason in coupling.refused.items()}
     scores = importance(graph, tuple(coupling.writes), tuple(coupling.reads))
-    whole = alive(graph, set(), set())
+    whole = alive(graph)
     base = cost_of(graph, whole)
     units: list[Unit] = []
     widest = 0
@@ -134,7 +135,7 @@ def _slices(
 ) -> tuple[list[Unit], str | None]:
     """The nested units of one width; none and a reason where liveness does not carry it through."""
     count, wide = len(group.classes), len(group.classes[0][0])
-    name = graph.vertices[group.places[0].vertex].name
+    name = f"{group.kind}:{graph.vertices[group.places[0].vertex].name}"
     levels = kept_levels(count, wide, slices, round_to)
     if not levels:
         return [], f"{count * wide} channels cannot be cut to a smaller multiple of {round_to}"
@@ -142,21 +143,20 @@ def _slices(
     before = count
     for kept in levels:
         gone = group.classes[count - before : count - kept]
-        cuts = tuple(
-            Slice(place.axis, tuple(sorted(c for one in gone for c in one[i])))
+        cuts = {
+            (place.vertex, place.axis): frozenset(c for one in gone for c in one[i])
             for i, place in enumerate(group.places)
-        )
-        label = f"{group.kind}:{name}@{kept * wide}/{count * wide}"
-        members = tuple(place.vertex for place in group.places)
-        unit = Unit(label, group.kind, members, base, cuts, f"{group.kind}:{name}")
-        rest = alive(graph, set(), set(), narrowed(graph, [unit]))
+        }
+        removal = Removal(channels=cuts)
+        rest = alive(graph, removal)
         if reason := _spoilt(graph, rest):
             return [], reason
         saved = base - cost_of(graph, rest)
         if not saved.params and not saved.macs:
             return [], "removing them saves nothing"
         score = sum(group.scores[count - before : count - kept])
-        units.append(Unit(label, group.kind, members, saved, cuts, unit.group, score))
+        label = f"{name}@{kept * wide}/{count * wide}"
+        units.append(Unit(label, group.kind, removal, saved, name, score))
         before = kept
     return units, None
 

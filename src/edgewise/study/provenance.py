@@ -61,5 +61,5 @@ def trace_record(graph: Graph) -> dict[str, Any]:
 
 def _width_record(unit: Unit) -> list[Any]:
     """A width as plain data: its channels were ordered by weights that a factory may not have."""
-    slices = [[v, s.axis, list(s.channels)] for v, s in zip(unit.members, unit.slices, strict=True)]
+    slices = [[*place, sorted(cut)] for place, cut in unit.removal.channels.items()]
     return [unit.name, unit.kind, unit.group, slices]

@@ -61,15 +61,14 @@ class Coordinates:
 
 
 def _depths(graph: Graph) -> Array:
-    """[n_units] mean depth of each unit's members: longest paths from an input."""
+    """[n_units] mean depth of the vertices at each unit: longest paths from an input."""
     vertex = np.zeros(len(graph.vertices))
     for index, into in enumerate(graph.inputs):
         vertex[index] = max((vertex[graph.edges[e].source] + 1.0 for e in into), default=0.0)
 
     def depth(unit: Unit) -> float:
-        if unit.kind != "edge":
-            return float(np.mean(vertex[list(unit.members)]))
-        ends = [(graph.edges[e].source, graph.edges[e].target) for e in unit.members]
-        return float(np.mean([vertex[list(pair)] for pair in ends]))
+        edges = [graph.edges[e] for e in unit.removal.edges]
+        ends = [end for edge in edges for end in (edge.source, edge.target)]
+        return float(np.mean(vertex[[*ends, *unit.removal.vertices]]))
 
     return np.array([depth(unit) for unit in graph.units], dtype=np.float64)

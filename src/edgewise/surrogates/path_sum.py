@@ -87,8 +87,7 @@ def kirchhoff(graph: Graph, drops: Array) -> Array:
     """
     owner = np.full(len(graph.edges), -1)
     for index, unit in enumerate(graph.units):
-        if unit.kind == "edge":
-            owner[list(unit.members)] = index
+        owner[list(unit.removal.edges)] = index
 
     def through(edges: tuple[int, ...]) -> float:
         units = {int(owner[e]) for e in edges}

@@ -30,10 +30,12 @@ def _expand(graph: Graph) -> tuple[int, list[Way]]:
     cut_edge: dict[int, set[int]] = defaultdict(set)
     cut_layer: dict[int, set[int]] = defaultdict(set)
     cut_width: dict[int, set[int]] = defaultdict(set)
-    cuts = {"edge": cut_edge, "layer": cut_layer}
     for index, unit in enumerate(graph.units):
-        for member in unit.members:
-            cuts.get(unit.kind, cut_width)[member].add(index)
+        gone = unit.removal
+        narrow = (vertex for vertex, _ in gone.channels)
+        for cut, where in (cut_edge, gone.edges), (cut_layer, gone.layers), (cut_width, narrow):
+            for place in where:
+                cut[place].add(index)
     entry, leave, count = [0] * len(graph.vertices), [0] * len(graph.vertices), 1
     ways: list[Way] = []
     for index, vertex in enumerate(graph.vertices):

@@ -118,7 +118,7 @@ def test_widths_keep_their_importance() -> None:
     graph = ew.trace(model, args, granularity=("edge", "hidden"))
     found = scores.influence(graph, [(args, None)])
     for unit, value in zip(graph.units, found, strict=True):
-        assert not unit.slices or value == unit.importance
+        assert not unit.group or value == unit.importance
 
 
 def test_no_data_is_an_error(graph) -> None:

@@ -33,6 +33,4 @@ def visiting_order(graph: Graph, masks: Iterable[Mask]) -> list[Mask]:
 
 def _place(graph: Graph, unit: Unit) -> tuple[int, bool]:
     """The first vertex that computes something else without the unit; branches before widths."""
-    edges = unit.kind == "edge"
-    members = [graph.edges[e].target for e in unit.members] if edges else unit.members
-    return min(members), bool(unit.slices)
+    return min(graph.starts(unit.removal)), bool(unit.removal.channels)

@@ -152,11 +152,13 @@ class Membership:
 
 def membership(graph: Graph) -> Membership:
     """The unit of every edge and of every vertex that is bypassed or loses channels."""
-    found: dict[str, dict[int, int]] = {"edge": {}, "layer": {}}
+    found = Membership({}, {})
     for index, unit in enumerate(graph.units):
-        for member in unit.members:
-            found["edge" if unit.kind == "edge" else "layer"].setdefault(member, index)
-    return Membership(found["edge"], found["layer"])
+        for edge in unit.removal.edges:
+            found.edges.setdefault(edge, index)
+        for vertex in unit.removal.vertices:
+            found.layers.setdefault(vertex, index)
+    return found
 
 
 def units_of(graph: Graph, block: Block, members: Membership) -> tuple[int, ...]:

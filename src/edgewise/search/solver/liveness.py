@@ -43,7 +43,7 @@ def essential(graph: Graph) -> tuple[frozenset[int], frozenset[int]]:
     units = len(graph.units)
     cuts: dict[int, int] = defaultdict(int)
     for index, unit in enumerate(graph.units):
-        for edge in unit.members if unit.kind == "edge" else ():
+        for edge in unit.removal.edges:
             cuts[edge] |= 1 << index
     common: list[int] = []
     outputs = 0
@@ -94,15 +94,14 @@ def removals(
     channels: dict[int, dict[int, list[Literal]]] = defaultdict(dict)
     for index, unit in enumerate(graph.units):
         kept: Literal = TRUE if index in needed else frozenset((keeps[index],))
-        for place, member in enumerate(unit.members):
-            if not unit.slices:
-                found = edges if unit.kind == "edge" else layers
+        for found, members in (edges, unit.removal.edges), (layers, unit.removal.layers):
+            for member in sorted(members):
                 found[member] = circuit.all(found[member], kept)
-                continue
-            cut, shape = unit.slices[place], graph.vertices[member].shape
+        for (vertex, axis), cut in unit.removal.channels.items():
+            shape = graph.vertices[vertex].shape
             assert shape is not None
-            line = channels[member].setdefault(cut.axis, [TRUE] * shape[cut.axis])
-            for channel in cut.channels:
+            line = channels[vertex].setdefault(axis, [TRUE] * shape[axis])
+            for channel in sorted(cut):
                 line[channel] = circuit.all(line[channel], kept)
     lines = {v: {a: tuple(k) for a, k in axes.items()} for v, axes in channels.items()}
     return Removals(dict(edges), dict(layers), lines)

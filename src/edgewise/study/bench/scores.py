@@ -129,18 +129,18 @@ def _turn(value: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 def _widths(graph: Graph) -> Array:
     """[n_units] the importance of widths, 0 for all others."""
-    return np.array([unit.importance if unit.slices else 0.0 for unit in graph.units])
+    return np.array([unit.importance for unit in graph.units])
 
 
 def _mean(graph: Graph, total: Array, count: int) -> Array:
     if not count:
         raise EdgewiseError("Scores of units need at least one batch of data.")
-    return np.where([bool(unit.slices) for unit in graph.units], total, total / count)
+    return np.where([bool(unit.group) for unit in graph.units], total, total / count)
 
 
 def _alone(graph: Graph) -> dict[int, Liveness]:
     """What remains when a unit goes that is no width."""
-    coarse = (index for index, unit in enumerate(graph.units) if not unit.slices)
+    coarse = (index for index, unit in enumerate(graph.units) if not unit.group)
     return {index: liveness(graph, graph.mask([index])) for index in coarse}
 
 
