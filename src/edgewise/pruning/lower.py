@@ -14,12 +14,11 @@ from ..graph.cost import live_slices
 from ..graph.graph import Follow, Graph, Parameter, Vertex
 from ..graph.liveness import Liveness
 from ..graph.operators.absence import Live, State
-from ..graph.operators.runtime import assemble, ragged_group_norm, segments
+from ..graph.operators.lowering import Site
+from ..graph.operators.runtime import assemble, segments
 from ..graph.operators.table import TABLE
 from ..tracing.program import attribute
 from .cut import cut_module, cut_tensor
-
-_GROUPS = 6  # the place of `groups` among the arguments of a functional convolution
 
 
 @dataclass
@@ -75,12 +74,28 @@ class _Lowering:
             return self._read(*used[0])
         if index in self.alive.forwarded:
             return self._expanded(self._read(*used[0]), used[0][1], index)
-        special = getattr(self, f"_lower_{vertex.op}", None)
-        if special is not None:
-            result = special(node, index, vertex, used)
-            if result is not None:
-                return result
-        return self._copy(node, index)
+        special = TABLE.rules[vertex.op].lower
+        result = special(self._site(node, index, used)) if special is not None else None
+        return self._copy(node, index) if result is None else result
+
+    def _site(self, node: fx.Node, index: int, used: Sequence[tuple[fx.Node, int]]) -> Site:
+        state = self.alive.states[index]
+        assert state is not None
+        return Site(
+            node=node,
+            vertex=self.full.vertices[index],
+            shapes=self.full.input_shapes[index],
+            out=state,
+            slots=[self.full.edges[edge].slot for _, edge in used],
+            haves=[self._have(edge) for _, edge in used],
+            wants=[self.alive.wants[edge] for _, edge in used],
+            values=[self.env[source] for source, _ in used],
+            read=lambda place=0: self._read(*used[place]),
+            copy=lambda: self._copy(node, index),
+            call=self._call,
+            expanded=lambda value, always=False: self._expanded(value, used[0][1], index, always),
+            batch=self._batch,
+        )
 
     def _sources(self, node: fx.Node) -> list[fx.Node]:
         found: list[fx.Node] = []
@@ -176,7 +191,8 @@ class _Lowering:
         inner, outer = self._inner_outer(index)
         slices = tuple(live_slices(p, inner, outer) for p in vertex.params)
         whole = self.module.get_submodule(path)
-        sizes = self._groups(vertex, outer) or self._normalized(vertex, outer)
+        count = TABLE.rules[vertex.op].sizes
+        sizes = count(vertex, outer) if count is not None else ()
         if all(keep is None for parameter in slices for keep in parameter) and not sizes:
             return whole
         key = (path, slices, sizes)
@@ -184,23 +200,6 @@ class _Lowering:
             self.cut[key] = cut_module(whole, vertex, slices, sizes)
         module: nn.Module = self.cut[key]
         return module
-
-    def _normalized(self, vertex: Vertex, outer: Live) -> tuple[int, ...]:
-        """The shape that a layer norm normalises over, if it lost some of it."""
-        if vertex.op not in ("layer_norm", "rms_norm") or vertex.shape is None:
-            return ()
-        dims = vertex.attrs["dims"]
-        sizes = outer.shape(vertex.shape)[-dims:]
-        return () if sizes == vertex.shape[-dims:] else sizes
-
-    def _groups(self, vertex: Vertex, outer: Live) -> tuple[int, ...]:
-        """Sizes of the groups of a group norm that lost channels (empty: it lost none)."""
-        keep = outer.keep(1)
-        if vertex.op != "group_norm" or keep is None:
-            return ()
-        size = len(keep) // vertex.attrs["groups"]
-        sizes = [sum(keep[i : i + size]) for i in range(0, len(keep), size)]
-        return tuple(s for s in sizes if s)
 
     def _cut_constants(self, node: fx.Node, new: fx.Node, index: int) -> None:
         """Constant arguments follow the channels that remain of inputs and outputs."""
@@ -287,98 +286,6 @@ class _Lowering:
             if vertex.op == "input" and vertex.shape is not None:
                 return next(new for old, new in self.env.items() if old.name == vertex.node)
         raise LookupError("no tensor input")
-
-    # -- operators whose call changes with what remains ------------------------------------
-
-    def _lower_reshape(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
-        state = self.alive.states[index]
-        if state is None or state.full or vertex.shape is None:
-            return None  # what it reads is full too, so that its own sizes still hold
-        sizes: list[Any] = list(state.shape(vertex.shape))
-        for axis in vertex.batched:
-            sizes[axis] = -1 if len(vertex.batched) == 1 else self._batch(sizes[axis])
-        return self._call(torch.reshape, self._read(*used[0]), tuple(sizes))
-
-    def _lower_split(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
-        state = self.alive.states[index]
-        uneven = state is not None and state.keep(vertex.attrs["dim"]) is not None
-        return self._read(*used[0]) if uneven else None
-
-    def _lower_piece(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
-        have, dim = self._have(used[0][1]), vertex.attrs["dim"]
-        keep = have.keep(dim) if have is not None else None
-        if keep is None:
-            return None
-        inside = range(vertex.attrs["start"], vertex.attrs["stop"])
-        want = [here and i in inside for i, here in enumerate(keep)]
-        return self._call(assemble, self.env[used[0][0]], dim, segments(keep, want))
-
-    def _lower_sub(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
-        return self._lower_add(node, index, vertex, used)
-
-    def _lower_add(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
-        """A sum of which one summand with a factor remains."""
-        if len(used) != 1 or len(self.full.inputs[index]) != 2:
-            return None
-        source, edge = used[0]
-        sign = vertex.attrs["signs"][self.full.edges[edge].slot]
-        scaled = self._call(operator.mul, self._read(source, edge), sign)
-        return self._expanded(scaled, edge, index)
-
-    def _lower_layer_norm(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
-        state = self.alive.states[index]
-        if node.op == "call_module" or state is None or state.full or vertex.shape is None:
-            return None
-        new = self._copy(node, index)
-        sizes = state.shape(vertex.shape)[-vertex.attrs["dims"] :]
-        if "normalized_shape" in new.kwargs:
-            new.update_kwarg("normalized_shape", sizes)
-        else:
-            new.update_arg(1, sizes)
-        return new
-
-    def _lower_rms_norm(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
-        return self._lower_layer_norm(node, index, vertex, used)
-
-    def _lower_group_norm(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
-        state = self.alive.states[index]
-        if node.op == "call_module" or state is None or state.full:
-            return None
-        copied = self._copy(node, index)
-        given = dict(zip(TABLE.rules["group_norm"].signature.split(), copied.args, strict=False))
-        given |= copied.kwargs
-        sizes = self._groups(vertex, state)
-        tail = (sizes, given.get("weight"), given.get("bias"), given.get("eps", 1e-5))
-        result = self._call(ragged_group_norm, given["input"], *tail)
-        self.out.graph.erase_node(copied)
-        return result
-
-    def _lower_conv(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
-        """A functional convolution in groups, some of which are gone."""
-        groups, shape = vertex.attrs["groups"], self.full.input_shapes[index][0]
-        want = self.alive.wants[self.full.inputs[index][0]]
-        whole = shape is None or want is None or want.full
-        if node.op == "call_module" or groups == 1 or whole:
-            return None
-        assert shape is not None
-        assert want is not None
-        new = self._copy(node, index)
-        left = groups * want.shape(shape)[1] // shape[1]
-        if len(new.args) > _GROUPS:
-            new.update_arg(_GROUPS, left)
-        else:
-            new.update_kwarg("groups", left)
-        return new
-
-    def _lower_conv_transpose(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
-        return self._lower_conv(node, index, vertex, used)
-
-    def _lower_expand(self, node: fx.Node, index: int, vertex: Vertex, used: Any) -> Any:
-        """Sizes that are written out, where some of the channels are gone."""
-        state = self.alive.states[index]
-        if state is None or state.full or vertex.shape is None:
-            return None
-        return self._expanded(self._read(*used[0]), used[0][1], index, True)
 
 
 def _map(value: Any, convert: Any) -> Any:

@@ -9,7 +9,7 @@ by what leaves no trace there.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,7 +17,9 @@ from torch import fx, nn
 
 from ..graph.graph import Graph, Mask, Vertex
 from ..graph.liveness import Liveness, liveness
-from ..graph.operators.absence import Live, State
+from ..graph.operators.absence import State
+from ..graph.operators.reference import there
+from ..graph.operators.table import TABLE
 from ..tracing.program import keep_batch, set_modes
 
 Tensors = Mapping[str, torch.Tensor]
@@ -104,7 +106,7 @@ class Execution(fx.Interpreter):
             return super().run_node(n)  # absent: whatever it gives is neutralised further on
         inputs = iter(edges)
         args, kwargs = fx.map_arg((n.args, n.kwargs), lambda a: self._input(a, vertex, inputs))
-        special = _OVER_WHAT_REMAINS.get(vertex.op)
+        special = TABLE.rules[vertex.op].reference
         want = self.alive.wants[edges[0]] if edges else None
         if special and want is not None and not want.full:
             return special(self._called(n), vertex, want, args, kwargs)
@@ -135,115 +137,11 @@ class Execution(fx.Interpreter):
         if not isinstance(value, torch.Tensor):
             return value
         if want is None:
-            fill = 1.0 if vertex.op in ("mul", "div") else 0.0
-            return torch.full_like(value, fill)
+            return torch.full_like(value, self.alive.changed[self.full.edges[edge].target].fill)
         if have is None or have.full:
             return value
         fill = self.alive.fills.get(edge, 0.0)
         summed = "labels" in vertex.attrs or have.keep(vertex.attrs.get("mixes", -1)) is not None
-        if want == have and not summed:
+        if want == have and not summed and TABLE.rules[vertex.op].passage.reads_all:
             return value
-        return torch.where(_there(have, value), value, torch.full_like(value, fill))
-
-
-def _there(have: Live, value: torch.Tensor) -> torch.Tensor:
-    """Booleans that broadcast to the value: which of its elements remain."""
-    there = torch.ones([1] * value.ndim, dtype=torch.bool, device=value.device)
-    for axis, keep in have.keeps:
-        line = torch.tensor(keep, device=value.device)
-        there = there & line.reshape([-1 if i == axis else 1 for i in range(value.ndim)])
-    return there
-
-
-def _norm_over(
-    value: torch.Tensor, have: Live, dims: int, centre: bool, eps: float
-) -> torch.Tensor:
-    """Normalise over the last `dims` dimensions, counting only the channels that remain."""
-    axes = tuple(range(value.ndim - dims, value.ndim))
-    inside = Live(tuple(item for item in have.keeps if item[0] in axes))
-    keep = _there(inside, value)
-    weight = keep.to(value.dtype).expand_as(value)
-    value = torch.where(keep, value, torch.zeros_like(value))
-    count = weight.sum(axes, keepdim=True)
-    mean = value.sum(axes, keepdim=True) / count if centre else torch.zeros_like(count)
-    spread = ((value - mean).square() * weight).sum(axes, keepdim=True) / count
-    return (value - mean) * torch.rsqrt(spread + eps)
-
-
-def _affine(value: torch.Tensor, weight: Any, bias: Any) -> torch.Tensor:
-    value = value if weight is None else value * weight
-    return value if bias is None else value + bias
-
-
-def _bound(names: str, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    return {**dict(zip(names.split(), args, strict=False)), **kwargs}
-
-
-def _layer_norm(
-    module: Any, vertex: Vertex, have: Live, args: Any, kwargs: Mapping[str, Any]
-) -> torch.Tensor:
-    given = _bound("input normalized_shape weight bias eps", args, kwargs)
-    source = module if module is not None else None
-    weight = source.weight if source is not None else given.get("weight")
-    bias = source.bias if source is not None else given.get("bias")
-    eps = source.eps if source is not None else given.get("eps", 1e-5)
-    dims = int(vertex.attrs["dims"])
-    value: torch.Tensor = given["input"]
-    return _affine(_norm_over(value, have, dims, True, eps), weight, bias)
-
-
-def _rms_norm(
-    module: Any, vertex: Vertex, have: Live, args: Any, kwargs: Mapping[str, Any]
-) -> torch.Tensor:
-    given = _bound("input normalized_shape weight eps", args, kwargs)
-    weight = module.weight if module is not None else given.get("weight")
-    eps = module.eps if module is not None else given.get("eps")
-    value: torch.Tensor = given["input"]
-    dims = int(vertex.attrs["dims"])
-    eps = torch.finfo(value.dtype).eps if eps is None else eps
-    return _affine(_norm_over(value, have, dims, False, eps), weight, None)
-
-
-def _group_norm(
-    module: Any, vertex: Vertex, have: Live, args: Any, kwargs: Mapping[str, Any]
-) -> torch.Tensor:
-    given = _bound("input num_groups weight bias eps", args, kwargs)
-    weight = module.weight if module is not None else given.get("weight")
-    bias = module.bias if module is not None else given.get("bias")
-    eps = module.eps if module is not None else given.get("eps", 1e-5)
-    value: torch.Tensor = given["input"]
-    groups, keep = int(vertex.attrs["groups"]), have.keep(1) or ()
-    parts, size = [], value.shape[1] // groups
-    for begin in range(0, groups * size, size):
-        kept = keep[begin : begin + size]
-        some = Live(((1, kept),)) if any(kept) else Live()
-        part = value[:, begin : begin + size]
-        parts.append(_norm_over(part, some, value.ndim - 1, True, eps))
-    shape = (-1, *[1] * (value.ndim - 2))
-    affine = [None if p is None else p.reshape(shape) for p in (weight, bias)]
-    return _affine(torch.cat(parts, 1), *affine)
-
-
-def _reduced(
-    module: Any, vertex: Vertex, have: Live, args: Any, kwargs: Mapping[str, Any]
-) -> torch.Tensor:
-    """A mean, sum or extremum over what remains: the rest is replaced by what changes nothing."""
-    value: torch.Tensor = args[0] if args else kwargs["input"]
-    over = [(a, k) for a, k in have.keeps if vertex.attrs["axes"][a] is None]
-    fill = {"amax": -torch.inf, "logsumexp": -torch.inf, "amin": torch.inf, "prod": 1.0}
-    rest = torch.full_like(value, fill.get(vertex.op, 0.0))
-    value = torch.where(_there(Live(tuple(over)), value), value, rest)
-    named = {key: kwargs[key] for key in kwargs if key != "input"}
-    result: torch.Tensor = getattr(torch, vertex.op)(value, *args[1:], **named)
-    if vertex.op == "mean":
-        for _, keep in over:
-            result = result * (len(keep) / keep.count(True))
-    return result
-
-
-_OVER_WHAT_REMAINS: dict[str, Callable[..., torch.Tensor]] = {
-    **dict.fromkeys(("mean", "sum", "amax", "amin", "prod", "logsumexp"), _reduced),
-    "layer_norm": _layer_norm,
-    "rms_norm": _rms_norm,
-    "group_norm": _group_norm,
-}
+        return torch.where(there(have, value), value, torch.full_like(value, fill))

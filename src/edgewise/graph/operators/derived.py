@@ -141,32 +141,40 @@ def _bound(
 def _taken(logic: Logic, every: Literals, ask: Callable[[Literals], State]) -> Remains:
     """What remains of a tensor, given what does where only some literals are true.
 
-    A part takes the literals without any one of which it is gone. Where it is there with these
+    A channel takes the literals without any one of which it is gone. Where it is there with these
     alone, it is there wherever they are all true; else it is only known to be where all are.
     """
     less = {one: ask(every - {one}) for one in sorted(every, key=sorted)}
-    whole = ask(every)
-    if whole is None:
+    if ask(every) is None:
         return Remains(None)
-    states = (state for state in (whole, *less.values()) if state is not None)
-    sizes = {axis: len(keep) for state in states for axis, keep in state.keeps}
 
-    def there(state: State, axis: int, channel: int) -> bool:
-        keep = state.keep(axis) if state is not None else None
-        return state is not None and (keep is None or keep[channel])
+    def takes(channel: Channel) -> Literals:
+        return frozenset(one for one, state in less.items() if not _there(state, channel))
 
-    def literal(axis: int, channel: int) -> Literal:
-        if not there(whole, axis, channel):
-            return None
-        takes = frozenset(one for one, state in less.items() if not there(state, axis, channel))
-        return logic.all(*(takes if there(ask(takes), axis, channel) else every))
+    def literal(channel: Channel) -> Literal:
+        taken = takes(channel)
+        known = _there(ask(every), channel)
+        return logic.all(*(taken if _there(ask(taken), channel) else every)) if known else None
 
+    # An axis that is not listed must be in full wherever the tensor is said to be there.
+    states, sizes = [*less.values(), ask(takes(None)), ask(every)], dict[int, int]()
+    while more := {a: len(k) for s in states if s for a, k in s.keeps if a not in sizes}:
+        sizes |= more
+        channels = [(axis, channel) for axis, size in sizes.items() for channel in range(size)]
+        states = [ask(takes(channel)) for channel in [None, *channels]]
     axes: dict[int, Line] = {
-        axis: tuple(literal(axis, channel) for channel in range(size))
+        axis: tuple(literal((axis, channel)) for channel in range(size))
         for axis, size in sizes.items()
     }
-    takes = frozenset(one for one, state in less.items() if state is None)
-    if ask(takes) is not None or not axes:
-        return Remains(logic.all(*(takes if ask(takes) is not None else every)), axes)
+    if _there(ask(takes(None)), None) or not axes:
+        return Remains(literal(None), axes)
     here = logic.any(next(iter(axes.values())))
     return Remains(TRUE, axes).restricted(logic, here)
+
+
+Channel = tuple[int, int] | None  # an axis and a place on it; None: the tensor itself
+
+
+def _there(state: State, channel: Channel) -> bool:
+    keep = state.keep(channel[0]) if state is not None and channel is not None else None
+    return state is not None and (keep is None or channel is None or keep[channel[1]])

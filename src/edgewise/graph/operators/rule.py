@@ -9,10 +9,14 @@ from typing import Any
 from torch import nn
 
 from ...errors import EdgewiseError
+from ..graph import Vertex
 from .calls import Call, Follows, no_follows, nothing
 from .derived import derived
+from .lowering import Lower
 from .macs import MacFunction, no_macs
 from .passage import FlowFunction, Passage
+from .reference import Reference
+from .states import Live
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,12 @@ class Rule:
             `ew.ops.Macs` the solver knows the factors, too.
         view: the output is a view of the input, and takes no memory.
         resize: brings a module's attributes in line after its tensors were sliced.
+        sizes: numbers that a module of which channels are gone needs beside its tensors, such as
+            the sizes of its groups.
+        lower: writes the call into the smaller program, given its `lowering.Site`, where cutting
+            its tensors is not enough; it may return None where it is.
+        reference: what the operator gives at full size where it works over what remains: a
+            function of the module, the vertex, what remains, and the call's arguments.
 
     Examples:
         >>> rule = ew.Rule("needs everything", ew.absence.join)
@@ -45,6 +55,9 @@ class Rule:
     macs: MacFunction = no_macs
     view: bool = False
     resize: Callable[[nn.Module], None] | None = None
+    sizes: Callable[[Vertex, Live], tuple[int, ...]] | None = None
+    lower: Lower | None = None
+    reference: Reference | None = None
     passage: Passage = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

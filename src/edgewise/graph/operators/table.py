@@ -19,10 +19,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from . import absence, products, resize
+from . import absence, lowering, products, reference, resize
 from . import calls as read
 from . import macs as count
 from .calls import same_axes as same_axes
+from .lowering import Site as Site
 from .macs import Macs as Macs
 from .rule import Rule as Rule
 from .rule import Table
@@ -122,9 +123,13 @@ def _fill_merging() -> None:
     """Sums, products and concatenations: where absence ends."""
     add = TABLE.add
     two = "input other"
-    add(Rule("add", absence.add, two, read.summed, read.broadcast), operator.add, *_spelled("add"))
     add(
-        Rule("sub", absence.add, two, read.subtracted, read.broadcast),
+        Rule("add", absence.add, two, read.summed, read.broadcast, lower=lowering.add),
+        operator.add,
+        *_spelled("add"),
+    )
+    add(
+        Rule("sub", absence.add, two, read.subtracted, read.broadcast, lower=lowering.add),
         operator.sub,
         *_spelled("sub subtract"),
     )
@@ -150,14 +155,14 @@ def _fill_merging() -> None:
 def _fill_mixers() -> None:
     conv = Rule(
         "conv", absence.mix, "input weight bias stride padding dilation groups", read.conv_read,
-        read.conv_follows, count.conv_macs, resize=resize.conv_resize,
+        read.conv_follows, count.conv_macs, resize=resize.conv_resize, lower=lowering.conv,
     )  # fmt: skip
     TABLE.add(conv, *_modules("Conv1d Conv2d Conv3d"), F.conv1d, F.conv2d, F.conv3d)
     transpose = Rule(
         "conv_transpose", absence.mix,
         "input weight bias stride padding output_padding groups dilation",
         read.conv_read, read.conv_transpose_follows, count.conv_transpose_macs,
-        resize=resize.conv_transpose_resize,
+        resize=resize.conv_transpose_resize, lower=lowering.conv,
     )  # fmt: skip
     TABLE.add(
         transpose, *_modules("ConvTranspose1d ConvTranspose2d ConvTranspose3d"),
@@ -184,13 +189,16 @@ def _fill_norms() -> None:
             *targets,
         )  # fmt: skip
     layer = Rule("layer_norm", absence.norm, "input normalized_shape weight bias eps",
-                 read.norm_read, read.norm_follows)  # fmt: skip
+                 read.norm_read, read.norm_follows, sizes=lowering.norm_sizes,
+                 lower=lowering.norm, reference=reference.layer_norm)  # fmt: skip
     TABLE.add(layer, nn.LayerNorm, F.layer_norm)
     rms = Rule("rms_norm", absence.norm, "input normalized_shape weight eps", read.norm_read,
-               read.norm_follows)  # fmt: skip
+               read.norm_follows, sizes=lowering.norm_sizes, lower=lowering.norm,
+               reference=reference.rms_norm)  # fmt: skip
     TABLE.add(rms, nn.RMSNorm, F.rms_norm)
     group = Rule("group_norm", absence.group_norm, "input num_groups weight bias eps",
-                 read.group_norm_read, read.channel_follows)  # fmt: skip
+                 read.group_norm_read, read.channel_follows, sizes=lowering.group_norm_sizes,
+                 lower=lowering.group_norm, reference=reference.group_norm)  # fmt: skip
     TABLE.add(group, nn.GroupNorm, F.group_norm)
     TABLE.add(
         Rule("local_response_norm", absence.by_axes, read=read.but_first(1)),
@@ -230,7 +238,8 @@ def _fill_spatial() -> None:
         Rule("reduce", absence.by_axes, "input dim keepdim", read.reduced), *_spelled("all any")
     )
     for name in ["mean", "sum", "amax", "amin", "prod", "logsumexp"]:
-        taken = Rule(name, absence.reduce, "input dim keepdim", read.reduced)
+        taken = Rule(name, absence.reduce, "input dim keepdim", read.reduced,
+                     reference=reference.reduced)  # fmt: skip
         TABLE.add(taken, *_spelled(name))
     TABLE.add(
         Rule("spread", absence.join), *_spelled("std var norm std_mean var_mean"),
@@ -252,7 +261,7 @@ def _fill_spatial() -> None:
 def _fill_views() -> None:
     add = TABLE.add
     add(
-        Rule("reshape", absence.reshape, "input shape", view=True),
+        Rule("reshape", absence.reshape, "input shape", view=True, lower=lowering.reshape),
         *_spelled("flatten reshape view squeeze unsqueeze unflatten view_as reshape_as ravel"),
         *_modules("Flatten Unflatten"),
     )
@@ -275,18 +284,20 @@ def _fill_views() -> None:
         *_spelled("narrow"),
     )
     add(
-        Rule("expand", absence.by_axes, read=read.broadcast_axes, view=True),
+        Rule("expand", absence.by_axes, read=read.broadcast_axes, view=True, lower=lowering.expand),
         *_spelled("expand expand_as broadcast_to"),
     )
     add(Rule("repeat", absence.by_axes, read=read.broadcast_axes), *_spelled("repeat tile"))
     add(Rule("interleave", absence.join), *_spelled("repeat_interleave"))
     add(
-        Rule("split", absence.split, "input sections dim", read.cut, view=True),
+        Rule(
+            "split", absence.split, "input sections dim", read.cut, view=True, lower=lowering.split
+        ),
         *_spelled("chunk split tensor_split split_with_sizes"),
     )
     add(Rule("unbind", absence.unbind, "input dim", read.cut, view=True), *_spelled("unbind"))
     add(Rule("member", absence.member, "input index", view=True), "member")
-    add(Rule("piece", absence.piece, "input index", view=True), "piece")
+    add(Rule("piece", absence.piece, "input index", view=True, lower=lowering.piece), "piece")
     add(Rule("take", absence.take, "input index", view=True), "take")
     add(Rule("construct", absence.join, view=True), "construct")
     add(

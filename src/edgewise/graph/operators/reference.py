@@ -1,0 +1,110 @@
+"""What operators give at full size that work over what remains: statistics, sums and extrema.
+
+The reference that rewrites are compared with calls these in place of the operators themselves,
+with the module (None for a function), the vertex, what remains of the first input, and the
+arguments of the call. The rewrite uses none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from ..graph import Vertex
+from .states import Live
+
+Arguments = Mapping[str, Any]
+Reference = Callable[[Any, Vertex, Live, Any, Arguments], torch.Tensor]
+
+
+def there(have: Live, value: torch.Tensor) -> torch.Tensor:
+    """Booleans that broadcast to the value: which of its elements remain."""
+    there = torch.ones([1] * value.ndim, dtype=torch.bool, device=value.device)
+    for axis, keep in have.keeps:
+        line = torch.tensor(keep, device=value.device)
+        there = there & line.reshape([-1 if i == axis else 1 for i in range(value.ndim)])
+    return there
+
+
+def _norm_over(
+    value: torch.Tensor, have: Live, dims: int, centre: bool, eps: float
+) -> torch.Tensor:
+    """Normalise over the last `dims` dimensions, counting only the channels that remain."""
+    axes = tuple(range(value.ndim - dims, value.ndim))
+    inside = Live(tuple(item for item in have.keeps if item[0] in axes))
+    keep = there(inside, value)
+    weight = keep.to(value.dtype).expand_as(value)
+    value = torch.where(keep, value, torch.zeros_like(value))
+    count = weight.sum(axes, keepdim=True)
+    mean = value.sum(axes, keepdim=True) / count if centre else torch.zeros_like(count)
+    spread = ((value - mean).square() * weight).sum(axes, keepdim=True) / count
+    return (value - mean) * torch.rsqrt(spread + eps)
+
+
+def _affine(value: torch.Tensor, weight: Any, bias: Any) -> torch.Tensor:
+    value = value if weight is None else value * weight
+    return value if bias is None else value + bias
+
+
+def _bound(names: str, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    return {**dict(zip(names.split(), args, strict=False)), **kwargs}
+
+
+def layer_norm(
+    module: Any, vertex: Vertex, have: Live, args: Any, kwargs: Arguments
+) -> torch.Tensor:
+    given = _bound("input normalized_shape weight bias eps", args, kwargs)
+    source = module if module is not None else None
+    weight = source.weight if source is not None else given.get("weight")
+    bias = source.bias if source is not None else given.get("bias")
+    eps = source.eps if source is not None else given.get("eps", 1e-5)
+    dims = int(vertex.attrs["dims"])
+    value: torch.Tensor = given["input"]
+    return _affine(_norm_over(value, have, dims, True, eps), weight, bias)
+
+
+def rms_norm(module: Any, vertex: Vertex, have: Live, args: Any, kwargs: Arguments) -> torch.Tensor:
+    given = _bound("input normalized_shape weight eps", args, kwargs)
+    weight = module.weight if module is not None else given.get("weight")
+    eps = module.eps if module is not None else given.get("eps")
+    value: torch.Tensor = given["input"]
+    dims = int(vertex.attrs["dims"])
+    eps = torch.finfo(value.dtype).eps if eps is None else eps
+    return _affine(_norm_over(value, have, dims, False, eps), weight, None)
+
+
+def group_norm(
+    module: Any, vertex: Vertex, have: Live, args: Any, kwargs: Arguments
+) -> torch.Tensor:
+    given = _bound("input num_groups weight bias eps", args, kwargs)
+    weight = module.weight if module is not None else given.get("weight")
+    bias = module.bias if module is not None else given.get("bias")
+    eps = module.eps if module is not None else given.get("eps", 1e-5)
+    value: torch.Tensor = given["input"]
+    groups, keep = int(vertex.attrs["groups"]), have.keep(1) or ()
+    parts, size = [], value.shape[1] // groups
+    for begin in range(0, groups * size, size):
+        kept = keep[begin : begin + size]
+        some = Live(((1, kept),)) if any(kept) else Live()
+        part = value[:, begin : begin + size]
+        parts.append(_norm_over(part, some, value.ndim - 1, True, eps))
+    shape = (-1, *[1] * (value.ndim - 2))
+    affine = [None if p is None else p.reshape(shape) for p in (weight, bias)]
+    return _affine(torch.cat(parts, 1), *affine)
+
+
+def reduced(module: Any, vertex: Vertex, have: Live, args: Any, kwargs: Arguments) -> torch.Tensor:
+    """A mean, sum or extremum over what remains: the rest is replaced by what changes nothing."""
+    value: torch.Tensor = args[0] if args else kwargs["input"]
+    over = [(a, k) for a, k in have.keeps if vertex.attrs["axes"][a] is None]
+    fill = {"amax": -torch.inf, "logsumexp": -torch.inf, "amin": torch.inf, "prod": 1.0}
+    rest = torch.full_like(value, fill.get(vertex.op, 0.0))
+    value = torch.where(there(Live(tuple(over)), value), value, rest)
+    named = {key: kwargs[key] for key in kwargs if key != "input"}
+    result: torch.Tensor = getattr(torch, vertex.op)(value, *args[1:], **named)
+    if vertex.op == "mean":
+        for _, keep in over:
+            result = result * (len(keep) / keep.count(True))
+    return result
