@@ -36,7 +36,7 @@ def test_proposals_over_widths_go_only_so_many_moves() -> None:
     space = Space(graph, ew.Budget(macs=0.6))
     start = ranked_pick(space)
     assert start is not None
-    known = {str(start): Evaluation(str(start), "search", 1.0)}
+    known = {start: Evaluation(str(start), "search", 1.0)}
     for moves in (1, 3):
         rng = np.random.default_rng(0)
         masks = propose(space, Optimist(), known, Settings(), rng, Region(moves=moves))

@@ -13,9 +13,9 @@ from edgewise.search import Space, answered, descend, fatal_units, search
 from edgewise.search.picks import damages, probes, ranked_pick, single_pick
 
 
-def evaluations(graph: ew.Graph, loss) -> dict[str, Evaluation]:
+def evaluations(graph: ew.Graph, loss) -> dict[ew.Mask, Evaluation]:
     masks = [graph.empty, *(graph.mask([u]) for u in range(len(graph.units)))]
-    return {str(m): Evaluation(str(m), "search", loss(m)) for m in masks}
+    return {m: Evaluation(str(m), "search", loss(m)) for m in masks}
 
 
 @pytest.mark.parametrize("removed", [0, 1, 3, 6])
@@ -101,7 +101,7 @@ def test_fatal_units_are_protected(branches: ew.Graph) -> None:
     pick = single_pick(space, known)
     assert pick is not None
     assert [branches.units[u].name for u in pick.removed] == ["blocks.0.first.0..blocks.0.norm"]
-    known[str(pick)] = Evaluation(str(pick), "search", loss(pick))
+    known[pick] = Evaluation(str(pick), "search", loss(pick))
     names = {branches.units[u].name for u in fatal_units(space, known)}
     assert names == {
         "stem.2->blocks.0.add",
@@ -144,7 +144,7 @@ def test_the_damage_of_the_ranking_is_shared_out_among_widths() -> None:
     assert ranked is not None
     for loss in (1.5, 0.5):  # a ranking that happens to help does not make all widths free
         known = {
-            str(m): Evaluation(str(m), "search", v) for m, v in ((graph.empty, 1.0), (ranked, loss))
+            m: Evaluation(str(m), "search", v) for m, v in ((graph.empty, 1.0), (ranked, loss))
         }
         damage = damages(space, known)
         assert damage is not None

@@ -84,7 +84,7 @@ def test_the_more_patience_the_longer_and_the_start_is_the_same() -> None:
 def test_noise_is_asked_of_the_best_masks_first(branches: ew.Graph) -> None:
     space, model = Space(branches, ew.Budget(macs=0.9)), Known(np.arange(1.0, 7.0), 0.1)
     masks = [m for u in range(6) if space.allows(m := branches.mask([u]))]
-    known = {str(m): Evaluation(str(m), "search", float(i)) for i, m in enumerate(masks[::-1])}
+    known = {m: Evaluation(str(m), "search", float(i)) for i, m in enumerate(masks[::-1])}
     seen: list[Sequence[ew.Mask]] = []
 
     def noise(given: Sequence[ew.Mask]) -> float:
@@ -92,7 +92,7 @@ def test_noise_is_asked_of_the_best_masks_first(branches: ew.Graph) -> None:
         return 1e9
 
     assert hopeless(space, model, known, masks, noise)
-    losses = [known[str(m)].loss or 0.0 for m in seen[0]]
+    losses = [known[m].loss or 0.0 for m in seen[0]]
     assert len(losses) > 1
     assert all(a < b for a, b in pairwise(losses))
     assert not hopeless(space, model, known, masks, lambda _: 0.0)

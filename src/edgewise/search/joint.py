@@ -65,25 +65,25 @@ def search(
     # what is known, how much may still be asked, and the units that turned out to be fatal.
     settings = settings or Settings()
     rng = np.random.default_rng(seed)
-    known: dict[str, Evaluation] = {e.mask: e for e in before if e.split == "search"}
+    known = space.by_mask(e for e in before if e.split == "search")
     count = 0
 
     def ask(phase: str, origin: str, masks: Sequence[Mask], expected: Any = None) -> Ask | None:
         nonlocal count
         minimal = {space.minimal(mask): mask for mask in masks}
         expected = {small: expected[mask] for small, mask in minimal.items()} if expected else {}
-        fresh = [m for m in minimal if str(m) not in known][: max(limit - count, 0)]
+        fresh = [m for m in minimal if m not in known][: max(limit - count, 0)]
         count += len(fresh)
         return Ask(phase, origin, tuple(fresh), expected) if fresh else None
 
     def note(results: Sequence[Evaluation]) -> None:
-        known.update((e.mask, e) for e in sorted(results, key=lambda e: e.mask))
+        known.update(space.by_mask(sorted(results, key=lambda e: e.mask)))
 
     for phase, origin, masks in _opening(space, limit):
         if question := ask(phase, origin, masks):
             note((yield question))
         if origin == "unpruned":
-            _check_unpruned(known[str(space.graph.empty)])
+            _check_unpruned(known[space.graph.empty])
     chained = False
     ranked = ranked_pick(space)
     if ranked is not None and (question := ask("sampling", "ranking", [ranked])):
@@ -122,15 +122,15 @@ def search(
 
 
 def _chain(
-    space: Space, known: Mapping[str, Evaluation], removals: int, most: int
+    space: Space, known: Mapping[Mask, Evaluation], removals: int, most: int
 ) -> Iterator[Sequence[Mask]]:
     """What a greedy removal asks for; nothing where there are widths or harm is unknown."""
     alone = None if space.graph.nested else damages(space, known)
     return iter(()) if alone is None else chain(space, known, alone, removals, most)
 
 
-def _least(space: Space, known: Mapping[str, Evaluation]) -> float:
-    return min((e.loss for e in feasible(space, known) if e.loss is not None), default=np.inf)
+def _least(space: Space, known: Mapping[Mask, Evaluation]) -> float:
+    return min(feasible(space, known).values(), default=np.inf)
 
 
 def _opening(space: Space, limit: int) -> list[tuple[str, str, list[Mask]]]:
@@ -152,7 +152,7 @@ def _check_unpruned(evaluation: Evaluation) -> None:
 
 
 def _guided(
-    space: Space, evaluations: Mapping[str, Evaluation], count: int, rng: np.random.Generator
+    space: Space, evaluations: Mapping[Mask, Evaluation], count: int, rng: np.random.Generator
 ) -> list[Mask]:
     """Masks that would be the single pick if the damages were others, as interactions make them.
 

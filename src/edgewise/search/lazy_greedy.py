@@ -24,7 +24,7 @@ def by_price(space: Space, units: Iterable[int], harm: Mapping[int, float]) -> l
 
 
 def chain(
-    space: Space, known: Mapping[str, Evaluation], harm: Mapping[int, float], removals: int,
+    space: Space, known: Mapping[Mask, Evaluation], harm: Mapping[int, float], removals: int,
     most: int,
 ) -> Iterator[Sequence[Mask]]:  # fmt: skip
     """Remove one unit after the other, measuring only the likely ones again after each removal.
@@ -77,5 +77,5 @@ def _removable(space: Space, mask: Mask, harm: Mapping[int, float]) -> list[int]
     return [u for u in space.here(mask) if u in harm and space.connected(mask.with_removed(u))]
 
 
-def _known(space: Space, known: Mapping[str, Evaluation], mask: Mask) -> Evaluation | None:
-    return known.get(str(space.minimal(mask)))
+def _known(space: Space, known: Mapping[Mask, Evaluation], mask: Mask) -> Evaluation | None:
+    return known.get(space.minimal(mask))

@@ -22,18 +22,18 @@ def probes(space: Space) -> list[int]:
     return [u for u in space.free if u not in space.graph.group_of]
 
 
-def damages(space: Space, evaluations: Mapping[str, Evaluation]) -> dict[int, float] | None:
+def damages(space: Space, evaluations: Mapping[Mask, Evaluation]) -> dict[int, float] | None:
     """What removing each unit alone adds to the loss (inf where it failed); None if unknown.
 
     The damage that the ranked mask does is shared out among all widths by importance.
     """
-    base = evaluations.get(str(space.graph.empty))
+    base = evaluations.get(space.graph.empty)
     if base is None or base.loss is None:
         return None
     found: dict[int, float] = {}
     for unit in probes(space):
         mask = space.graph.mask([unit])
-        measured = evaluations.get(str(mask))
+        measured = evaluations.get(mask)
         if not space.connected(mask):
             found[unit] = float("inf")
         elif measured is None:
@@ -44,11 +44,11 @@ def damages(space: Space, evaluations: Mapping[str, Evaluation]) -> dict[int, fl
 
 
 def _width_damages(
-    space: Space, evaluations: Mapping[str, Evaluation], base: float
+    space: Space, evaluations: Mapping[Mask, Evaluation], base: float
 ) -> dict[int, float]:
     shares = {u: max(space.graph.units[u].importance, 0.0) for u in space.graph.group_of}
     ranked = ranked_pick(space)
-    measured = evaluations.get(str(ranked)) if ranked else None
+    measured = evaluations.get(ranked) if ranked else None
     if ranked is None or measured is None or measured.loss is None:
         return shares
     gone = sum(shares[u] for u in ranked.removed if u in shares)
@@ -56,7 +56,7 @@ def _width_damages(
     return {u: scale * share for u, share in shares.items() if u not in space.protected}
 
 
-def single_pick(space: Space, evaluations: Mapping[str, Evaluation]) -> Mask | None:
+def single_pick(space: Space, evaluations: Mapping[Mask, Evaluation]) -> Mask | None:
     """The mask at the budget of the least sum of leave-one-out damages, interactions ignored."""
     alone = damages(space, evaluations)
     if alone is None:
@@ -95,7 +95,7 @@ def ranked_pick(space: Space) -> Mask | None:
         return mask if halves and space.connected(mask) else None
 
 
-def fatal_units(space: Space, evaluations: Mapping[str, Evaluation]) -> frozenset[int]:
+def fatal_units(space: Space, evaluations: Mapping[Mask, Evaluation]) -> frozenset[int]:
     """Units whose removal alone loses more than the whole single-pick mask does.
 
     A mask with such a unit could only be better than the single pick if other removals repaired
@@ -105,7 +105,7 @@ def fatal_units(space: Space, evaluations: Mapping[str, Evaluation]) -> frozense
     alone = damages(space, evaluations)
     if pick is None or alone is None:
         return space.protected
-    whole, base = evaluations.get(str(pick)), evaluations[str(space.graph.empty)]
+    whole, base = evaluations.get(pick), evaluations[space.graph.empty]
     if whole is None or whole.loss is None or base.loss is None:
         return space.protected
     bound = whole.loss - base.loss

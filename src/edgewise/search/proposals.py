@@ -81,21 +81,21 @@ EVERYWHERE = Region(moves=100)
 def propose(
     space: Space,
     model: Predictor,
-    known: Mapping[str, Evaluation],
+    known: Mapping[Mask, Evaluation],
     settings: Settings,
     rng: np.random.Generator,
     region: Region | None = None,
 ) -> list[Mask]:
     """The next round of masks; with widths, within a region around the best ones measured."""
     region = region or Region()
-    best = sorted(feasible(space, known), key=lambda e: e.loss or 0.0)
-    seen = {space.network(space.graph.mask(bits=bits)) for bits in known}
+    losses = feasible(space, known)
+    top = sorted(losses, key=lambda mask: losses[mask])[:5]
+    seen = set(map(space.network, known))
     chosen: list[Mask] = []
     explore = round(settings.round * settings.explore)
     for number in range(settings.round):
         bold = number < explore
         optimism = settings.boldness if bold else settings.optimism * abs(float(rng.normal()))
-        top = [space.graph.mask(bits=e.mask) for e in best[:5]]
         if space.graph.nested and top:
             starts, limits = [top[i] for i in rng.permutation(len(top))[:STARTS]], region
         else:
@@ -108,9 +108,10 @@ def propose(
     return chosen or sample_at_budget(space, settings.round, rng, frozenset(seen))
 
 
-def feasible(space: Space, known: Mapping[str, Evaluation]) -> list[Evaluation]:
-    """The measured masks that are within the budget."""
-    return [e for e in known.values() if e.ok and space.allows(space.graph.mask(bits=e.mask))]
+def feasible(space: Space, known: Mapping[Mask, Evaluation]) -> dict[Mask, float]:
+    """The losses of the masks within the budget that could be measured."""
+    measured = ((mask, e.loss) for mask, e in known.items() if e.ok)
+    return {m: loss for m, loss in measured if loss is not None and space.allows(m)}
 
 
 def _propose_one(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BudgetError
+from ..evaluation.records import Evaluation
 from ..graph.budget import Budget
 from ..graph.cost import cost_of
 from ..graph.graph import Cost, Graph, Mask
@@ -74,6 +75,10 @@ class Space:
     def _shares_with(self, other: Space) -> None:
         other._costs, other._networks = self._costs, self._networks
         other._estimate = self._estimate
+
+    def by_mask(self, evaluations: Iterable[Evaluation]) -> dict[Mask, Evaluation]:
+        """Records of this graph by the masks that they are of."""
+        return {self.graph.mask(bits=e.mask): e for e in evaluations}
 
     def cost(self, mask: Mask) -> Cost | None:
         """The exact cost of a mask, None if it disconnects an output."""

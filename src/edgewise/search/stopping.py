@@ -51,7 +51,7 @@ class Patience:
 
 
 def hopeless(
-    space: Space, model: Any, known: Mapping[str, Evaluation], proposed: Sequence[Mask],
+    space: Space, model: Any, known: Mapping[Mask, Evaluation], proposed: Sequence[Mask],
     noise: Noise,
 ) -> bool:  # fmt: skip
     """Whether no proposal is expected to improve on what is known by a fraction of the noise.
@@ -63,10 +63,10 @@ def hopeless(
         proposed: what would be measured next.
         noise: see `Patience`.
     """
-    best = sorted(feasible(space, known), key=lambda e: (e.loss or 0.0, e.mask))
-    if len(best) < 2 or not proposed:
+    losses = feasible(space, known)
+    if len(losses) < 2 or not proposed:
         return not proposed
-    measured = [space.graph.mask(bits=e.mask) for e in best]
+    measured = sorted(losses, key=lambda mask: (losses[mask], mask.bits))
     least = float(model.predict(space.graph.matrix(measured)).min())
     mean, std = model.predict(space.graph.matrix(proposed), return_std=True)
     gain = expected_improvement(mean, std, least)

@@ -121,12 +121,11 @@ def shortlist(
     X, y, link = _succeeded(good)
     choice = _choose(searcher, space.graph, X, y, link)
     model = searcher.candidates[choice.name](space.graph, link).fit(X, y)
-    masks = {space.graph.mask(bits=e.mask): None for e in good}
-    masks = {m: None for m in masks if space.allows(m)}
+    masks = {m: None for m in space.by_mask(good) if space.allows(m)}
     if len(masks) < count:
         settings = Settings(round=count, explore=0.0)
         rng = np.random.default_rng([seed, len(good)])
-        extra = propose(space, model, {e.mask: e for e in evaluations}, settings, rng)
+        extra = propose(space, model, space.by_mask(evaluations), settings, rng)
         masks |= dict.fromkeys(extra)
     if not masks:
         raise PlanError(
@@ -159,12 +158,13 @@ def fronted(
     Raises:
         PlanError: no evaluation succeeded.
     """
-    losses = {e.mask: e.loss for e in evaluations if e.ok and e.split == "search"}
+    good = space.by_mask(e for e in evaluations if e.ok and e.split == "search")
     X, y, link = _succeeded(evaluations)
     choice = _choose(searcher, space.graph, X, y, link)
     model = searcher.candidates[choice.name](space.graph, link).fit(X, y)
-    points = find(space, model, known=[space.graph.mask(bits=bits) for bits in losses])
-    return [replace(point, measured=losses.get(str(point.mask))) for point in points]
+    points = find(space, model, known=list(good))
+    losses = {mask: e.loss for mask, e in good.items()}
+    return [replace(point, measured=losses.get(point.mask)) for point in points]
 
 
 def graph_process(graph: Graph, evaluations: Sequence[Evaluation]) -> surrogates.GraphGP:

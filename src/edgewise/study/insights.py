@@ -40,7 +40,7 @@ class Knowledge:
 
     Args:
         graph: of the network.
-        known: evaluations by mask.
+        known: evaluations by the text of their masks.
         run: settings of the last run.
         times: of operators, if they are known.
     """
@@ -80,7 +80,7 @@ class Knowledge:
         budgets = levels(self.budget) if budgets is None else budgets
         base = budgets[0] if self.timeless and budgets else self.budget
         space = Space(self.graph, base, times=self.times)
-        space = space.protecting(fatal_units(space, self.known))
+        space = space.protecting(self._fatal(space))
         find = partial(front, budgets=budgets, time_limit=time_limit)
         if objectives is not None:
             find = partial(trade_offs, objectives=objectives, seed=seed)
@@ -94,9 +94,12 @@ class Knowledge:
         """Of the units whose single removal is not fatal, around a mask."""
         fatal = frozenset[int]()
         if not self.timeless:
-            fatal = fatal_units(Space(self.graph, self.budget, times=self.times), self.known)
+            fatal = self._fatal(Space(self.graph, self.budget, times=self.times))
         units = [unit for unit in range(len(self.graph.units)) if unit not in fatal]
         return interactions(model, self.graph, base, units=units)
+
+    def _fatal(self, space: Space) -> frozenset[int]:
+        return fatal_units(space, space.by_mask(self.known.values()))
 
     def insight(self, base: Mask, searcher: Callable[[], Searcher]) -> Insight:
         """All of it, with the interactions around a mask; no front if there is no `searcher`."""

@@ -73,9 +73,9 @@ class Planner:
         told = Teller(progress, whole, last)
 
         def choose(space: Space) -> tuple[Mask, tuple[Space, Finalists, Mask]]:
-            known = self.measuring.known("search")
-            space = space.protecting(fatal_units(space, known))
-            evaluations, seed = list(known.values()), self.run["seed"]
+            evaluations = list(self.measuring.known("search").values())
+            space = space.protecting(fatal_units(space, space.by_mask(evaluations)))
+            seed = self.run["seed"]
             chosen = shortlist(space, self.searcher, evaluations, finalists, seed)
             told.total += chosen.count
             winner = verified(self.measuring, chosen.masks, chosen.losses, chosen.count, told)

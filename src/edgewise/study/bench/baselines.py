@@ -48,7 +48,7 @@ def leave_one_out(space: Space) -> Questions:
     ranked = ranked_pick(space)
     masks = [space.graph.empty, *alone, *([ranked] if ranked else [])]
     answers = yield Ask("baselines", "leave-one-out", tuple(masks))
-    pick = single_pick(space, {e.mask: e for e in answers})
+    pick = single_pick(space, space.by_mask(answers))
     yield from _ask("leave-one-out", [pick] if pick else [])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from ...evaluation.records import Evaluation
 from ...graph.budget import Budget
 from ...graph.graph import Cost, Mask
 from ...search import Questions, Space, fatal_units, search
+from ...search.proposals import feasible
 from ...surrogates.searcher import Searcher, searcher
 from ..fitting import searching, shortlist
 from ..progress import Callback, Teller
@@ -167,7 +168,7 @@ def _usual(study: Study) -> tuple[str, ...]:
 def _row(c: _Contest, name: str, finalists: int, progress: Callback | None) -> Row | None:
     told = Teller(progress, c.space, c.limit, name)
     asked = c.study.follow(METHODS[name](c), told)
-    within = [e for e in asked if e.ok and c.space.allows(c.study.graph.mask(bits=e.mask))]
+    within = feasible(c.space, c.space.by_mask(asked))
     if not within:
         log.warning("%s found no mask within the budget that can be measured.", name)
         return None
@@ -201,16 +202,15 @@ def _row(c: _Contest, name: str, finalists: int, progress: Callback | None) -> R
 
 
 def _candidates(
-    c: _Contest, name: str, asked: Sequence[Evaluation], within: Sequence[Evaluation], count: int
+    c: _Contest, name: str, asked: Sequence[Evaluation], losses: Mapping[Mask, float], count: int
 ) -> tuple[Sequence[Mask], Sequence[float]]:
     """The masks that may meet on the verify split, the most promising first, and their losses."""
     if name == "edgewise":
-        space = c.space.protecting(fatal_units(c.space, {e.mask: e for e in asked}))
+        space = c.space.protecting(fatal_units(c.space, c.space.by_mask(asked)))
         chosen = shortlist(space, c.searcher, asked, count, c.seed)
         return chosen.masks, chosen.losses
-    losses = {e.mask: e.loss for e in within if e.loss is not None}
-    best = sorted(losses, key=lambda bits: (losses[bits], bits))
-    return [c.study.graph.mask(bits=bits) for bits in best], [losses[bits] for bits in best]
+    best = sorted(losses, key=lambda mask: (losses[mask], mask.bits))
+    return best, [losses[mask] for mask in best]
 
 
 def _history(space: Space, asked: Sequence[Evaluation]) -> tuple[float | None, ...]:
