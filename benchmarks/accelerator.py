@@ -1,8 +1,7 @@
 """What an accelerator makes of edgewise: searching, healing and budgets of latency. Random weights.
 
 `search`: seconds a mask of ResNet-56 (CIFAR-10 size, 500 images) and of a vision transformer, by
-(a) a loop of plain PyTorch over the masked network, one mask after another, (b) the engine one mask
-at a time, (c) the engine with masks side by side; (d) is what the engine chooses by itself. Wall
+(a) a loop of plain PyTorch over the masked network, one mask after another, (b) the engine. Wall
 time of whole chunks, the ways taking turns, each run once before. `healing`: seconds a step of
 ResNet-50 in float32 and bfloat16, with a teacher. `latency`: whether a budget is kept by the real
 pruned model, as benchmarks/latency.py has it for a processor.
@@ -81,14 +80,8 @@ def search(name: str, recovery: str, device: str) -> dict[str, Any]:
     ways: dict[str, tuple[Callable[[], Any], int]] = {}
     if recovery == "none":
         ways["loop"] = loop, LOOPED
-    engines = {"one by one": 1, "side by side": CHUNK, "as chosen": None}
-    for label, stack in engines.items():
-        if recovery != "none" and label != "one by one":
-            continue  # masks with recovery run one by one
-        measuring = Engine(graph, objective, EngineOptions(stack=stack))
-        ways[label] = (lambda e=measuring: list(e.evaluate(masks))), len(masks)
-        if stack is None:
-            chosen = measuring
+    measuring = Engine(graph, objective)
+    ways["one by one"] = (lambda: list(measuring.evaluate(masks))), len(masks)
     seconds: dict[str, list[float]] = {label: [] for label in ways}
     for number in range(ROUNDS + 1):
         for label, (work, count) in ways.items():
@@ -96,8 +89,7 @@ def search(name: str, recovery: str, device: str) -> dict[str, Any]:
             if number:
                 seconds[label].append(took)
     row = {"network": name, "recovery": recovery, "units": len(graph.units), "masks": len(masks)}
-    row |= {f"{k}, ms a mask": round(1000 * median(v), 2) for k, v in seconds.items()}
-    return row | ({"stack chosen": chosen.stack} if recovery == "none" else {})
+    return row | {f"{k}, ms a mask": round(1000 * median(v), 2) for k, v in seconds.items()}
 
 
 def healing(device: str) -> list[dict[str, Any]]:

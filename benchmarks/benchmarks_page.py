@@ -204,11 +204,11 @@ def accelerator(data: Row) -> Table:
             what = f"{found['network']}, {found['batch']} at a time, at most {row['limit']:.0%}"
             body.append([what, f"takes {percent(row['measured'])}"])
     for row in data["search"]:
-        ways = {k.removesuffix(", ms a mask"): v for k, v in row.items() if k.endswith("a mask")}
-        names = {"loop": "by the loop", "as chosen": "by the engine's own choice"}
-        times = ", ".join(f"{figure(v, 1)} {names.get(way, way)}" for way, v in ways.items())
+        ways = {"loop": "by the loop", "one by one": "by the engine"}
+        times = {words: row.get(f"{way}, ms a mask") for way, words in ways.items()}
+        cell = ", ".join(f"{figure(v, 1)} {words}" for words, v in times.items() if v is not None)
         kind = {"none": "no"}.get(row["recovery"], row["recovery"])
-        body.append([f"{row['network']}, {kind} recovery, ms a mask", times])
+        body.append([f"{row['network']}, {kind} recovery, ms a mask", cell])
     for row in data["healing"]:
         kind = {"no": "float32"}.get(row["precision"], row["precision"])
         what = f"{row['network']}, fine-tuning {row['batch']} at a time in {kind}, ms a step"

@@ -13,7 +13,6 @@ import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -24,10 +23,9 @@ from ..tracing.program import OnlyBatch
 from ..values.redact import redact
 from .engine import EngineOptions
 from .engine.order import visiting_order
-from .engine.pieces import choose, join, on_processor
+from .engine.pieces import choose, join
 from .engine.refit import Targets
 from .engine.run import Run
-from .engine.stack import Stack, fastest
 from .engine.steps import Compiler, Program
 from .objective import Measurement, Objective
 from .records import Evaluation, Split, Status
@@ -79,7 +77,6 @@ class Engine:
         search = [inputs for inputs, _ in objective.splits["search"]]
         self.pieces = choose(graph, self.options, search)
         recovers = objective.recovery.kind != "none"
-        self.stack = self.options.stack or (1 if on_processor(graph) else None)
         whole = [join(objective.recovery.batches)] if recovers else []
         self.calibration = [self.pieces.laid_out(part) for _, part in self.pieces.of(whole)]
         fits = objective.recovery.kind == "linear"
@@ -141,7 +138,7 @@ class Engine:
     ) -> Iterator[Outcome]:
         programs, failed = self._programs(masks, split)
         yield from failed
-        run = self._runner(programs, split)
+        run = Run(programs, self.calibration, self.options.limit)
         answers = [_Answer() for _ in programs]
         parts = self.pieces.of(inputs for inputs, _ in self.objective.splits[split])
         numbers = [number for number, _ in parts]
@@ -153,19 +150,6 @@ class Engine:
                 if index == len(parts) - 1:
                     answers[position] = _Answer()
                     yield self._outcome(program, answer, numbers, split, tensors)
-
-    def _runner(self, programs: list[Program], split: Split) -> Run | Stack:
-        """What runs the programs: one by one, or side by side."""
-        alone = Run(programs, self.calibration, self.options.limit)
-        if self.calibration or self.stack == 1:
-            return alone
-        if self.stack is None:  # an accelerator, and nothing is measured yet
-            _, first = self.pieces.of([self.objective.splits[split][0][0]])[0]
-            inputs, size = self.pieces.laid_out(first), self.options.chunk
-            ways: dict[int, Run | Stack] = {size: Stack(programs, size), 1: alone}
-            self.stack = fastest({name: partial(way.piece, inputs) for name, way in ways.items()})
-            return self._runner(programs, split)
-        return Stack(programs, self.stack)
 
     def _programs(self, masks: Sequence[Mask], split: Split) -> tuple[list[Program], list[Outcome]]:
         programs, failed = [], []

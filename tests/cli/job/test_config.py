@@ -205,7 +205,7 @@ def test_other_databases_stay_as_they_are(tmp_path: Path) -> None:
         (MODEL + DATA + '[engine]\nmemory = "1 gig"\n', ["[engine]", '"512MiB"', "1 gig"]),
         (MODEL + DATA + "[engine]\nmemory = 1024\n", ["[engine] memory must be text, got 1024"]),
         (MODEL + DATA + "[engine]\nchunk = 0\n", ["[engine] chunk must be a whole number"]),
-        (MODEL + DATA + "[engine]\nstacked = 8\n", ["[engine] has no key 'stacked'", "'stack'"]),
+        (MODEL + DATA + "[engine]\npieces = 8\n", ["[engine] has no key 'pieces'", "'piece'"]),
         (MODEL + DATA + "[ray]\nworkers = 0\n", ["[ray] workers must be at least 1"]),
         (MODEL + DATA + "[ray]\ngpus = -1\n", ["[ray] gpus must be at least 0"]),
         (MODEL + DATA + "[ray]\ngpus = nan\n", ["[ray] gpus must be a finite number"]),

@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -334,3 +334,31 @@ def test_a_network_that_looks_at_its_batch_is_found_whatever_the_first_holds(fir
     with torch.no_grad():
         expected = torch.cat([loss(model(inputs), None) for inputs, _ in batches])
     assert torch.allclose(measured.each.float(), expected, atol=1e-5)
+
+
+def test_masks_share_what_they_agree_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(6, 6) for _ in range(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for layer in self.layers:
+                x = x + layer(x).relu()
+            return x
+
+    x = torch.randn(5, 6)
+    graph = ew.trace(Residual().eval(), (x,), granularity="edge")
+    graph = graph.select(lambda unit: unit.cost.macs > 0)
+    objective = ew.Objective([(x, torch.zeros(5))], lambda out, y: out.square().sum(1) - y)
+    engine = Engine(graph, objective)
+    engine.pace = 1e-9  # known, so that all masks share
+    calls: list[int] = []
+    monkeypatch.setattr(
+        nn.Linear, "forward",
+        lambda self, x: calls.append(len(x)) or nn.functional.linear(x, self.weight, self.bias),
+    )  # fmt: skip
+    masks = [graph.mask(bits=bits) for bits in product((0, 1), repeat=len(graph.units))]
+    outcomes = list(engine.evaluate([m for m in masks if ew.liveness(graph, m).connected]))
+    assert len(outcomes) == 16
+    assert calls == [5] * (1 + 2 + 4 + 8)  # what differs upstream of each layer, and no more

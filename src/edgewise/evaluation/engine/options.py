@@ -20,10 +20,6 @@ class EngineOptions:
         piece: examples that run through the network at a time; None fits them to the cache of a
             processor, and to the first batch on an accelerator. Only networks that treat every
             example by itself are run in pieces.
-        stack: masks whose values go through an operator together, which pays where starting an
-            operator takes longer than running it. None: 1 on a processor; on an accelerator 1 or
-            `chunk`, whichever takes less time for the first piece of the data. Masks with
-            batch-norm recovery run one by one.
         channels_last: whether images lie in memory with their channels last; None: on a
             processor, if there are two-dimensional convolutions.
 
@@ -38,11 +34,10 @@ class EngineOptions:
     memory: str | int = "1GiB"
     chunk: int = 32
     piece: int | None = None
-    stack: int | None = None
     channels_last: bool | None = None
 
     def __post_init__(self) -> None:
-        for name in ("chunk", "piece", "stack"):
+        for name in ("chunk", "piece"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise EdgewiseError(f"{name} must be a whole number of at least 1, got {value!r}.")

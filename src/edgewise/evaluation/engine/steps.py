@@ -19,7 +19,6 @@ from .batch_norm import Norm
 from .learner import Learner
 from .refit import Refit, Targets
 from .refit_goals import Goal, Goals
-from .stackable import least_dimensions
 
 _RELU = (torch.relu, nn.functional.relu, "relu")
 _ADD = (operator.add, torch.add, "add")
@@ -36,10 +35,6 @@ class Step:
         fresh: its value is new memory, no view of another value.
         write: the same operation written into the value of an input, if that can be done.
         learner: what learns from its inputs, in a calibration.
-        place: of the operator in the network.
-        work: the same for steps that do the same to each part of other inputs along dimension 0,
-            None if that cannot be told.
-        dimensions: that inputs must have for it.
     """
 
     inputs: tuple[Step, ...]
@@ -48,9 +43,6 @@ class Step:
     fresh: bool = False
     write: Callable[..., Any] | None = None
     learner: Learner | None = None
-    place: int = 0
-    work: Hashable = None
-    dimensions: int = 1
 
 
 @dataclass
@@ -133,7 +125,6 @@ class _Translation:
         self.graph, self.known, self.weights = compiler.graph, compiler.known, compiler.folded
         self.lowered, self.alive = lowered, alive
         self.nodes = list(lowered.graph.nodes)
-        self.place = 0
         self.folds = batch_norm.folds(self.nodes, self._module, self._dimensions)
         self.targets = compiler.targets
         touched = self._touched() if compiler.recover else set()
@@ -237,11 +228,9 @@ class _Translation:
                 affine = batch_norm.affine(outer, outer.running_mean, outer.running_var)
                 self.weights[key] = batch_norm.scaled(inner.weight, inner.bias, *affine)
             weights = self.weights[key]
-            step = Step(inputs, lambda x: batch_norm.apply(inner, x, weights), fresh=True)
-            step.work, step.dimensions = ("folded", id(inner), id(outer)), inner.weight.ndim
-            return step
+            return Step(inputs, lambda x: batch_norm.apply(inner, x, weights), fresh=True)
 
-        return self._shared(node, ("folded", id(inner), id(outer), learned, inputs), make)
+        return self._shared(("folded", id(inner), id(outer), learned, inputs), make)
 
     def _refitted(self, goal: Goal, learned: Step | None, steps: dict[fx.Node, Step]) -> Step:
         """A layer with its norm that is fitted, or that has been."""
@@ -259,7 +248,7 @@ class _Translation:
             return Step(inputs, refit, fresh=True, learner=refit)
 
         what = ("refit", id(layer), norm and id(norm[1]), *aim, goal.keep, learned, inputs)
-        return self._shared(goal.layer, what, make)
+        return self._shared(what, make)
 
     def _normalised(self, node: fx.Node, learned: Step | None, steps: dict[fx.Node, Step]) -> Step:
         """A batch norm under recovery: one that learns, or one that has learned."""
@@ -271,7 +260,7 @@ class _Translation:
             learns = norm if learned is None else None
             return Step(inputs, norm, fresh=True, write=norm.write, learner=learns)
 
-        return self._shared(node, ("norm", id(module), learned, inputs), make)
+        return self._shared(("norm", id(module), learned, inputs), make)
 
     def _plain(self, node: fx.Node, steps: dict[fx.Node, Step]) -> Step:
         inputs = tuple(steps[source] for source in node.all_input_nodes)
@@ -280,25 +269,12 @@ class _Translation:
             target = self.lowered.attributes[str(target)]
         same = target if isinstance(target, str) else id(target)
         what = (node.op, same, _described((node.args, node.kwargs), steps))
+        return self._shared(what, lambda: _step(node, target, inputs))
 
-        def make() -> Step:
-            step = _step(node, target, inputs)
-            least = least_dimensions(node, target)
-            if least is not None:
-                sources = {source: i for i, source in enumerate(node.all_input_nodes)}
-                which = tuple(sources.get(a) for a in node.args if isinstance(a, fx.Node))
-                step.work, step.dimensions = (node.op, same, which, repr(node.kwargs)), least
-            return step
-
-        return self._shared(node, what, make)
-
-    def _shared(self, node: fx.Node, what: Hashable, make: Callable[[], Step]) -> Step:
-        self.place = self.lowered.vertices.get(node.name, self.place)
-        step = self.known.get(what)
-        if step is None:
-            step = self.known[what] = make()
-            step.place = self.place
-        return step
+    def _shared(self, what: Hashable, make: Callable[[], Step]) -> Step:
+        if what not in self.known:
+            self.known[what] = make()
+        return self.known[what]
 
     def _module(self, node: fx.Node) -> Any:
         return self.lowered.attributes[str(node.target)] if node.op == "call_module" else None
