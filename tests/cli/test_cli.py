@@ -268,7 +268,9 @@ def test_an_address_may_follow_ray(
     job: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], address: str | None
 ) -> None:
     seen = []
-    monkeypatch.setattr(app, "_run", lambda config, screen, port: seen.append((config.ray, port)))
+    monkeypatch.setattr(
+        app, "run_job", lambda config, screen, port: seen.append((config.ray, port))
+    )
     result = call("run", *(word.format(job=job) for word in words))
     assert result.exit_code == 0, said(result)
     ((ray, port),) = seen
@@ -284,7 +286,7 @@ def test_a_port_may_follow_live(
     job: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], port: int
 ) -> None:
     seen = []
-    monkeypatch.setattr(app, "_run", lambda config, screen, port: seen.append(port))
+    monkeypatch.setattr(app, "run_job", lambda config, screen, port: seen.append(port))
     result = call("run", *(word.format(job=job) for word in words))
     assert result.exit_code == 0, said(result)
     assert seen == [port]
@@ -354,7 +356,7 @@ def test_a_report_needs_evaluations(job: Path) -> None:
         ("input = [3, 6, 6]", "input = [3, 8, 8]", 2, "have shape [3, 6, 6]"),
         ('report = "48:"', 'report = "72:"', 2, "rows 72: are asked for, but only 0"),
         ('search = "0:24"', 'search = "0:25"', 2, "splits must be disjoint"),
-        ('"Linear"', '"magic"', 1, "'magic'"),
+        ('"Linear"', '"magic"', 2, 'got "magic"'),
     ],
 )
 def test_mistakes_in_a_job(job: Path, old: str, new: str, code: int, words: str) -> None:

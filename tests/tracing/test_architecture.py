@@ -21,7 +21,8 @@ from edgewise.tracing.architecture import (
     settings,
     unsaved,
 )
-from edgewise.values.identity import difference, settings_of
+from edgewise.values.description import settings_of
+from edgewise.values.identity import difference
 
 
 class Net(nn.Module):

@@ -10,8 +10,9 @@ from typing import Any, Literal, get_args
 import torch
 
 from ..errors import ObjectiveError
+from ..tracing.program import evaluating
 from ..values.arguments import arguments, call, placed
-from ..values.identity import digest, lines
+from ..values.description import digest, lines
 from ..values.nested import batch_size, copies_of, joined, judged, leaves_of
 from .records import Split
 
@@ -150,14 +151,8 @@ class Objective:
 
     def score(self, model: torch.nn.Module, split: Split) -> Measurement:
         """Loss and metrics of a model as it is, in eval mode, without recovery."""
-        modes = {module: module.training for module in model.modules()}
-        model.eval()
-        try:
-            with torch.inference_mode():
-                outputs = [call(model, inputs) for inputs, _ in self.splits[split]]
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
+        with evaluating(model), torch.inference_mode():
+            outputs = [call(model, inputs) for inputs, _ in self.splits[split]]
         return self.measure(outputs, split)
 
     def placed(self, names: Sequence[str]) -> Objective:

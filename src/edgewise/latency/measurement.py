@@ -21,7 +21,7 @@ from ..pruning.plan import Clocked
 from ..pruning.prune import rewritten
 from ..tracing.program import as_module
 from ..values.nested import moved
-from ..values.quantities import amount, duration
+from ..values.quantities import amount, check_count, duration
 from .stopwatch import Meter, Stopwatch
 from .table import LatencyTable as LatencyTable
 from .table import Ratio, target_of
@@ -72,8 +72,8 @@ def measure(
     """
     given = {"batch": batch, "threads": threads, "networks": networks, "rounds": rounds}
     for name, value in given.items():
-        if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
-            raise LatencyError(f"{name} must be a whole number of at least 1, got {value!r}.")
+        if value is not None:
+            check_count(name, value, error=LatencyError)
     target = target_of(
         graph, batch or graph.program.batch, threads or torch.get_num_threads(), device
     )

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from ..errors import EdgewiseError, VerificationError
 from ..values.files import partial, write_atomically
-from ..values.nested import moved
+from ..values.nested import doubled, moved
 from ..values.precision import full_precision
 from .prune import TOLERANCE, relative_difference
 
@@ -64,7 +64,7 @@ def export(module: nn.Module, path: str | Path, args: tuple[Any, ...] | None = N
     if path.suffix not in (".onnx", ".pt2"):
         raise EdgewiseError(f"Exports are *.onnx or *.pt2 (torch.export), not {path.name!r}.")
     subject = copy.deepcopy(module).eval()
-    inputs = pytree.tree_map(_at_least_two, tuple(inputs))
+    inputs = doubled(tuple(inputs), of=1)  # a batch of one would be taken for a constant
     if path.suffix == ".onnx":  # it is compared on a processor
         subject, inputs = subject.cpu(), moved(inputs, torch.device("cpu"))
     with _folder_beside(path) as folder, torch.no_grad(), full_precision():
@@ -90,13 +90,6 @@ def _folder_beside(path: Path) -> Iterator[Path]:
         raise EdgewiseError(f"The export cannot be written to {path}: {error}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _at_least_two(value: Any) -> Any:
-    """A batch of one would be taken for a constant."""
-    if isinstance(value, torch.Tensor) and value.ndim and value.shape[0] == 1:
-        return torch.cat([value, value])
-    return value
 
 
 def _program(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, bool]:

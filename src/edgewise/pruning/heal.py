@@ -20,8 +20,10 @@ from torch.nn import functional as F
 
 from ..errors import EdgewiseError, EdgewiseWarning, ObjectiveError
 from ..values.arguments import call
+from ..values.description import raw
 from ..values.files import write_atomically
-from ..values.nested import device_of, judged, moved
+from ..values.nested import device_of, moved
+from .distillation import label_loss, teacher_loss
 
 Validate = Callable[[nn.Module], float]
 
@@ -285,9 +287,8 @@ def _digest(state: dict[str, torch.Tensor], settings: Healing) -> str:
     """Of the weights to heal and of the settings; a longer training is another one too."""
     digest = hashlib.sha256(repr(sorted(asdict(settings).items())).encode())
     for name, tensor in state.items():
-        values = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(values.view(torch.uint8).numpy().tobytes() if values.numel() else b"")
+        digest.update(raw(tensor))
     return digest.hexdigest()
 
 
@@ -355,61 +356,10 @@ def _value(
     loss: Callable[[Any, Any], torch.Tensor], settings: Healing,
 ) -> torch.Tensor:  # fmt: skip
     outputs = call(model, inputs)
-    hard = _hard(loss, outputs, targets)
+    hard = label_loss(loss, outputs, targets)
     if teacher is None or not settings.distill:
         return hard
     with torch.no_grad():
         wanted = moved(call(teacher, inputs), device_of(outputs))
-    _check_teacher(outputs, wanted)
-    t, axis = settings.temperature, _class_axis(outputs)
-    soft = F.kl_div(
-        F.log_softmax(outputs / t, axis), F.log_softmax(wanted / t, axis), log_target=True,
-        reduction="none",
-    )  # fmt: skip
-    soft = soft.sum(axis).mean()
-    return (1 - settings.distill) * hard + settings.distill * t * t * soft
-
-
-def _check_teacher(outputs: Any, wanted: Any) -> None:
-    """Raise ObjectiveError unless the model can learn the teacher's outputs: logits alike."""
-    tensors = isinstance(outputs, torch.Tensor) and isinstance(wanted, torch.Tensor)
-    if not tensors:
-        ours, theirs = type(outputs).__name__, type(wanted).__name__
-        raise ObjectiveError(
-            f"A teacher's logits are followed where outputs are one tensor; the model gives a "
-            f"{ours}, the teacher a {theirs}. Heal without it (distill=0, or teacher=None); to "
-            "follow it in a way of your own, let the targets be its answers and the loss compare."
-        )
-    if outputs.shape != wanted.shape:
-        raise ObjectiveError(
-            f"The teacher's outputs have another shape ({list(wanted.shape)}) than the model's "
-            f"({list(outputs.shape)}), so they cannot teach it. Pass the network that was pruned, "
-            "or heal without it (distill=0, or teacher=None)."
-        )
-
-
-def _hard(loss: Callable[[Any, Any], torch.Tensor], outputs: Any, targets: Any) -> torch.Tensor:
-    """The loss on labels. Numbers that differ are allowed where one side may be flattened."""
-    ours, theirs = _number(outputs), _number(targets)
-    if not ours or not theirs or ours == theirs:
-        return judged(loss, outputs, targets).mean()  # type: ignore[no-any-return]
-    unequal = ObjectiveError(
-        f"A training batch has {ours} inputs, by what the model gives for them, but {theirs} "
-        "targets. Every input needs its target."
-    )
-    if max(ours, theirs) % min(ours, theirs):
-        raise unequal
-    try:
-        return judged(loss, outputs, targets).mean()  # type: ignore[no-any-return]
-    except Exception as error:
-        raise unequal from error
-
-
-def _number(value: Any) -> int | None:
-    """Examples in a tensor, None of anything else."""
-    return len(value) if isinstance(value, torch.Tensor) and value.ndim else None
-
-
-def _class_axis(outputs: torch.Tensor) -> int:
-    """Where the logits of one decision lie: second in maps [n, classes, height, ...], else last."""
-    return 1 if outputs.ndim >= 4 else -1
+    soft = teacher_loss(outputs, wanted, settings.temperature)
+    return (1 - settings.distill) * hard + settings.distill * soft

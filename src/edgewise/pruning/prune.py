@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from ..errors import EdgewiseWarning, MaskError, PlanError, VerificationError
 from ..graph.graph import Graph, Mask
 from ..graph.liveness import liveness
-from ..tracing.program import as_module, keep_batch, modes_of, set_modes
+from ..tracing.program import as_module, evaluating, keep_batch, set_modes
 from ..values.nested import copies_of, leaves_of
 from ..values.precision import full_precision
 from .lower import lower
@@ -163,11 +163,8 @@ def _double(value: Any) -> Any:
 
 def compare(reference: nn.Module, other: nn.Module, args: tuple[Any, ...]) -> tuple[float, float]:
     """Largest relative difference of two models' outputs in eval mode, and what is allowed."""
-    modes = [(module, modes_of(module)) for module in (reference, other)]
-    with torch.no_grad(), full_precision():
-        left, right = (module.eval()(*copies_of(args)) for module, _ in modes)
-    for module, mode in modes:
-        set_modes(module, mode)
+    with evaluating(reference, other), torch.no_grad(), full_precision():
+        left, right = (module(*copies_of(args)) for module in (reference, other))
     leaves, others = leaves_of(left), leaves_of(right)
     worst, allowed = (0.0 if len(leaves) == len(others) else float("inf")), 1e-10
     for a, b in zip(leaves, others, strict=False):

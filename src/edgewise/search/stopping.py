@@ -19,6 +19,7 @@ from scipy.stats import norm
 
 from ..evaluation.records import Evaluation
 from ..graph.graph import Mask
+from ..values.quantities import check_count
 from .proposals import feasible
 from .space import Space
 
@@ -37,10 +38,16 @@ class Patience:
         rounds: in a row without an expected improvement above the noise, after which it ends.
         noise: the standard error of the difference in mean loss between the first of some
             measured masks and another of them.
+
+    Raises:
+        EdgewiseError: the rounds are no number of at least 1.
     """
 
     rounds: int
     noise: Noise
+
+    def __post_init__(self) -> None:
+        check_count("patience", self.rounds)
 
 
 def hopeless(

@@ -10,17 +10,21 @@ import logging
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import StorageError
+from ..evaluation.calibration import recalibrated
 from ..evaluation.evaluator import Executor, Outcome
 from ..evaluation.objective import Objective
 from ..evaluation.records import Evaluation, Split
 from ..graph.graph import Graph
+from .statistics import compare
 from .storage.storage import Storage
 
 log = logging.getLogger("edgewise")
 ALIKE = 1e-3  # relative difference of losses that other processors and versions of torch explain
 HALF = 5e-2  # the same for weights in half precision
+HARM = 0.02  # of the unpruned loss, worth a warning
 FLIPS = 2  # hits and misses of an accuracy that such a difference may turn
 
 
@@ -56,6 +60,32 @@ def confirm(graph: Graph, objective: Objective, storage: Storage, executor: Exec
                 "here. Name this study otherwise, or use another storage. (A loss or a metric that "
                 "draws random numbers differs every time: give it a generator with a fixed seed.)"
             )
+
+
+def check_calibration(
+    graph: Graph, objective: Objective, loss: float, unpruned: NDArray[np.float32] | None
+) -> None:
+    """Warn if statistics of the calibration data harm a network that lacks nothing.
+
+    Args:
+        graph: of the network.
+        objective: with the calibration data.
+        loss: of the unpruned network on the search split.
+        unpruned: the same of every example [n], if known.
+    """
+    if objective.recovery.kind == "none":
+        return
+    found = recalibrated(graph, objective)
+    certain = found.each is None or unpruned is None or (
+        compare(found.each.numpy(), unpruned).interval[0] > 0
+    )  # fmt: skip
+    if certain and found.loss - loss > HARM * abs(loss):
+        log.warning(
+            "With nothing removed, batch-norm statistics of the calibration data raise the "
+            "loss from %.4g to %.4g, and every recovered mask loses as much. Calibrate on "
+            "examples as training saw them (its augmentation, padding, normalisation), at "
+            "least some hundred of them.", loss, found.loss,
+        )  # fmt: skip
 
 
 def _example(

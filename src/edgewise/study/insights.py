@@ -13,16 +13,25 @@ from ..evaluation.records import Evaluation
 from ..graph.budget import Budget
 from ..graph.graph import Graph, Mask
 from ..graph.times import OperatorTimes
-from ..report import Insight
+from ..latency import LatencyTable
+from ..report import Facts, Insight, Outcome
 from ..search import Point, Space, fatal_units, front, levels, trade_offs
 from ..surrogates import GraphGP
 from ..surrogates.interactions import Interactions, interactions
 from ..surrogates.searcher import Searcher
 from .fitting import fronted, graph_process
+from .measuring import Measuring
+from .storage.storage import Run
 
 SECONDS = 1.0  # of the solver for each budget of a report's front: people wait for the page
 
 log = logging.getLogger("edgewise")
+
+
+def facts(graph: Graph, evaluations: Sequence[Evaluation], runs: Sequence[Run]) -> Facts:
+    """What charts of a study show, at the budget of the last of its runs."""
+    insight = Insight(Budget(**runs[-1].settings["budget"])) if runs else Insight()
+    return Facts(graph, evaluations, None, Outcome(), insight=insight)
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,16 @@ class Knowledge:
     known: dict[str, Evaluation]
     run: Mapping[str, Any]
     times: OperatorTimes | None
+
+    @classmethod
+    def of(cls, graph: Graph, measuring: Measuring, table: LatencyTable | None) -> Knowledge:
+        """What a study knows now.
+
+        Raises:
+            PlanError: nothing has been evaluated yet.
+        """
+        times = None if table is None else table.times(graph)
+        return cls(graph, measuring.known("search"), measuring.last_run(), times)
 
     @property
     def budget(self) -> Budget:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import PlanError
+from ..errors import EdgewiseError, PlanError
 from ..evaluation.evaluator import Executor, Outcome
 from ..evaluation.objective import Objective
 from ..evaluation.records import Evaluation, Split
 from ..graph.graph import Mask
 from ..search import Ask, Questions, answered
+from ..search.stopping import paired_error
 from .progress import Told, silent
 from .storage.storage import RETRIED, Storage
 
@@ -85,6 +87,36 @@ class Measuring:
             return False
         self._tried.add(again)
         return True
+
+    def losses(self, mask: Mask, split: Split) -> NDArray[np.float32]:
+        """The stored loss of every example [n] of a split.
+
+        Raises:
+            EdgewiseError: they are not stored.
+        """
+        losses = self.storage.losses(str(mask), split)
+        if losses is None:
+            raise EdgewiseError(
+                f"No losses of single examples are stored for mask {mask} on the {split} split: it "
+                "is not measured there, or was by an edgewise that kept the mean only, or the "
+                'loss gives no value an example (reduction="none").'
+            )
+        return losses
+
+    def noise(self, masks: Sequence[Mask]) -> float:
+        """The standard error of the difference between the first of some masks and another."""
+        return paired_error([self.losses(mask, "search") for mask in masks])
+
+    def last_run(self) -> Mapping[str, Any]:
+        """The settings of the last run of the study.
+
+        Raises:
+            PlanError: there is none.
+        """
+        runs = self.storage.runs()
+        if not runs:
+            raise PlanError("Nothing has been evaluated yet: call study.run(...) first.")
+        return runs[-1].settings
 
     def ranked(self, steps: Questions, split: Split, told: Told) -> Sequence[Mask]:
         """Those of the finalists asked for that could be measured, the lowest loss first.

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..errors import PlanError
 from ..evaluation.objective import Objective
 from ..graph.graph import Graph, Mask
 from ..graph.times import OperatorTimes
@@ -63,6 +64,11 @@ class Planner:
             certify: random masks measured beside the winner.
             progress: called after every evaluation.
         """
+        if certify and "verify" not in self.objective.splits:
+            raise PlanError(
+                "certify= needs a verify split: masks measured on the search split would guide "
+                "later searches. Give the objective verify=, or certify=0."
+            )
         last, whole = len(self.objective.splits.keys() - {"trial"}), spaces(None)
         told = Teller(progress, whole, last)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from ..evaluation.records import Evaluation, Progress
 from ..search import Space
 
+log = logging.getLogger("edgewise")
 Callback = Callable[[Progress], None]
 Told = Callable[..., None]  # of an evaluation, and whether it was known before
 
@@ -49,3 +51,12 @@ class Teller:
             pace = self.fresh / self.working if self.working > 0 else None
             spent = now - self.begin
             self.callback(Progress(self.phase, self.done, total, best, self.failures, spent, pace))
+
+    def ended(self, patient: bool) -> None:
+        """Log why a search ended before its evaluations were used up, where it did."""
+        if self.done < self.total:
+            log.info(
+                "The search ended after %d of %d evaluations: it finds no further mask within the "
+                "budget%s.", self.done, self.total,
+                ", or none that is expected to be better above the noise" if patient else "",
+            )  # fmt: skip

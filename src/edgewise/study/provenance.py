@@ -9,7 +9,8 @@ import torch
 from ..evaluation.objective import Objective
 from ..graph.graph import Graph, Unit
 from ..tracing.architecture import operators, parameters, unsaved
-from ..values.identity import Identity, content, digest
+from ..values.description import content, digest
+from ..values.identity import Identity
 
 
 def weights(graph: Graph) -> tuple[str, ...]:

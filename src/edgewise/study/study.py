@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EdgewiseError, PlanError
-from ..evaluation.calibration import recalibrated
 from ..evaluation.engine import EngineOptions
 from ..evaluation.evaluator import MakeExecutor, Serial
 from ..evaluation.objective import Objective
@@ -22,24 +19,22 @@ from ..graph.liveness import liveness
 from ..graph.times import OperatorTimes
 from ..latency import LatencyTable
 from ..pruning.plan import Plan
-from ..report import Facts, Insight, Outcome, Plot
+from ..report import Facts, Insight, Plot
 from ..search import Ask, Patience, Point, Questions, Space, answered, search
-from ..search.stopping import paired_error
 from ..surrogates.interactions import Interactions
 from ..surrogates.searcher import Searcher, recalled, searcher
-from .confirming import confirm
+from ..values.quantities import check_count
+from .confirming import check_calibration, confirm
 from .finalists import verified
 from .fitting import searching
-from .insights import Knowledge
+from .frame import frame
+from .insights import Knowledge, facts
 from .measuring import Measuring, in_order
 from .planning import Planner
 from .progress import Callback, Teller, Told, silent
 from .provenance import identity
 from .statistics import compare
 from .storage.storage import Storage
-
-log = logging.getLogger("edgewise")
-HARM = 0.02  # of the unpruned loss, worth a warning
 
 
 class Study:
@@ -123,19 +118,7 @@ class Study:
         Raises:
             EdgewiseError: pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise EdgewiseError(
-                "study.frame() needs pandas: pip install 'edgewise[data]'. study.evaluations has "
-                "the same records without it."
-            ) from error
-
-        rows = []
-        for e in self.evaluations:
-            row = {k: getattr(e, k) for k in e.__slots__ if k != "metrics"}
-            rows.append(row | {f"metric_{k}": v for k, v in e.metrics.items()})
-        return pd.DataFrame(rows)
+        return frame(self.evaluations)
 
     def evaluate(self, masks: Iterable[Mask], split: Split = "search") -> list[Evaluation]:
         """Measure masks of your own choice; those known already are not measured again.
@@ -176,17 +159,7 @@ class Study:
         Raises:
             EdgewiseError: the losses of a mask are not stored.
         """
-        return compare(*(self._stored_losses(m, split)[rows] for m in (first, second)))
-
-    def _stored_losses(self, mask: Mask, split: Split) -> NDArray[np.float32]:
-        losses = self.losses(mask, split)
-        if losses is None:
-            raise EdgewiseError(
-                f"No losses of single examples are stored for mask {mask} on the {split} split: it "
-                "is not measured there, or was by an edgewise that kept the mean only, or the "
-                'loss gives no value an example (reduction="none").'
-            )
-        return losses
+        return compare(*(self._measuring.losses(m, split)[rows] for m in (first, second)))
 
     def run(
         self,
@@ -223,10 +196,9 @@ class Study:
                 the surrogate is none, cannot be fitted, or predicts what is no loss.
         """
         budget = budget or Budget(macs=0.7)
-        _check_count("evaluations", evaluations)
-        _check_count("seed", seed, 0)
-        if patience is not None:
-            _check_count("patience", patience)
+        check_count("evaluations", evaluations)
+        check_count("seed", seed, 0)
+        waits = None if patience is None else Patience(patience, self._measuring.noise)
         found = self._searcher(surrogate)
         space = self.space(budget)
         settings = {"budget": budget.limits, "seed": seed, "surrogate": found.name}
@@ -235,16 +207,10 @@ class Study:
         run = self.storage.run(settings)
         before = in_order(self.evaluations[: run.before])
         fit = searching(found, self.graph)
-        waits = None if patience is None else Patience(patience, self._noise)
         steps = search(space, fit, seed=seed, limit=evaluations, before=before, patience=waits)
         told = Teller(progress, space, evaluations)
         self.follow(steps, told)
-        if told.done < evaluations:
-            log.info(
-                "The search ended after %d of %d evaluations: it finds no further mask within the "
-                "budget%s.", told.done, evaluations,
-                ", or none that is expected to be better above the noise" if patience else "",
-            )  # fmt: skip
+        told.ended(patience is not None)
 
     def _searcher(self, surrogate: Any | None = None) -> Searcher:
         """A surrogate that is asked for, else that of the last run."""
@@ -252,12 +218,8 @@ class Study:
             found = searcher(surrogate)
             self._searchers[found.name] = found
             return found
-        name = self._last_run()["surrogate"]
+        name = self._measuring.last_run()["surrogate"]
         return self._searchers.get(name) or recalled(name)
-
-    def _noise(self, masks: Sequence[Mask]) -> float:
-        """The standard error of the difference between the first of some masks and another."""
-        return paired_error([self._stored_losses(mask, "search") for mask in masks])
 
     def follow(self, steps: Questions, told: Told = silent) -> list[Evaluation]:
         """Measure what a search asks for, until it ends; what is known is not measured again.
@@ -274,10 +236,11 @@ class Study:
         def answer(ask: Ask) -> list[Evaluation]:
             if isinstance(told, Teller):
                 told.phase = told.title or ask.phase
-            fresh = str(self.graph.empty) not in known
+            empty = self.graph.empty
+            fresh = str(empty) not in known
             answers = self._measuring.answer(ask, "search", known, told)
             if fresh and ask.origin == "unpruned" and answers[0].loss is not None:
-                self._check_calibration(answers[0].loss)
+                check_calibration(self.graph, self.objective, answers[0].loss, self.losses(empty))
             return answers
 
         return answered(steps, answer)
@@ -317,14 +280,9 @@ class Study:
                 surrogate is not known here.
             BudgetError: the budget cannot be met.
         """
-        _check_count("finalists", finalists)
-        _check_count("certify", certify, 0)
-        if certify and "verify" not in self.objective.splits:
-            raise PlanError(
-                "certify= needs a verify split: masks measured on the search split would guide "
-                "later searches. Give the objective verify=, or certify=0."
-            )
-        run = self._last_run()
+        check_count("finalists", finalists)
+        check_count("certify", certify, 0)
+        run = self._measuring.last_run()
         budget = budget or Budget(**run["budget"])
         planner = Planner(
             self.name, self.graph, self.objective, self._measuring, self.latency, run,
@@ -430,44 +388,13 @@ class Study:
         return self._knowledge().insight(base, self._searcher)
 
     def _facts(self) -> Facts:
-        runs = self.storage.runs()
-        insight = Insight(Budget(**runs[-1].settings["budget"])) if runs else Insight()
-        return Facts(self.graph, self.evaluations, None, Outcome(), insight=insight)
+        return facts(self.graph, self.evaluations, self.storage.runs())
 
     def _knowledge(self) -> Knowledge:
-        times = self.latency.times(self.graph) if self.latency is not None else None
-        return Knowledge(self.graph, self._measuring.known("search"), self._last_run(), times)
-
-    def _check_calibration(self, loss: float) -> None:
-        """Warn if statistics of the calibration data harm a network that lacks nothing."""
-        if self.objective.recovery.kind == "none":
-            return
-        found = recalibrated(self.graph, self.objective)
-        unpruned = self.losses(self.graph.empty)
-        certain = found.each is None or unpruned is None or (
-            compare(found.each.numpy(), unpruned).interval[0] > 0
-        )  # fmt: skip
-        if certain and found.loss - loss > HARM * abs(loss):
-            log.warning(
-                "With nothing removed, batch-norm statistics of the calibration data raise the "
-                "loss from %.4g to %.4g, and every recovered mask loses as much. Calibrate on "
-                "examples as training saw them (its augmentation, padding, normalisation), at "
-                "least some hundred of them.", loss, found.loss,
-            )  # fmt: skip
-
-    def _last_run(self) -> Mapping[str, Any]:
-        runs = self.storage.runs()
-        if not runs:
-            raise PlanError("Nothing has been evaluated yet: call study.run(...) first.")
-        return runs[-1].settings
+        return Knowledge.of(self.graph, self._measuring, self.latency)
 
     def verified(
         self, masks: Sequence[Mask], expected: Sequence[float], count: int, told: Teller
     ) -> Mask:
         """The best of `count` finalists on the verify split; the best expected without one."""
         return verified(self._measuring, masks, expected, count, told)
-
-
-def _check_count(name: str, value: Any, least: int = 1) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise EdgewiseError(f"{name} must be a whole number of at least {least}, got {value!r}.")

@@ -11,7 +11,7 @@ from sklearn.base import clone
 
 from ..errors import EdgewiseError, PlanError
 from ..graph.graph import Graph
-from ..values.identity import digest, lines
+from ..values.description import digest, lines
 from ..values.spelling import close
 from .bootstrap import Bootstrap
 from .cross_gamma import CrossGamma

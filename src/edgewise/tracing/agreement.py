@@ -17,6 +17,7 @@ from ..errors import TraceError
 from ..values.nested import batch_size, copies_of, device_of, leaves_of, named_leaves
 from ..values.precision import full_precision
 from .probe import Recording, run
+from .program import evaluating
 
 TOLERANCE = {
     torch.float64: 1e-9,
@@ -37,8 +38,8 @@ _REASON = (
 def reference(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """What the user's own model gives in eval mode, its modes and buffers put back afterwards."""
     try:
-        with _as_it_was(model), torch.no_grad(), full_precision():
-            return model.eval()(*copies_of(args), **copies_of(dict(kwargs)))
+        with _own_buffers(model), evaluating(model), torch.no_grad(), full_precision():
+            return model(*copies_of(args), **copies_of(dict(kwargs)))
     except Exception as error:
         leaves = pytree.tree_leaves((args, dict(kwargs)))
         shapes = ", ".join(str(tuple(v.shape)) for v in leaves if isinstance(v, torch.Tensor))
@@ -59,16 +60,13 @@ def _own_randomness(args: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _as_it_was(model: nn.Module) -> Iterator[None]:
-    """Modes and buffers are put back afterwards, whether they were written to or replaced."""
-    modes = {module: module.training for module in model.modules()}
+def _own_buffers(model: nn.Module) -> Iterator[None]:
+    """Buffers are put back afterwards, whether they were written to or replaced."""
     homes = [(module._buffers, dict(module._buffers)) for module in model.modules()]
     values = [(value, value.clone()) for value in model.buffers()]
     try:
         yield
     finally:
-        for module, mode in modes.items():
-            module.training = mode
         for buffers, before in homes:
             buffers.update(before)
         with torch.no_grad():

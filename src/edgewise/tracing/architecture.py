@@ -10,7 +10,8 @@ import torch
 from torch import fx, nn
 
 from ..graph.graph import Graph, Vertex
-from ..values.identity import content, difference, digest, hooks_of, lines, settings_of
+from ..values.description import content, digest, hooks_of, lines, settings_of
+from ..values.identity import difference
 from .program import attribute
 
 

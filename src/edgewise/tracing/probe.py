@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..graph.operators.macs import no_macs
 from ..graph.operators.table import TABLE
-from ..values.nested import batch_size, copies_of, holds_tensor, leaves_of
+from ..values.nested import batch_size, copies_of, doubled, holds_tensor, leaves_of
 from ..values.precision import full_precision
 
 
@@ -89,13 +89,7 @@ def run(module: fx.GraphModule, args: tuple[Any, ...]) -> Recording:
 
 def run_doubled(module: fx.GraphModule, args: tuple[Any, ...]) -> Recording:
     """The same with every input repeated along dimension 0; empty where the model refuses it."""
-    batch = batch_size(args)
-
-    def twice(value: Any) -> Any:
-        grows = isinstance(value, torch.Tensor) and value.ndim and value.shape[0] == batch
-        return torch.cat([value, value]) if grows else value
-
     try:
-        return run(module, tuple(pytree.tree_map(twice, a) for a in args))
+        return run(module, doubled(args, of=batch_size(args)))
     except (RuntimeError, ValueError, IndexError, TypeError, AssertionError):
         return Recording()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import keyword
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,6 +139,19 @@ def set_modes(module: nn.Module, modes: Mapping[str, bool]) -> nn.Module:
     for path, part in module.named_modules():
         part.training = modes.get(path, modes[""])
     return module
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Models in eval mode; each of their parts is in its own mode again afterwards."""
+    modes = {part: part.training for model in models for part in model.modules()}
+    try:
+        for model in models:
+            model.eval()
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
 
 
 def attribute(module: nn.Module, path: str) -> Any:

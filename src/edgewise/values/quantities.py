@@ -24,6 +24,18 @@ _UNITS: Mapping[str, Mapping[str, float]] = {
 _EXAMPLES = {"units": "46", "params": "20M", "macs": "0.3G", "latency": "8ms"}
 
 
+def check_count(
+    name: str, value: Any, least: int = 1, error: type[EdgewiseError] = EdgewiseError
+) -> None:
+    """Raise unless a number of things is a whole one, and large enough.
+
+    Raises:
+        EdgewiseError: it is not, of the kind `error`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise error(f"{name} must be a whole number of at least {least}, got {value!r}.")
+
+
 def parse_bytes(size: int | str) -> int:
     """Bytes of a size such as 1000, "64MiB" or "2 GB".
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...errors import EdgewiseError
-from ...values.quantities import parse_bytes
+from ...values.quantities import check_count, parse_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +37,8 @@ class EngineOptions:
 
     def __post_init__(self) -> None:
         for name in ("chunk", "piece"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise EdgewiseError(f"{name} must be a whole number of at least 1, got {value!r}.")
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
         parse_bytes(self.memory)
 
     @property

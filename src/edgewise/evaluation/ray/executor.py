@@ -12,6 +12,7 @@ from typing import Any
 
 from ...errors import ExecutorError
 from ...graph.graph import Graph
+from ...values.quantities import check_count
 from ..engine import EngineOptions
 from ..engine.order import visiting_order
 from ..objective import Objective
@@ -57,9 +58,8 @@ class Ray:
 
     def __post_init__(self) -> None:
         for name in ("workers", "threads"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ExecutorError(f"{name} must be a whole number of at least 1, got {value!r}.")
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name), error=ExecutorError)
         gpus = self.gpus
         number = isinstance(gpus, int | float) and not isinstance(gpus, bool)
         if gpus is not None and not (number and 0 <= gpus < math.inf):

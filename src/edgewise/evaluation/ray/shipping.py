@@ -17,7 +17,7 @@ from ...errors import ExecutorError
 from ...graph.graph import Graph
 from ...graph.operators.table import BUILT_IN, TABLE
 from ...tracing.program import Program, as_module, attribute
-from ...values.identity import is_installed
+from ...values.description import is_installed
 from ...values.version import __version__
 from ..objective import Objective
 

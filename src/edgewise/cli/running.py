@@ -1,0 +1,140 @@
+"""A job's steps, told on the screen: search, choose, prune, fine-tune."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..values.quantities import duration
+
+if TYPE_CHECKING:
+    from ..evaluation.objective import Objective
+    from ..graph.graph import Graph
+    from ..pruning.plan import Plan
+    from ..study.study import Study
+    from .job.config import Config
+    from .screen import Screen
+
+
+def run_job(config: Config, screen: Screen, port: int | None = None) -> None:
+    """Search, choose, prune and fine-tune, as a job says; the report on a port meanwhile."""
+    from .job.healing import require_healing
+    from .job.job import (
+        latency_table,
+        open_study,
+        require_search,
+        trace_job,
+        write_page,
+        write_results,
+    )
+
+    require_search(config)
+    screen.say(f"Reading the model and the data that {config.path.name} names")
+    graph = trace_job(config)
+    require_healing(config, graph)
+    table = latency_table(config, graph, screen.say)
+    study = open_study(config, graph, measuring=True, latency=table)
+    with study, _live(config, graph, port, screen):
+        plan = _search(config, study, screen)
+        paths = write_results(config, graph, study, plan)
+        show_plan(screen, plan)
+        if config.heal is not None:
+            paths += heal_plan(config, graph, study.objective, plan, screen)
+            write_page(config, graph, study, plan)  # once more, with what healing gave
+    for path in paths:
+        screen.path(path)
+
+
+def _search(config: Config, study: Study, screen: Screen) -> Plan:
+    done = sum(e.split == "search" for e in study.evaluations)
+    if done:
+        screen.say(f"Resuming study {config.name!r}: {done} evaluations are kept from before")
+    screen.say(f"Searching among {len(study.graph.units)} units, budget {config.budget}")
+    search = config.search
+    with screen.progress() as progress:
+        study.run(
+            evaluations=search.evaluations,
+            budget=config.budget,
+            seed=search.seed,
+            surrogate=search.surrogate,
+            patience=search.patience,
+            progress=progress,
+        )
+    with screen.progress() as progress:
+        return study.plan(finalists=search.finalists, certify=search.certify, progress=progress)
+
+
+def heal_plan(
+    config: Config, graph: Graph, objective: Objective, plan: Plan, screen: Screen
+) -> list[Path]:
+    """Fine-tune the pruned model of a plan; the paths of its weights and of what it scores."""
+    from ..pruning.plan import Measured
+    from ..pruning.prune import prune
+    from ..pruning.weights import save
+    from .job.healing import forget, heal_job
+    from .job.job import write_outcome
+
+    assert config.heal is not None
+    screen.say(f"Fine-tuning for {config.heal.epochs} epochs, taught by the unpruned model")
+    small = prune(graph, plan)
+    with screen.steps("healing") as progress:
+        healed = heal_job(config, graph, objective, small, progress)
+    weights = save(healed, config.directory / "healed.safetensors")
+    rows, names, measured = [], sorted(objective.metrics), {}
+    whole = graph.program.module
+    for name, model in (("unpruned", whole), ("pruned", small), ("healed", healed)):
+        found = measured[name] = objective.score(model, objective.last)
+        cells = [f"{value:.4f}" for value in (found.loss, *(found.metrics[n] for n in names))]
+        rows.append([name, *cells])
+    scores = {name: {"loss": found.loss, **found.metrics} for name, found in measured.items()}
+    screen.put(split=objective.last, scores=scores)
+    screen.table(f"On the {objective.last} split", ["", "loss", *names], rows)
+    before, after = measured["unpruned"], measured["healed"]
+    samples = objective.samples(objective.last)
+    outcome = Measured(after.loss, after.metrics, samples, before.loss, before.metrics)
+    outcome_file = write_outcome(config, plan, outcome)
+    forget(config)
+    return [weights, outcome_file]
+
+
+def show_plan(screen: Screen, plan: Plan) -> None:
+    """What the network costs and scores, unpruned and pruned, on the report split if measured."""
+    screen.put(plan=plan.to_dict(), promises=plan.promises)
+    split = next((name for name in ("report", "verify", "search") if name in plan.measured), None)
+    columns, before, after = ["", "params", "MACs"], ["unpruned"], ["pruned"]
+    for row, cost in ((before, plan.before), (after, plan.after)):
+        row += [f"{cost.params:,}", f"{cost.macs:,}"]
+    if plan.latency is not None:
+        columns.append("latency")
+        before.append(duration(plan.latency.unpruned))
+        after.append(duration(plan.latency.seconds))
+        screen.show(str(plan.latency))
+    if split is not None:
+        found = plan.measured[split]
+        columns += ["loss", *found.metrics]
+        for row, loss, metrics in (
+            (before, found.unpruned_loss, found.unpruned_metrics),
+            (after, found.loss, found.metrics),
+        ):
+            row += [f"{loss:.4f}", *(f"{metrics[name]:.4f}" for name in found.metrics)]
+    screen.show(f"Units removed: {', '.join(plan.removed) or 'none'}")
+    title = f"Measured on the {split} split" if split else "Cost"
+    screen.table(title, columns, [before, after])
+    for promise in plan.promises:
+        screen.show(promise)
+
+
+@contextmanager
+def _live(config: Config, graph: Graph, port: int | None, screen: Screen) -> Iterator[None]:
+    """The report on a port while the block runs, if one is asked for."""
+    if port is None:
+        yield
+        return
+    from ..report.live import serving
+    from .job.job import live_pages
+
+    with serving(live_pages(config, graph), port) as address:
+        screen.say(f"The report so far: {address}")
+        yield

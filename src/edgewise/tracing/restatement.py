@@ -1,0 +1,249 @@
+"""The flat ATen program of torch.export, restated as calls of leaf modules and torch functions."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+import re
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from ..errors import TraceError
+from ..graph.operators.table import TABLE
+from .aten import Restated, restate
+
+_INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
+_ASSERTS = re.compile(r"_assert|_guards_fn|sym_constrain|_check")
+_USER_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+
+
+class Restatement:
+    """Rebuilds a flat program node by node.
+
+    Args:
+        flat: the exported program.
+        root: the model, shallowly copied; constants of the program are added to it.
+        inputs: the arguments of forward that hold tensors, by name.
+        fixed: its other arguments.
+    """
+
+    def __init__(
+        self,
+        flat: fx.GraphModule,
+        root: nn.Module,
+        inputs: Mapping[str, Any],
+        fixed: Mapping[str, Any],
+    ) -> None:
+        self.flat, self.root, self.inputs, self.fixed = flat, root, inputs, fixed
+        self.graph = fx.Graph()
+        self.env: dict[fx.Node, Any] = {}
+        self.leaves: list[Any] = []
+        self._device_node: fx.Node | None = None
+        self.leaf_calls = _single_operator_calls(flat.graph, root)
+
+    def run(self) -> fx.Graph:
+        """The graph of calls on `root`.
+
+        Raises:
+            TraceError: the inputs are not those that were exported, or an output cannot be rebuilt.
+        """
+        self._placeholders()
+        self._body(self.flat)
+        self.graph.lint()
+        return self.graph
+
+    def _placeholders(self) -> None:
+        """One placeholder for each argument of forward; members of nested ones are picked."""
+        leaves = self.leaves
+        for name, value in self.inputs.items():
+            node = self.graph.placeholder(name)
+            leaves += self._members(node, value)
+        leaves += pytree.tree_leaves(dict(self.fixed))
+        flat = [n for n in self.flat.graph.nodes if n.op == "placeholder"]
+        if len(flat) != len(leaves):
+            raise TraceError("torch.export changed the number of inputs.")
+        self.env.update(zip(flat, leaves, strict=True))
+
+    def _members(self, node: fx.Node, value: Any) -> list[Any]:
+        if isinstance(value, torch.Tensor):
+            return [node]
+        found: list[Any] = []
+        for path, leaf in pytree.tree_flatten_with_path(value)[0]:
+            member: Any = node if isinstance(leaf, torch.Tensor) else leaf
+            for key in path if isinstance(leaf, torch.Tensor) else ():
+                if isinstance(key, pytree.GetAttrKey):
+                    member = self.graph.call_function(getattr, (member, key.name))
+                else:
+                    place = key.idx if isinstance(key, pytree.SequenceKey) else _key(key)
+                    member = self.graph.call_function(operator.getitem, (member, place))
+            found.append(member)
+        return found
+
+    def _body(self, module: fx.GraphModule) -> Any:
+        """Restate the nodes of a program; what its output node returns, if it is a region."""
+        for node in module.graph.nodes:
+            if node.op == "placeholder":
+                continue
+            if node.op == "output":
+                return self._output(node) if module is self.flat else self._value(node.args[0])
+            if node.op == "get_attr":
+                self.env[node] = self._constant(module, node)
+            elif not _ASSERTS.search(str(node.target)):
+                self.env[node] = self._call(module, node)
+        return None
+
+    def _value(self, value: Any) -> Any:
+        return fx.map_arg(value, lambda n: self.env[n])
+
+    def _constant(self, module: fx.GraphModule, node: fx.Node) -> Any:
+        path = str(node.target)
+        value = operator.attrgetter(path)(module)
+        if isinstance(value, fx.GraphModule):
+            return value
+        try:
+            known = operator.attrgetter(path)(self.root) is not None
+        except AttributeError:
+            known = False
+        if not known:
+            path = path.replace(".", "_")
+            if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter):
+                self.root.register_buffer(path, value, persistent=False)
+            else:
+                setattr(self.root, path, value)
+        return self.graph.get_attr(path)
+
+    def _call(self, module: fx.GraphModule, node: fx.Node) -> Any:
+        name = getattr(node.target, "__name__", str(node.target))
+        if name in _INLINED:
+            return self._inlined(module, node)
+        args, kwargs = self._value((node.args, node.kwargs))
+        if node.target is operator.getitem and isinstance(args[0], tuple):
+            return args[0][args[1]]
+        path = self.leaf_calls.get(node)
+        if path is not None:
+            return self._noted(self.graph.call_module(path, (self._value(_data(node)[0]),)), node)
+        new = restate(node, args, kwargs)
+        if not isinstance(new, Restated):
+            return new
+        if isinstance(new.kwargs.get("device"), torch.device):
+            new = replace(new, kwargs={**new.kwargs, "device": self._device()})
+        created = self.graph.create_node(new.op, new.target, new.args, new.kwargs, node.name)
+        self._noted(created, node)
+        return created if new.first_of == 1 else (created, *[None] * (new.first_of - 1))
+
+    def _device(self) -> fx.Node:
+        """The device of the first input: what the program makes must follow it."""
+        if self._device_node is None:
+            first = next(v for v in self.leaves if isinstance(v, fx.Node))
+            self._device_node = self.graph.call_function(getattr, (first, "device"))
+        return self._device_node
+
+    def _noted(self, new: fx.Node, node: fx.Node) -> fx.Node:
+        new.meta["source"] = _source(node)
+        stack = node.meta.get("nn_module_stack")
+        if stack:
+            new.meta["nn_module_stack"] = stack
+        return new
+
+    def _inlined(self, module: fx.GraphModule, node: fx.Node) -> Any:
+        """The operators of a no_grad or autocast region; a region changes no value here."""
+        region = next(a for a in node.args if isinstance(a, fx.Node) and a.op == "get_attr")
+        inner: fx.GraphModule = operator.attrgetter(str(region.target))(module)
+        given = node.args[list(node.args).index(region) + 1 :]
+        holders = [n for n in inner.graph.nodes if n.op == "placeholder"]
+        self.env.update({h: self._value(v) for h, v in zip(holders, given, strict=True)})
+        return self._body(inner)
+
+    def _output(self, node: fx.Node) -> None:
+        leaves = list(self._value(node.args[0]))
+        spec = self.flat._out_spec
+        self.graph.output(self._rebuilt(spec, leaves))
+
+    def _rebuilt(self, spec: Any, leaves: list[Any]) -> Any:
+        """The model's own output structure, made of explicit nodes."""
+        if spec.is_leaf():
+            return leaves.pop(0)
+        members = [self._rebuilt(child, leaves) for child in spec.children()]
+        if spec.type in (list, tuple):
+            return spec.type(members)
+        if spec.type is dict:
+            return dict(zip(spec.context, members, strict=True))
+        return self._constructed(spec, members)
+
+    def _constructed(self, spec: Any, members: list[Any]) -> fx.Node:
+        kind = spec.type
+        if kind is OrderedDict:
+            return self.graph.call_function(kind, (dict(zip(spec.context, members, strict=True)),))
+        if hasattr(kind, "_fields"):
+            return self.graph.call_function(kind, tuple(members))
+        names = _field_names(spec)
+        if names is None or len(names) != len(members):
+            raise TraceError(
+                f"The model returns a {kind.__name__}, whose members have no names to rebuild it "
+                "from. Return tensors, tuples, dicts or dataclasses (for a language model, pass "
+                "kwargs={..., 'use_cache': False})."
+            )
+        return self.graph.call_function(kind, (), dict(zip(names, members, strict=True)))
+
+
+def _field_names(spec: Any) -> list[str] | None:
+    """Keyword names of the members of a dataclass or of a mapping with fields."""
+    if dataclasses.is_dataclass(spec.type) and isinstance(spec.context, list | tuple):
+        context = spec.context
+        while len(context) and isinstance(context[0], list | tuple):
+            context = context[0]
+        return [str(name) for name in context]
+    return None
+
+
+def _key(entry: Any) -> Any:
+    return entry.key
+
+
+def _data(node: fx.Node) -> list[fx.Node]:
+    """The inputs of a flat call that are neither parameters nor buffers."""
+    leaves = pytree.tree_leaves((node.args, node.kwargs))
+    return [n for n in leaves if isinstance(n, fx.Node) and n.op != "get_attr"]
+
+
+def _single_operator_calls(graph: fx.Graph, root: nn.Module) -> dict[fx.Node, str]:
+    """Flat nodes that are all a call of a leaf module does, with the path of that module."""
+    calls: dict[fx.Node, tuple[str, str]] = {}
+    for node in graph.nodes:
+        stack = node.meta.get("nn_module_stack")
+        if node.op == "call_function" and stack and not _ASSERTS.search(str(node.target)):
+            key, entry = list(stack.items())[-1]
+            calls[node] = (key, re.sub(r"@\d+$", "", entry[0]))
+    count = Counter(calls.values())
+    return {
+        node: path
+        for node, (key, path) in calls.items()
+        if count[key, path] == 1 and path and _stands_for(node, path, root)
+    }
+
+
+def _stands_for(node: fx.Node, path: str, root: nn.Module) -> bool:
+    """Whether calling the module does what the node does: same parameters, one data input."""
+    try:
+        module = root.get_submodule(path)
+    except AttributeError:
+        return False
+    if TABLE.find_module(module) is None or len(_data(node)) != 1:
+        return False
+    own = {f"{path}.{name}" for name, _ in [*module.named_parameters(), *module.named_buffers()]}
+    read = {str(n.target) for n in node.all_input_nodes if n.op == "get_attr"}
+    idle = {f"{path}.num_batches_tracked"}
+    return read <= own and own - idle <= read
+
+
+def _source(node: fx.Node) -> str:
+    """The innermost line of code outside torch."""
+    frames = _USER_FRAME.findall(node.meta.get("stack_trace") or "")
+    outside = [f"{file}:{line}" for file, line in frames if "/torch/" not in file]
+    return outside[-1] if outside else ""
