@@ -64,7 +64,7 @@ CASES = {
     "sparse_weight": (sparse, X, r"'weight' is sparse.*to_dense"),
     "sparse_input": (lambda: nn.Linear(4, 4), X.to_sparse(), r"input is sparse.*to_dense"),
     "train_only": (OnlyTrains, X, "OnlyTrains fails in eval mode.*no inference yet"),
-    "by_value": (ByValue, X, r"test_refusals\.py:\d+ \(return .*x\.max\(\) > 3.*leaves="),
+    "by_value": (ByValue, X, r"test_refuse\.py:\d+ \(return .*x\.max\(\) > 3.*leaves="),
 }
 
 
