@@ -449,7 +449,8 @@ def test_leave_one_out_losses_are_a_conserved_flow(seed: int) -> None:
     X = np.vstack([np.zeros(units), np.eye(units)])
     drops = leave_one_out(X, -0.4 + 2.5 * (1.0 - flow.forward(weights, flow.keep(X))[-1]))
     assert drops is not None
-    way_flow = weights * flow.unit_flow(weights)[flow.heads]
+    node_flow = flow.backward(weights, np.ones((len(flow.tails), 1)))[:, 0]  # nothing removed
+    way_flow = weights * node_flow[flow.heads]
     for unit in range(units):
         ways = np.flatnonzero(flow.cuts[:, unit])
         if len(ways) == 1:

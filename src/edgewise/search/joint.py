@@ -61,6 +61,8 @@ def search(
     Raises:
         ObjectiveError: the unpruned network itself cannot be measured.
     """
+    # Longer than others, since it is the order of the questions that this is about: phases share
+    # what is known, how much may still be asked, and the units that turned out to be fatal.
     settings = settings or Settings()
     rng = np.random.default_rng(seed)
     known: dict[str, Evaluation] = {e.mask: e for e in before if e.split == "search"}

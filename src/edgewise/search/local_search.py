@@ -49,6 +49,8 @@ def descend(
     value = float(score(space.graph.matrix([start]))[0])
     best_value = value if best is not None else np.inf
     for _ in range(steps):
+        # the walk takes the best move even to a network to avoid, and only `best` passes over
+        # those: a minimum that is known already leads to others around it
         moves = _moves(space, current, rng)
         if not moves:
             break
@@ -80,6 +82,8 @@ def _exchanges(space: Space, mask: Mask, score: Score) -> list[Mask]:
     if not steps or not coarse:
         return []
     value, *changes = score(space.graph.matrix([mask, *map(mask.flipped, steps)])).tolist()
+    # what a step changes of the score for each unit of cost that it saves: those cut first that do
+    # the least harm, those put back first that help the most
     gain = {u: space.price(u, abs(v - value)) for u, v in zip(steps, changes, strict=True)}
     more = sorted((u for u in steps if not mask.bits[u]), key=lambda u: gain[u])
     back = sorted((u for u in steps if mask.bits[u]), key=lambda u: -gain[u])
@@ -118,6 +122,7 @@ def _first_new(
 
 def _moves(space: Space, mask: Mask, rng: np.random.Generator) -> list[Mask]:
     gone, here = space.gone(mask), space.here(mask)
+    # all pairs of (a unit put back or none, a unit removed or none), but for (none, none)
     swaps = [(back, more) for back in [None, *gone] for more in [None, *here]][1:]
     if len(swaps) > _DRAWN:
         swaps = [swaps[int(i)] for i in rng.choice(len(swaps), _DRAWN, replace=False)]

@@ -152,6 +152,7 @@ class _Evidence:
         n = len(self.X)
         covariance = sum(parts, (scales @ self.flat).reshape(n, n))
         covariance[np.diag_indices(n)] += noise + JITTER
+        # C [n, n] = L Lᵀ; where that fails φ is worse than any other, without a slope
         factor, info = lapack.dpotrf(covariance, lower=1, clean=1)
         if info:
             return 1e25, np.zeros_like(phi)
@@ -159,7 +160,10 @@ class _Evidence:
         inverse += np.tril(inverse, -1).T
         alpha = inverse @ self.target
         z = (phi - means) / stds
+        # ½ yᵀC⁻¹y + ½ log |C|, and the prior of φ; of the determinant half is the sum of log Lᵢᵢ
         value = 0.5 * self.target @ alpha + np.log(np.diag(factor)).sum() + 0.5 * z @ z
+        # by φ: ½ tr((C⁻¹ - ααᵀ) ∂C/∂φ). Of the log of a scale ∂C is scale · kernel, of that of the
+        # noise it is noise · 1; kernels on differences weigh the matrix by theirs in `slopes`
         outer = inverse - np.outer(alpha, alpha)
         slopes = [*(0.5 * scales * (self.flat @ outer.ravel()))]
         slopes.append(0.5 * noise * float(np.trace(outer)))

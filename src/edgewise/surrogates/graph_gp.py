@@ -113,6 +113,7 @@ class GraphGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.kirchhoff_ = None if drops is None else kirchhoff(self.graph, drops)
         self.train_mean_ = self._cross_fitted(masks, standard)
         self.coordinates_ = Coordinates.of(self.graph, masks)
+        # paths count half by what the path sum learned, half as if all ways into a node were alike
         self.tau_ = 0.5 * self.path_sum_.weights + 0.5 / self.flow_.indegree
         self.paths_ = True
         kernels = self._kernels(masks, masks, self.train_mean_, self.train_mean_)
@@ -181,6 +182,7 @@ class GraphGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         mean = self.shift_ + self.scale_ * posterior.mean(cross)
         if not return_std:
             return mean, np.zeros(len(masks))
+        # [n_masks]: k(x, x) less what the data explain of it, ‖L⁻¹ k(x, training masks)‖²
         prior = self._prior_variance(masks, prior_mean)
         left = np.maximum(prior - (posterior.explained(cross) ** 2).sum(axis=0), 0.0)
         return mean, self.scale_ * np.sqrt(left + posterior.noise + JITTER)

@@ -120,6 +120,8 @@ class _Problem:
         weights = self.flow.softmax(theta)
         z, by_theta = self.flow.slopes(weights, self.keep)
         phi, by_z, by_log = saturated(z, np.exp(log_kappa) if self.saturate else 0.0)
+        # mean = b0 + b1 (1 - φ(z)): columns are by θ [n_ways], b0, b1 and log κ, as in `unpack`;
+        # by_theta is [n_ways, n_masks], by_z and by_log [n_masks], joined by the chain rule
         jacobian = np.column_stack(
             [-b1 * (by_theta * by_z).T, np.ones_like(z), 1.0 - phi, -b1 * by_log]
         )
@@ -141,6 +143,7 @@ class _Problem:
                 drops = -drops if np.nansum(drops) < 0 else drops  # accuracy falls, a loss rises
                 top = float(np.max(drops, initial=1e-3, where=~np.isnan(drops)))
                 theta = start_theta(self.flow, drops, amplitude * top)
+            # with the weights fixed, intercept and slope are a line through (1 - z, target)
             z = self.flow.forward(self.flow.softmax(theta), self.keep)[-1]
             line = np.column_stack([np.ones_like(z), 1.0 - z])
             b = np.linalg.lstsq(line, self.target, rcond=None)[0]
@@ -158,6 +161,8 @@ class _Problem:
         mean, jacobian = self.predict(p)
         cost = self._cost(mean, p, start, pull)
         for _ in range(30):
+            # the Gauss–Newton step of Σ (mean - target)² + Σ pull (p - start)², its diagonal raised
+            # by the damping: less after a step that helps, more after one that does not
             normal = jacobian.T @ jacobian + np.diag(pull)
             gradient = jacobian.T @ (mean - self.target) + pull * (p - start)
             step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), -gradient)
@@ -178,6 +183,7 @@ class _Problem:
 
     def _score(self, mean: Array, jacobian: Array, pull: Array) -> float:
         """Generalised cross-validation: mean squared error / (1 - freedom / n)²."""
+        # the trace of what maps targets to predictions: J (JᵀJ + pull)⁻¹ Jᵀ
         gram = jacobian.T @ jacobian
         freedom = float(np.trace(np.linalg.solve(gram + np.diag(pull), gram)))
         left = max(1.0 - freedom / len(self.target), 1e-3)
@@ -219,6 +225,7 @@ def start_theta(flow: Flow, drops: Array, amplitude: float) -> Array:
     node_flow, weights = np.zeros(flow.nodes), np.zeros(len(flow.tails))
     node_flow[-1] = 1.0
     for node in range(flow.nodes - 1, 0, -1):
+        # all that leaves a node lies above it in the order, so that its own flow is complete here
         ways = np.arange(len(flow.tails))[flow.into[node]]
         part = _deal(least[ways] / max(node_flow[node], 1e-12))
         weights[ways] = part

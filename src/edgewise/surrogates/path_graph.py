@@ -133,10 +133,6 @@ class Flow:
         by_weight = power * keep * z[self.tails] * b[self.heads] * raised[:, None]
         return z[-1], by_weight - weights[:, None] * self.sums_into(by_weight)
 
-    def unit_flow(self, weights: Array) -> Array:
-        """f [n_nodes]: how much of the output flows through each node with nothing removed."""
-        return self.backward(weights, np.ones((len(self.tails), 1)))[:, 0]
-
 
 def push_weights(flow: Flow, weights: Array, graph: Graph) -> Array:
     """γ [n_edges] of the graph's edges, normalised over *outgoing* edges by weight pushing.

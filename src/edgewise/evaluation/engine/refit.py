@@ -101,6 +101,9 @@ def patches(layer: Linear, x: torch.Tensor, sizes: Sequence[int], at: torch.Tens
         return sampled(x, -1, at)
     assert not isinstance(layer.padding, str)
     x = F.pad(x, [p for pad in reversed(layer.padding) for p in (pad, pad)])
+    # A place is a number in the flattened output [height, width]. Its patch is one in the flattened
+    # input: axis by axis, the last first, `line` has where the kernel reads along the axis, times
+    # the elements of a step there, and `index` [places, kernel positions] is the sum so far.
     index = at.new_zeros((1, 1))
     rest, stride = at, 1
     for axis in reversed(range(len(sizes))):
@@ -131,6 +134,8 @@ class Sums:
         return cls(len(u), mean_u.double(), mean_r.double(), uu, ru)
 
     def __add__(self, other: Sums) -> Sums:
+        # moments about two means, moved to the mean of both (Chan, Golub & LeVeque 1979): each
+        # cross moment gains the outer product of the difference of means, times n₁n₂ / n
         count = self.count + other.count
         share, weight = other.count / count, self.count * other.count / count
         du, dr = other.u - self.u, other.r - self.r
@@ -222,6 +227,8 @@ class Refit:
         for values, goal, inputs in zip(pieces, rows, self.targets.pieces, strict=True):
             u, r = self._missing(values, goal)
             size = batch_size(inputs)
+            # u [rows of examples, places, inputs]: an example may have several rows, as tokens do;
+            # halves go by examples, since rows of one are alike
             example = begin + torch.arange(len(u)) * size // len(u)
             for half in (0, 1):
                 mine = (example % 2 == half).nonzero().flatten()
@@ -253,6 +260,7 @@ class Refit:
             goal = goal - sampled(other, axis, at)
         if self.norm is None:
             return u, goal - here
+        # the norm gives scale · y + shift, which is to be the goal: y misses this much before it
         scale, shift = self._affine()
         missing = (goal - shift) / scale - here
         return u, torch.where(scale.abs() > SMALL, missing, torch.zeros_like(missing))

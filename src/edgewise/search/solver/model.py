@@ -56,6 +56,9 @@ class Frame:
             for first, second in pairwise(group):
                 terms = {self.keeps[second]: 1.0, self.keeps[first]: -1.0}
                 self.rows.at_least(terms, 0.0)
+        # Two circuits over the same variables. In `above` a variable is at most what it stands for,
+        # so that an output counts as there only if it is; in `below` it is at least that, so that
+        # what lives is paid for. Either error leaves feasible masks in, and costs too low.
         units, vertices = essential(graph)
         for unit in units:
             self.rows.lower[self.keeps[unit]] = 1.0
@@ -75,6 +78,7 @@ class Frame:
         for unit in space.protected:
             rows.lower[self.keeps[unit]] = 1.0
         for name, limit in space.limits.items():
+            # Σ terms · x + constant ≤ limit, in parts of the limit: MACs and milliseconds are alike
             price, size = self.prices[name], max(limit, 1e-9)
             terms = {k: value / size for k, value in price.terms.items()}
             rows.at_most(terms, (limit - price.constant) / size + SLACK)
@@ -130,6 +134,7 @@ def minimise(
             else None,
             options=options,
         )
+    # a solver that was stopped has the bound of the tree; without a tree only an optimum is one
     bound = getattr(result, "mip_dual_bound", None)
     if bound is None or not np.isfinite(bound):
         bound = float(result.fun) if result.status == 0 else -np.inf

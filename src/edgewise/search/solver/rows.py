@@ -110,6 +110,7 @@ class Circuit:
 
     def any(self, literals: Iterable[Literal]) -> Literal:
         """True where one of these is."""
+        # a part that asks for more than another one adds nothing to "either"
         distinct = {literal for literal in literals if literal is not None}
         parts = [one for one in distinct if not any(other < one for other in distinct)]
         if len(parts) < 2:
@@ -120,6 +121,7 @@ class Circuit:
         return self._either[key]
 
     def _disjunction(self, parts: Sequence[frozenset[int]]) -> int:
+        # found ≤ Σ parts where it may be at most their maximum, found ≥ each part where at least
         variables = [self.variable(part) for part in parts]
         found = self.rows.variable()
         if self.upper:
@@ -135,6 +137,8 @@ class Circuit:
         if len(literal) == 1:
             return next(iter(literal))
         if literal not in self.conjunctions:
+            # found ≤ each variable where it may be at most their minimum; where at least, it is 1
+            # as soon as all of them are: found ≥ Σ variables - (their number - 1)
             found = self.conjunctions[literal] = self.rows.variable(least=float(not literal))
             if self.upper:
                 for variable in sorted(literal):
