@@ -14,7 +14,7 @@ import torch
 from edgewise.graph.budget import Budget
 from edgewise.graph.cost import cost
 from edgewise.graph.graph import Graph
-from edgewise.report import Insight, write
+from edgewise.report import Insight, render, write
 from edgewise.search import Point
 from edgewise.surrogates.interactions import Interactions, Pair
 from edgewise.tracing.trace import trace
@@ -40,7 +40,8 @@ def report(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
     insight = Insight(None, points, pairs, flows, {"random": [[0.9, 0.5]]}, "run {limits}")
     path = tmp_path_factory.mktemp("report") / "report.html"
     plan = plan_of(evil, name)
-    return write(path, evil, evaluations(graph), plan, title=EVIL, insight=insight)
+    page = render(evil, evaluations(graph), plan, title=EVIL, insight=insight)
+    return write(path, page)
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +182,9 @@ def test_the_title_of_a_colour_bar_covers_no_number(browser: Any, report: Path) 
 def test_repeated_blocks_open_by_mouse_and_keyboard(browser: Any, tmp_path: Path) -> None:
     deep = trace(Net(90), torch.randn(2, 3, 8, 8))
     name = next(u.name for u in deep.units if u.name.startswith("blocks.40.conv1"))
-    path = write(tmp_path / "deep.html", deep, evaluations(deep), plan_of(deep, name), title="Deep")
+    path = write(
+        tmp_path / "deep.html", render(deep, evaluations(deep), plan_of(deep, name), title="Deep")
+    )
     page, said = opened(browser, path, viewport={"width": 1240, "height": 900})
     first, second = page.locator(".node.run").nth(0), page.locator(".node.run").nth(1)
     panel = page.locator(f"#{first.get_attribute('aria-controls')}")

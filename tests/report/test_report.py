@@ -291,11 +291,12 @@ def test_records_of_another_graph_are_refused(graph: Graph) -> None:
 
 
 def test_write(graph: Graph, tmp_path: Path) -> None:
-    path = write(tmp_path / "new" / "report.html", graph, [], None, title="Net")
-    assert path.read_text(encoding="utf-8") == render(graph, [], None, title="Net")
+    page = render(graph, [], None, title="Net")
+    path = write(tmp_path / "new" / "report.html", page)
+    assert path.read_text(encoding="utf-8") == page
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
     with pytest.raises(EdgewiseError, match="cannot be written"):
-        write(path / "inside.html", graph, [], None, title="Net")
+        write(path / "inside.html", page)
 
 
 def test_large_network_stays_small() -> None:

@@ -198,7 +198,7 @@ def run_demo(
 
 
 def _report(path: Path, study: Study, plan: Plan, rows: dict[str, Row]) -> Path:
-    from ..report import Outcome, write
+    from ..report import Outcome, render, write
 
     report, healed = plan.measured["report"], rows["fine-tuned"]
     after = replace(
@@ -213,10 +213,11 @@ def _report(path: Path, study: Study, plan: Plan, rows: dict[str, Row]) -> Path:
     again = "study.run(budget=ew.Budget({limits})); study.plan()"
     insight = replace(study.insight(plan), again=again)
     outcome = Outcome(healed=after, latency_ms=times)
-    return write(
-        path, study.graph, study.evaluations, plan, title="edgewise demo: digits",
+    page = render(
+        study.graph, study.evaluations, plan, title="edgewise demo: digits",
         outcome=outcome, extra=extra, insight=insight,
     )  # fmt: skip
+    return write(path, page)
 
 
 def _row(model: nn.Module, params: int, macs: int, data: tuple[Tensor, Tensor]) -> Row:

@@ -98,34 +98,18 @@ def contents(facts: Facts, title: str, extra: Mapping[str, str]) -> Markup:
     )
 
 
-def write(
-    path: str | Path,
-    graph: Graph,
-    evaluations: Sequence[Evaluation],
-    plan: Plan | None,
-    *,
-    title: str,
-    outcome: Outcome | None = None,
-    extra: Mapping[str, str] | None = None,
-    times: OperatorTimes | None = None,
-    insight: Insight | None = None,
-) -> Path:
-    """Write the page of `render` to PATH: the whole of it or nothing.
+def write(path: str | Path, page: str) -> Path:
+    """Write a page to PATH: the whole of it or nothing.
 
     Returns:
         The path.
 
     Raises:
         EdgewiseError: the place cannot be written to.
-        PlanError, MaskError: as `render`.
     """
     path = Path(path)
-    text = render(
-        graph, evaluations, plan, title=title, outcome=outcome, extra=extra, times=times,
-        insight=insight,
-    )  # fmt: skip
     try:
-        write_text(path, text)
+        write_text(path, page)
     except OSError as error:
         raise EdgewiseError(
             f"The report cannot be written to {path}: {error.strerror or error}. Choose a file in "

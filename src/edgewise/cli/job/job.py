@@ -269,18 +269,19 @@ def write_page(config: Config, graph: Graph, study: Study, plan: Plan | None) ->
     Raises:
         PlanError: there is nothing to report yet.
     """
-    from ...report import write
+    from ...report import render, write
 
     records, path = study.evaluations, config.directory / "report.html"
     if not records:
         raise PlanError(
             f"Study {config.name!r} has no evaluation yet: run `edgewise run {config.path.name}`."
         )
-    return write(
-        path, graph, records, plan, title=config.name, outcome=load_outcome(config, plan),
+    page = render(
+        graph, records, plan, title=config.name, outcome=load_outcome(config, plan),
         extra=page_facts(config),
         times=_times(config, graph), insight=_insight(config, study, plan),
     )  # fmt: skip
+    return write(path, page)
 
 
 def write_outcome(config: Config, plan: Plan, healed: Measured) -> Path:
