@@ -16,7 +16,6 @@ from .operators.absence import FULL, Flow
 from .operators.table import TABLE
 
 Array = NDArray[np.float64]
-Parts = tuple[float, float, float, float]
 _DOUBT = 0.1  # weight of "no width, no time", which decides where nothing was measured
 _FLATTEST, _STEEPEST = 0.05, 1.5  # slopes, relative to times that add up exactly
 

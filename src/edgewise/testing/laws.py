@@ -22,7 +22,7 @@ from ..tracing.trace import trace
 from ..values.precision import full_precision
 
 
-def random_mask(graph: Graph, rng: random.Random, tries: int = 200) -> Mask:
+def random_mask(graph: Graph, rng: random.Random) -> Mask:
     """A valid mask: units removed one after another, those that would disconnect are kept."""
     mask = graph.empty
     for unit in rng.sample(range(len(graph.units)), rng.randint(1, len(graph.units))):

@@ -14,6 +14,8 @@ from ..values.description import content, digest, hooks_of, lines, settings_of
 from ..values.identity import difference
 from .program import attribute
 
+_BARE = ("bool", "int", "float", "str", "NoneType", "tuple")  # of these, the value says the kind
+
 
 def parameters(graph: Graph) -> list[str]:
     """One line a parameter in the order in which operators read them: "stem.0.weight: 8x3x3x3"."""
@@ -115,13 +117,8 @@ def _brief(value: Any) -> str:
     found = lines("", value)
     if len(found) == 1:
         kind, _, text = found[0].removeprefix(": ").partition(" ")
-        return (
-            text if kind in ("bool", "int", "float", "str", "NoneType", "tuple") else found[0][2:]
-        )
+        return text if kind in _BARE else found[0][2:]
     return f"{getattr(value, '__name__', type(value).__name__)}#{digest(found)[:12]}"
-
-
-_BARE = ("bool", "int", "float", "str", "NoneType", "tuple")  # of these, the value says the kind
 
 
 def other_parameter(lines: Sequence[str], model: nn.Module) -> str | None:

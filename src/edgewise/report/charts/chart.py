@@ -1,6 +1,6 @@
 """A chart as plain data: what it shows, in which marks and words, whoever draws it.
 
-`interactive` draws it with plotly, `plots` with matplotlib, and a page says it in words.
+`plotly` and `matplotlib` draw it, and a page says it in words.
 """
 
 from __future__ import annotations

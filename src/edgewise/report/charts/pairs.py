@@ -21,7 +21,7 @@ def heat_map(graph: Graph, found: Interactions) -> Chart:
     for pair in found.pairs:
         for a, b in ((pair.first, pair.second), (pair.second, pair.first)):
             values[at[a]][at[b]] = pair.effect if pair.known else None
-            texts[at[a]][at[b]] = _cell(graph, found, pair)
+            texts[at[a]][at[b]] = _cell(graph, pair)
     largest = max((abs(pair.effect) for pair in found.pairs if pair.known), default=1.0)
     return Chart(
         "interactions",
@@ -74,7 +74,7 @@ def _size(found: Interactions, pair: Pair) -> str:
     )
 
 
-def _cell(graph: Graph, found: Interactions, pair: Pair) -> str:
+def _cell(graph: Graph, pair: Pair) -> str:
     names = [graph.units[unit].name for unit in (pair.first, pair.second)]
     known = [] if pair.known else ["not known: less than one standard deviation"]
     effect = f"effect {numbers.signed(pair.effect)} ± {numbers.plain(pair.deviation)}"

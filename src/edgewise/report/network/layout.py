@@ -90,7 +90,7 @@ def arrange(items: Sequence[Item], links: Sequence[tuple[int, int]]) -> Layout:
         for i, (item, row) in enumerate(zip(items, rows, strict=True))
     )
     floors = [top + height for top, height in zip(tops, heights, strict=True)]
-    lines = tuple(_line(link, boxes, lanes, gaps, floors, tops) for link in links)
+    lines = tuple(_line(link, boxes, lanes, gaps, floors) for link in links)
     return Layout(boxes, lines, tuple(floors[r] + gaps[r].cut for r in range(len(floors) - 1)))
 
 
@@ -237,7 +237,6 @@ def _line(
     lanes: dict[int, float],
     gaps: Sequence[_Gap],
     floors: Sequence[float],
-    tops: Sequence[float],
 ) -> tuple[Point, ...]:
     source, target = boxes[link[0]], boxes[link[1]]
     points = [(source.x, source.bottom)]
