@@ -20,6 +20,7 @@ from edgewise.cli.job.evaluations_file import write_evaluations
 from edgewise.errors import EdgewiseError, LatencyError, PlanError
 from edgewise.evaluation.records import Evaluation
 from edgewise.latency.table import LatencyTable, Target
+from edgewise.report import render
 from edgewise.report import write as write_report
 from edgewise.report.charts.matplotlib import save as save_figure
 from edgewise.values import files
@@ -55,11 +56,12 @@ def test_a_full_disk_keeps_the_old_file(plan: ew.Plan, table: LatencyTable, tmp_
     graph, _ = jobs.make()
     small = ew.prune(graph, plan)
     figure = ew.Study(*jobs.make()).plot
+    page = render(graph, [], plan, title="t")
     writers = {
         "plan.json": (lambda p: plan.save(p), PlanError),
         "table.json": (table.save, LatencyError),
         "small.safetensors": (lambda p: ew.save(small, p), PlanError),
-        "page.html": (lambda p: write_report(p, "<p>page</p>"), EdgewiseError),
+        "page.html": (lambda p: write_report(p, page), EdgewiseError),
     }  # fmt: skip
     assert figure is not None
     for name, (write, kind) in writers.items():
