@@ -114,14 +114,6 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
-    """Some channels of a vertex's output: indices along one axis."""
-
-    axis: int
-    channels: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Unit:
     """The smallest thing a mask removes.
 
@@ -147,12 +139,6 @@ class Unit:
     def members(self) -> tuple[int, ...]:
         """Indices of the edges that go, then of the vertices that are bypassed or narrowed."""
         return (*sorted(self.removal.edges), *self.removal.vertices)
-
-    @property
-    def slices(self) -> tuple[Slice, ...]:
-        """What each member's output loses, if it loses channels."""
-        cuts = self.removal.channels.items()
-        return tuple(Slice(axis, tuple(sorted(cut))) for (_, axis), cut in cuts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +257,12 @@ class Graph:
             "vertices": [_plain(vertex, skip) for vertex in self.vertices],
             "edges": [[e.source, e.target, e.slot] for e in self.edges],
             "units": [
-                [u.name, u.kind, list(u.members), *([s.axis, *s.channels] for s in u.slices)]
+                [
+                    u.name,
+                    u.kind,
+                    list(u.members),
+                    *([axis, *sorted(cut)] for (_, axis), cut in u.removal.channels.items()),
+                ]
                 for u in self.units
             ],
         }

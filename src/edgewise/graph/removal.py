@@ -17,8 +17,8 @@ class Removal:
 
     Examples:
         >>> removal = graph.units[0].removal
-        >>> sorted(removal.edges), removal.layers
-        ([1, 2, 3, 4, 5], frozenset())
+        >>> sorted(removal.edges), removal.vertices
+        ([3, 4, 5, 6, 7, 9], ())
     """
 
     edges: frozenset[int] = frozenset()

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...graph.cost import full_macs, read_by_several
-from ...graph.graph import Graph, Slice, Vertex
+from ...graph.graph import Graph, Vertex
 from ...graph.operators.macs import Macs, Term, of_shape, term
 from ...graph.operators.remains import WHOLE, Remains
 from ...graph.operators.table import TABLE
@@ -110,20 +110,17 @@ class Prices:
     def _live_units(self) -> Iterator[Literal]:
         alive, circuit = self.alive, self.circuit
         for unit in self.graph.units:
-            if unit.kind == "edge":
-                yield circuit.any(alive.wanted[e] for e in unit.members)
-            elif not unit.slices:
-                layers = self.removed.layers
-                yield circuit.any(circuit.all(alive.live[v], layers[v]) for v in unit.members)
-            else:
-                cuts = zip(unit.members, unit.slices, strict=True)
-                channels = [one for v, cut in cuts for one in self._live(v, cut)]
-                yield circuit.any(channels)
+            gone = unit.removal
+            edges = [alive.wanted[e] for e in sorted(gone.edges)]
+            layers = [circuit.all(alive.live[v], self.removed.layers[v]) for v in gone.layers]
+            channels = [one for cut in gone.channels.items() for one in self._live(*cut)]
+            yield circuit.any([*edges, *layers, *channels])
 
-    def _live(self, vertex: int, cut: Slice) -> Iterator[Literal]:
-        """That a channel of a slice lives, for each that may."""
-        line = self.alive.outs[vertex].axes[cut.axis]
-        for literal in {line[channel] for channel in cut.channels}:
+    def _live(self, place: tuple[int, int], cut: Iterable[int]) -> Iterator[Literal]:
+        """That one of some channels lives, for each that may."""
+        vertex, axis = place
+        line = self.alive.outs[vertex].axes[axis]
+        for literal in {line[channel] for channel in sorted(cut)}:
             yield self.circuit.all(self.alive.live[vertex], literal)
 
     def _counted(self, quantity: str, index: int, vertex: Vertex) -> Iterator[Term]:
