@@ -203,6 +203,22 @@ def test_what_goes_together_is_found_by_asking() -> None:
     assert len(set(found["a"])) == WIDTH
 
 
+def test_channels_that_it_passes_on_go_with_those_behind() -> None:
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, WIDTH, 1), nn.Conv2d(3, WIDTH, 1)
+            self.cycle, self.out = Cycle(), nn.Conv2d(WIDTH, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(self.cycle(self.a(x)) + self.b(x))
+
+    graph = ew.trace(Sum().eval(), (torch.randn(2, 3, 5, 5),), granularity="raw")
+    ids = {graph.vertices[p.vertex].name: k.tolist() for p, k in couple(graph).writes.items()}
+    assert ids["b"] == ids["a"][-1:] + ids["a"][:-1]
+    assert len(set(ids["a"])) == WIDTH
+
+
 def costs_at_least(frame: Frame, mask: ew.Mask) -> list[float]:
     """The least that the solver's rows say a mask costs."""
     rows, found = frame.rows.copy(), []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from ..graph import Shape, Vertex
 from .joining import Axes, Ids, Joining, Labels
 from .passage import Passage, documented, gone
 from .remains import Line, Literal, Logic, Passed, Remains
-from .states import FULL, Flow, Live, Shapes, States, intersection, live, union
+from .states import FULL, Flow, Live, Shapes, State, States, intersection, live, union
 
 # -- operands element by element ---------------------------------------------------------------
 
@@ -21,15 +22,10 @@ def _add(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
     attrs["signs"][i] is the factor of summand i. A sum of which one summand of factor 1 remains
     is that summand.
     """
-    full = vertex.shape
-    assert full is not None
-    present = _present(ins, shapes)
-    if not present:
-        return gone(ins)
-    out = union([_aligned(state, shape, full) for state, shape in present.values()])
-    alone = len(ins) > 1 and len(present) == 1
-    forward = alone and vertex.attrs["signs"][next(iter(present))] == 1
-    return Flow(out, _operands(out, present, len(ins), full), forward=forward)
+    out, wants = _elementwise(vertex, shapes, ins, lambda s: union([*s.values()]) if s else None)
+    left = [slot for slot, want in enumerate(wants) if want is not None]
+    alone = len(ins) > 1 and len(left) == 1
+    return Flow(out, wants, forward=alone and vertex.attrs["signs"][left[0]] == 1)
 
 
 def _multiply(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
@@ -38,29 +34,16 @@ def _multiply(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
     The rule holds channel by channel. attrs["alone"][i] says whether factor i may stand alone
     (the divisor of a quotient may not).
     """
-    full = vertex.shape
-    assert full is not None
-    present = _present(ins, shapes)
-    states = {i: _aligned(state, shape, full) for i, (state, shape) in present.items()}
-    regions = [states[i] for i in _standing_alone(vertex, shapes) if i in present]
-    together = intersection(list(states.values())) if len(present) == len(ins) else None
-    regions += [together] if together is not None else []
-    if not regions:
-        return gone(ins)
-    out = union(regions)
-    forward = len(ins) > 1 and len(present) == 1
-    return Flow(out, _operands(out, present, len(ins), full), fill=1.0, forward=forward)
 
+    def region(states: Mapping[int, Live]) -> State:
+        together = intersection([*states.values()]) if len(states) == len(ins) else None
+        alone = [states[i] for i in _standing_alone(vertex, shapes) if i in states]
+        regions = alone if together is None else [*alone, together]
+        return union(regions) if regions else None
 
-Present = dict[int, tuple[Live, Shape]]  # by slot, the inputs that are there
-
-
-def _present(ins: States, shapes: Shapes) -> Present:
-    return {
-        slot: (state, shape)
-        for slot, (state, shape) in enumerate(zip(ins, shapes, strict=True))
-        if state is not None and shape is not None
-    }
+    out, wants = _elementwise(vertex, shapes, ins, region)
+    forward = len(ins) > 1 and sum(want is not None for want in wants) == 1
+    return Flow(out, wants, fill=1.0, forward=forward)
 
 
 def _standing_alone(vertex: Vertex, shapes: Shapes) -> list[int]:
@@ -69,22 +52,39 @@ def _standing_alone(vertex: Vertex, shapes: Shapes) -> list[int]:
     return [i for i, shape in enumerate(shapes) if shape == vertex.shape and alone[i]]
 
 
-def _aligned(state: Live, shape: Shape, out: Shape) -> Live:
-    """The state in the coordinates of the (broadcast) output."""
-    shift = len(out) - len(shape)
-    return Live(tuple((a + shift, keep) for a, keep in state.keeps)) if state.keeps else FULL
+def _elementwise(
+    vertex: Vertex, shapes: Shapes, ins: Sequence[Any], region: Callable[[dict[int, Any]], Any]
+) -> tuple[Any, tuple[Any, ...]]:
+    """What remains of a broadcast result, and how inputs are read.
+
+    `region` says it of what remains of the inputs that are there, by slot, in the result's axes.
+    """
+    full = vertex.shape
+    assert full is not None
+    there = {
+        slot: (state, shape)
+        for slot, (state, shape) in enumerate(zip(ins, shapes, strict=True))
+        if state is not None and shape is not None
+    }
+    out = region({slot: _aligned(state, shape, full) for slot, (state, shape) in there.items()})
+    if out is None:
+        return None, (None,) * len(ins)
+    read = {slot: _read_as(state, out, shape, full) for slot, (state, shape) in there.items()}
+    return out, tuple(read.get(slot) for slot in range(len(ins)))
 
 
-def _operands(out: Live, present: Present, count: int, full: Shape) -> tuple[Live | None, ...]:
-    """How each input is read when `out` remains of the broadcast result."""
-    return tuple(_read_as(out, present[i][1], full) if i in present else None for i in range(count))
+def _aligned(state: Any, shape: Shape, full: Shape) -> Any:
+    """The state in the coordinates of the (broadcast) output; stretched axes are in full."""
+    if shape == full:
+        return state
+    lines = [(a + len(full) - len(shape), line) for a, line in state.keeps]
+    return state.along([(a, line) for a, line in lines if len(line) == full[a]])
 
 
-def _read_as(out: Live, shape: Shape, full: Shape) -> Live:
-    shift = len(full) - len(shape)
-    axes = [(a - shift, keep) for a, keep in out.keeps]
-    kept = tuple((a, keep) for a, keep in axes if a >= 0 and shape[a] == len(keep))
-    return Live(kept) if kept else FULL
+def _read_as(state: Any, out: Any, shape: Shape, full: Shape) -> Any:
+    """How an input is read when `out` remains of the result."""
+    lines = [(a - len(full) + len(shape), line) for a, line in out.keeps]
+    return state.along([(a, line) for a, line in lines if a >= 0 and shape[a] == len(line)])
 
 
 def _couple_add(joining: Joining, vertex: Vertex, shapes: Shapes, ins: Sequence[Labels]) -> Labels:
@@ -131,37 +131,19 @@ def _merged(
 
 
 def _bound_add(logic: Logic, vertex: Vertex, shapes: Shapes, ins: Sequence[Remains]) -> Passed:
-    out = _either(logic, _all_aligned(vertex, shapes, ins), vertex.shape or ())
-    return out, _all_read_as(vertex, shapes, ins, out)
+    full = vertex.shape or ()
+    return _elementwise(vertex, shapes, ins, lambda s: _either(logic, [*s.values()], full))
 
 
 def _bound_multiply(logic: Logic, vertex: Vertex, shapes: Shapes, ins: Sequence[Remains]) -> Passed:
-    full, states = vertex.shape or (), _all_aligned(vertex, shapes, ins)
-    alone = [states[i] for i in _standing_alone(vertex, shapes)]
-    out = _either(logic, alone, full) if alone else _together(logic, states, full)
-    return out, _all_read_as(vertex, shapes, ins, out)
+    full, alone = vertex.shape or (), _standing_alone(vertex, shapes)
 
+    def region(states: Mapping[int, Remains]) -> Remains:
+        if alone:
+            return _either(logic, [states[i] for i in alone], full)
+        return _together(logic, [*states.values()], full)
 
-def _all_aligned(vertex: Vertex, shapes: Shapes, ins: Sequence[Remains]) -> list[Remains]:
-    """States in the coordinates of the (broadcast) output; stretched axes are in full."""
-    full, found = vertex.shape or (), []
-    for state, shape in zip(ins, shapes, strict=True):
-        shift = len(full) - len(shape or ())
-        lines = ((a + shift, line) for a, line in state.keeps)
-        found.append(state.along((a, line) for a, line in lines if len(line) == full[a]))
-    return found
-
-
-def _all_read_as(
-    vertex: Vertex, shapes: Shapes, ins: Sequence[Remains], out: Remains
-) -> list[Remains]:
-    """How inputs are read where this remains of the result."""
-    found = []
-    for state, shape in zip(ins, shapes, strict=True):
-        shift = len(vertex.shape or ()) - len(shape or ())
-        lines = [(a - shift, line) for a, line in out.keeps if a >= shift]
-        found.append(state.along((a, k) for a, k in lines if shape and shape[a] == len(k)))
-    return found
+    return _elementwise(vertex, shapes, ins, region)
 
 
 def _either(logic: Logic, states: Sequence[Remains], out: Sequence[int]) -> Remains:

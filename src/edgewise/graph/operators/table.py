@@ -308,10 +308,10 @@ def _fill_views() -> None:
     add(Rule("unfold", absence.join, view=True), "Tensor.unfold", "Tensor.as_strided")
 
 
-# -- operators that need all their inputs ------------------------------------------------------
+# -- products of tensors, and operators that need all their inputs ------------------------------
 
 
-def _fill_joins() -> None:
+def _fill_products() -> None:
     add = TABLE.add
     add(
         Rule("matmul", absence.contract, "input other", products.matmul_read,
@@ -345,6 +345,10 @@ def _fill_joins() -> None:
              products.attention_read, products.attention_follows, count.attention_macs),
         F.scaled_dot_product_attention,
     )  # fmt: skip
+
+
+def _fill_joins() -> None:
+    add = TABLE.add
     add(
         Rule("multihead_attention", absence.join, "query key value", read.multihead_read,
              macs=count.multihead_macs),
@@ -381,7 +385,7 @@ def _fill() -> None:
     TABLE.add(Rule("output", absence.join), "output")
     fills: list[Callable[[], None]] = [
         _fill_pointwise, _fill_merging, _fill_mixers, _fill_norms, _fill_spatial, _fill_views,
-        _fill_joins,
+        _fill_products, _fill_joins,
     ]  # fmt: skip
     for fill in fills:
         fill()
