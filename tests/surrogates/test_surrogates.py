@@ -20,8 +20,9 @@ from threadpoolctl import threadpool_info
 
 from edgewise import surrogates
 from edgewise.errors import EdgewiseError
-from edgewise.graph.graph import Cost, Edge, Graph, Unit, Vertex
+from edgewise.graph.graph import Cost, Graph, Unit
 from edgewise.graph.removal import Removal
+from edgewise.graph.vertices import Edge, Vertex
 from edgewise.surrogates.features import Coordinates
 from edgewise.surrogates.gaussian_process import Prior, _Evidence
 from edgewise.surrogates.kernels import Hamming, Local

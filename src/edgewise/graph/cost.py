@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from .graph import Cost, Follow, Graph, Mask, Parameter, Vertex
+from .graph import Cost, Graph, Mask
 from .liveness import Liveness, liveness
 from .operators.absence import FULL, Flow, Live, State, elements
 from .operators.table import TABLE
+from .vertices import Follow, Parameter, Vertex
 
 
 def cost(graph: Graph, mask: Mask | None = None) -> Cost:

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .graph import Graph, Vertex
+from .graph import Graph
 from .operators.joining import Ids, Joining, Labels, weighted
 from .operators.joining import Place as Place
 from .operators.table import TABLE
+from .vertices import Vertex
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import compress
 from math import nan
@@ -14,65 +14,11 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import MaskError
-from ..values.spelling import close
+from ..values.spelling import close, fitting
 from .removal import Removal
+from .vertices import Edge, Shape, Vertex, plain
 
-Shape = tuple[int, ...]
-Follow = tuple[Literal["in", "out"], int] | None
 UnitKind = Literal["edge", "layer", "channels", "hidden", "heads"]
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """A parameter (or buffer) that a vertex reads, by the first name the model gives it.
-
-    `follows` says, for every dimension of the parameter, which axis of the vertex's first input
-    ("in") or of its output ("out") it is tied to, or None where its size is independent of both:
-    the first dimension of a convolution's weight follows ("out", 1), the second ("in", 1).
-    `itemsize` is the bytes of an element.
-    """
-
-    name: str
-    shape: Shape
-    follows: tuple[Follow, ...]
-    buffer: bool = False
-    itemsize: int = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Vertex:
-    """One operator of the network, with the shape it gives for a single example.
-
-    `shape` is None where the output is not one tensor (a tuple, a dict); `batched` lists the
-    dimensions of `shape` that grow with the batch; `attrs` is what the operator's rule needs to
-    know of the call, as plain data. The parameters of a `shared` vertex cannot be cut: they are
-    read elsewhere too, or computed from others. `constant_macs` names the computations that only
-    constants enter, and what they take a call.
-    """
-
-    name: str
-    op: str
-    target: str
-    shape: Shape | None
-    itemsize: int
-    batched: tuple[int, ...]
-    attrs: Mapping[str, Any]
-    params: tuple[Parameter, ...]
-    node: str
-    module: str | None
-    source: str
-    shared: bool = False
-    dtype: str = ""
-    constant_macs: tuple[tuple[str, int], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """The flow of one tensor from `source` into input number `slot` of `target` (indices)."""
-
-    source: int
-    target: int
-    slot: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +200,7 @@ class Graph:
         """Vertices, edges and units as JSON-ready data."""
         skip = {"source", "node", "itemsize", "dtype"}
         return {
-            "vertices": [_plain(vertex, skip) for vertex in self.vertices],
+            "vertices": [plain(vertex, skip) for vertex in self.vertices],
             "edges": [[e.source, e.target, e.slot] for e in self.edges],
             "units": [
                 [
@@ -448,18 +394,6 @@ class Graph:
         room = max(longest, 4) if width is None else max(width - 40, 16)
         lines.append(f"{'unit':<{room}}  {'kind':<6} {'params':>10} {'MACs':>14}")
         for unit in self.units:
-            name, cost = _fitting(unit.name, room), unit.cost
+            name, cost = fitting(unit.name, room), unit.cost
             lines.append(f"{name:<{room}}  {unit.kind:<6} {cost.params:>10,} {cost.macs:>14,}")
         return "\n".join(lines)
-
-
-def _fitting(name: str, room: int) -> str:
-    """The name, without its middle where it is too long: ends tell slices of a width apart."""
-    tail = room // 4
-    return name if len(name) <= room else f"{name[: room - tail - 1]}…{name[-tail:]}"
-
-
-def _plain(vertex: Vertex, skip: set[str]) -> dict[str, Any]:
-    data = {k: v for k, v in asdict(vertex).items() if k not in skip}
-    data["params"] = [{k: v for k, v in p.items() if k not in skip} for p in data["params"]]
-    return data

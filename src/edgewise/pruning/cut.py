@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..graph.graph import Vertex
 from ..graph.operators.absence import Keep
 from ..graph.operators.runtime import RaggedGroupNorm
 from ..graph.operators.table import TABLE
+from ..graph.vertices import Vertex
 
 Slices = Sequence[Keep | None]
 

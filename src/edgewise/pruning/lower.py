@@ -11,12 +11,13 @@ import torch
 from torch import fx, nn
 
 from ..graph.cost import live_slices
-from ..graph.graph import Follow, Graph, Parameter, Vertex
+from ..graph.graph import Graph
 from ..graph.liveness import Liveness
 from ..graph.operators.absence import Live, State
 from ..graph.operators.lowering import Site
 from ..graph.operators.runtime import assemble, segments
 from ..graph.operators.table import TABLE
+from ..graph.vertices import Follow, Parameter, Vertex
 from ..tracing.program import attribute
 from .cut import cut_module, cut_tensor
 

@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from ..graph.graph import Graph, Mask, Vertex
+from ..graph.graph import Graph, Mask
 from ..graph.liveness import Liveness, liveness
 from ..graph.operators.absence import State
 from ..graph.operators.reference import there
 from ..graph.operators.table import TABLE
+from ..graph.vertices import Vertex
 from ..tracing.program import keep_batch, set_modes
 
 Tensors = Mapping[str, torch.Tensor]

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from ..graph.graph import Graph, Vertex
+from ..graph.graph import Graph
+from ..graph.vertices import Vertex
 from ..values.description import content, digest, hooks_of, lines, settings_of
 from ..values.identity import difference
 from .program import attribute

@@ -12,9 +12,10 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from ..errors import TraceError, UnknownOperatorError
-from ..graph.graph import Edge, Graph, Parameter, Shape, Vertex
+from ..graph.graph import Graph
 from ..graph.operators.calls import Call, Constant, Slot
 from ..graph.operators.table import TABLE, Rule
+from ..graph.vertices import Edge, Parameter, Shape, Vertex
 from ..values.nested import holds_tensor
 from .architecture import settings
 from .probe import Recording

@@ -17,3 +17,9 @@ def close(word: str, known: Iterable[str]) -> str:
 
     found = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean {found[0]!r}?" if found else ""
+
+
+def fitting(name: str, room: int) -> str:
+    """The name, without its middle where it is too long: ends tell slices of a width apart."""
+    tail = room // 4
+    return name if len(name) <= room else f"{name[: room - tail - 1]}…{name[-tail:]}"

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import edgewise as ew
 from edgewise import absence
-from edgewise.graph.graph import Vertex
 from edgewise.graph.operators.absence import FULL, Live, live
+from edgewise.graph.vertices import Vertex
 from edgewise.testing import ZOO, build
 
 

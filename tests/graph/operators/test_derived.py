@@ -7,10 +7,10 @@ from itertools import product
 import pytest
 
 from edgewise import absence
-from edgewise.graph.graph import Vertex
 from edgewise.graph.operators.absence import Live, State, live
 from edgewise.graph.operators.derived import derived
 from edgewise.graph.operators.remains import Literal, Remains
+from edgewise.graph.vertices import Vertex
 from edgewise.search.solver.rows import Circuit, Rows
 
 VARIABLES = 4

@@ -9,8 +9,8 @@ from torch import nn
 
 import edgewise as ew
 from edgewise.graph.coupling import couple
-from edgewise.graph.graph import Vertex
 from edgewise.graph.operators.absence import FULL, Flow, Live, Shapes, States, live
+from edgewise.graph.vertices import Vertex
 from edgewise.search.solver.model import Frame, minimise
 from edgewise.testing import laws
 

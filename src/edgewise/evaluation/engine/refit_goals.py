@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from ...graph.graph import Graph, Shape
+from ...graph.graph import Graph
 from ...graph.liveness import Liveness
+from ...graph.vertices import Shape
 from ...pruning.lower import Lowered
 from .batch_norm import plain
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from ..graph import Follow, Shape
+from ..vertices import Follow, Shape
 
 Follows = Mapping[str, tuple[Follow, ...]]
 

@@ -12,7 +12,7 @@ from functools import cache, partial
 
 import numpy as np
 
-from ..graph import Vertex
+from ..vertices import Vertex
 from .joining import Ids, Joining, Labels
 from .passage import FlowFunction, Passage
 from .remains import TRUE, Line, Literal, Logic, Passed, Remains

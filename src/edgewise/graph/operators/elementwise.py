@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..graph import Vertex
+from ..vertices import Vertex
 from .joining import Joining, Labels
 from .passage import of_one
 from .states import Shapes

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ..graph import Vertex
+from ..vertices import Vertex
 
 Ids = np.ndarray[Any, np.dtype[np.intp]]
 Axes = tuple[int, ...]

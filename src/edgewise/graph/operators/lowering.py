@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..graph import Vertex
+from ..vertices import Vertex
 from .runtime import assemble, ragged_group_norm, segments
 from .states import Live, Shapes, States
 

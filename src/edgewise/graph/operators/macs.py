@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..graph import Shape, Vertex
+from ..vertices import Shape, Vertex
 from .states import Live, Shapes, States, elements
 
 MacFunction = Callable[[Vertex, States, Live, Shapes], int]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import Shape, Vertex
+from ..vertices import Shape, Vertex
 from .joining import Axes, Ids, Joining, Labels
 from .passage import Passage, documented, gone
 from .remains import Line, Literal, Logic, Passed, Remains

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import Shape, Vertex
+from ..vertices import Shape, Vertex
 from .joining import Axes, Ids, Joining, Labels, weighted
 from .passage import Passage, documented, gone, join, of_one
 from .remains import (

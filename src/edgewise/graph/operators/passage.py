@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..graph import Vertex
+from ..vertices import Vertex
 from .joining import Joining, Labels
 from .remains import BOOLEANS, Logic, Passed, Remains
 from .states import FULL, Flow, Shapes, States

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..graph import Follow, Shape
+from ..vertices import Follow, Shape
 from .calls import Call, Constant, Follows, Slot, arriving
 
 Label = int | str | None

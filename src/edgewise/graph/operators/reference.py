@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..graph import Vertex
+from ..vertices import Vertex
 from .states import Live
 
 Arguments = Mapping[str, Any]

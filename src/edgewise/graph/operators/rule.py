@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ...errors import EdgewiseError
-from ..graph import Vertex
+from ..vertices import Vertex
 from .calls import Call, Follows, no_follows, nothing
 from .derived import derived
 from .lowering import Lower

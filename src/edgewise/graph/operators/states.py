@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..graph import Shape
+from ..vertices import Shape
 
 Keep = tuple[bool, ...]
 Lines = Mapping[int, Sequence[bool]] | Iterable[tuple[int, Sequence[bool]]]

@@ -8,8 +8,9 @@ from itertools import takewhile
 from typing import Literal
 
 from ...graph.cost import full_macs, weight
-from ...graph.graph import Graph, Shape
+from ...graph.graph import Graph
 from ...graph.liveness import Liveness
+from ...graph.vertices import Shape
 
 Form = Literal["box", "pill", "joint"]
 

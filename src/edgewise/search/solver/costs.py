@@ -14,11 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...graph.cost import full_macs, read_by_several
-from ...graph.graph import Graph, Vertex
+from ...graph.graph import Graph
 from ...graph.operators.macs import Macs, Term, of_shape, term
 from ...graph.operators.remains import WHOLE, Remains
 from ...graph.operators.table import TABLE
 from ...graph.times import OperatorTimes
+from ...graph.vertices import Vertex
 from .liveness import Remaining, Removals
 from .rows import TRUE, Circuit, Literal
 
