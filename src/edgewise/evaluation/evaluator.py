@@ -87,6 +87,7 @@ class Engine:
     def _check_inputs(self) -> None:
         """Raise ObjectiveError unless the data give the inputs that the traced model takes."""
         program, recovery = self.graph.program, self.objective.recovery
+        names, guard = program.names, program.guard
         given: dict[str, list[Any]] = {
             name: [inputs for inputs, _ in batches]
             for name, batches in self.objective.splits.items()
@@ -95,15 +96,15 @@ class Engine:
             given["calibration"] = [join(recovery.batches)]  # it is one batch, however it is cut
         for name, batches in given.items():
             for inputs in batches:
-                if len(inputs) != len(program.names):
+                if len(inputs) != len(names):
                     raise ObjectiveError(
                         f"A batch gives {len(inputs)} inputs, the traced model takes "
-                        f"{len(program.names)} ({', '.join(program.names)}). Trace it with the "
-                        "inputs that the data give."
+                        f"{len(names)} ({', '.join(names)}). Trace it with the inputs that the "
+                        "data give."
                     )
                 if program.fixed_batch:
                     OnlyBatch(program.batch).check(inputs, f"The {name} data hold a batch")
-                program.guard.check(inputs, f"The network, with the {name} data,")
+                guard.check(inputs, f"The network, with the {name} data,")
 
     def evaluate(
         self, masks: Sequence[Mask], split: Split = "search", *, tensors: bool = False

@@ -21,7 +21,7 @@ from ..graph.operators.absence import State
 from ..graph.operators.reference import there
 from ..graph.operators.table import TABLE
 from ..graph.vertices import Vertex
-from ..tracing.program import keep_batch, set_modes
+from ..tracing.program import guarded, set_modes
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -62,7 +62,7 @@ class Masked(nn.Module):
         self.train(graph.program.modes[""])
         set_modes(self.network, graph.program.modes)
         _load(self.network, graph, alive, tensors)
-        keep_batch(self, graph.program)
+        guarded(self, graph.program)
 
     def forward(self, *args: Any) -> Any:
         return Execution(self.network, self._graph, self._alive).run(*args)

@@ -17,7 +17,7 @@ from ..errors import EdgewiseWarning, MaskError, PlanError, VerificationError
 from ..graph.graph import Graph, Mask
 from ..graph.liveness import liveness
 from ..tracing.agreement import drawn
-from ..tracing.program import as_module, evaluating, keep_batch, set_modes
+from ..tracing.program import Program, as_module, evaluating, guarded, set_modes
 from ..tracing.sizes import OnlySizes, frozen_axes, only
 from ..values.nested import copies_of, leaves_of
 from ..values.precision import full_precision
@@ -68,18 +68,18 @@ def prune(graph: Graph, plan: Chosen | Mask, *, tensors: Tensors | None = None) 
     """
     mask, tensors = resolve(graph, plan, tensors)
     small = rewritten(graph, mask, tensors)
-    verify(graph, mask, small, tensors)
-    return only(small, _guard(graph, mask, small, tensors))
+    full = masked(graph, mask, tensors)
+    verify(graph, mask, full, small)
+    return only(small, _guard(graph.program, full, small))
 
 
-def _guard(graph: Graph, mask: Mask, small: nn.Module, tensors: Tensors) -> OnlySizes:
+def _guard(program: Program, full: nn.Module, small: nn.Module) -> OnlySizes:
     """What refuses the lengths and image sizes at which a pruned model is not the masked one.
 
     The two are compared on drawn inputs of another batch and, where the unpruned model runs
     there, of other sizes.
     """
-    program, frozen = graph.program, set[tuple[int, int, int]]()
-    full = masked(graph, mask, tensors)
+    frozen = set[tuple[int, int, int]]()
     for sizes in program.sizes:
         batch = program.batch if program.fixed_batch else 3 - min(program.batch, 2)  # 1 or 2
         args = drawn(program.args, program.batch, batch, sizes)
@@ -133,7 +133,7 @@ def rewritten(graph: Graph, mask: Mask, tensors: Tensors) -> nn.Module:
     for path in tensors:
         _set_tensor(module, path, tensors[path])
     module.meta["edgewise_args"] = graph.program.args
-    return set_modes(keep_batch(module, graph.program), graph.program.modes)
+    return set_modes(guarded(module, graph.program), graph.program.modes)
 
 
 def _set_tensor(module: nn.Module, path: str, value: torch.Tensor) -> None:
@@ -149,13 +149,12 @@ def _set_tensor(module: nn.Module, path: str, value: torch.Tensor) -> None:
         tensor.copy_(value)
 
 
-def verify(graph: Graph, mask: Mask, small: nn.Module, tensors: Tensors) -> float:
+def verify(graph: Graph, mask: Mask, full: nn.Module, small: nn.Module) -> float:
     """The largest relative difference between a pruned and the masked model on the example.
 
     Raises:
         VerificationError: it is above 1e-5 (float32; 1e-10 in float64).
     """
-    full = masked(graph, mask, tensors)
     difference, allowed = compare(full, small, graph.program.args)
     if not difference <= allowed and _rounding(full, small, graph.program.args):
         warnings.warn(

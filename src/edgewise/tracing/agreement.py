@@ -18,7 +18,7 @@ from ..values.nested import batch_size, copies_of, device_of, leaves_of, named_l
 from ..values.precision import full_precision
 from .probe import Recording, run
 from .program import evaluating
-from .sizes import Varied, axes_by_size, changed, frozen_axes, variations
+from .sizes import Axis, Varied, axes_by_size, changed, frozen_axes, variations
 
 TOLERANCE = {
     torch.float64: 1e-9,
@@ -122,11 +122,12 @@ class Judge:
         self.bind = bind
         self.batch = batch_size(bind(args, kwargs))
         self.drawn = cache(self._drawn)
-        self.resized = cache(self._resized)
 
-    def _drawn(self, size: int, sizes: Varied = _AS_IT_IS) -> tuple[tuple[Any, ...], Any] | None:
+    def _drawn(
+        self, size: int, sizes: tuple[tuple[Axis, int], ...] = ()
+    ) -> tuple[tuple[Any, ...], Any] | None:
         """Inputs of a batch size and what the model gives; None where it raises."""
-        args, kwargs = drawn((self.args, dict(self.kwargs)), self.batch, size, sizes)
+        args, kwargs = drawn((self.args, dict(self.kwargs)), self.batch, size, dict(sizes))
         try:
             return self.bind(args, kwargs), reference(self.model, args, kwargs)
         except TraceError as error:
@@ -168,7 +169,7 @@ class Judge:
         """Sizes at which the program gives what the model gives, and axes where it does not."""
         example, agreed = self.bind(self.args, self.kwargs), []
         frozen = set[tuple[int, int, int]]()
-        for case in self.resized(once.elements):
+        for case in self._resized(once.elements):
             varied = changed(example, case[0])
             try:
                 self._agrees(module, case, f"random inputs of other sizes ({_shapes(case[0])})")
@@ -190,7 +191,7 @@ class Judge:
                 growth = math.prod(now / size for now in sizes.values())
                 if elements * growth > MOST_RESIZED:
                     continue
-                case = self._drawn(self.batch, sizes)
+                case = self.drawn(self.batch, tuple(sizes.items()))
                 if case is not None:
                     found.append(case)
                     break

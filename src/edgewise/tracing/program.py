@@ -134,7 +134,7 @@ class OnlyBatch:
             )
 
 
-def keep_batch(module: nn.Module, program: Program) -> nn.Module:
+def guarded(module: nn.Module, program: Program) -> nn.Module:
     """The module, refusing other batches and sizes than the traced ones that tracing fixed."""
     if program.fixed_batch:
         module.register_forward_pre_hook(OnlyBatch(program.batch), with_kwargs=True)
