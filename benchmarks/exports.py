@@ -1,9 +1,9 @@
 """Whether exported networks run at other sizes than their example: a batch, a length, an image.
 
 Every model is pruned by a random valid mask and exported to ONNX. The file is run by onnxruntime,
-here and not within `ew.export`, on inputs drawn like the example: of another batch, of one example, and of each
-other length or image size at which the unpruned model itself runs. A miss is a size that the model
-takes and the file does not, or at which the two differ; it stands with its reason.
+here and not within `ew.export`, on inputs drawn like the example: of another batch, of one example,
+and of each other length or image size at which the unpruned model itself runs. A miss is a size
+that the model takes and the file does not, or at which the two differ; it stands with its reason.
 
     python benchmarks/exports.py --out benchmarks/results/exports.json
     python benchmarks/exports.py --only resnet18
@@ -56,6 +56,9 @@ def measure(architecture: Architecture) -> dict[str, Any]:
     """One row: what is free, and whether the file is right at every size that the model takes."""
     torch.manual_seed(0)
     model, args, kwargs = architecture.build()
+    for parameter in model.parameters():
+        if not parameter.any():  # a head of zeros would give zeros, whatever the file does
+            nn.init.normal_(parameter, std=0.02)
     graph = ew.trace(model.eval(), args, kwargs)
     mask = laws.random_mask(graph, random.Random(1))
     small = ew.prune(graph, mask).eval()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.utils import _pytree as pytree
 
 from ..errors import EdgewiseError, EdgewiseWarning, VerificationError
@@ -105,6 +105,8 @@ def export(
         raise EdgewiseError(f"`opset` is a version of ONNX's operators; {path.name!r} has none.")
     inputs, constants = _inputs(module, example)
     own = copy.deepcopy(module).eval()
+    for hooks in ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"):
+        getattr(own, hooks).update(getattr(module, hooks))  # a copy by torch.fx lacks them
     if path.suffix == ".onnx":  # it is compared on a processor
         own = own.cpu()
     inputs, constants = moved((inputs, constants), device_of(own))
@@ -123,12 +125,9 @@ def export(
 def _inputs(module: nn.Module, example: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arguments that hold tensors, by name, and the others."""
     if example is None:
-        args = getattr(module, "meta", {}).get("edgewise_args")
-        if args is None:
-            raise EdgewiseError("Pass example inputs: ew.export(module, path, (x,)).")
-        assert isinstance(module, fx.GraphModule)
-        nodes = module.graph.find_nodes(op="placeholder")
-        return dict(zip((str(node.target) for node in nodes), args, strict=False)), {}
+        example = getattr(module, "meta", {}).get("edgewise_args")
+    if example is None:
+        raise EdgewiseError("Pass example inputs: ew.export(module, path, (x,)).")
     given = arguments(example)
     return bind(module, *(((), given) if isinstance(given, dict) else (given, {})))
 
@@ -223,12 +222,12 @@ class _Draft:
         self.subject, self.example, self.path, self.opset = subject, sizes.example, path, opset
         self.cases = sizes.cases
         self.onnx = path.suffix == ".onnx"
-        self.notes = [self._note(axes, reason) for reason, axes in sizes.refused.items()]
         self.expected = outputs(subject, self.example)
         self.names: dict[int, str] = {}  # of the input tensors, by their places
         for place, (keys, leaf) in enumerate(pytree.tree_flatten_with_path(self.example)[0]):
             if isinstance(leaf, torch.Tensor):
                 self.names[place] = _name(pytree.keystr(keys))
+        self.notes = [self._note(axes, reason) for reason, axes in sizes.refused.items()]
         self.answers = _answers(self.expected, self.names.values())
         if self.onnx:
             self._flatten()
@@ -274,8 +273,10 @@ class _Draft:
 
     def _cannot(self, error: Exception) -> Exception:
         """What to raise where free sizes may be to blame; batches come last."""
-        cause = error.__cause__ if self.onnx else None
-        reason = first_lines(cause if isinstance(cause, Exception) else error)
+        root = error
+        while isinstance(root.__cause__, Exception):
+            root = root.__cause__  # torch.onnx wraps it in its whole program
+        reason = first_lines(root)
         axes = self._axes()
         if not axes:
             return EdgewiseError(f"{self.path.name} cannot be written: {reason}")
