@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 import edgewise as ew
 from edgewise.errors import EdgewiseError, EdgewiseWarning, VerificationError
-from edgewise.pruning import export
+from edgewise.pruning import draft
 from edgewise.testing import build
 from edgewise.values.nested import leaves_of
 
@@ -196,6 +196,42 @@ def test_a_program_keeps_its_conditions_and_they_are_told(tmp_path: Path) -> Non
         read(written.path)(x=torch.randn(2, 17, 8))
 
 
+class Pooled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.pool = nn.Conv2d(2, 3, 1), nn.AdaptiveAvgPool2d(3)
+
+    def forward(self, x):
+        return self.pool(self.layer(x))
+
+
+def test_an_operator_that_onnx_has_at_one_size_only_is_told(tmp_path: Path) -> None:
+    """torch.onnx writes the windows of the example, and says nothing."""
+    pytest.importorskip("onnxruntime")
+    x = torch.randn(2, 2, 6, 6)
+    with pytest.warns(EdgewiseWarning, match=r"x \(axis 2: 6\), x \(axis 3: 6\).* it differs"):
+        assert ew.export(Pooled(), tmp_path / "small.onnx", x).free == {"x": (0,)}
+    assert ew.export(Pooled(), tmp_path / "small.pt2", x).free == {"x": (0, 2, 3)}
+
+
+def test_lengths_are_given_up_before_the_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, tried = torch.export.export, []
+
+    def limited(*args: Any, dynamic_shapes: Any, **options: Any) -> Any:
+        auto = torch.export.Dim.AUTO
+        tried.append({axis for axis, how in dynamic_shapes["x"].items() if how is auto})
+        if 1 in tried[-1]:
+            raise RuntimeError("no length can be free")
+        return right(*args, dynamic_shapes=dynamic_shapes, **options)
+
+    monkeypatch.setattr(torch.export, "export", limited)
+    with pytest.warns(EdgewiseWarning, match=r"axis 1: 5.* no length can be free"):
+        assert ew.export(pruned(), tmp_path / "small.pt2").free == {"x": (0,), "keep": (0,)}
+    assert tried == [{0, 1}, {0}]
+
+
 class PerBatch(nn.Module):
     def __init__(self):
         super().__init__()
@@ -249,9 +285,9 @@ def test_a_file_that_differs_is_an_error(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxruntime")
-    right = export.relative_difference
-    monkeypatch.setattr(export, "relative_difference", lambda a, b: right(a, b) + 1e-3)
-    with pytest.raises(VerificationError, match=r"differs .* by 0\.001 .*the example"):
+    right = draft.relative_difference
+    monkeypatch.setattr(draft, "relative_difference", lambda a, b: right(a, b) + 1e-3)
+    with pytest.raises(VerificationError, match=r"For the example, .* differs .* by 0\.001 "):
         ew.export(pruned(), tmp_path / f"small.{suffix}")
     assert not list(tmp_path.iterdir())
 

@@ -60,6 +60,12 @@ def test_what_pruning_or_tracing_fixed_is_kept_with_its_reason() -> None:
     assert free_sizes(Takes({1}, x.shape), {"x": x}).refused == {}
 
 
+def test_axes_that_were_refused_together_have_one_reason() -> None:
+    x = torch.randn(2, 8, 8)
+    found = free_sizes(Takes({0}, x.shape, ObjectiveError), {"x": x})
+    assert dict(found.refused) == {"axis 1 has size 8": frozenset({(0, 1), (0, 2)})}
+
+
 def test_lengths_of_several_inputs_go_together() -> None:
     class Both(nn.Module):
         def forward(self, ids, mask):

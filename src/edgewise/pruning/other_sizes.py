@@ -103,7 +103,7 @@ class _Search:
         try:
             expected = outputs(self.model, inputs)
         except ObjectiveError as error:  # pruning or tracing fixed it
-            self.refused |= dict.fromkeys(axes, str(error))
+            self.refused = dict.fromkeys(axes, str(error)) | self.refused
         except Exception:  # noqa: BLE001 - whatever torch raises where sizes do not fit
             return False
         else:
