@@ -138,7 +138,7 @@ def share(rows: list[dict[str, Any]]) -> dict[str, Any]:
     )]  # fmt: skip
     misses = [f"{row['name']}: {row['error']}" for row in rows if "error" in row]
     misses += [
-        f"{row['name']}, {label}: {row['sizes'][label]}"
+        " ".join([f"{row['name']}, {label}: {row['sizes'][label]}", *row["told"]])
         for row, label in tried
         if (row, label) not in right
     ]

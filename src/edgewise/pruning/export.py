@@ -120,7 +120,9 @@ def _inputs(module: nn.Module, example: Any) -> tuple[dict[str, Any], dict[str, 
     if example is None:
         raise EdgewiseError("Pass example inputs: ew.export(module, path, (x,)).")
     given = arguments(example)
-    return bind(module, *(((), given) if isinstance(given, dict) else (given, {})))
+    args, kwargs = ((), given) if isinstance(given, dict) else (given, {})
+    inputs, constants, *_ = bind(module, args, kwargs)
+    return inputs, constants
 
 
 class _Named(nn.Module):
