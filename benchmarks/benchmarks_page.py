@@ -197,6 +197,18 @@ def speed(data: Row) -> Table:
     return ["network", "units", "tracing, s", "liveness, ms", "cost, ms"], body
 
 
+def exports(data: Row) -> Table:
+    body = []
+    for row in data["rows"]:
+        sizes = row.get("sizes", {})
+        right = [found for found in sizes.values() if isinstance(found, float)]
+        worst = f"{max(right):.0e}" if right else figure(None)
+        missed = [size for size, found in sizes.items() if not isinstance(found, float)]
+        cells = [f"{len(right)} of {len(sizes)}", worst, ", ".join(missed) or figure(None)]
+        body.append([row["name"], *cells])
+    return ["network", "sizes at which the file is right", "largest difference", "missed"], body
+
+
 def accelerator(data: Row) -> Table:
     body = []
     for found in data["latency"]:
@@ -253,6 +265,10 @@ SECTIONS = (
             surrogates),
     Section("stopping", "Stopping early", "Searches that end when nothing better is expected, "
             "on ResNet-20 as in the exhaustive search.", "stopping.py", stopping),
+    Section("exports", "Exports", "Networks pruned by a random mask and exported to ONNX, run by "
+            "onnxruntime in another batch, with one example, and at another length or image size "
+            "where the unpruned network runs there; the JSON has the reason of each miss.",
+            "exports.py", exports),
     Section("speed", "Speed", "Tracing a model, and liveness and cost of one mask.", "speed.py",
             speed),
 )  # fmt: skip

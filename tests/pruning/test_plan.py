@@ -1,4 +1,4 @@
-"""Plans, weights and exports: written, read back, refused where they do not belong."""
+"""Plans and weights: written, read back, refused where they do not belong."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ import torch
 
 import edgewise as ew
 import jobs
-from edgewise.errors import EdgewiseError, PlanError, TraceError
+from edgewise.errors import PlanError, TraceError
 from edgewise.pruning.prune import compare
 from edgewise.testing import ZOO, build
 
@@ -136,22 +136,3 @@ def test_weights_of_every_zoo_model_round_trip(name: str, tmp_path: Path) -> Non
     load_model(again, str(path))
     worst, _ = compare(small, again, args)
     assert worst == 0.0
-
-
-@pytest.mark.parametrize("suffix", ["onnx", "pt2"])
-def test_exports_are_compared(suffix: str, tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
-    model, args = build("squeeze_excite")
-    graph = ew.trace(model, args)
-    written = ew.export(ew.prune(graph, graph.mask([0])), tmp_path / f"small.{suffix}")
-    assert written.path.exists()
-    assert written.difference <= 1e-4
-    assert written.dynamic_batch
-    assert (written.opset or 18) >= 18
-
-
-def test_exports_refuse_what_they_cannot_do(tmp_path: Path) -> None:
-    with pytest.raises(EdgewiseError, match=r"\*.onnx or \*.pt2"):
-        ew.export(torch.nn.Linear(2, 2), tmp_path / "model.pkl", (torch.randn(2, 2),))
-    with pytest.raises(EdgewiseError, match="Pass example inputs"):
-        ew.export(torch.nn.Linear(2, 2), tmp_path / "model.onnx")

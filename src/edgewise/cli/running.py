@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 def run_job(config: Config, screen: Screen, port: int | None = None) -> None:
     """Search, choose, prune and fine-tune, as a job says; the report on a port meanwhile."""
+    from ..pruning.weights import require_savable
     from .job.healing import require_healing
     from .job.job import (
         latency_table,
@@ -34,6 +35,7 @@ def run_job(config: Config, screen: Screen, port: int | None = None) -> None:
     screen.say(f"Reading the model and the data that {config.path.name} names")
     graph = trace_job(config)
     require_healing(config, graph)
+    require_savable(graph.program.module)
     table = latency_table(config, graph, screen.say)
     study = open_study(config, graph, measuring=True, latency=table)
     with study, _live(config, graph, port, screen):

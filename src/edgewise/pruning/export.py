@@ -1,11 +1,13 @@
-"""Exports of a pruned model, each compared with it on real inputs."""
+"""Exports of a pruned model, each compared with it on real inputs of several sizes."""
 
 from __future__ import annotations
 
 import copy
-import io
+import dataclasses
+import inspect
 import shutil
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,70 +15,150 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
-from ..errors import EdgewiseError, VerificationError
+from ..errors import EdgewiseError, EdgewiseWarning
+from ..tracing.capture import bind
+from ..values.arguments import arguments
 from ..values.files import partial, write_atomically
-from ..values.nested import doubled, moved
+from ..values.nested import device_of, moved
 from ..values.precision import full_precision
-from .prune import TOLERANCE, relative_difference
-
-_LOOSER = 10  # another runtime orders its sums differently
+from .draft import Draft
+from .other_sizes import Sizes, free_sizes
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A written export: its path, format, opset (ONNX), and how far its outputs differ."""
+    """A written export.
+
+    Args:
+        path: of the file.
+        format: "onnx" or "pt2".
+        opset: that of ONNX.
+        difference: the largest relative one of its outputs, over all sizes that were compared.
+        free: for each input, the axes that may have other sizes than the example's.
+    """
 
     path: Path
     format: str
     opset: int | None
     difference: float
-    dynamic_batch: bool
+    free: Mapping[str, tuple[int, ...]]
+
+    @property
+    def dynamic_batch(self) -> bool:
+        """Whether it takes other batch sizes."""
+        return any(0 in axes for axes in self.free.values())
 
 
-def export(module: nn.Module, path: str | Path, args: tuple[Any, ...] | None = None) -> Exported:
+def export(
+    module: nn.Module,
+    path: str | Path,
+    example: Any = None,
+    *,
+    opset: int | None = None,
+    fixed: bool = False,
+) -> Exported:
     """Write a pruned model as ONNX (*.onnx) or as a torch.export program (*.pt2), and compare.
 
-    The batch dimension stays dynamic where the model allows it.
+    The batch, lengths and image sizes that the model takes stay free, and the file is compared at
+    other ones, too. Where one cannot stay free, a warning names the input's axis and the reason.
+
+    Inputs have the names of the model's arguments, and a *.pt2 is called by them. Outputs are
+    plain tuples, lists and dicts in a *.pt2 (a dataclass becomes a dict of its fields); in ONNX
+    they are one after the other, named by what leads to them, numbers as tensors, without None.
 
     Args:
-        module: what `ew.prune` or `ew.heal` returned.
+        module: what `ew.prune` or `ew.heal` returned, or any other module with an `example`.
         path: the file; its suffix names the format.
-        args: example inputs; by default those the model was traced with.
+        example: inputs: a tuple, or a dict by name; by default those the model was traced with.
+        opset: of ONNX; by default the exporter's.
+        fixed: keep every size as it is in the example.
 
     Returns:
-        What was written, with the largest relative difference of outputs.
+        What was written, with the largest relative difference of outputs and what is free.
 
     Raises:
-        EdgewiseError: unknown suffix, a missing package, or no example inputs.
+        EdgewiseError: unknown suffix, a missing package, no example inputs, or a model that the
+            format cannot express.
         VerificationError: the exported model gives other outputs; no file is left.
 
     Examples:
         >>> small = ew.prune(graph, graph.mask([0]))
-        >>> ew.export(small, "small.pt2").dynamic_batch
-        True
+        >>> ew.export(small, "small.pt2").free["x"]
+        (0, 2, 3)
+        >>> ew.export(small, "small.pt2", fixed=True).free["x"]
+        ()
     """
     path = Path(path)
-    inputs = args if args is not None else getattr(module, "meta", {}).get("edgewise_args")
-    if inputs is None:
-        raise EdgewiseError("Pass example inputs: ew.export(module, path, (x,)).")
     if path.suffix not in (".onnx", ".pt2"):
         raise EdgewiseError(f"Exports are *.onnx or *.pt2 (torch.export), not {path.name!r}.")
-    subject = copy.deepcopy(module).eval()
-    inputs = doubled(tuple(inputs), of=1)  # a batch of one would be taken for a constant
+    if opset is not None and path.suffix != ".onnx":
+        raise EdgewiseError(f"`opset` is a version of ONNX's operators; {path.name!r} has none.")
+    inputs, constants = _inputs(module, example)
+    own = copy.deepcopy(module).eval()
+    for hooks in ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"):
+        getattr(own, hooks).update(getattr(module, hooks))  # a copy by torch.fx lacks them
     if path.suffix == ".onnx":  # it is compared on a processor
-        subject, inputs = subject.cpu(), moved(inputs, torch.device("cpu"))
+        own = own.cpu()
+    inputs, constants = moved((inputs, constants), device_of(own))
+    subject = _Named(own, inputs, constants)
+    sizes = Sizes(inputs) if fixed else free_sizes(subject, inputs)
     with _folder_beside(path) as folder, torch.no_grad(), full_precision():
-        expected = subject(*inputs)
-        draft = folder / path.name
-        write = _write_onnx if path.suffix == ".onnx" else _write_program
-        program, dynamic = _program(subject, inputs)
-        found, opset = write(program, inputs, draft)
-        difference = _compare(expected, found, path)
+        draft = Draft(subject, sizes, folder / path.name, opset)
+        found, difference = draft.write()
         for file in sorted(folder.iterdir(), reverse=True):  # the tensors of ONNX come first
             write_atomically(path.parent / file.name, file.replace)
-    return Exported(path, path.suffix[1:], opset, difference, dynamic)
+    for note in draft.notes:
+        warnings.warn(note, EdgewiseWarning, stacklevel=2)
+    return Exported(path, path.suffix[1:], found, difference, draft.free)
+
+
+def _inputs(module: nn.Module, example: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments that hold tensors, by name, and the others."""
+    if example is None:
+        example = getattr(module, "meta", {}).get("edgewise_args")
+    if example is None:
+        raise EdgewiseError("Pass example inputs: ew.export(module, path, (x,)).")
+    given = arguments(example)
+    args, kwargs = ((), given) if isinstance(given, dict) else (given, {})
+    inputs, constants, *_ = bind(module, args, kwargs)
+    return inputs, constants
+
+
+class _Named(nn.Module):
+    """A model called by names, its constants given, that gives plain outputs.
+
+    Its parameters have the names that they have in the model.
+    """
+
+    def __init__(
+        self, model: nn.Module, names: Iterable[str], constants: Mapping[str, Any]
+    ) -> None:
+        super().__init__()
+        self._parameters, self._buffers = model._parameters, model._buffers
+        self._modules = model._modules
+        self._non_persistent_buffers_set = model._non_persistent_buffers_set
+        self.eval()
+
+        def forward(**inputs: Any) -> Any:
+            return _plain(model(**inputs, **constants))
+
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD  # torch.export reads the names
+        signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
+        forward.__signature__ = signature  # type: ignore[attr-defined]
+        self.forward = forward
+
+
+def _plain(value: Any) -> Any:
+    """Outputs without classes of the model's own, which another process need not have."""
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, list | tuple):
+        parts = [_plain(part) for part in value]
+        return parts if isinstance(value, list) else tuple(parts)
+    return value
 
 
 @contextmanager
@@ -90,51 +172,3 @@ def _folder_beside(path: Path) -> Iterator[Path]:
         raise EdgewiseError(f"The export cannot be written to {path}: {error}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _program(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, bool]:
-    batch = torch.export.Dim("batch")
-    shapes = pytree.tree_map(
-        lambda v: {0: batch} if isinstance(v, torch.Tensor) and v.ndim else None, inputs
-    )
-    try:
-        return torch.export.export(module, inputs, dynamic_shapes=shapes), True
-    except Exception:  # noqa: BLE001 - torch.export raises many kinds where a batch must be fixed
-        return torch.export.export(module, inputs), False
-
-
-def _write_program(program: Any, inputs: tuple[Any, ...], path: Path) -> tuple[Any, int | None]:
-    buffer = io.BytesIO()  # torch's writer of files ends the process where the disk is full
-    torch.export.save(program, buffer)
-    path.write_bytes(buffer.getbuffer())
-    return torch.export.load(path).module()(*inputs), None
-
-
-def _write_onnx(program: Any, inputs: tuple[Any, ...], path: Path) -> tuple[Any, int | None]:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise EdgewiseError("ONNX export needs `pip install edgewise[onnx]`.") from error
-    written = torch.onnx.export(program, dynamo=True, verbose=False)
-    assert written is not None
-    written.save(str(path))
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    leaves = [v for v in pytree.tree_leaves(inputs) if isinstance(v, torch.Tensor)]
-    names = [entry.name for entry in session.get_inputs()]
-    found = session.run(None, {n: v.numpy() for n, v in zip(names, leaves, strict=True)})
-    opset = int(written.model.opset_imports[""])
-    return [torch.from_numpy(value) for value in found], opset
-
-
-def _compare(expected: Any, found: Any, path: Path) -> float:
-    worst, allowed = 0.0, 0.0
-    pairs = zip(pytree.tree_leaves(expected), pytree.tree_leaves(found), strict=True)
-    for a, b in pairs:
-        worst = max(worst, relative_difference(a, b))
-        allowed = max(allowed, _LOOSER * TOLERANCE.get(a.dtype, 0.0))
-    if not worst <= allowed:
-        raise VerificationError(
-            f"The export {path.name} differs from the pruned model by {worst:.3g} (relative; "
-            f"allowed {allowed:g}). No file was written."
-        )
-    return worst

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, save_file
+from safetensors.torch import save as serialized
 from torch import nn
 
 from ..errors import PlanError, TraceError
@@ -25,24 +26,71 @@ Example = tuple[Any, ...] | Mapping[str, Any]
 
 
 def save(module: nn.Module, path: str | Path) -> Path:
-    """Write the weights and buffers of a pruned model as safetensors.
+    """Write the weights and buffers of a pruned model as safetensors; tied ones stay tied.
 
     Args:
         module: what `ew.prune` or `ew.heal` returned.
         path: the file, usually *.safetensors.
 
     Raises:
-        PlanError: the place cannot be written to.
+        PlanError: the place cannot be written to, or safetensors cannot hold some of it.
 
     Examples:
         >>> path = ew.save(ew.prune(graph, graph.mask([0])), "small.safetensors")
     """
     path = Path(path)
+    require_savable(module)
+    tensors, tied = _distinct(module)
     try:
-        write_atomically(path, lambda to: save_model(module, str(to)))
+        write_atomically(path, lambda to: save_file(tensors, str(to), metadata=tied))
     except OSError as error:
         raise PlanError(f"The weights cannot be written to {path}: {error}") from error
     return path
+
+
+def require_savable(module: nn.Module) -> None:
+    """Require that `save` can write all that a model's state dict holds.
+
+    Raises:
+        PlanError: it cannot; names the first entry.
+    """
+    for name, value in module.state_dict().items():
+        if reason := _unsavable(value):
+            raise PlanError(
+                f"{type(module).__name__} cannot be saved as safetensors: {name!r} is {reason}. "
+                "Keep it out of the state dict (register_buffer(..., persistent=False), no "
+                "get_extra_state), or in another form."
+            )
+
+
+def _unsavable(value: Any) -> str:
+    """Why a value of a state dict cannot be saved; nothing where it can."""
+    if not isinstance(value, torch.Tensor):
+        return f"a {type(value).__name__}, and no tensor"
+    if value.layout is not torch.strided or value.is_quantized or value.is_meta:
+        return "sparse, quantized or without values (on the device 'meta')"
+    try:
+        serialized({"of": torch.empty(0, dtype=value.dtype)})
+    except (KeyError, ValueError, SafetensorError):
+        return f"of {value.dtype}, which safetensors does not have"
+    return ""
+
+
+def _distinct(module: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """A model's tensors, each in memory of its own, and for names tied to one of them which."""
+    tensors: dict[str, torch.Tensor] = {}
+    tied, names, memory = dict[str, str](), dict[Any, str](), set[Any]()
+    for name, value in module.state_dict().items():
+        place = (value.device, value.untyped_storage().data_ptr())
+        same = (*place, value.data_ptr(), value.dtype, value.shape, value.stride())
+        first = names.setdefault(same, name)
+        if first != name:
+            tied[name] = first
+        else:
+            own = value.contiguous()
+            tensors[name] = own.clone() if own is value and place in memory else own
+            memory.add(place)
+    return tensors, tied
 
 
 def load(
@@ -76,24 +124,41 @@ def load(
     plan = plan if isinstance(plan, Plan) else Plan.load(plan)
     graph = retrace(factory(), plan, example)
     small = prune(graph, plan)
-    _check_weights(small, Path(weights))
+    tied = _check_weights(small, Path(weights))
     try:
-        load_model(small, str(weights), strict=True)
+        tensors = load_file(weights)
     except (OSError, SafetensorError) as error:
         raise PlanError(f"The weights in {weights} cannot be read: {error}") from error
+    _unexpand(small)
+    try:
+        small.load_state_dict(tensors | {n: tensors[kept] for n, kept in tied.items()})
     except RuntimeError as error:
         raise PlanError(f"The weights in {weights} are not those of the plan: {error}") from error
     return small.eval()
 
 
-def _check_weights(small: nn.Module, path: Path) -> None:
-    """Compare what the file's header names with the model, before a tensor is read."""
+def _unexpand(module: nn.Module) -> None:
+    """Give memory of their own to buffers that repeat one number, which cannot be written to."""
+    known: dict[torch.Tensor, torch.Tensor] = {}  # by identity: one of two names stays tied
+    for part in module.modules():
+        for name, buffer in part._buffers.items():
+            if buffer is not None and 0 in buffer.stride():
+                part._buffers[name] = known.setdefault(buffer, buffer.contiguous())
+
+
+def _check_weights(small: nn.Module, path: Path) -> dict[str, str]:
+    """Compare what the file's header names with the model, before a tensor is read.
+
+    Returns:
+        The names that are tied to another one, which the file has.
+    """
     own = small.state_dict()
     try:
         check_regular(path)
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             found = {n: (tuple(s.get_shape()), s.get_dtype()) for n, s in slices.items()}
+            notes = file.metadata() or {}
     except (OSError, ValueError, SafetensorError) as error:
         raise PlanError(f"The weights in {path} cannot be read: {error}") from error
     for name, (shape, kind) in found.items():
@@ -104,6 +169,7 @@ def _check_weights(small: nn.Module, path: Path) -> None:
                 f"The weights in {path} are not those of the plan: {name!r} is {kind} of shape "
                 f"{shape} there, and {wanted} in the pruned model."
             )
+    return {name: kept for name, kept in notes.items() if name in own and kept in found}
 
 
 def _floats(kind: str | torch.dtype) -> bool:

@@ -12,12 +12,14 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import StorageError
+from ..errors import PlanError, StorageError
 from ..evaluation.calibration import recalibrated
 from ..evaluation.evaluator import Executor, Outcome
 from ..evaluation.objective import Objective
 from ..evaluation.records import Evaluation, Split
 from ..graph.graph import Graph
+from ..pruning.weights import require_savable
+from ..values.identity import Identity
 from .statistics import compare
 from .storage.storage import Storage
 
@@ -28,11 +30,14 @@ HARM = 0.02  # of the unpruned loss, worth a warning
 FLIPS = 2  # hits and misses of an accuracy that such a difference may turn
 
 
-def confirm(graph: Graph, objective: Objective, storage: Storage, executor: Executor) -> None:
+def confirm(
+    graph: Graph, objective: Objective, storage: Storage, executor: Executor, own: Identity
+) -> None:
     """Measure one stored mask again, the unpruned network if it is there, and compare.
 
     On the search split where the study's identity is known to be this one's; on every split of
-    which there are evaluations where it is from another version, and cannot be compared.
+    which there are evaluations where it is from another version, and cannot be compared; the
+    study then belongs to its `own` identity from now on.
 
     Raises:
         StorageError: what is measured differs from what is stored.
@@ -60,6 +65,16 @@ def confirm(graph: Graph, objective: Objective, storage: Storage, executor: Exec
                 "here. Name this study otherwise, or use another storage. (A loss or a metric that "
                 "draws random numbers differs every time: give it a generator with a fixed seed.)"
             )
+    if storage.unproven:
+        storage.adopt(own)
+
+
+def check_savable(graph: Graph) -> None:
+    """Warn if the weights that a plan leads to cannot be saved."""
+    try:
+        require_savable(graph.program.module)
+    except PlanError as problem:
+        log.warning("`ew.save` will refuse the pruned network: %s", problem)
 
 
 def check_calibration(

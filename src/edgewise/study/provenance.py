@@ -9,7 +9,7 @@ import torch
 from ..evaluation.objective import Objective
 from ..graph.graph import Graph, Unit
 from ..tracing.architecture import operators, parameters, unsaved
-from ..values.description import content, digest
+from ..values.description import content, digest, lines
 from ..values.identity import Identity
 
 
@@ -17,7 +17,12 @@ def weights(graph: Graph) -> tuple[str, ...]:
     """One line a tensor of a traced model, also of those that no state dict keeps."""
     module = graph.program.module
     saved = sorted(module.state_dict().items())
-    return (*(f"{name}: {content(tensor)}" for name, tensor in saved), *unsaved(module))
+    return (*(f"{name}: {_content(value)}" for name, value in saved), *unsaved(module))
+
+
+def _content(value: Any) -> str:
+    """What an entry of a state dict holds; modules may add what is no tensor."""
+    return content(value) if isinstance(value, torch.Tensor) else digest(lines("", value))
 
 
 def weights_digest(graph: Graph) -> str:

@@ -24,7 +24,7 @@ from ..search import Ask, Patience, Point, Questions, Space, answered, search
 from ..surrogates.interactions import Interactions
 from ..surrogates.searcher import Searcher, recalled, searcher
 from ..values.quantities import check_count
-from .confirming import check_calibration, confirm
+from .confirming import check_calibration, check_savable, confirm
 from .finalists import verified
 from .fitting import searching
 from .frame import frame
@@ -82,6 +82,7 @@ class Study:
         latency: LatencyTable | None = None,
     ) -> None:
         self.graph, self.name = graph, name
+        check_savable(graph)
         self.objective = objective = objective.placed(graph.program.names)
         self.latency = latency and latency.check(graph)
         self._searchers: dict[str, Searcher] = {}  # surrogates of the user's own, by their names
@@ -90,12 +91,10 @@ class Study:
         workers = executor(graph, objective, engine or EngineOptions())
         self._measuring = Measuring(objective, self.storage, workers)
         try:
-            confirm(graph, objective, self.storage, workers)
+            confirm(graph, objective, self.storage, workers, own)
         except BaseException:
             workers.close()
             raise
-        if self.storage.unproven:
-            self.storage.adopt(own)
 
     def __enter__(self) -> Study:
         return self

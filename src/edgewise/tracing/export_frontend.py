@@ -52,7 +52,7 @@ def exported(
     except TraceError:
         if not any(map(_is_write, program.graph.nodes)):
             raise
-        with _quiet():
+        with quiet():
             program = program.run_decompositions({})  # writes reach memory that others read
         module = _restated(program, model, inputs, fixed)
         settle_writes(module, args)
@@ -94,7 +94,7 @@ def _export(
     free = {name: pytree.tree_map(_dynamic, value) for name, value in bigger.items()}
     error: Exception | None = None
     attempts = [(bigger, free), (dict(inputs), None)]
-    with _without_hooks(model), _plain_attention(), _quiet(), torch.no_grad():
+    with _without_hooks(model), _plain_attention(), quiet(), torch.no_grad():
         for values, shapes in attempts:
             dynamic = None if shapes is None else {**shapes, **_static(fixed)}
             try:
@@ -108,7 +108,7 @@ def _export(
                 error = problem
     assert error is not None
     raise TraceError(
-        f"torch.export cannot follow {type(model).__name__}: {_first_lines(error)}"
+        f"torch.export cannot follow {type(model).__name__}: {first_lines(error)}"
     ) from error
 
 
@@ -176,7 +176,7 @@ def _plain_attention() -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """torch.export prints the whole program before it raises what says the same in a line."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
@@ -187,6 +187,6 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _first_lines(error: Exception) -> str:
+def first_lines(error: Exception) -> str:
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     return f"{type(error).__name__}: " + " ".join(lines[:3])[:500]

@@ -18,7 +18,9 @@ from edgewise.cli.job.job import (
     trace_job,
 )
 from edgewise.cli.job.sections import UnitsSection
-from edgewise.errors import ConfigError
+from edgewise.cli.running import run_job
+from edgewise.cli.screen import Screen
+from edgewise.errors import ConfigError, PlanError
 from edgewise.graph.graph import Graph
 
 CODE = """
@@ -112,6 +114,18 @@ def test_a_misspelt_function_is_found_before_anything_takes_time(config: Config)
     require_search(ready)
     with pytest.raises(ConfigError, match="nosuch"):
         require_search(replace(ready, objective=replace(ready.objective, loss="nosuch.py:loss")))
+
+
+def test_weights_that_cannot_be_saved_are_told_before_the_search(tmp_path: Path) -> None:
+    state = "self.register_buffer('kept', torch.ones(4, dtype=torch.complex128))"
+    begin = "super().__init__()\n"
+    code = CODE.replace(begin, f"{begin}        {state}\n")
+    (tmp_path / "own.py").write_text(code.replace("return x", "return self.kept.real.float() + x"))
+    (tmp_path / "job.toml").write_text(f"{JOB}[budget]\nmacs = 0.7\n")
+    config = read_config(tmp_path / "job.toml")
+    with pytest.raises(PlanError, match="'kept' is of torch"):
+        run_job(config, Screen(quiet=True))
+    assert not config.directory.exists()
 
 
 def test_an_output_directory_that_is_a_file_is_an_error(tmp_path: Path) -> None:
