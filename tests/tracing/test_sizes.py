@@ -134,7 +134,7 @@ def test_a_model_of_one_size_is_not_blamed_on_tracing() -> None:
 def test_data_of_a_size_that_was_fixed_are_refused() -> None:
     graph = ew.trace(Decides(), image(16, 16), granularity="edge")
     objective = ew.Objective([(image(24, 24), torch.zeros(2))], lambda out, _: out.mean((1, 2, 3)))
-    with pytest.raises(ObjectiveError, match="with the search data, got input 0 of shape"):
+    with pytest.raises(ObjectiveError, match="The search data hold input 0 of shape"):
         ew.Study(graph, objective)
 
 

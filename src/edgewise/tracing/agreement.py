@@ -31,7 +31,7 @@ MOST_ELEMENTS = 2**22  # that all values of a program may have together at the l
 LARGER, AT_LEAST = 4, 16  # the larger batch: this many times the example, and at least
 MOST_RESIZED = 2**27  # elements of all values at another length or image size
 _AS_IT_IS: Varied = {}
-REFUSED = object()  # in place of outputs: what was pruned before holds for its sizes only
+REFUSED = object()  # in place of outputs: what was pruned before takes its own sizes only
 
 _REASON = (
     "The model probably draws random numbers in eval mode, keeps state between calls, or decides "
@@ -131,7 +131,7 @@ class Judge:
         try:
             return self.bind(args, kwargs), reference(self.model, args, kwargs)
         except TraceError as error:
-            refused = isinstance(error.__cause__, ObjectiveError) and bool(sizes)
+            refused = isinstance(error.__cause__, ObjectiveError)
             return (self.bind(args, kwargs), REFUSED) if refused else None
 
     def check(self, module: fx.GraphModule, once: Recording) -> Verdict:

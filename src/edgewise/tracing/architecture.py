@@ -11,11 +11,9 @@ from torch import fx, nn
 
 from ..graph.graph import Graph
 from ..graph.vertices import Vertex
-from ..values.description import content, digest, hooks_of, lines, settings_of
+from ..values.description import brief, content, hooks_of, settings_of
 from ..values.identity import difference
 from .program import attribute
-
-_BARE = ("bool", "int", "float", "str", "NoneType", "tuple")  # of these, the value says the kind
 
 
 def parameters(graph: Graph) -> list[str]:
@@ -49,7 +47,7 @@ def settings(module: fx.GraphModule) -> tuple[str, ...]:
         elif node.op == "call_method":
             called = f"Tensor.{node.target}"
         else:
-            called = _brief(node.target)
+            called = brief(node.target)
         given = [_argument(a, own) for a in node.args]
         given += [f"{name}={_argument(a, own)}" for name, a in sorted(node.kwargs.items())]
         found.append(f"{node.name}: {called} of ({', '.join(given)})")
@@ -77,14 +75,14 @@ def unsaved(module: fx.GraphModule) -> tuple[str, ...]:
 def _module_settings(module: nn.Module) -> str:
     """A layer with its settings, hooks and layers: "LeakyReLU(negative_slope=0.01)"."""
     given = [
-        f"{name}={_brief(value)}"
+        f"{name}={brief(value)}"
         for name, value in _plain_settings(module)
         if not isinstance(value, torch.Tensor)
     ]
-    given += [f"{name}: {_brief(hooks)}" for name, hooks in hooks_of(module).items()]
+    given += [f"{name}: {brief(hooks)}" for name, hooks in hooks_of(module).items()]
     given += [f"{name}={_module_settings(part)}" for name, part in module.named_children()]
     kind = type(module)
-    called = kind.__qualname__ if kind.__module__.startswith("torch.") else _brief(kind)
+    called = kind.__qualname__ if kind.__module__.startswith("torch.") else brief(kind)
     return f"{called}({', '.join(given)})"
 
 
@@ -110,16 +108,7 @@ def _argument(value: Any, own: torch.dtype | None) -> str:
     if isinstance(value, dict):
         parts = (f"{name}: {_argument(part, own)}" for name, part in value.items())
         return f"{{{', '.join(parts)}}}"
-    return repr(value) if isinstance(value, bool | int | float | str | None) else _brief(value)
-
-
-def _brief(value: Any) -> str:
-    """A value in a few words that hold all of it, if only by a digest."""
-    found = lines("", value)
-    if len(found) == 1:
-        kind, _, text = found[0].removeprefix(": ").partition(" ")
-        return text if kind in _BARE else found[0][2:]
-    return f"{getattr(value, '__name__', type(value).__name__)}#{digest(found)[:12]}"
+    return repr(value) if isinstance(value, bool | int | float | str | None) else brief(value)
 
 
 def other_parameter(lines: Sequence[str], model: nn.Module) -> str | None:

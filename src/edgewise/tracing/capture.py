@@ -113,8 +113,8 @@ def _in_train_mode(
 
 def bind(
     model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arguments that hold tensors, in the order of forward's parameters, and the others."""
+) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
+    """The arguments that hold tensors, the others, and the names of all, in forward's order."""
     signature = inspect.signature(model.forward)
     try:
         bound = signature.bind(*args, **kwargs)
@@ -137,7 +137,8 @@ def bind(
         elif parameter.kind is not parameter.VAR_POSITIONAL:
             arguments[name] = value
     inputs = {name: value for name, value in arguments.items() if holds_tensor(value)}
-    return inputs, {name: value for name, value in arguments.items() if name not in inputs}
+    fixed = {name: value for name, value in arguments.items() if name not in inputs}
+    return inputs, fixed, tuple(arguments)
 
 
 def _functional_modules(model: nn.Module) -> None:

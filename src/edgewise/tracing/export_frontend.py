@@ -9,6 +9,7 @@ the same rules as one traced by torch.fx.
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import logging
 from collections.abc import Iterator, Mapping
@@ -66,7 +67,8 @@ def _restated(
 ) -> fx.GraphModule:  # fmt: skip
     root = copy.copy(model)
     root._modules, root._buffers = dict(model._modules), dict(model._buffers)
-    graph = Restatement(_flat(program), root, inputs, fixed).run()
+    given = {name: {**inputs, **fixed}[name] for name in in_order(model, inputs, fixed)}
+    graph = Restatement(_flat(program), root, given).run()
     return as_module(root, graph, type(model).__name__)
 
 
@@ -92,15 +94,14 @@ def _export(
     inputs = copies_of(dict(inputs))  # one tensor given twice would be taken for one input
     bigger = doubled(inputs, of=1)  # a dimension of size one would be taken for a constant
     free = {name: pytree.tree_map(_dynamic, value) for name, value in bigger.items()}
+    free |= {name: pytree.tree_map(lambda _: None, value) for name, value in fixed.items()}
     error: Exception | None = None
     attempts = [(bigger, free), (dict(inputs), None)]
     with _without_hooks(model), _plain_attention(), _quiet(), torch.no_grad():
         for values, shapes in attempts:
-            dynamic = None if shapes is None else {**shapes, **_static(fixed)}
+            given = {name: {**values, **fixed}[name] for name in in_order(model, inputs, fixed)}
             try:
-                program = torch.export.export(
-                    model, (), {**values, **fixed}, dynamic_shapes=dynamic, strict=False
-                )
+                program = torch.export.export(model, (), given, dynamic_shapes=shapes, strict=False)
                 if any(map(_writes_into_view, program.graph.nodes)):
                     program = program.run_decompositions({})
                 return program
@@ -133,8 +134,10 @@ def _is_view(node: fx.Node) -> bool:
     return any(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns)
 
 
-def _static(fixed: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: pytree.tree_map(lambda _: None, value) for name, value in fixed.items()}
+def in_order(model: nn.Module, inputs: Mapping[str, Any], fixed: Mapping[str, Any]) -> list[str]:
+    """The names of all arguments as `forward` has them: torch.export calls fx modules by place."""
+    names = list(inspect.signature(model.forward).parameters)
+    return sorted({**inputs, **fixed}, key=lambda n: names.index(n) if n in names else len(names))
 
 
 def _dynamic(value: Any) -> Any:

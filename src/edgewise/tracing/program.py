@@ -14,9 +14,9 @@ import torch
 from torch import fx, nn
 from torch.fx.graph import CodeGen
 
-from ..errors import ObjectiveError
-from ..values.nested import batch_size, device_of
-from .sizes import OnlySizes, Varied, only
+from ..values.nested import device_of
+from .signature import Traced, plain
+from .sizes import Varied
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +35,7 @@ class Program:
             code of the model computed or decided something by it.
         frozen: (input tensor, axis, size) of lengths, heights and widths that it froze likewise.
         sizes: other ones at which it gives what the model gives.
+        parameters: names of forward's arguments, in its order.
     """
 
     module: fx.GraphModule
@@ -47,6 +48,7 @@ class Program:
     fixed_batch: bool = False
     frozen: tuple[tuple[int, int, int], ...] = ()
     sizes: tuple[Varied, ...] = ()
+    parameters: tuple[str, ...] = ()
 
     @property
     def told(self) -> tuple[str, ...]:
@@ -57,10 +59,17 @@ class Program:
         return tuple(own)
 
     @property
-    def guard(self) -> OnlySizes:
-        """What refuses other sizes than the program takes."""
-        reason = "tracing fixed what the model's Python code computed or decided by it"
-        return OnlySizes(self.names, self.frozen, reason)
+    def traced(self) -> Traced:
+        """The arguments that the network takes, and the values that tracing fixed."""
+        constants = tuple((name, plain(value)) for name, value in self.fixed.items())
+        names = self.parameters or (*self.names, *self.fixed)
+        batch = self.batch if self.fixed_batch else 0
+        return Traced(type(self.module).__name__, names, constants, batch, self.frozen)
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """What to call the network with, by place: the inputs, and constants between them."""
+        return self.traced.positional(self.args)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -106,45 +115,6 @@ def as_module(root: nn.Module | dict[str, Any], graph: fx.Graph, name: str) -> f
     if type(graph._codegen) is CodeGen:
         graph.set_codegen(_AnyName())
     return fx.GraphModule(root, graph, class_name=name)
-
-
-@dataclass(frozen=True)
-class OnlyBatch:
-    """A hook before `forward` that refuses batches of another size.
-
-    Args:
-        size: examples in a batch.
-    """
-
-    size: int
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Raise ObjectiveError where the inputs have another batch size."""
-        self.check((args, kwargs), f"{type(module).__name__} was called with a batch")
-
-    def check(self, inputs: Any, subject: str) -> None:
-        """Raise ObjectiveError unless inputs have this batch size."""
-        size = batch_size(inputs)
-        if size != self.size:
-            raise ObjectiveError(
-                f"{subject} of {size} examples, but the network was traced with {self.size}, and "
-                "its Python code computes or decides something by the size of the batch, which "
-                f"tracing fixed. Give it batches of {self.size} (a loader: batch_size={self.size}, "
-                f"drop_last=True), or trace it with an example of {size}."
-            )
-
-
-def guarded(module: nn.Module, program: Program) -> nn.Module:
-    """The module, refusing other batches and sizes than the traced ones that tracing fixed."""
-    if program.fixed_batch:
-        module.register_forward_pre_hook(OnlyBatch(program.batch), with_kwargs=True)
-    return only(module, program.guard)
-
-
-def keeps_batch(module: nn.Module) -> bool:
-    """Whether a module, or a part of it, refuses other batch sizes because tracing fixed it."""
-    hooks = (hook for part in module.modules() for hook in part._forward_pre_hooks.values())
-    return any(isinstance(hook, OnlyBatch) for hook in hooks)
 
 
 def modes_of(module: nn.Module) -> dict[str, bool]:

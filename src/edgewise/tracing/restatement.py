@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.fx.immutable_collections import immutable_dict, immutable_list
 from torch.utils import _pytree as pytree
 
 from ..errors import TraceError
 from ..graph.operators.table import TABLE
+from ..values.nested import holds_tensor
 from .aten import Restated, restate
 
 _INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
@@ -29,18 +31,11 @@ class Restatement:
     Args:
         flat: the exported program.
         root: the model, shallowly copied; constants of the program are added to it.
-        inputs: the arguments of forward that hold tensors, by name.
-        fixed: its other arguments.
+        given: the arguments of forward by name; those that hold tensors become placeholders.
     """
 
-    def __init__(
-        self,
-        flat: fx.GraphModule,
-        root: nn.Module,
-        inputs: Mapping[str, Any],
-        fixed: Mapping[str, Any],
-    ) -> None:
-        self.flat, self.root, self.inputs, self.fixed = flat, root, inputs, fixed
+    def __init__(self, flat: fx.GraphModule, root: nn.Module, given: Mapping[str, Any]) -> None:
+        self.flat, self.root, self.given = flat, root, given
         self.graph = fx.Graph()
         self.env: dict[fx.Node, Any] = {}
         self.leaves: list[Any] = []
@@ -61,10 +56,11 @@ class Restatement:
     def _placeholders(self) -> None:
         """One placeholder for each argument of forward; members of nested ones are picked."""
         leaves = self.leaves
-        for name, value in self.inputs.items():
-            node = self.graph.placeholder(name)
-            leaves += self._members(node, value)
-        leaves += pytree.tree_leaves(dict(self.fixed))
+        for name, value in self.given.items():
+            if holds_tensor(value):
+                leaves += self._members(self.graph.placeholder(name), value)
+            else:
+                leaves += pytree.tree_leaves(value)
         flat = [n for n in self.flat.graph.nodes if n.op == "placeholder"]
         if len(flat) != len(leaves):
             raise TraceError("torch.export changed the number of inputs.")
@@ -170,9 +166,9 @@ class Restatement:
         if spec.is_leaf():
             return leaves.pop(0)
         members = [self._rebuilt(child, leaves) for child in spec.children()]
-        if spec.type in (list, tuple):
-            return spec.type(members)
-        if spec.type is dict:
+        if spec.type in (list, tuple, immutable_list):
+            return (tuple if spec.type is tuple else list)(members)
+        if spec.type in (dict, immutable_dict):
             return dict(zip(spec.context, members, strict=True))
         return self._constructed(spec, members)
 

@@ -18,7 +18,7 @@ from .builder import Builder
 from .capture import FrontEnd, bind, capture
 from .export_frontend import LIMITED
 from .probe import run, run_doubled
-from .program import Program, keeps_batch, modes_of
+from .program import Program, modes_of
 from .refuse import refuse
 
 
@@ -85,14 +85,19 @@ def trace(
     args = (args,) if isinstance(args, torch.Tensor) else tuple(args)
     kinds = (granularity,) if isinstance(granularity, str) else tuple(granularity)
     expected = reference(model, args, kwargs or {})
-    inputs, fixed = bind(model, args, kwargs or {})
+    inputs, fixed, names = bind(model, args, kwargs or {})
     judge = Judge(
         model, args, kwargs or {}, expected, lambda a, k: tuple(bind(model, a, k)[0].values())
     )
     bare = _first_right(
         _choices(frontend, leaves),
         lambda choice: _graph(
-            capture(model, inputs, fixed, leaves, choice, expected), inputs, fixed, judge, choice
+            capture(model, inputs, fixed, leaves, choice, expected),
+            inputs,
+            fixed,
+            names,
+            judge,
+            choice,
         ),
     )
     graph = with_units(bare, kinds, slices=slices, round_to=round_to, importance=importance)
@@ -142,8 +147,8 @@ def _failure(problems: list[TraceError]) -> TraceError:
 
 
 def _graph(
-    module: fx.GraphModule, inputs: Mapping[str, Any], fixed: Mapping[str, Any], judge: Judge,
-    frontend: FrontEnd,
+    module: fx.GraphModule, inputs: Mapping[str, Any], fixed: Mapping[str, Any],
+    names: tuple[str, ...], judge: Judge, frontend: FrontEnd,
 ) -> Graph:  # fmt: skip
     """Vertices and edges of a captured program, which must do what the model does."""
     args, model = tuple(inputs.values()), judge.model
@@ -158,7 +163,7 @@ def _graph(
     doubled = verdict.doubled
     if not doubled.values or not _scales(once.numbers, doubled.numbers):
         doubled = run_doubled(module, args)  # numbers that depend on values: of the same values
-    limited = not verdict.free or bool(module.meta.get(LIMITED)) or keeps_batch(model)
+    limited = not verdict.free or bool(module.meta.get(LIMITED))
     program = Program(
         module=module,
         args=args,
@@ -170,6 +175,7 @@ def _graph(
         fixed_batch=limited,
         frozen=verdict.frozen,
         sizes=verdict.sizes,
+        parameters=names,
     )
     return Builder(program, once, doubled).build(frontend)
 
