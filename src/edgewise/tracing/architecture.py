@@ -10,6 +10,7 @@ import torch
 from torch import fx, nn
 
 from ..graph.graph import Graph
+from ..graph.operators.runtime import precision
 from ..graph.vertices import Vertex
 from ..values.description import brief, content, hooks_of, settings_of
 from ..values.identity import difference
@@ -40,7 +41,7 @@ def settings(module: fx.GraphModule) -> tuple[str, ...]:
     own = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
     found = []
     for node in module.graph.nodes:
-        if node.op in ("placeholder", "get_attr"):
+        if node.op in ("placeholder", "get_attr") or node.target is precision:
             continue
         if node.op == "call_module":
             called = _module_settings(module.get_submodule(str(node.target)))
@@ -95,7 +96,14 @@ def _plain_settings(module: nn.Module) -> list[tuple[str, Any]]:
 
 def _argument(value: Any, own: torch.dtype | None) -> str:
     if isinstance(value, fx.Node):
-        return f"%{value.name}"
+        limit = value.args[1:]
+        if value.target is not precision:
+            return f"%{value.name}"
+        return (
+            repr(getattr(torch.finfo(own), str(limit[0])))
+            if own and limit
+            else "the weights' dtype"
+        )
     if isinstance(value, torch.device):
         return "device"
     if isinstance(value, torch.dtype):

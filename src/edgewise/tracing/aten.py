@@ -82,9 +82,7 @@ def _same(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
 
 def _to(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
     """A change of dtype; the device and the layout stay those of the input."""
-    source, result = _value(node.args[0]), _value(node)
-    if source is not None and result is not None and source.dtype == result.dtype:
-        return args[0]
+    result = _value(node)
     dtype = result.dtype if result is not None else kwargs.get("dtype")
     return Restated("call_method", "to", (args[0], dtype))
 

@@ -21,6 +21,7 @@ from .cleanup import (
     restore_outputs,
     shapes_only,
 )
+from .dtypes import follow_dtypes
 from .export_frontend import exported
 from .fx_frontend import traced
 from .train_eval import batch_norm_modules, depends_on_mode, follow_modes
@@ -56,6 +57,9 @@ def capture(
         module = traced(snapshot, fixed, leaves)
         _refuse_giants(module)
         restore_outputs(module.graph, expected)
+        follow_dtypes(
+            module, inputs, lambda dtype: traced(_snapshot(model).to(dtype), fixed, leaves).graph
+        )
         follow_modes(module.graph, _in_train_mode(model, module.graph, fixed, leaves))
         name_inplace(module.graph)
         settle_writes(module, tuple(inputs.values()))

@@ -12,7 +12,7 @@ import copy
 import inspect
 import io
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
@@ -24,6 +24,7 @@ from ..errors import TraceError
 from ..graph.operators.table import TABLE
 from ..values.nested import copies_of, doubled
 from .aliasing import settle_writes
+from .dtypes import follow_dtypes, in_dtype, weights_dtype
 from .program import as_module
 from .restatement import Restatement
 
@@ -46,19 +47,38 @@ def exported(
         TraceError: torch.export cannot follow the model.
     """
     program = _export(model, inputs, fixed)
-    args = doubled(tuple(inputs.values()), of=1)
     try:
-        module = _restated(program, model, inputs, fixed)
-        settle_writes(module, args)
+        module = _settled(program, model, inputs, fixed, lambda other: other)
     except TraceError:
         if not any(map(_is_write, program.graph.nodes)):
             raise
-        with _quiet():
-            program = program.run_decompositions({})  # writes reach memory that others read
-        module = _restated(program, model, inputs, fixed)
-        settle_writes(module, args)
+        program = _decomposed(program)  # writes reach memory that others read
+        module = _settled(program, model, inputs, fixed, _decomposed)
     module.meta[LIMITED] = _limited(program)
     return module
+
+
+def _settled(
+    program: torch.export.ExportedProgram, model: nn.Module, inputs: Mapping[str, Any],
+    fixed: Mapping[str, Any], alike: Callable[[Any], torch.export.ExportedProgram],
+) -> fx.GraphModule:  # fmt: skip
+    """The program as modules and calls that follow the precision, and write in place harmlessly."""
+
+    def again(dtype: torch.dtype) -> fx.Graph:
+        there, own = copy.deepcopy(model).to(dtype), weights_dtype(model)
+        given: dict[str, Any] = in_dtype(dict(inputs), own, dtype)
+        return _restated(alike(_export(there, given, fixed)), there, given, fixed).graph
+
+    module = _restated(program, model, inputs, fixed)
+    follow_dtypes(module, inputs, again)
+    settle_writes(module, doubled(tuple(inputs.values()), of=1))
+    return module
+
+
+def _decomposed(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    with _quiet():
+        found: torch.export.ExportedProgram = program.run_decompositions({})
+    return found
 
 
 def _restated(
@@ -103,7 +123,7 @@ def _export(
             try:
                 program = torch.export.export(model, (), given, dynamic_shapes=shapes, strict=False)
                 if any(map(_writes_into_view, program.graph.nodes)):
-                    program = program.run_decompositions({})
+                    program = _decomposed(program)
                 return program
             except Exception as problem:  # noqa: BLE001 - torch.export raises many kinds
                 error = problem

@@ -19,6 +19,7 @@ from ..errors import TraceError
 from ..graph.operators.table import TABLE
 from ..values.nested import holds_tensor
 from .aten import Restated, restate
+from .dtypes import DTYPE, IDLE
 
 _INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
 _ASSERTS = re.compile(r"_assert|_guards_fn|sym_constrain|_check")
@@ -130,6 +131,10 @@ class Restatement:
         if isinstance(new.kwargs.get("device"), torch.device):
             new = replace(new, kwargs={**new.kwargs, "device": self._device()})
         created = self.graph.create_node(new.op, new.target, new.args, new.kwargs, node.name)
+        created.meta[DTYPE] = getattr(node.meta.get("val"), "dtype", None)
+        if new.target == "to":
+            kinds = {value.meta["val"].dtype for value in (node, *node.all_input_nodes[:1])}
+            created.meta[IDLE] = len(kinds) == 1
         self._noted(created, node)
         return created if new.first_of == 1 else (created, *[None] * (new.first_of - 1))
 

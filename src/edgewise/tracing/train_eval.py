@@ -7,7 +7,7 @@ from typing import Any
 from torch import fx, nn
 from torch.nn import functional as F
 
-from ..graph.operators.runtime import by_mode
+from ..graph.operators.runtime import by_mode, precision
 
 
 def follow_modes(graph: fx.Graph, training: fx.Graph | None) -> None:
@@ -20,7 +20,7 @@ def follow_modes(graph: fx.Graph, training: fx.Graph | None) -> None:
         graph: traced in eval mode; changed in place.
         training: traced in train mode, or None.
     """
-    pairs = _aligned(graph, training) if training is not None else None
+    pairs = aligned(graph, training) if training is not None else None
     mode = _Mode(graph)
     others: dict[fx.Node, fx.Node] = dict(pairs or ())
     for node in list(graph.nodes):
@@ -63,9 +63,9 @@ def _takes_mode(target: Any) -> bool:
     return getattr(target, "__name__", "") in ("stochastic_depth", "drop_path")
 
 
-def _aligned(graph: fx.Graph, other: fx.Graph) -> list[tuple[fx.Node, fx.Node]] | None:
+def aligned(graph: fx.Graph, other: fx.Graph) -> list[tuple[fx.Node, fx.Node]] | None:
     """The nodes of two traces of one model in pairs; None if they do not run the same calls."""
-    left, right = list(graph.nodes), list(other.nodes)
+    left, right = ([n for n in g.nodes if n.target is not precision] for g in (graph, other))
     same = len(left) == len(right) and all(
         a.op == b.op and a.target == b.target for a, b in zip(left, right, strict=True)
     )
