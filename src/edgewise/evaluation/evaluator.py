@@ -101,7 +101,8 @@ class Engine:
                         f"{len(names)} ({', '.join(names)}). Trace it with the inputs that the "
                         "data give."
                     )
-                program.traced.check(inputs, f"The {name} data hold")
+                whole = ", which count as one batch," if name == "calibration" else ""
+                program.traced.check(inputs, f"The {name} data{whole} hold")
 
     def evaluate(
         self, masks: Sequence[Mask], split: Split = "search", *, tensors: bool = False

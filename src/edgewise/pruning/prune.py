@@ -88,7 +88,7 @@ def _frozen(program: Program, full: nn.Module, small: nn.Module) -> set[tuple[in
     """
     frozen = set[tuple[int, int, int]]()
     for sizes in program.sizes:
-        batch = program.batch if program.fixed_batch else 3 - min(program.batch, 2)  # 1 or 2
+        batch = program.batch if program.takes else 3 - min(program.batch, 2)  # 1 or 2
         args = program.traced.positional(drawn(program.args, program.batch, batch, sizes))
         try:
             with redirect_stderr(io.StringIO()):  # torch.fx prints the code that fails

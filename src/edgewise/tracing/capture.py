@@ -24,9 +24,10 @@ from .cleanup import (
 from .dtypes import follow_dtypes
 from .export_frontend import exported
 from .fx_frontend import traced
-from .train_eval import batch_norm_modules, depends_on_mode, follow_modes
+from .train_eval import aligned, batch_norm_modules, follow_modes
 
 FrontEnd = Literal["torch.fx", "torch.export"]
+MODAL = "edgewise_modal"  # marks a program whose model runs other operators in train mode
 MOST_OPERATORS = 20_000
 
 
@@ -60,7 +61,9 @@ def capture(
         follow_dtypes(
             module, inputs, lambda dtype: traced(_snapshot(model).to(dtype), fixed, leaves).graph
         )
-        follow_modes(module.graph, _in_train_mode(model, module.graph, fixed, leaves))
+        training = _in_train_mode(model, fixed, leaves)
+        module.meta[MODAL] = training is not None and aligned(module.graph, training) is None
+        follow_modes(module.graph, training)
         name_inplace(module.graph)
         settle_writes(module, tuple(inputs.values()))
     else:
@@ -104,11 +107,9 @@ def _snapshot(model: nn.Module) -> nn.Module:
 
 
 def _in_train_mode(
-    model: nn.Module, graph: fx.Graph, fixed: Mapping[str, Any], leaves: Sequence[Any]
+    model: nn.Module, fixed: Mapping[str, Any], leaves: Sequence[Any]
 ) -> fx.Graph | None:
-    """The same trace in train mode, where something in it may depend on the mode."""
-    if not depends_on_mode(graph):
-        return None
+    """The same trace in train mode."""
     try:
         return traced(_snapshot(model).train(), fixed, leaves).graph
     except TraceError:

@@ -31,11 +31,12 @@ class Program:
         doubled: the same when the batch is twice as large (empty if the model refuses that).
         batch: examples in `args`.
         modes: the path of every module of the user's model, and whether it was in train mode.
-        fixed_batch: whether the program is right for batches of the size `batch` only, as Python
-            code of the model computed or decided something by it.
+        takes: how many examples a batch must have, as Python code of the model computed or decided
+            something by that; 0 where any number will do.
         frozen: (input tensor, axis, size) of lengths, heights and widths that it froze likewise.
         sizes: other ones at which it gives what the model gives.
         parameters: names of forward's arguments, in its order.
+        modal: whether the model's own code is known to do something else in train mode.
     """
 
     module: fx.GraphModule
@@ -45,17 +46,19 @@ class Program:
     doubled: Mapping[str, Any]
     batch: int
     modes: Mapping[str, bool]
-    fixed_batch: bool = False
+    takes: int = 0
     frozen: tuple[tuple[int, int, int], ...] = ()
     sizes: tuple[Varied, ...] = ()
     parameters: tuple[str, ...] = ()
+    modal: bool = False
 
     @property
     def told(self) -> tuple[str, ...]:
         """What tracing took from the example, in words."""
         own = [f"argument {name}={value!r}" for name, value in self.fixed.items()]
-        own += [f"batch size {self.batch}"] if self.fixed_batch else []
+        own += [f"batch size {self.takes}"] if self.takes else []
         own += [f"input {place}, axis {axis}: size {size}" for place, axis, size in self.frozen]
+        own += ["eval mode: the model's own code does something else in train mode"] * self.modal
         return tuple(own)
 
     @property
@@ -63,8 +66,7 @@ class Program:
         """The arguments that the network takes, and the values that tracing fixed."""
         constants = tuple((name, plain(value)) for name, value in self.fixed.items())
         names = self.parameters or (*self.names, *self.fixed)
-        batch = self.batch if self.fixed_batch else 0
-        return Traced(type(self.module).__name__, names, constants, batch, self.frozen)
+        return Traced(type(self.module).__name__, names, constants, self.takes, self.frozen)
 
     @property
     def arguments(self) -> tuple[Any, ...]:

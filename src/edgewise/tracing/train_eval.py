@@ -47,20 +47,6 @@ _DROPOUTS: dict[Any, int] = {
     F.alpha_dropout: 2,
     F.feature_alpha_dropout: 2,
 }
-_MODAL = {*_DROPOUTS, F.batch_norm, F.scaled_dot_product_attention, F.rrelu, F.instance_norm}
-
-
-def depends_on_mode(graph: fx.Graph) -> bool:
-    """Whether a program calls functions whose arguments usually depend on the mode."""
-    return any(
-        node.op == "call_function"
-        and (node.target in _MODAL or "training" in node.kwargs or _takes_mode(node.target))
-        for node in graph.nodes
-    )
-
-
-def _takes_mode(target: Any) -> bool:
-    return getattr(target, "__name__", "") in ("stochastic_depth", "drop_path")
 
 
 def aligned(graph: fx.Graph, other: fx.Graph) -> list[tuple[fx.Node, fx.Node]] | None:
@@ -91,10 +77,12 @@ class _Mode:
         if isinstance(evaluating, fx.Node):
             return evaluating
         if isinstance(evaluating, list | tuple) and not hasattr(evaluating, "_fields"):
+            if not isinstance(training, list | tuple) or len(evaluating) != len(training):
+                return evaluating
             pairs = zip(evaluating, training, strict=True)
             return type(evaluating)(self.merged(a, b) for a, b in pairs)
         if isinstance(evaluating, dict):
-            return {k: self.merged(v, training[k]) for k, v in evaluating.items()}
+            return {k: self.merged(v, training.get(k, v)) for k, v in evaluating.items()}
         if isinstance(evaluating, slice) or isinstance(training, fx.Node):
             return evaluating
         if evaluating == training:
