@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -86,6 +87,17 @@ def test_autocast_and_other_devices() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert small(x).isfinite().all()
     assert small.to("meta")(x.to("meta")).is_meta
+
+
+def test_a_pruned_network_that_is_traced_again_or_pickled_follows_too() -> None:
+    x = torch.randn(4, 8)
+    graph = ew.trace(Casts().eval(), x)
+    small = ew.prune(graph, graph.mask([0])).eval()
+    again = ew.trace(small, x, granularity="raw")
+    twice = ew.prune(again, again.empty).eval()
+    expected = copy.deepcopy(small).bfloat16()(x.bfloat16())
+    for module in (twice, pickle.loads(pickle.dumps(small))):
+        assert torch.equal(module.bfloat16()(x.bfloat16()), expected)
 
 
 def test_tracing_in_another_precision_gives_the_same_network() -> None:
