@@ -174,6 +174,7 @@ class Objective:
             ObjectiveError: a dict has other names.
         """
         own = copy.copy(self)
+        own.__dict__["measures"] = self.measures  # as `over` does
         object.__setattr__(own, "recovery", self.recovery.placed(names))
         return own.over(lambda inputs: placed(inputs, names))
 
