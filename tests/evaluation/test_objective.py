@@ -12,6 +12,16 @@ from edgewise.errors import ObjectiveError
 X, Y = torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
 
 
+def test_pairs_of_tensors_are_both_inputs_of_a_model_that_takes_two() -> None:
+    pairs = [(X, Y), ((X, Y), Y), {"a": X, "b": Y}]
+    objective = ew.Objective(
+        [((X, Y), Y)], F.cross_entropy, recovery=ew.Recovery("batchnorm", pairs)
+    )
+    assert objective.placed(("a", "b")).recovery.batches == ((X, Y),) * 3
+    alone = ew.Objective([(X, Y)], F.cross_entropy, recovery=ew.Recovery("batchnorm", pairs[:1]))
+    assert alone.placed(("a",)).recovery.batches == ((X,),)
+
+
 def test_means_weigh_batches_by_size() -> None:
     objective = ew.Objective([(X[:4], Y[:4]), (X[4:], Y[4:])], loss=F.cross_entropy)
     out = [X[:4, :3], X[4:, :3]]
@@ -148,3 +158,11 @@ def test_an_empty_batch_is_named(where: str) -> None:
         ew.Objective(loss=F.cross_entropy, **splits)
     with pytest.raises(ObjectiveError, match="Calibration batch 1 has no examples"):
         ew.Recovery("batchnorm", [X, X[:0]])
+
+
+def test_data_without_values_are_refused() -> None:
+    for given in ({"loader": [(X.to("meta"), Y)]}, {"loader": [(X, Y)], "verify": [(X[:0], Y)]}):
+        with pytest.raises(ObjectiveError, match=r"no values to measure with|has no examples"):
+            ew.Objective(loss=F.cross_entropy, **given)
+    with pytest.raises(ObjectiveError, match="Calibration batch 0 is on the meta device"):
+        ew.Recovery("batchnorm", [X.to("meta")])

@@ -7,6 +7,7 @@ from torch import nn
 
 import edgewise as ew
 from edgewise.graph.coupling import Coupling, couple
+from edgewise.testing import build
 from edgewise.testing.laws import MASK_LAWS
 
 
@@ -69,6 +70,14 @@ def found(model: nn.Module, *shape: int) -> tuple[Coupling, dict[str, list[int]]
     coupling = couple(graph)
     named = {graph.vertices[p.vertex].name: ids.tolist() for p, ids in coupling.writes.items()}
     return coupling, named
+
+
+def test_computed_weights_are_refused_with_the_reason() -> None:
+    for frontend in ("torch.fx", "torch.export"):
+        model, args = build("normed")
+        graph = ew.trace(model, args, granularity=("edge", "hidden"), frontend=frontend)
+        reasons = list(graph.refused.values())
+        assert sum("computed at every call as by weight norm" in why for why in reasons) == 3
 
 
 def test_summands_go_together_and_pieces_apart() -> None:

@@ -246,7 +246,7 @@ def test_sizes_that_tracing_fixed_are_told(suffix: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     x = torch.randn(2, 6, 8)
     graph = ew.trace(PerBatch(), x, frontend="torch.export")
-    assert graph.program.fixed_batch
+    assert graph.program.takes
     small = ew.prune(graph, graph.empty)
     with pytest.warns(EdgewiseWarning, match=r"x \(axis 0: 2\).*size of the batch"):
         written = ew.export(small, tmp_path / f"small.{suffix}")

@@ -193,7 +193,8 @@ def test_optional_inputs_are_bound_by_name() -> None:
     x, bias = torch.randn(2, 4), torch.randn(2, 4)
     graph = ew.trace(Model(), (x, None), {"bias": bias, "scale": 2.0}, granularity="edge")
     small = ew.prune(graph, graph.mask(["a..mul"]))
-    assert torch.allclose(small(x, bias), x + bias)
+    assert torch.allclose(small(x, None, 2.0, bias), x + bias)
+    assert torch.allclose(small(x, bias=bias), x + bias)
 
 
 def test_an_input_that_the_model_overwrites_is_left_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -131,10 +132,49 @@ def test_a_model_of_one_size_is_not_blamed_on_tracing() -> None:
     assert (graph.fixed, graph.program.sizes) == ((), ())
 
 
+class OneBatch(nn.Module):
+    """Takes four examples, and nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        y = x.view(4, 6)
+        return self.b(y + torch.relu(self.a(y)))
+
+
+def test_a_model_of_one_batch_is_told_and_refuses_others() -> None:
+    graph = ew.trace(OneBatch(), torch.randn(4, 6))
+    assert graph.fixed == ("batch size 4",)
+    small, full = ew.prune(graph, graph.mask([0])), ew.masked(graph, graph.mask([0]))
+    for module in (small, copy.deepcopy(small), full):
+        assert module(torch.randn(4, 6)).shape == (4, 3)
+        with pytest.raises(ObjectiveError, match=r"a batch of 8 examples, .* traced with 4"):
+            module(torch.randn(8, 6))
+    six = ew.Objective([(torch.randn(6, 6), torch.zeros(6).long())], F.cross_entropy)
+    with pytest.raises(ObjectiveError, match="The search data hold a batch of 6 examples"):
+        ew.Study(graph, six)
+    four = (torch.randn(4, 6), torch.zeros(4).long())
+    recovery = ew.Recovery("batchnorm", [four, four])
+    with pytest.raises(ObjectiveError, match="which count as one batch, hold a batch of 8"):
+        ew.Study(graph, ew.Objective([four], F.cross_entropy, recovery=recovery))
+
+
+def test_a_second_batch_that_takes_too_much_memory_fixes_none() -> None:
+    def full(module: nn.Module, args: tuple[torch.Tensor]) -> None:
+        if len(args[0]) > 4:
+            raise torch.OutOfMemoryError("out of memory")
+
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU())
+    model[0].register_forward_pre_hook(full)
+    assert ew.trace(model, torch.randn(4, 6), granularity="raw").fixed == ()
+
+
 def test_data_of_a_size_that_was_fixed_are_refused() -> None:
     graph = ew.trace(Decides(), image(16, 16), granularity="edge")
     objective = ew.Objective([(image(24, 24), torch.zeros(2))], lambda out, _: out.mean((1, 2, 3)))
-    with pytest.raises(ObjectiveError, match="with the search data, got input 0 of shape"):
+    with pytest.raises(ObjectiveError, match="The search data hold input 0 of shape"):
         ew.Study(graph, objective)
 
 

@@ -9,6 +9,26 @@ from edgewise.errors import NoUnitsError, TraceError, UnknownOperatorError
 from edgewise.testing import build
 
 
+def test_what_happens_in_train_mode_only_is_told() -> None:
+    model, args = build("noisy")
+    assert any("something else in train mode" in told for told in ew.trace(model, args).fixed)
+    plain, inputs = build("dropouts")
+    assert ew.trace(plain, inputs).fixed == ()
+
+
+def test_an_operator_that_torch_lacks_leaves_the_other_front_end_its_chance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lacking(*args, **options):
+        raise NotImplementedError('"relu" not implemented for this dtype')
+
+    model, args = build("twice")
+    monkeypatch.setattr("edgewise.tracing.capture.traced", lacking)
+    assert ew.trace(model, args).frontend == "torch.export"
+    with pytest.raises(TraceError, match=r"torch\.fx makes a program that torch cannot run"):
+        ew.trace(model, args, frontend="torch.fx")
+
+
 def test_the_model_is_not_changed() -> None:
     model, args = build("residual")
     model.train()

@@ -19,7 +19,6 @@ import torch
 
 from ..errors import ObjectiveError
 from ..graph.graph import Graph, Mask
-from ..tracing.program import OnlyBatch
 from ..values.redact import redact
 from .engine import EngineOptions
 from .engine.order import visiting_order
@@ -87,7 +86,7 @@ class Engine:
     def _check_inputs(self) -> None:
         """Raise ObjectiveError unless the data give the inputs that the traced model takes."""
         program, recovery = self.graph.program, self.objective.recovery
-        names, guard = program.names, program.guard
+        names = program.names
         given: dict[str, list[Any]] = {
             name: [inputs for inputs, _ in batches]
             for name, batches in self.objective.splits.items()
@@ -102,9 +101,8 @@ class Engine:
                         f"{len(names)} ({', '.join(names)}). Trace it with the inputs that the "
                         "data give."
                     )
-                if program.fixed_batch:
-                    OnlyBatch(program.batch).check(inputs, f"The {name} data hold a batch")
-                guard.check(inputs, f"The network, with the {name} data,")
+                whole = ", which count as one batch," if name == "calibration" else ""
+                program.traced.check(inputs, f"The {name} data{whole} hold")
 
     def evaluate(
         self, masks: Sequence[Mask], split: Split = "search", *, tensors: bool = False

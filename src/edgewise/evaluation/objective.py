@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,7 +12,7 @@ import torch
 
 from ..errors import ObjectiveError
 from ..tracing.program import evaluating
-from ..values.arguments import arguments, call, placed
+from ..values.arguments import arguments, call, inputs_in, placed
 from ..values.description import digest, lines
 from ..values.nested import batch_size, copies_of, joined, judged, leaves_of
 from .records import Split
@@ -33,7 +34,8 @@ class Recovery:
             calibration data, layer by layer (Li et al., EagleEye, ECCV 2020); "linear" also fits
             the weights of the layers behind a removal there, by least squares, so that each
             gives what it gave in the unpruned network (docs/engine.md); "none" does nothing.
-        calibration: an iterable of (inputs, targets) or of inputs, from training data and as
+        calibration: an iterable of (inputs, targets) or of inputs (of a model of two, pairs of
+            tensors are inputs), from training data and as
             training saw them, augmented likewise: what a network loses by other statistics, every
             mask loses. It is one batch, however it is cut; 500 to 2 000 examples suffice.
 
@@ -47,7 +49,7 @@ class Recovery:
 
     kind: RecoveryKind = "none"
     calibration: Iterable[Any] | None = None
-    batches: tuple[Any, ...] = field(init=False, repr=False)
+    items: tuple[Any, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(RecoveryKind):
@@ -57,7 +59,8 @@ class Recovery:
             raise ObjectiveError(
                 f'Recovery("{self.kind}") needs calibration data: a few hundred inputs.'
             )
-        batches = [] if self.calibration is None else [_inputs(b) for b in self.calibration]
+        object.__setattr__(self, "items", tuple(self.calibration or ()))
+        batches = self.batches
         for number, inputs in enumerate(batches):
             _require_examples(inputs, f"Calibration batch {number}")
         if self.kind != "none" and not batches:
@@ -68,7 +71,16 @@ class Recovery:
                 f'Recovery("linear") fits weights to the calibration data, which have {examples} '
                 f"examples. Give it at least {FEWEST}; 500 to 2 000 are good."
             )
-        object.__setattr__(self, "batches", tuple(batches))
+
+    @property
+    def batches(self) -> tuple[Any, ...]:
+        """The inputs of each batch; of pairs the first, as long as nobody says it takes two."""
+        return tuple(_inputs(item) for item in self.items)
+
+    def placed(self, names: Sequence[str]) -> Recovery:
+        """The same with all inputs as tuples in the order of `names`, and no targets."""
+        found = [placed(inputs_in(item, len(names)), names) for item in self.items]
+        return replace(self, calibration=[(inputs, None) for inputs in found] or None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +173,10 @@ class Objective:
         Raises:
             ObjectiveError: a dict has other names.
         """
-        return self.over(lambda inputs: placed(inputs, names))
+        own = copy.copy(self)
+        own.__dict__["measures"] = self.measures  # as `over` does
+        object.__setattr__(own, "recovery", self.recovery.placed(names))
+        return own.over(lambda inputs: placed(inputs, names))
 
     def over(self, change: Callable[[Any], Any]) -> Objective:
         """The same with the batches that were read, their inputs changed, in place of loaders."""
@@ -244,6 +259,8 @@ def _inputs(item: Any) -> tuple[Any, ...] | dict[str, Any]:
 
 
 def _require_examples(inputs: Any, name: str) -> None:
+    if any(isinstance(leaf, torch.Tensor) and leaf.is_meta for leaf in leaves_of(inputs)):
+        raise ObjectiveError(f"{name} is on the meta device: it has no values to measure with.")
     if batch_size(inputs) == 0:
         shapes = [list(leaf.shape) for leaf in leaves_of(inputs) if isinstance(leaf, torch.Tensor)]
         raise ObjectiveError(

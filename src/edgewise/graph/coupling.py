@@ -11,7 +11,7 @@ does, and `widths` offers no unit for which it does not do what is meant.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,11 @@ from .operators.joining import Ids, Joining, Labels, weighted
 from .operators.joining import Place as Place
 from .operators.table import TABLE
 from .vertices import Vertex
+
+COMPUTED = (
+    "its weight is shared, or computed at every call as by weight norm, which "
+    "torch.nn.utils.parametrize.remove_parametrizations undoes"
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,9 @@ def couple(graph: Graph) -> Coupling:
         if (axis := _produced(vertex)) is not None and (axis,) not in out:
             out[axis,] = joining.write(axis)
         labels.append(out)
-    return _result(joining)
+    computed = {i: COMPUTED for i, vertex in enumerate(graph.vertices) if _computed(vertex)}
+    found = _result(joining)
+    return replace(found, refused={**computed, **found.refused})
 
 
 def _produced(vertex: Vertex) -> int | None:
@@ -60,6 +67,12 @@ def _produced(vertex: Vertex) -> int | None:
     if vertex.shared or vertex.attrs.get("groups", 1) > 1:
         return None
     return weighted(vertex) if TABLE.rules[vertex.op].passage.makes else None
+
+
+def _computed(vertex: Vertex) -> bool:
+    """Whether a vertex makes channels with a weight that is not its own alone."""
+    makes = TABLE.rules[vertex.op].passage.makes and vertex.attrs.get("groups", 1) == 1
+    return makes and bool(vertex.params) and (vertex.shared or weighted(vertex) is None)
 
 
 def _result(joining: Joining) -> Coupling:

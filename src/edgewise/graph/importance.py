@@ -21,7 +21,7 @@ import torch
 from torch import fx
 
 from ..errors import EdgewiseError
-from ..values.arguments import placed
+from ..values.arguments import inputs_in, placed
 from ..values.nested import judged, moved
 from .coupling import Place
 from .graph import Graph
@@ -129,12 +129,8 @@ def _accumulate(
 def inputs_of(batch: Any, graph: Graph) -> tuple[tuple[torch.Tensor, ...], Any]:
     """The inputs of a batch, where the network is, and its targets if it is a pair."""
     count, names, home = len(graph.program.args), graph.program.names, graph.program.device
-    if isinstance(batch, list | tuple) and len(batch) == 2 and (
-        count != 2 or isinstance(batch[0], list | tuple | Mapping)
-    ):  # fmt: skip
-        inputs, targets = batch
-        return moved(placed(inputs, names), home), targets
-    return moved(placed(batch, names), home), None
+    inputs = inputs_in(batch, count)
+    return moved(placed(inputs, names), home), None if inputs is batch else batch[1]
 
 
 class _Watch(fx.Interpreter):

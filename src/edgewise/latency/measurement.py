@@ -18,7 +18,6 @@ from ..graph.liveness import liveness
 from ..graph.times import OperatorTimes, fit_parts
 from ..pruning.lower import lower
 from ..pruning.plan import Clocked
-from ..pruning.prune import rewritten
 from ..tracing.program import as_module
 from ..values.nested import moved
 from ..values.quantities import amount, check_count, duration
@@ -110,7 +109,7 @@ def compare(
         meter: measures instead of a `Stopwatch`.
     """
     meter = meter or stopwatch(graph, target, rounds)
-    models = [rewritten(graph, m, {}).eval().to(target.device) for m in (graph.empty, mask)]
+    models = [_program(graph, m, target)[0] for m in (graph.empty, mask)]
     seconds = meter.networks(models)
     for _ in range(REPEATS):
         if _uncertainty(seconds) > CERTAIN:
@@ -220,6 +219,7 @@ def stopwatch(graph: Graph, target: Target, rounds: int) -> Stopwatch:
             rows = torch.arange(each * target.batch) % value.shape[axis]
             value = value.index_select(axis, rows.to(value.device))
         args[names.index(vertex.node)] = value
+    program.traced.check(tuple(args), "The target's batch makes")
     there = moved(tuple(args), torch.device(target.device))
     return Stopwatch(there, target.threads, rounds, target.device)
 

@@ -15,7 +15,7 @@ from ..graph.graph import Graph
 from ..graph.liveness import Liveness
 from ..graph.operators.absence import Live, State
 from ..graph.operators.lowering import Site
-from ..graph.operators.runtime import assemble, segments
+from ..graph.operators.runtime import assemble, precision, segments
 from ..graph.operators.table import TABLE
 from ..graph.vertices import Follow, Parameter, Vertex
 from ..tracing.program import attribute
@@ -130,7 +130,7 @@ class _Lowering:
         """The last summand or factor, in the shape and dtype of the sum or product."""
         source, target = self.full.vertices[self.full.edges[edge].source], self.full.vertices[index]
         if source.dtype != target.dtype:
-            value = self.out.graph.call_method("to", (value, getattr(torch, target.dtype)))
+            value = self.out.graph.call_method("to", (value, self._precision(target.dtype)))
         before, after = source.shape, target.shape
         grown = source.batched == target.batched
         if (before == after and grown and not always) or before is None or after is None:
@@ -245,7 +245,7 @@ class _Lowering:
         """A node that is no data: copied, or a literal where its source is not there in full."""
         if node in self.env:
             return self.env[node]
-        gone = [n for n in node.all_input_nodes if n.name in self.plan and not self._there(n)]
+        gone = [n for n in node.all_input_nodes if n.name in self.plan and not self._there(n, node)]
         if gone:
             self.env[node] = self._literal(node)
             return self.env[node]
@@ -260,9 +260,9 @@ class _Lowering:
     def _resolve(self, node: fx.Node) -> Any:
         return self.env[node] if node.name in self.plan else self._constant(node)
 
-    def _there(self, node: fx.Node) -> bool:
+    def _there(self, node: fx.Node, reader: fx.Node) -> bool:
         state = self.alive.states[self.plan[node.name]]
-        return state is not None and state.full and node in self.env
+        return state is not None and (state.full or _asks_dtype(reader)) and node in self.env
 
     def _literal(self, node: fx.Node) -> Any:
         """What a shape query gave for the whole network; the batch is read from the input."""
@@ -271,9 +271,23 @@ class _Lowering:
         twice = program.doubled.get(node.name, value)
         if isinstance(value, torch.device):
             return self._call(getattr, self._first_input(), "device")
+        if isinstance(value, torch.dtype):
+            return self._precision(str(value).removeprefix("torch."))
+        if node.target is precision:
+            source = self.full.vertices[self.plan[node.all_input_nodes[0].name]]
+            return self._precision(source.dtype, *node.args[1:])
         if isinstance(value, tuple):
             return tuple(self._number(a, b) for a, b in zip(value, twice, strict=True))
         return self._number(value, twice)
+
+    def _precision(self, name: str, *limit: Any) -> Any:
+        """A dtype, or a limit of one, as the first value has it that had this dtype when traced."""
+        first = {v.node for v in self.full.vertices if v.dtype == name}
+        for old, new in self.env.items():
+            if old.name in first and isinstance(new, fx.Node):
+                return self._call(precision, new, *limit)
+        dtype = getattr(torch, name)
+        return getattr(torch.finfo(dtype), limit[0]) if limit else dtype
 
     def _number(self, value: Any, twice: Any) -> Any:
         return value if value == twice else self._batch(value // self.full.program.batch)
@@ -287,6 +301,13 @@ class _Lowering:
             if vertex.op == "input" and vertex.shape is not None:
                 return next(new for old, new in self.env.items() if old.name == vertex.node)
         raise LookupError("no tensor input")
+
+
+def _asks_dtype(node: fx.Node) -> bool:
+    """Whether a node reads nothing of a tensor but what cutting its channels leaves as it is."""
+    return node.target is precision or (
+        node.target is getattr and node.args[1] in ("dtype", "device")
+    )
 
 
 def _map(value: Any, convert: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.fx.immutable_collections import immutable_dict
 
 from ..graph.graph import Graph, Mask
 from ..graph.liveness import Liveness, liveness
@@ -21,7 +22,7 @@ from ..graph.operators.absence import State
 from ..graph.operators.reference import there
 from ..graph.operators.table import TABLE
 from ..graph.vertices import Vertex
-from ..tracing.program import guarded, set_modes
+from ..tracing.program import set_modes
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -41,8 +42,8 @@ def masked(graph: Graph, mask: Mask, tensors: Tensors | None = None) -> nn.Modul
     Raises:
         MaskError: the mask belongs to another graph.
         DisconnectedError: the mask cuts off a model output.
-        ObjectiveError: (when called) the batch has another size than the example, and tracing
-            fixed it.
+        ObjectiveError: (when called) an argument has another value, or a batch or image another
+            size, than in the example, and tracing fixed it.
 
     Examples:
         >>> y = ew.masked(graph, graph.mask([0]))(x)
@@ -62,10 +63,10 @@ class Masked(nn.Module):
         self.train(graph.program.modes[""])
         set_modes(self.network, graph.program.modes)
         _load(self.network, graph, alive, tensors)
-        guarded(self, graph.program)
 
-    def forward(self, *args: Any) -> Any:
-        return Execution(self.network, self._graph, self._alive).run(*args)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        inputs = self._graph.program.traced.inputs(args, kwargs)
+        return Execution(self.network, self._graph, self._alive).run(*inputs)
 
 
 def _load(network: nn.Module, graph: Graph, alive: Liveness, tensors: Tensors) -> None:
@@ -85,6 +86,14 @@ def _load(network: nn.Module, graph: Graph, alive: Liveness, tensors: Tensors) -
                 lines[axis] = lines[axis][torch.tensor(keep, device=whole.device)]
         with torch.no_grad():
             whole[torch.meshgrid(*lines, indexing="ij")] = tensor.to(whole.device)
+
+
+def _own(value: Any) -> Any:
+    if type(value) is immutable_dict:
+        return {name: _own(part) for name, part in value.items()}
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        return (tuple if isinstance(value, tuple) else list)(map(_own, value))
+    return value
 
 
 class Execution(fx.Interpreter):
@@ -113,6 +122,10 @@ class Execution(fx.Interpreter):
             return special(self._called(n), vertex, want, args, kwargs)
         with self._set_current_node(n):
             return getattr(self, n.op)(n.target, args, kwargs)
+
+    def output(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the model returns; torch.fx keeps its lists and dicts as others of its own."""
+        return _own(super().output(target, args, kwargs))
 
     def _called(self, n: fx.Node) -> nn.Module | None:
         return self.module.get_submodule(str(n.target)) if n.op == "call_module" else None

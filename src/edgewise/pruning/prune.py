@@ -10,15 +10,16 @@ from contextlib import redirect_stderr
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from ..errors import EdgewiseWarning, MaskError, PlanError, VerificationError
 from ..graph.graph import Graph, Mask
 from ..graph.liveness import liveness
 from ..tracing.agreement import drawn
-from ..tracing.program import Program, as_module, evaluating, guarded, set_modes
-from ..tracing.sizes import OnlySizes, frozen_axes, only
+from ..tracing.program import Program, as_module, evaluating, set_modes
+from ..tracing.signature import sign
+from ..tracing.sizes import frozen_axes
 from ..values.nested import copies_of, leaves_of
 from ..values.precision import full_precision
 from .lower import lower
@@ -53,8 +54,10 @@ def prune(graph: Graph, plan: Chosen | Mask, *, tensors: Tensors | None = None) 
 
     Returns:
         An `fx.GraphModule` with its own weights, in the mode (train or eval) of the traced model.
-        Names of what stays are those of the model. Where tracing fixed the batch size, calling it
-        with another raises ObjectiveError.
+        Names of what stays are those of the model, and so are the arguments that it takes. Those
+        that held no tensor have the values that they were traced with, as `graph.fixed` lists:
+        calling it with another raises ObjectiveError, and so do other batch and image sizes where
+        tracing fixed these.
 
     Raises:
         PlanError: the plan belongs to another model.
@@ -70,19 +73,23 @@ def prune(graph: Graph, plan: Chosen | Mask, *, tensors: Tensors | None = None) 
     small = rewritten(graph, mask, tensors)
     full = masked(graph, mask, tensors)
     verify(graph, mask, full, small)
-    return only(small, _guard(graph.program, full, small))
+    frozen, traced = _frozen(graph.program, full, small), graph.program.traced
+    if frozen:
+        sign(small.graph, traced._replace(sizes=tuple(sorted({*traced.sizes, *frozen}))))
+        small.recompile()
+    return small
 
 
-def _guard(program: Program, full: nn.Module, small: nn.Module) -> OnlySizes:
-    """What refuses the lengths and image sizes at which a pruned model is not the masked one.
+def _frozen(program: Program, full: nn.Module, small: nn.Module) -> set[tuple[int, int, int]]:
+    """The lengths and image sizes besides which a pruned model is not the masked one.
 
     The two are compared on drawn inputs of another batch and, where the unpruned model runs
     there, of other sizes.
     """
     frozen = set[tuple[int, int, int]]()
     for sizes in program.sizes:
-        batch = program.batch if program.fixed_batch else 3 - min(program.batch, 2)  # 1 or 2
-        args = drawn(program.args, program.batch, batch, sizes)
+        batch = program.batch if program.takes else 3 - min(program.batch, 2)  # 1 or 2
+        args = program.traced.positional(drawn(program.args, program.batch, batch, sizes))
         try:
             with redirect_stderr(io.StringIO()):  # torch.fx prints the code that fails
                 difference, allowed = compare(full, small, args)
@@ -91,8 +98,7 @@ def _guard(program: Program, full: nn.Module, small: nn.Module) -> OnlySizes:
         else:
             if not (difference <= allowed or _rounding(full, small, args)):
                 frozen.update(frozen_axes(program.args, sizes))
-    reason = "the pruned network has numbers in it that hold for this size only"
-    return OnlySizes(program.names, tuple(sorted(frozen)), reason)
+    return frozen
 
 
 def resolve(
@@ -123,17 +129,19 @@ def resolve(
     return mask, tensors or plan.tensors
 
 
-def rewritten(graph: Graph, mask: Mask, tensors: Tensors) -> nn.Module:
+def rewritten(graph: Graph, mask: Mask, tensors: Tensors) -> fx.GraphModule:
     """The pruned module, not verified."""
     alive = liveness(graph, mask).require_connected()
     lowered = lower(graph, alive)
     attributes = copy.deepcopy(lowered.attributes)
     name = type(graph.program.module).__name__
+    sign(lowered.graph, graph.program.traced)
     module = as_module(attributes, lowered.graph, name)
     for path in tensors:
         _set_tensor(module, path, tensors[path])
-    module.meta["edgewise_args"] = graph.program.args
-    return set_modes(guarded(module, graph.program), graph.program.modes)
+    module.meta["edgewise_args"] = graph.program.arguments
+    set_modes(module, graph.program.modes)
+    return module
 
 
 def _set_tensor(module: nn.Module, path: str, value: torch.Tensor) -> None:
@@ -155,8 +163,9 @@ def verify(graph: Graph, mask: Mask, full: nn.Module, small: nn.Module) -> float
     Raises:
         VerificationError: it is above 1e-5 (float32; 1e-10 in float64).
     """
-    difference, allowed = compare(full, small, graph.program.args)
-    if not difference <= allowed and _rounding(full, small, graph.program.args):
+    args = graph.program.arguments
+    difference, allowed = compare(full, small, args)
+    if not difference <= allowed and _rounding(full, small, args):
         warnings.warn(
             f"The pruned and the masked model differ by {difference:.3g} (relative), but not in "
             "float64: this network amplifies rounding.",

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import BudgetError, ObjectiveError
 from ..evaluation.records import Evaluation
-from ..graph.graph import Mask
+from ..graph.graph import Graph, Mask
 from .asks import Ask, FitFunction, Questions
 from .lazy_greedy import chain
 from .picks import damages, fatal_units, probes, ranked_pick, single_pick
@@ -83,7 +83,7 @@ def search(
         if question := ask(phase, origin, masks):
             note((yield question))
         if origin == "unpruned":
-            _check_unpruned(known[space.graph.empty])
+            _check_unpruned(known[space.graph.empty], space.graph)
     chained = False
     ranked = ranked_pick(space)
     if ranked is not None and (question := ask("sampling", "ranking", [ranked])):
@@ -142,12 +142,14 @@ def _opening(space: Space, limit: int) -> list[tuple[str, str, list[Mask]]]:
     return opening
 
 
-def _check_unpruned(evaluation: Evaluation) -> None:
+def _check_unpruned(evaluation: Evaluation, graph: Graph) -> None:
     if not evaluation.ok:
+        inputs = [v for v in graph.vertices if v.op == "input" and v.shape is not None]
+        traced = ", ".join(f"{v.name}: {v.dtype} of {v.shape}" for v in inputs)
         raise ObjectiveError(
             f"The unpruned network cannot be measured ({evaluation.status}): "
             f"{(evaluation.error or '').removesuffix('.')}. Check the loss, the metrics and the "
-            "data on the model itself first."
+            f"data on the model itself first. For one example it was traced with {traced}."
         )
 
 

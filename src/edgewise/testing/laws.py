@@ -21,6 +21,7 @@ from ..pruning.masked import masked
 from ..pruning.prune import compare, prune, relative_difference, rewritten
 from ..tracing.agreement import drawn
 from ..tracing.trace import trace
+from ..values.nested import leaves_of
 from ..values.precision import full_precision
 
 
@@ -36,7 +37,7 @@ def random_mask(graph: Graph, rng: random.Random) -> Mask:
 
 def law_nothing_removed(model: nn.Module, graph: Graph) -> None:
     """Law 1: the empty mask changes nothing."""
-    args = graph.program.args
+    args = graph.program.arguments
     worst, _ = compare(model, masked(graph, graph.empty), args)
     assert worst <= 1e-6, f"the empty mask changes the output by {worst:g}"
 
@@ -45,14 +46,19 @@ def law_nothing_removed(model: nn.Module, graph: Graph) -> None:
 def law_pruned_is_masked(graph: Graph, mask: Mask) -> None:
     """Law 2: pruned equals masked, in eval mode and, where nothing is random, in train mode."""
     full, small = masked(graph, mask), rewritten(graph, mask, {})
-    worst, allowed = compare(full, small, graph.program.args)
+    args = graph.program.arguments
+    worst, allowed = compare(full, small, args)
     assert worst <= allowed, f"pruned and masked differ by {worst:g} under {mask}"
     if not _random(small):
-        left, right = (module.train()(*graph.program.args) for module in (full, small))
-        pairs = zip(pytree.tree_leaves(left), pytree.tree_leaves(right), strict=True)
+        left, right = (module.train()(*args) for module in (full, small))
+        pairs = list(zip(_tensors(left), _tensors(right), strict=True))
         worst = max(relative_difference(a.detach(), b.detach()) for a, b in pairs)
-        scale = 10 if any(a.dtype == torch.float32 for a in pytree.tree_leaves(left)) else 1
+        scale = 10 if any(a.dtype == torch.float32 for a, _ in pairs) else 1
         assert worst <= allowed * scale, f"in train mode they differ by {worst:g} under {mask}"
+
+
+def _tensors(outputs: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in leaves_of(outputs) if isinstance(leaf, torch.Tensor)]
 
 
 def _random(module: nn.Module) -> bool:
@@ -82,7 +88,7 @@ def one_example(graph: Graph) -> tuple[Any, ...]:
         batched = isinstance(value, torch.Tensor) and value.ndim and value.shape[0] == batch
         return value[:1] if batched else value
 
-    args: tuple[Any, ...] = pytree.tree_map(first, graph.program.args)
+    args: tuple[Any, ...] = pytree.tree_map(first, graph.program.arguments)
     return args
 
 
@@ -107,8 +113,8 @@ def law_free_stays_free(graph: Graph, mask: Mask) -> None:
     program = graph.program
     full, small = masked(graph, mask), prune(graph, mask)
     for sizes in program.sizes:
-        for batch in (program.batch,) if program.fixed_batch else (1, program.batch + 2):
-            args = drawn(program.args, program.batch, batch, sizes)
+        for batch in (program.batch,) if program.takes else (1, program.batch + 2):
+            args = program.traced.positional(drawn(program.args, program.batch, batch, sizes))
             try:
                 worst, allowed = compare(full, small, args)
             except ObjectiveError:
@@ -133,9 +139,9 @@ def law_less_costs_less(graph: Graph, mask: Mask) -> None:
 def law_lives_on(graph: Graph, mask: Mask) -> None:
     """Law 5: a pruned model traces again, trains without dead parameters, copies, exports."""
     small = prune(graph, mask)
-    args = graph.program.args
+    args = graph.program.arguments
     trained = copy.deepcopy(small).train()
-    outputs = [y for y in pytree.tree_leaves(trained(*args)) if y.dtype.is_floating_point]
+    outputs = [y for y in _tensors(trained(*args)) if y.dtype.is_floating_point]
     loss = torch.stack([y.square().sum() for y in outputs]).sum()
     if loss.requires_grad:
         loss.backward()
@@ -150,7 +156,7 @@ def law_lives_on(graph: Graph, mask: Mask) -> None:
     exported = torch.export.export(small.eval(), args).module()
     with torch.no_grad(), full_precision():
         left, right = small.eval()(*args), exported(*args)
-    for a, b in zip(pytree.tree_leaves(left), pytree.tree_leaves(right), strict=True):
+    for a, b in zip(_tensors(left), _tensors(right), strict=True):
         assert relative_difference(a, b) <= allowed
 
 

@@ -349,41 +349,41 @@ class Body(nn.Module):
         return self.head(self.blocks(self.stem(x)))  # type: ignore[no-any-return]
 
 
-def _add(name: str, make: Callable[[], nn.Module], *inputs: Callable[[], Tensor]) -> None:
+def add(name: str, make: Callable[[], nn.Module], *inputs: Callable[[], Tensor]) -> None:
     ZOO[name] = lambda: (make(), tuple(i() for i in inputs or (images,)))
 
 
-def _rows(size: int = 6) -> Callable[[], Tensor]:
+def rows(size: int = 6) -> Callable[[], Tensor]:
     return lambda: torch.randn(2, size)
 
 
-_add("residual", lambda: Body(Block(8), Block(8), Block(8)))
-_add("preactivation", lambda: Body(PreActivation(8), PreActivation(8)))
-_add("squeeze_excite", lambda: Body(SqueezeExcite(8), SqueezeExcite(8)))
-_add("dense", lambda: Body(Dense(8), nn.Conv2d(20, 8, 1), Dense(8), out=20))
-_add("inception", lambda: Body(Inception(8), Inception(12), out=12))
-_add("shuffle", lambda: Body(Shuffle(8), Shuffle(8)))
-_add(
+add("residual", lambda: Body(Block(8), Block(8), Block(8)))
+add("preactivation", lambda: Body(PreActivation(8), PreActivation(8)))
+add("squeeze_excite", lambda: Body(SqueezeExcite(8), SqueezeExcite(8)))
+add("dense", lambda: Body(Dense(8), nn.Conv2d(20, 8, 1), Dense(8), out=20))
+add("inception", lambda: Body(Inception(8), Inception(12), out=12))
+add("shuffle", lambda: Body(Shuffle(8), Shuffle(8)))
+add(
     "depthwise",
     lambda: Body(Inception(8), nn.Conv2d(12, 24, 3, padding=1, groups=12), Block(24), out=24),
 )
-_add(
+add(
     "grouped",
     lambda: Body(Inception(8), nn.Conv2d(12, 12, 3, padding=1, groups=3), Block(12), out=12),
 )
-_add("unet", UNet)
-_add("parallel", Parallel, _rows())
-_add("twice", Twice, _rows())
-_add("several", Several, images, _rows(4))
-_add("attention", lambda: nn.Sequential(Attention(), Attention()), lambda: torch.randn(2, 5, 8))
-_add("fast_attention", FastAttention, lambda: torch.randn(2, 5, 8))
-_add("layer_scale", lambda: LayerScale(8))
-_add("in_place", InPlace)
-_add("dropouts", Dropouts, _rows())
-_add("group_norms", GroupNorms)
-_add("broadcast", Broadcast)
-_add("gated", Gated, _rows())
-_add("tied", Tied, lambda: torch.randint(0, 11, (2, 4)))
+add("unet", UNet)
+add("parallel", Parallel, rows())
+add("twice", Twice, rows())
+add("several", Several, images, rows(4))
+add("attention", lambda: nn.Sequential(Attention(), Attention()), lambda: torch.randn(2, 5, 8))
+add("fast_attention", FastAttention, lambda: torch.randn(2, 5, 8))
+add("layer_scale", lambda: LayerScale(8))
+add("in_place", InPlace)
+add("dropouts", Dropouts, rows())
+add("group_norms", GroupNorms)
+add("broadcast", Broadcast)
+add("gated", Gated, rows())
+add("tied", Tied, lambda: torch.randint(0, 11, (2, 4)))
 
 
 def build(name: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> Example:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -31,7 +32,7 @@ MOST_ELEMENTS = 2**22  # that all values of a program may have together at the l
 LARGER, AT_LEAST = 4, 16  # the larger batch: this many times the example, and at least
 MOST_RESIZED = 2**27  # elements of all values at another length or image size
 _AS_IT_IS: Varied = {}
-REFUSED = object()  # in place of outputs: what was pruned before holds for its sizes only
+REFUSED = object()  # in place of outputs: what was pruned before takes its own sizes only
 
 _REASON = (
     "The model probably draws random numbers in eval mode, keeps state between calls, or decides "
@@ -122,6 +123,7 @@ class Judge:
         self.bind = bind
         self.batch = batch_size(bind(args, kwargs))
         self.drawn = cache(self._drawn)
+        self.short_of_memory = False
 
     def _drawn(
         self, size: int, sizes: tuple[tuple[Axis, int], ...] = ()
@@ -129,9 +131,11 @@ class Judge:
         """Inputs of a batch size and what the model gives; None where it raises."""
         args, kwargs = drawn((self.args, dict(self.kwargs)), self.batch, size, dict(sizes))
         try:
-            return self.bind(args, kwargs), reference(self.model, args, kwargs)
+            with redirect_stderr(io.StringIO()):  # torch.fx prints the code that fails
+                return self.bind(args, kwargs), reference(self.model, args, kwargs)
         except TraceError as error:
-            refused = isinstance(error.__cause__, ObjectiveError) and bool(sizes)
+            refused = isinstance(error.__cause__, ObjectiveError)
+            self.short_of_memory |= lacks_memory(error.__cause__)
             return (self.bind(args, kwargs), REFUSED) if refused else None
 
     def check(self, module: fx.GraphModule, once: Recording) -> Verdict:
@@ -248,6 +252,12 @@ def drawn(value: Any, batch: int, size: int, sizes: Varied = _AS_IT_IS) -> Any:
 
     new = [draw(place, leaf) for place, leaf in enumerate(leaves)]
     return pytree.tree_unflatten(new, structure)
+
+
+def lacks_memory(error: BaseException | None) -> bool:
+    """Whether torch raised an error because memory was too small."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
 
 
 def _shapes(value: Any) -> str:

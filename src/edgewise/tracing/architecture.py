@@ -10,12 +10,11 @@ import torch
 from torch import fx, nn
 
 from ..graph.graph import Graph
+from ..graph.operators.runtime import precision
 from ..graph.vertices import Vertex
-from ..values.description import content, digest, hooks_of, lines, settings_of
+from ..values.description import brief, content, hooks_of, settings_of
 from ..values.identity import difference
 from .program import attribute
-
-_BARE = ("bool", "int", "float", "str", "NoneType", "tuple")  # of these, the value says the kind
 
 
 def parameters(graph: Graph) -> list[str]:
@@ -42,14 +41,14 @@ def settings(module: fx.GraphModule) -> tuple[str, ...]:
     own = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
     found = []
     for node in module.graph.nodes:
-        if node.op in ("placeholder", "get_attr"):
+        if node.op in ("placeholder", "get_attr") or node.target is precision:
             continue
         if node.op == "call_module":
             called = _module_settings(module.get_submodule(str(node.target)))
         elif node.op == "call_method":
             called = f"Tensor.{node.target}"
         else:
-            called = _brief(node.target)
+            called = brief(node.target)
         given = [_argument(a, own) for a in node.args]
         given += [f"{name}={_argument(a, own)}" for name, a in sorted(node.kwargs.items())]
         found.append(f"{node.name}: {called} of ({', '.join(given)})")
@@ -77,14 +76,14 @@ def unsaved(module: fx.GraphModule) -> tuple[str, ...]:
 def _module_settings(module: nn.Module) -> str:
     """A layer with its settings, hooks and layers: "LeakyReLU(negative_slope=0.01)"."""
     given = [
-        f"{name}={_brief(value)}"
+        f"{name}={brief(value)}"
         for name, value in _plain_settings(module)
         if not isinstance(value, torch.Tensor)
     ]
-    given += [f"{name}: {_brief(hooks)}" for name, hooks in hooks_of(module).items()]
+    given += [f"{name}: {brief(hooks)}" for name, hooks in hooks_of(module).items()]
     given += [f"{name}={_module_settings(part)}" for name, part in module.named_children()]
     kind = type(module)
-    called = kind.__qualname__ if kind.__module__.startswith("torch.") else _brief(kind)
+    called = kind.__qualname__ if kind.__module__.startswith("torch.") else brief(kind)
     return f"{called}({', '.join(given)})"
 
 
@@ -97,7 +96,14 @@ def _plain_settings(module: nn.Module) -> list[tuple[str, Any]]:
 
 def _argument(value: Any, own: torch.dtype | None) -> str:
     if isinstance(value, fx.Node):
-        return f"%{value.name}"
+        limit = value.args[1:]
+        if value.target is not precision:
+            return f"%{value.name}"
+        return (
+            repr(getattr(torch.finfo(own), str(limit[0])))
+            if own and limit
+            else "the weights' dtype"
+        )
     if isinstance(value, torch.device):
         return "device"
     if isinstance(value, torch.dtype):
@@ -110,16 +116,7 @@ def _argument(value: Any, own: torch.dtype | None) -> str:
     if isinstance(value, dict):
         parts = (f"{name}: {_argument(part, own)}" for name, part in value.items())
         return f"{{{', '.join(parts)}}}"
-    return repr(value) if isinstance(value, bool | int | float | str | None) else _brief(value)
-
-
-def _brief(value: Any) -> str:
-    """A value in a few words that hold all of it, if only by a digest."""
-    found = lines("", value)
-    if len(found) == 1:
-        kind, _, text = found[0].removeprefix(": ").partition(" ")
-        return text if kind in _BARE else found[0][2:]
-    return f"{getattr(value, '__name__', type(value).__name__)}#{digest(found)[:12]}"
+    return repr(value) if isinstance(value, bool | int | float | str | None) else brief(value)
 
 
 def other_parameter(lines: Sequence[str], model: nn.Module) -> str | None:

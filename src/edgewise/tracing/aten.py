@@ -82,9 +82,7 @@ def _same(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
 
 def _to(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
     """A change of dtype; the device and the layout stay those of the input."""
-    source, result = _value(node.args[0]), _value(node)
-    if source is not None and result is not None and source.dtype == result.dtype:
-        return args[0]
+    result = _value(node)
     dtype = result.dtype if result is not None else kwargs.get("dtype")
     return Restated("call_method", "to", (args[0], dtype))
 
@@ -118,6 +116,13 @@ def _size(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
 
 def _embedding(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
     return Restated("call_function", F.embedding, (args[1], args[0]))
+
+
+def _embedding_bag(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+    defaults: Args = (False, 0, False, None, False, None)
+    weight, indices, offsets, by_frequency, mode, *rest = args + defaults[len(args) - 3 :]
+    given = (indices, weight, offsets, None, 2.0, by_frequency, ("sum", "mean", "max")[mode])
+    return Restated("call_function", F.embedding_bag, (*given, *rest), first_of=4)
 
 
 def _batch_norm(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
@@ -201,6 +206,7 @@ _SPECIAL: dict[str, Callable[[fx.Node, Args, Kwargs], Any]] = {
     "index": _index,
     "sym_size": _size,
     "embedding": _embedding,
+    "embedding_bag": _embedding_bag,
     "batch_norm": _batch_norm,
     "instance_norm": _instance_norm,
     "group_norm": _group_norm,

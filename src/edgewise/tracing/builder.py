@@ -102,6 +102,9 @@ class Builder:
         call = self._call(node, rule, module, slots)
         params = self._params(node, rule, call)
         shape, batched = self._shape(node.name)
+        _refuse_unbatched(node, rule, call, params)
+        if rule.name in ("cat", "stack") and rule.read(call).get("dim") in batched:
+            rule = TABLE.rules["combine"]  # without a part of the batch, the rest is another batch
         index = len(self.vertices)
         self.index[node.name] = index
         self.edges += [Edge(self.index[n.name], index, slot) for slot, n in enumerate(slots)]
@@ -281,6 +284,19 @@ class Builder:
             base = f"{scope}.{target}" if scope else target
         count = self.names[base] = self.names.get(base, 0) + 1
         return base if count == 1 else f"{base}#{count}"
+
+
+def _refuse_unbatched(node: fx.Node, rule: Rule, call: Call, params: Sequence[Parameter]) -> None:
+    """Raise TraceError for images without a batch, whose channels are where batches are else."""
+    given = call.shapes[0] if call.shapes else None
+    if rule.name not in ("conv", "conv_transpose") or given is None or not params:
+        return
+    if len(given) < len(params[0].shape):
+        place = node.meta.get("source") or node.name
+        raise TraceError(
+            f"A convolution at {place} gets an example without a batch, of shape {given}. Pass a "
+            "batch of one: x.unsqueeze(0)."
+        )
 
 
 def _constants(rule: Rule, call: Call) -> dict[str, Any]:

@@ -21,11 +21,13 @@ from .cleanup import (
     restore_outputs,
     shapes_only,
 )
+from .dtypes import follow_dtypes
 from .export_frontend import exported
 from .fx_frontend import traced
-from .train_eval import batch_norm_modules, depends_on_mode, follow_modes
+from .train_eval import aligned, batch_norm_modules, follow_modes
 
 FrontEnd = Literal["torch.fx", "torch.export"]
+MODAL = "edgewise_modal"  # marks a program whose model runs other operators in train mode
 MOST_OPERATORS = 20_000
 
 
@@ -56,7 +58,12 @@ def capture(
         module = traced(snapshot, fixed, leaves)
         _refuse_giants(module)
         restore_outputs(module.graph, expected)
-        follow_modes(module.graph, _in_train_mode(model, module.graph, fixed, leaves))
+        follow_dtypes(
+            module, inputs, lambda dtype: traced(_snapshot(model).to(dtype), fixed, leaves).graph
+        )
+        training = _in_train_mode(model, fixed, leaves)
+        module.meta[MODAL] = training is not None and aligned(module.graph, training) is None
+        follow_modes(module.graph, training)
         name_inplace(module.graph)
         settle_writes(module, tuple(inputs.values()))
     else:
@@ -100,11 +107,9 @@ def _snapshot(model: nn.Module) -> nn.Module:
 
 
 def _in_train_mode(
-    model: nn.Module, graph: fx.Graph, fixed: Mapping[str, Any], leaves: Sequence[Any]
+    model: nn.Module, fixed: Mapping[str, Any], leaves: Sequence[Any]
 ) -> fx.Graph | None:
-    """The same trace in train mode, where something in it may depend on the mode."""
-    if not depends_on_mode(graph):
-        return None
+    """The same trace in train mode."""
     try:
         return traced(_snapshot(model).train(), fixed, leaves).graph
     except TraceError:
@@ -113,8 +118,8 @@ def _in_train_mode(
 
 def bind(
     model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arguments that hold tensors, in the order of forward's parameters, and the others."""
+) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
+    """The arguments that hold tensors, the others, and the names of all, in forward's order."""
     signature = inspect.signature(model.forward)
     try:
         bound = signature.bind(*args, **kwargs)
@@ -137,7 +142,8 @@ def bind(
         elif parameter.kind is not parameter.VAR_POSITIONAL:
             arguments[name] = value
     inputs = {name: value for name, value in arguments.items() if holds_tensor(value)}
-    return inputs, {name: value for name, value in arguments.items() if name not in inputs}
+    fixed = {name: value for name, value in arguments.items() if name not in inputs}
+    return inputs, fixed, tuple(arguments)
 
 
 def _functional_modules(model: nn.Module) -> None:

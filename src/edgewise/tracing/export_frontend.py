@@ -9,9 +9,10 @@ the same rules as one traced by torch.fx.
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
@@ -23,6 +24,7 @@ from ..errors import TraceError
 from ..graph.operators.table import TABLE
 from ..values.nested import copies_of, doubled
 from .aliasing import settle_writes
+from .dtypes import follow_dtypes, in_dtype, weights_dtype
 from .program import as_module
 from .restatement import Restatement
 
@@ -45,19 +47,38 @@ def exported(
         TraceError: torch.export cannot follow the model.
     """
     program = _export(model, inputs, fixed)
-    args = doubled(tuple(inputs.values()), of=1)
     try:
-        module = _restated(program, model, inputs, fixed)
-        settle_writes(module, args)
+        module = _settled(program, model, inputs, fixed, lambda other: other)
     except TraceError:
         if not any(map(_is_write, program.graph.nodes)):
             raise
-        with quiet():
-            program = program.run_decompositions({})  # writes reach memory that others read
-        module = _restated(program, model, inputs, fixed)
-        settle_writes(module, args)
+        program = _decomposed(program)  # writes reach memory that others read
+        module = _settled(program, model, inputs, fixed, _decomposed)
     module.meta[LIMITED] = _limited(program)
     return module
+
+
+def _settled(
+    program: torch.export.ExportedProgram, model: nn.Module, inputs: Mapping[str, Any],
+    fixed: Mapping[str, Any], alike: Callable[[Any], torch.export.ExportedProgram],
+) -> fx.GraphModule:  # fmt: skip
+    """The program as modules and calls that follow the precision, and write in place harmlessly."""
+
+    def again(dtype: torch.dtype) -> fx.Graph:
+        there, own = copy.deepcopy(model).to(dtype), weights_dtype(model)
+        given: dict[str, Any] = in_dtype(dict(inputs), own, dtype)
+        return _restated(alike(_export(there, given, fixed)), there, given, fixed).graph
+
+    module = _restated(program, model, inputs, fixed)
+    follow_dtypes(module, inputs, again)
+    settle_writes(module, doubled(tuple(inputs.values()), of=1))
+    return module
+
+
+def _decomposed(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    with quiet():
+        found: torch.export.ExportedProgram = program.run_decompositions({})
+    return found
 
 
 def _restated(
@@ -66,7 +87,8 @@ def _restated(
 ) -> fx.GraphModule:  # fmt: skip
     root = copy.copy(model)
     root._modules, root._buffers = dict(model._modules), dict(model._buffers)
-    graph = Restatement(_flat(program), root, inputs, fixed).run()
+    given = {name: {**inputs, **fixed}[name] for name in in_order(model, inputs, fixed)}
+    graph = Restatement(_flat(program), root, given).run()
     return as_module(root, graph, type(model).__name__)
 
 
@@ -92,17 +114,16 @@ def _export(
     inputs = copies_of(dict(inputs))  # one tensor given twice would be taken for one input
     bigger = doubled(inputs, of=1)  # a dimension of size one would be taken for a constant
     free = {name: pytree.tree_map(_dynamic, value) for name, value in bigger.items()}
+    free |= {name: pytree.tree_map(lambda _: None, value) for name, value in fixed.items()}
     error: Exception | None = None
     attempts = [(bigger, free), (dict(inputs), None)]
     with _without_hooks(model), _plain_attention(), quiet(), torch.no_grad():
         for values, shapes in attempts:
-            dynamic = None if shapes is None else {**shapes, **_static(fixed)}
+            given = {name: {**values, **fixed}[name] for name in in_order(model, inputs, fixed)}
             try:
-                program = torch.export.export(
-                    model, (), {**values, **fixed}, dynamic_shapes=dynamic, strict=False
-                )
+                program = torch.export.export(model, (), given, dynamic_shapes=shapes, strict=False)
                 if any(map(_writes_into_view, program.graph.nodes)):
-                    program = program.run_decompositions({})
+                    program = _decomposed(program)
                 return program
             except Exception as problem:  # noqa: BLE001 - torch.export raises many kinds
                 error = problem
@@ -133,8 +154,10 @@ def _is_view(node: fx.Node) -> bool:
     return any(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns)
 
 
-def _static(fixed: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: pytree.tree_map(lambda _: None, value) for name, value in fixed.items()}
+def in_order(model: nn.Module, inputs: Mapping[str, Any], fixed: Mapping[str, Any]) -> list[str]:
+    """The names of all arguments as `forward` has them: torch.export calls fx modules by place."""
+    names = list(inspect.signature(model.forward).parameters)
+    return sorted({**inputs, **fixed}, key=lambda n: names.index(n) if n in names else len(names))
 
 
 def _dynamic(value: Any) -> Any:

@@ -123,6 +123,11 @@ def _explain(model: nn.Module, error: Exception, last: str) -> str:
         if not f.filename.startswith((_TORCH, _HERE))
     ]
     place = frames[-1] if frames else last or "an unknown line"
+    if "co_varnames" in str(error):  # torch.fx counts the arguments of what a decorator wraps
+        return (
+            f"{type(model).__name__} cannot be traced symbolically: torch.fx does not see the "
+            "arguments of its forward, which is wrapped by a decorator or takes **kwargs."
+        )
     return (
         f"{type(model).__name__} cannot be traced symbolically: {type(error).__name__} at {place}: "
         f"{error}\n{_advice(str(error))}"
@@ -132,12 +137,14 @@ def _explain(model: nn.Module, error: Exception, last: str) -> str:
 def _advice(message: str) -> str:
     if "item assignment" in message:
         return IN_PLACE_ADVICE
-    return (
-        "The usual reason is Python control flow on the value of a tensor. Either move that code "
-        "into a submodule and pass its class as a leaf, `ew.trace(model, x, leaves=[ThatModule])` "
-        "with a rule for it (`ew.register(ThatModule, ew.Rule(...))`), or make the condition "
-        "independent of tensor values."
+    leaf = (
+        "Code that torch.fx cannot follow may be moved into a submodule whose class is a leaf, "
+        "`ew.trace(model, x, leaves=[ThatModule])` with a rule for it (`ew.register(ThatModule, "
+        "ew.Rule(...))`)."
     )
+    if "control flow" in message:
+        return f"Python decides there by the value of a tensor. {leaf}"
+    return leaf
 
 
 def _drop_constants(graph: fx.Graph, fixed: Mapping[str, Any]) -> None:

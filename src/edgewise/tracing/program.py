@@ -14,9 +14,9 @@ import torch
 from torch import fx, nn
 from torch.fx.graph import CodeGen
 
-from ..errors import ObjectiveError
-from ..values.nested import batch_size, device_of
-from .sizes import OnlySizes, Varied, only
+from ..values.nested import device_of
+from .signature import Traced, plain
+from .sizes import Varied
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +31,12 @@ class Program:
         doubled: the same when the batch is twice as large (empty if the model refuses that).
         batch: examples in `args`.
         modes: the path of every module of the user's model, and whether it was in train mode.
-        fixed_batch: whether the program is right for batches of the size `batch` only, as Python
-            code of the model computed or decided something by it.
+        takes: how many examples a batch must have, as Python code of the model computed or decided
+            something by that; 0 where any number will do.
         frozen: (input tensor, axis, size) of lengths, heights and widths that it froze likewise.
         sizes: other ones at which it gives what the model gives.
+        parameters: names of forward's arguments, in its order.
+        modal: whether the model's own code is known to do something else in train mode.
     """
 
     module: fx.GraphModule
@@ -44,23 +46,32 @@ class Program:
     doubled: Mapping[str, Any]
     batch: int
     modes: Mapping[str, bool]
-    fixed_batch: bool = False
+    takes: int = 0
     frozen: tuple[tuple[int, int, int], ...] = ()
     sizes: tuple[Varied, ...] = ()
+    parameters: tuple[str, ...] = ()
+    modal: bool = False
 
     @property
     def told(self) -> tuple[str, ...]:
         """What tracing took from the example, in words."""
         own = [f"argument {name}={value!r}" for name, value in self.fixed.items()]
-        own += [f"batch size {self.batch}"] if self.fixed_batch else []
+        own += [f"batch size {self.takes}"] if self.takes else []
         own += [f"input {place}, axis {axis}: size {size}" for place, axis, size in self.frozen]
+        own += ["eval mode: the model's own code does something else in train mode"] * self.modal
         return tuple(own)
 
     @property
-    def guard(self) -> OnlySizes:
-        """What refuses other sizes than the program takes."""
-        reason = "tracing fixed what the model's Python code computed or decided by it"
-        return OnlySizes(self.names, self.frozen, reason)
+    def traced(self) -> Traced:
+        """The arguments that the network takes, and the values that tracing fixed."""
+        constants = tuple((name, plain(value)) for name, value in self.fixed.items())
+        names = self.parameters or (*self.names, *self.fixed)
+        return Traced(type(self.module).__name__, names, constants, self.takes, self.frozen)
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """What to call the network with, by place: the inputs, and constants between them."""
+        return self.traced.positional(self.args)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -106,45 +117,6 @@ def as_module(root: nn.Module | dict[str, Any], graph: fx.Graph, name: str) -> f
     if type(graph._codegen) is CodeGen:
         graph.set_codegen(_AnyName())
     return fx.GraphModule(root, graph, class_name=name)
-
-
-@dataclass(frozen=True)
-class OnlyBatch:
-    """A hook before `forward` that refuses batches of another size.
-
-    Args:
-        size: examples in a batch.
-    """
-
-    size: int
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Raise ObjectiveError where the inputs have another batch size."""
-        self.check((args, kwargs), f"{type(module).__name__} was called with a batch")
-
-    def check(self, inputs: Any, subject: str) -> None:
-        """Raise ObjectiveError unless inputs have this batch size."""
-        size = batch_size(inputs)
-        if size != self.size:
-            raise ObjectiveError(
-                f"{subject} of {size} examples, but the network was traced with {self.size}, and "
-                "its Python code computes or decides something by the size of the batch, which "
-                f"tracing fixed. Give it batches of {self.size} (a loader: batch_size={self.size}, "
-                f"drop_last=True), or trace it with an example of {size}."
-            )
-
-
-def guarded(module: nn.Module, program: Program) -> nn.Module:
-    """The module, refusing other batches and sizes than the traced ones that tracing fixed."""
-    if program.fixed_batch:
-        module.register_forward_pre_hook(OnlyBatch(program.batch), with_kwargs=True)
-    return only(module, program.guard)
-
-
-def keeps_batch(module: nn.Module) -> bool:
-    """Whether a module, or a part of it, refuses other batch sizes because tracing fixed it."""
-    hooks = (hook for part in module.modules() for hook in part._forward_pre_hooks.values())
-    return any(isinstance(hook, OnlyBatch) for hook in hooks)
 
 
 def modes_of(module: nn.Module) -> dict[str, bool]:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from ..errors import TraceError
-from ..values.nested import holds_tensor
+from ..values.nested import batch_size, holds_tensor, leaves_of
 
 
 def refuse(model: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
@@ -22,7 +22,10 @@ def refuse(model: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
     if not isinstance(model, nn.Module):
         raise TraceError(f"ew.trace takes an nn.Module, got {type(model).__name__}.")
     if not isinstance(args, torch.Tensor | list | tuple):
-        raise TraceError(f"Example inputs are a tensor or a tuple, got {type(args).__name__}.")
+        raise TraceError(
+            f"Example inputs are a tensor or a tuple, got {type(args).__name__}. Inputs by name go "
+            "into `kwargs`: ew.trace(model, (), {...})."
+        )
     for name, module in model.named_modules():
         _refuse_module(f"Module {name!r}" if name else "The model", module)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -30,6 +33,25 @@ def refuse(model: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
     _refuse_inputs(model, pytree.tree_leaves((args, dict(kwargs))))
     if not holds_tensor((args, dict(kwargs))):
         raise TraceError("The example inputs hold no tensor. Pass e.g. `ew.trace(model, (x,))`.")
+
+
+def refuse_outputs(model: nn.Module, outputs: Any) -> None:
+    """Raise TraceError for outputs that no program can give: caches of language models, no tensor.
+
+    Args:
+        model: the user's model.
+        outputs: what it gives on the example.
+    """
+    for leaf in leaves_of(outputs):
+        kind = type(leaf).__name__
+        if kind.endswith("Cache") and not isinstance(leaf, torch.Tensor):
+            raise TraceError(
+                f"{type(model).__name__} returns a {kind}, which it keeps for the next token. "
+                "Trace it without one: ew.trace(..., kwargs={..., 'use_cache': False}), or set "
+                "model.config.use_cache = False first."
+            )
+        if isinstance(leaf, torch.Tensor) and leaf.layout is not torch.strided:
+            raise TraceError(f"An output of {type(model).__name__} is sparse ({leaf.layout}).")
 
 
 def _refuse_module(where: str, module: nn.Module) -> None:
@@ -46,6 +68,12 @@ def _refuse_module(where: str, module: nn.Module) -> None:
         )
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         raise TraceError(f"{where} is a {kind.__name__} wrapper. Pass its `.module` instead.")
+    if any(base.__name__ == "FakeQuantizeBase" for base in kind.__mro__):
+        raise TraceError(
+            f"{where} is a {kind.__name__}: the model is prepared for quantisation-aware training, "
+            "and rounds by statistics that every call changes. Prune the model before that, and "
+            "prepare what ew.prune returns."
+        )
     if ".quantized" in kind.__module__ or "bitsandbytes" in kind.__module__:
         raise TraceError(
             f"{where} is quantised ({kind.__module__}.{kind.__name__}), so that its weights cannot "
@@ -73,6 +101,11 @@ def _refuse_weight(name: str, tensor: torch.Tensor) -> None:
 
 
 def _refuse_inputs(model: nn.Module, leaves: list[Any]) -> None:
+    if any(isinstance(v, torch.Tensor) for v in leaves) and not batch_size(leaves):
+        raise TraceError(
+            "The example has no examples: dimension 0 of its first tensor is empty. Pass at least "
+            "one, and better two."
+        )
     devices = {p.device for p in model.parameters()} | {b.device for b in model.buffers()}
     for value in leaves:
         if not isinstance(value, torch.Tensor):

@@ -12,11 +12,14 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.fx.immutable_collections import immutable_dict, immutable_list
 from torch.utils import _pytree as pytree
 
 from ..errors import TraceError
 from ..graph.operators.table import TABLE
+from ..values.nested import holds_tensor
 from .aten import Restated, restate
+from .dtypes import DTYPE, IDLE
 
 _INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
 _ASSERTS = re.compile(r"_assert|_guards_fn|sym_constrain|_check")
@@ -29,18 +32,11 @@ class Restatement:
     Args:
         flat: the exported program.
         root: the model, shallowly copied; constants of the program are added to it.
-        inputs: the arguments of forward that hold tensors, by name.
-        fixed: its other arguments.
+        given: the arguments of forward by name; those that hold tensors become placeholders.
     """
 
-    def __init__(
-        self,
-        flat: fx.GraphModule,
-        root: nn.Module,
-        inputs: Mapping[str, Any],
-        fixed: Mapping[str, Any],
-    ) -> None:
-        self.flat, self.root, self.inputs, self.fixed = flat, root, inputs, fixed
+    def __init__(self, flat: fx.GraphModule, root: nn.Module, given: Mapping[str, Any]) -> None:
+        self.flat, self.root, self.given = flat, root, given
         self.graph = fx.Graph()
         self.env: dict[fx.Node, Any] = {}
         self.leaves: list[Any] = []
@@ -61,10 +57,11 @@ class Restatement:
     def _placeholders(self) -> None:
         """One placeholder for each argument of forward; members of nested ones are picked."""
         leaves = self.leaves
-        for name, value in self.inputs.items():
-            node = self.graph.placeholder(name)
-            leaves += self._members(node, value)
-        leaves += pytree.tree_leaves(dict(self.fixed))
+        for name, value in self.given.items():
+            if holds_tensor(value):
+                leaves += self._members(self.graph.placeholder(name), value)
+            else:
+                leaves += pytree.tree_leaves(value)
         flat = [n for n in self.flat.graph.nodes if n.op == "placeholder"]
         if len(flat) != len(leaves):
             raise TraceError("torch.export changed the number of inputs.")
@@ -134,6 +131,10 @@ class Restatement:
         if isinstance(new.kwargs.get("device"), torch.device):
             new = replace(new, kwargs={**new.kwargs, "device": self._device()})
         created = self.graph.create_node(new.op, new.target, new.args, new.kwargs, node.name)
+        created.meta[DTYPE] = getattr(node.meta.get("val"), "dtype", None)
+        if new.target == "to":
+            kinds = {value.meta["val"].dtype for value in (node, *node.all_input_nodes[:1])}
+            created.meta[IDLE] = len(kinds) == 1
         self._noted(created, node)
         return created if new.first_of == 1 else (created, *[None] * (new.first_of - 1))
 
@@ -170,9 +171,9 @@ class Restatement:
         if spec.is_leaf():
             return leaves.pop(0)
         members = [self._rebuilt(child, leaves) for child in spec.children()]
-        if spec.type in (list, tuple):
-            return spec.type(members)
-        if spec.type is dict:
+        if spec.type in (list, tuple, immutable_list):
+            return (tuple if spec.type is tuple else list)(members)
+        if spec.type in (dict, immutable_dict):
             return dict(zip(spec.context, members, strict=True))
         return self._constructed(spec, members)
 

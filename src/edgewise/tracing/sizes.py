@@ -8,14 +8,10 @@ the program refuses others.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils import _pytree as pytree
-
-from ..errors import ObjectiveError
 
 Axis = tuple[int, int]  # a tensor by its place among all of the inputs, and one of its axes
 Varied = Mapping[Axis, int]  # sizes in place of the example's
@@ -58,47 +54,6 @@ def changed(example: Any, other: Any) -> dict[Axis, int]:
         for axis, size in enumerate(now.shape)
         if axis > 0 and size != was.shape[axis]
     }
-
-
-@dataclass(frozen=True)
-class OnlySizes:
-    """A hook before `forward` that refuses sizes that a program froze.
-
-    Args:
-        names: of the inputs, in their order.
-        sizes: of frozen axes, what the example had: (input tensor, axis, size).
-        reason: what froze them, to end a sentence with.
-    """
-
-    names: tuple[str, ...]
-    sizes: tuple[tuple[int, int, int], ...]
-    reason: str
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Raise ObjectiveError where an input has another size on such an axis."""
-        given = [*args, *(kwargs[name] for name in self.names[len(args) :] if name in kwargs)]
-        self.check(given, type(module).__name__)
-
-    def check(self, inputs: Any, subject: str) -> None:
-        """Raise ObjectiveError unless inputs have the sizes of the example where it counts."""
-        leaves = pytree.tree_leaves(inputs)
-        for place, axis, size in self.sizes:
-            leaf = leaves[place] if place < len(leaves) else None
-            if not isinstance(leaf, torch.Tensor) or axis >= leaf.ndim:
-                continue
-            if leaf.shape[axis] != size:
-                raise ObjectiveError(
-                    f"{subject} got input {place} of shape {tuple(leaf.shape)}, but its axis "
-                    f"{axis} must have size {size}, as in the traced example: {self.reason}. "
-                    f"Give it that size, or trace the model with one of {leaf.shape[axis]}."
-                )
-
-
-def only(module: nn.Module, guard: OnlySizes) -> nn.Module:
-    """The module, refusing other sizes than a guard allows; as it was where that allows all."""
-    if guard.sizes:
-        module.register_forward_pre_hook(guard, with_kwargs=True)
-    return module
 
 
 def frozen_axes(example: Any, varied: Varied) -> tuple[tuple[int, int, int], ...]:

@@ -15,11 +15,11 @@ from ..graph.importance import Importance, l2
 from ..graph.units import SLICES, with_units
 from .agreement import Judge, reference
 from .builder import Builder
-from .capture import FrontEnd, bind, capture
+from .capture import MODAL, FrontEnd, bind, capture
 from .export_frontend import LIMITED
 from .probe import run, run_doubled
-from .program import Program, keeps_batch, modes_of
-from .refuse import refuse
+from .program import Program, modes_of
+from .refuse import refuse, refuse_outputs
 
 
 def trace(
@@ -85,14 +85,20 @@ def trace(
     args = (args,) if isinstance(args, torch.Tensor) else tuple(args)
     kinds = (granularity,) if isinstance(granularity, str) else tuple(granularity)
     expected = reference(model, args, kwargs or {})
-    inputs, fixed = bind(model, args, kwargs or {})
+    refuse_outputs(model, expected)
+    inputs, fixed, names = bind(model, args, kwargs or {})
     judge = Judge(
         model, args, kwargs or {}, expected, lambda a, k: tuple(bind(model, a, k)[0].values())
     )
     bare = _first_right(
         _choices(frontend, leaves),
         lambda choice: _graph(
-            capture(model, inputs, fixed, leaves, choice, expected), inputs, fixed, judge, choice
+            capture(model, inputs, fixed, leaves, choice, expected),
+            inputs,
+            fixed,
+            names,
+            judge,
+            choice,
         ),
     )
     graph = with_units(bare, kinds, slices=slices, round_to=round_to, importance=importance)
@@ -124,26 +130,28 @@ def _first_right(choices: Iterable[FrontEnd], make: Callable[[FrontEnd], Graph])
                 raise  # it is as large for the other front end
         except TraceError as problem:
             problems.append(problem)
+        except NotImplementedError as error:  # torch's, of operators that lack a dtype or device
+            problems.append(TraceError(f"{choice} makes a program that torch cannot run: {error}"))
         else:
-            if not (graph.program.fixed_batch or graph.program.frozen):
+            if not (graph.program.takes or graph.program.frozen):
                 return graph
             fixed.append(graph)
     if not fixed:
         raise _failure(problems)
-    return min(fixed, key=lambda graph: (graph.program.fixed_batch, len(graph.program.frozen)))
+    return min(fixed, key=lambda graph: (bool(graph.program.takes), len(graph.program.frozen)))
 
 
 def _failure(problems: list[TraceError]) -> TraceError:
     """The error of all front ends; an operator without a rule comes first: a user can help it."""
     first, *others = sorted(problems, key=lambda p: not isinstance(p, UnknownOperatorError))
-    if not others:
+    if not others or str(others[0]) == str(first):
         return first
     return type(first)(f"{first}\nThe other front end fails too. {others[0]}")
 
 
 def _graph(
-    module: fx.GraphModule, inputs: Mapping[str, Any], fixed: Mapping[str, Any], judge: Judge,
-    frontend: FrontEnd,
+    module: fx.GraphModule, inputs: Mapping[str, Any], fixed: Mapping[str, Any],
+    names: tuple[str, ...], judge: Judge, frontend: FrontEnd,
 ) -> Graph:  # fmt: skip
     """Vertices and edges of a captured program, which must do what the model does."""
     args, model = tuple(inputs.values()), judge.model
@@ -158,7 +166,8 @@ def _graph(
     doubled = verdict.doubled
     if not doubled.values or not _scales(once.numbers, doubled.numbers):
         doubled = run_doubled(module, args)  # numbers that depend on values: of the same values
-    limited = not verdict.free or bool(module.meta.get(LIMITED)) or keeps_batch(model)
+    limited = not verdict.free or bool(module.meta.get(LIMITED))
+    alone = not doubled.values and not judge.short_of_memory  # it runs at no other size
     program = Program(
         module=module,
         args=args,
@@ -167,9 +176,11 @@ def _graph(
         doubled=doubled.numbers,
         batch=judge.batch if doubled.values or limited else 1,
         modes=modes_of(model),
-        fixed_batch=limited,
+        takes=judge.batch if limited or alone else 0,
         frozen=verdict.frozen,
         sizes=verdict.sizes,
+        parameters=names,
+        modal=bool(module.meta.get(MODAL)),
     )
     return Builder(program, once, doubled).build(frontend)
 

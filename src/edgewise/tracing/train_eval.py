@@ -7,7 +7,7 @@ from typing import Any
 from torch import fx, nn
 from torch.nn import functional as F
 
-from ..graph.operators.runtime import by_mode
+from ..graph.operators.runtime import by_mode, precision
 
 
 def follow_modes(graph: fx.Graph, training: fx.Graph | None) -> None:
@@ -20,7 +20,7 @@ def follow_modes(graph: fx.Graph, training: fx.Graph | None) -> None:
         graph: traced in eval mode; changed in place.
         training: traced in train mode, or None.
     """
-    pairs = _aligned(graph, training) if training is not None else None
+    pairs = aligned(graph, training) if training is not None else None
     mode = _Mode(graph)
     others: dict[fx.Node, fx.Node] = dict(pairs or ())
     for node in list(graph.nodes):
@@ -47,25 +47,11 @@ _DROPOUTS: dict[Any, int] = {
     F.alpha_dropout: 2,
     F.feature_alpha_dropout: 2,
 }
-_MODAL = {*_DROPOUTS, F.batch_norm, F.scaled_dot_product_attention, F.rrelu, F.instance_norm}
 
 
-def depends_on_mode(graph: fx.Graph) -> bool:
-    """Whether a program calls functions whose arguments usually depend on the mode."""
-    return any(
-        node.op == "call_function"
-        and (node.target in _MODAL or "training" in node.kwargs or _takes_mode(node.target))
-        for node in graph.nodes
-    )
-
-
-def _takes_mode(target: Any) -> bool:
-    return getattr(target, "__name__", "") in ("stochastic_depth", "drop_path")
-
-
-def _aligned(graph: fx.Graph, other: fx.Graph) -> list[tuple[fx.Node, fx.Node]] | None:
+def aligned(graph: fx.Graph, other: fx.Graph) -> list[tuple[fx.Node, fx.Node]] | None:
     """The nodes of two traces of one model in pairs; None if they do not run the same calls."""
-    left, right = list(graph.nodes), list(other.nodes)
+    left, right = ([n for n in g.nodes if n.target is not precision] for g in (graph, other))
     same = len(left) == len(right) and all(
         a.op == b.op and a.target == b.target for a, b in zip(left, right, strict=True)
     )
@@ -91,10 +77,12 @@ class _Mode:
         if isinstance(evaluating, fx.Node):
             return evaluating
         if isinstance(evaluating, list | tuple) and not hasattr(evaluating, "_fields"):
+            if not isinstance(training, list | tuple) or len(evaluating) != len(training):
+                return evaluating
             pairs = zip(evaluating, training, strict=True)
             return type(evaluating)(self.merged(a, b) for a, b in pairs)
         if isinstance(evaluating, dict):
-            return {k: self.merged(v, training[k]) for k, v in evaluating.items()}
+            return {k: self.merged(v, training.get(k, v)) for k, v in evaluating.items()}
         if isinstance(evaluating, slice) or isinstance(training, fx.Node):
             return evaluating
         if evaluating == training:

@@ -24,6 +24,24 @@ def arguments(inputs: Any) -> tuple[Any, ...] | dict[str, Any]:
     return tuple(inputs) if isinstance(inputs, list | tuple) else (inputs,)
 
 
+def inputs_in(item: Any, count: int) -> Any:
+    """The inputs in a batch that may have targets beside them.
+
+    Args:
+        item: (inputs, targets), or inputs alone.
+        count: how many inputs the model takes: a pair of tensors may be two of them.
+
+    Examples:
+        >>> from edgewise.values.arguments import inputs_in
+        >>> inputs_in((1, 2), 1), inputs_in((1, 2), 2), inputs_in(((1, 2), 3), 2)
+        (1, (1, 2), (1, 2))
+    """
+    nested = isinstance(item, list | tuple) and len(item) == 2
+    return (
+        item[0] if nested and (count != 2 or isinstance(item[0], list | tuple | Mapping)) else item
+    )
+
+
 def placed(inputs: Any, names: Sequence[str]) -> tuple[Any, ...]:
     """What a batch gives as a tuple; a dict in the order of `names`.
 

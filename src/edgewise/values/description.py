@@ -30,6 +30,7 @@ from .redact import names_secret
 DEEPEST = 100  # values within values; what is within these is left out
 DETAIL, WIDEST = 4, 64  # levels of values within values, and parts of one, that have lines
 LONGEST = 100  # characters of plain data that a line shows; above, it shows their digest
+_BARE = ("bool", "int", "float", "str", "NoneType", "tuple")  # of these, the value says the kind
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis))
 _UNSTABLE = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 _HOMES = frozenset(
@@ -58,6 +59,15 @@ def digest(parts: Iterable[str]) -> str:
     for line in parts:
         found.update(line.encode("utf-8", "backslashreplace") + b"\n")
     return found.hexdigest()
+
+
+def brief(value: Any) -> str:
+    """A value in a few words that hold all of it, if only by a digest."""
+    found = lines("", value)
+    if len(found) == 1:
+        kind, _, text = found[0].removeprefix(": ").partition(" ")
+        return text if kind in _BARE else found[0][2:]
+    return f"{getattr(value, '__name__', type(value).__name__)}#{digest(found)[:12]}"
 
 
 def content(tensor: torch.Tensor) -> str:

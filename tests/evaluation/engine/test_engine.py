@@ -73,7 +73,7 @@ def outputs_of(graph, args, masks, recovery="none", options=WHOLE) -> dict:
 
 def apart(a, b) -> float:
     pairs = zip(pytree.tree_leaves(a), pytree.tree_leaves(b), strict=True)
-    return max(relative_difference(x, y) for x, y in pairs)
+    return max(relative_difference(x, y) for x, y in pairs if (x, y) != (None, None))
 
 
 def same(a: dict, b: dict) -> bool:

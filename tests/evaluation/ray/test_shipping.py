@@ -30,7 +30,9 @@ def listing(graph: ew.Graph) -> list[str]:
     return [f"{n.name} {n.op} {n.target} {n.args} {n.kwargs}" for n in nodes]
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize(
+    "name", sorted(ZOO.keys() - {"normed"})
+)  # torch pickles no parametrisations
 def test_a_program_stays_as_it_is(name: str) -> None:
     model, args = build(name)
     graph = ew.trace(model, args)

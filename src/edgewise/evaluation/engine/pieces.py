@@ -71,7 +71,7 @@ def choose(graph: Graph, options: EngineOptions, batches: Sequence[Inputs]) -> P
     fits = _examples(graph) if local else batch_size(batches[0])  # there memory is what is short
     examples = options.piece or fits
     several = next((batch for batch in batches if batch_size(batch) > 1), batches[0])
-    free = not graph.program.fixed_batch
+    free = not graph.program.takes
     alone = free and treats_examples_alone(module, moved(several, device))
     last = images if options.channels_last is None else options.channels_last
     return Pieces(examples if alone else None, last, device)

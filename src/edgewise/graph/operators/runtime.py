@@ -39,6 +39,13 @@ def assemble(x: Tensor, axis: int, segments: Segments, fill: float = 0.0) -> Ten
     return parts[0] if len(parts) == 1 else torch.cat(parts, axis)
 
 
+def precision(x: Tensor, *limit: str) -> Any:
+    """The dtype of x, or what `torch.finfo` calls a limit of that: "min", "eps"."""
+    if has_torch_function_unary(x):
+        return handle_torch_function(precision, (x,), x, *limit)
+    return getattr(torch.finfo(x.dtype), limit[0]) if limit else x.dtype
+
+
 def by_mode(training: bool, evaluating: Any, learning: Any) -> Any:
     """One of two arguments: `evaluating` in eval mode, `learning` in train mode."""
     return learning if training else evaluating
