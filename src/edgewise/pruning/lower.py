@@ -20,6 +20,7 @@ from ..graph.operators.table import TABLE
 from ..graph.vertices import Follow, Parameter, Vertex
 from ..tracing.program import attribute
 from .cut import cut_module, cut_tensor
+from .numbers import Numbers, shape_of
 
 
 @dataclass
@@ -50,6 +51,7 @@ class _Lowering:
         self.plan = {vertex.node: i for i, vertex in enumerate(graph.vertices)}
         self.env: dict[fx.Node, Any] = {}
         self.out = Lowered()
+        self.numbers = Numbers(graph, alive, self.plan, self.env, self.out.graph)
 
     def run(self) -> Lowered:
         for node in self.module.graph.nodes:
@@ -94,8 +96,8 @@ class _Lowering:
             read=lambda place=0: self._read(*used[place]),
             copy=lambda: self._copy(node, index),
             call=self._call,
-            expanded=lambda value, always=False: self._expanded(value, used[0][1], index, always),
-            batch=self._batch,
+            expanded=lambda value, given=None: self._expanded(value, used[0][1], index, given),
+            sizes=lambda *known: self._sizes(index, *known),
         )
 
     def _sources(self, node: fx.Node) -> list[fx.Node]:
@@ -126,27 +128,54 @@ class _Lowering:
     def _call(self, function: Any, *args: Any) -> fx.Node:
         return self.out.graph.call_function(function, args)
 
-    def _expanded(self, value: Any, edge: int, index: int, always: bool = False) -> Any:
+    def _expanded(self, value: Any, edge: int, index: int, given: Any = None) -> Any:
         """The last summand or factor, in the shape and dtype of the sum or product."""
         source, target = self.full.vertices[self.full.edges[edge].source], self.full.vertices[index]
         if source.dtype != target.dtype:
             value = self.out.graph.call_method("to", (value, getattr(torch, target.dtype)))
         before, after = source.shape, target.shape
         grown = source.batched == target.batched
-        if (before == after and grown and not always) or before is None or after is None:
+        if (before == after and grown and given is None) or before is None or after is None:
             return value
-        state = self.alive.states[index]
-        assert state is not None
-        batched = self.full.vertices[index].batched
         shift = len(after) - len(before)
-        sizes: list[Any] = []
-        for axis, size in enumerate(state.shape(after)):
-            same = axis >= shift and before[axis - shift] == after[axis]
-            if axis in batched:  # one example has size 1 there, as what only broadcasts does
-                same = axis - shift in source.batched
-            grows = axis in batched and not same
-            sizes.append(-1 if same else self._batch(size) if grows else size)
+
+        def same(axis: int) -> bool:
+            if axis in target.batched:  # one example has size 1 there, as what only broadcasts does
+                return axis - shift in source.batched
+            return axis >= shift and before[axis - shift] == after[axis]
+
+        known = [-1 if same(axis) else None for axis in range(len(after))]
+        sizes = self._sizes(index, given or (), known)
         return self.out.graph.call_method("expand", (value, *sizes))
+
+    def _sizes(self, index: int, given: Any, known: Sequence[int | None] = ()) -> list[Any]:
+        """What remains of the shape that a vertex gives.
+
+        Args:
+            index: the vertex.
+            given: the sizes that its call has, if it has any: one for each axis, or a node.
+            known: sizes that are otherwise known, by axis.
+        """
+        state, shape = self.alive.states[index], self.full.vertices[index].shape
+        assert state is not None
+        assert shape is not None
+        sizes: list[Any] = list(known) or [None] * len(shape)
+        for axis, left in enumerate(state.shape(shape)):
+            if sizes[axis] is not None:
+                continue
+            if state.keep(axis) is not None:
+                sizes[axis] = left
+            elif isinstance(given, fx.Node):
+                sizes[axis] = self._call(operator.getitem, self._resolve(given), axis)
+            elif given:
+                old = given[axis]
+                sizes[axis] = self._resolve(old) if isinstance(old, fx.Node) else old
+        free = [axis for axis, size in enumerate(sizes) if size is None]
+        last = next((a for a in reversed(free) if self.numbers.varies(index, a)), None)
+        for axis in free:
+            rest = axis == last and -1 not in sizes and not known
+            sizes[axis] = -1 if rest else self.numbers.size(index, axis)
+        return sizes
 
     def _copy(self, node: fx.Node, index: int | None = None) -> fx.Node:
         """The node itself, reading what remains of its inputs and parameters."""
@@ -242,12 +271,14 @@ class _Lowering:
     # -- numbers and constants -------------------------------------------------------------
 
     def _constant(self, node: fx.Node) -> Any:
-        """A node that is no data: copied, or a literal where its source is not there in full."""
+        """A node that is no data: copied, or what it was where its source is not there in full."""
         if node in self.env:
             return self.env[node]
-        gone = [n for n in node.all_input_nodes if n.name in self.plan and not self._there(n)]
-        if gone:
-            self.env[node] = self._literal(node)
+        sources = node.all_input_nodes
+        if node.target is operator.getitem and shape_of(sources[0]):
+            sources = sources[0].all_input_nodes  # one size of a shape
+        if any(n.name in self.plan and not self._there(n) for n in sources):
+            self.env[node] = self.numbers.asked(node)
             return self.env[node]
         args = _map(node.args, self._resolve)
         kwargs = _map(node.kwargs, self._resolve)
@@ -263,30 +294,6 @@ class _Lowering:
     def _there(self, node: fx.Node) -> bool:
         state = self.alive.states[self.plan[node.name]]
         return state is not None and state.full and node in self.env
-
-    def _literal(self, node: fx.Node) -> Any:
-        """What a shape query gave for the whole network; the batch is read from the input."""
-        program = self.full.program
-        value = program.values.get(node.name)
-        twice = program.doubled.get(node.name, value)
-        if isinstance(value, torch.device):
-            return self._call(getattr, self._first_input(), "device")
-        if isinstance(value, tuple):
-            return tuple(self._number(a, b) for a, b in zip(value, twice, strict=True))
-        return self._number(value, twice)
-
-    def _number(self, value: Any, twice: Any) -> Any:
-        return value if value == twice else self._batch(value // self.full.program.batch)
-
-    def _batch(self, each: int) -> Any:
-        size = self.out.graph.call_method("size", (self._first_input(), 0))
-        return size if each == 1 else self._call(operator.mul, size, each)
-
-    def _first_input(self) -> Any:
-        for vertex in self.full.vertices:
-            if vertex.op == "input" and vertex.shape is not None:
-                return next(new for old, new in self.env.items() if old.name == vertex.node)
-        raise LookupError("no tensor input")
 
 
 def _map(value: Any, convert: Any) -> Any:

@@ -28,7 +28,6 @@ class Program:
         args: the example inputs, in the order of its placeholders.
         fixed: forward's other arguments, which are constants of the program.
         values: for nodes that give numbers rather than tensors, what they gave on the example.
-        doubled: the same when the batch is twice as large (empty if the model refuses that).
         batch: examples in `args`.
         modes: the path of every module of the user's model, and whether it was in train mode.
         fixed_batch: whether the program is right for batches of the size `batch` only, as Python
@@ -41,7 +40,6 @@ class Program:
     args: tuple[Any, ...]
     fixed: Mapping[str, Any]
     values: Mapping[str, Any]
-    doubled: Mapping[str, Any]
     batch: int
     modes: Mapping[str, bool]
     fixed_batch: bool = False

@@ -164,7 +164,6 @@ def _graph(
         args=args,
         fixed=fixed,
         values=once.numbers,
-        doubled=doubled.numbers,
         batch=judge.batch if doubled.values or limited else 1,
         modes=modes_of(model),
         fixed_batch=limited,
