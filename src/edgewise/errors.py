@@ -11,6 +11,8 @@ Examples:
     The mask removes every path to the model output ...
 """
 
+import torch
+
 
 class EdgewiseError(Exception):
     """The base of every error that edgewise raises on purpose.
@@ -79,3 +81,16 @@ class ConfigError(EdgewiseError):
 
 class LatencyError(EdgewiseError):
     """A latency table is of another machine or model, or cannot be read or measured."""
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the processor or of an accelerator.
+
+    Examples:
+        >>> from edgewise.errors import lacks_memory
+        >>> lacks_memory(MemoryError())
+        True
+    """
+    words = ("not enough memory", "out of memory", "can't allocate memory")
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or any(word in str(error) for word in words)

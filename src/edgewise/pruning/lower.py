@@ -19,6 +19,7 @@ from ..graph.operators.runtime import assemble, segments
 from ..graph.operators.table import TABLE
 from ..graph.vertices import Follow, Parameter, Vertex
 from ..tracing.program import attribute
+from ..tracing.sizes import OnlySizes
 from .cut import cut_module, cut_tensor
 from .numbers import Numbers, shape_of
 
@@ -27,12 +28,14 @@ from .numbers import Numbers, shape_of
 class Lowered:
     """A program and the modules, parameters and buffers it refers to, by path.
 
-    `vertices` names the graph vertex that a node of the program came from.
+    `vertices` names the graph vertex that a node of the program came from; `guard` refuses sizes,
+    where one of the example had to stand for what inputs decide.
     """
 
     graph: fx.Graph = field(default_factory=fx.Graph)
     attributes: dict[str, Any] = field(default_factory=dict)
     vertices: dict[str, int] = field(default_factory=dict)
+    guard: OnlySizes | None = None
 
 
 def lower(graph: Graph, alive: Liveness, cut: dict[Any, Any] | None = None) -> Lowered:
@@ -64,6 +67,7 @@ class _Lowering:
                     self.env[node] = self._vertex(node, index, self.full.vertices[index])
                     if len(self.out.graph.nodes) > before and isinstance(self.env[node], fx.Node):
                         self.out.vertices[self.env[node].name] = index
+        self.out.guard = self.numbers.guard
         self.out.graph.lint()
         return self.out
 

@@ -17,6 +17,9 @@ from torch.utils import _pytree as pytree
 from ..graph.graph import Graph
 from ..graph.liveness import Liveness
 from ..tracing.axes import Axes, Sizes, axes
+from ..tracing.sizes import OnlySizes
+
+REASON = "the pruned network has numbers in it that hold for this size only"
 
 
 class Numbers:
@@ -36,6 +39,7 @@ class Numbers:
     ) -> None:  # fmt: skip
         self.full, self.alive, self.plan, self.env, self.out = full, alive, plan, env, out
         self.written: dict[Sizes, Any] = {}
+        self.guessed: list[Sizes] = []  # of which the example's stand for what inputs decide
 
     @property
     def axes(self) -> Axes:
@@ -44,6 +48,21 @@ class Numbers:
             self.full.derived[axes] = axes(self.full.program)
         found: Axes = self.full.derived[axes]
         return found
+
+    @property
+    def guard(self) -> OnlySizes | None:
+        """What refuses other sizes than the example's, where one of them was written out."""
+        if not self.guessed:
+            return None
+        leaves = pytree.tree_leaves(self.full.program.args)
+        batch = any(sizes[0] != sizes[1] for sizes in self.guessed)
+        free = [
+            axis
+            for axis, sizes in self.axes.inputs.items()
+            if len(set(sizes)) > 1 and (batch or sizes[0] == sizes[1])
+        ]
+        sizes = tuple((place, axis, leaves[place].shape[axis]) for place, axis in free)
+        return OnlySizes(self.full.program.names, sizes, REASON)
 
     def varies(self, index: int, axis: int) -> bool:
         """Whether inputs decide how long an axis of a vertex is."""
@@ -112,6 +131,7 @@ class Numbers:
                     return self.out.call_method("size", (self.env[node], axis))
         found = self.axes.multiple(sizes)
         if found is None:
+            self.guessed.append(sizes)
             return known
         place, times, more, over = found
         size = self._size_of_input(place)

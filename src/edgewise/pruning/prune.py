@@ -23,6 +23,7 @@ from ..values.nested import copies_of, leaves_of
 from ..values.precision import full_precision
 from .lower import lower
 from .masked import Tensors, masked
+from .numbers import REASON
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
@@ -91,8 +92,7 @@ def _guard(program: Program, full: nn.Module, small: nn.Module) -> OnlySizes:
         else:
             if not (difference <= allowed or _rounding(full, small, args)):
                 frozen.update(frozen_axes(program.args, sizes))
-    reason = "the pruned network has numbers in it that hold for this size only"
-    return OnlySizes(program.names, tuple(sorted(frozen)), reason)
+    return OnlySizes(program.names, tuple(sorted(frozen)), REASON)
 
 
 def resolve(
@@ -133,6 +133,8 @@ def rewritten(graph: Graph, mask: Mask, tensors: Tensors) -> nn.Module:
     for path in tensors:
         _set_tensor(module, path, tensors[path])
     module.meta["edgewise_args"] = graph.program.args
+    if lowered.guard is not None:
+        only(module, lowered.guard)
     return set_modes(guarded(module, graph.program), graph.program.modes)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -13,12 +13,12 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from ..errors import ObjectiveError, TraceError
+from ..errors import ObjectiveError, TraceError, lacks_memory
 from ..values.nested import batch_size, copies_of, device_of, leaves_of, named_leaves
 from ..values.precision import full_precision
 from .probe import Recording, run
 from .program import evaluating
-from .sizes import Axis, Varied, axes_by_size, changed, frozen_axes, variations
+from .sizes import Axis, Condition, Varied, axes_by_size, changed, frozen_axes, variations
 
 TOLERANCE = {
     torch.float64: 1e-9,
@@ -134,7 +134,9 @@ class Judge:
             refused = isinstance(error.__cause__, ObjectiveError) and bool(sizes)
             return (self.bind(args, kwargs), REFUSED) if refused else None
 
-    def check(self, module: fx.GraphModule, once: Recording) -> Verdict:
+    def check(
+        self, module: fx.GraphModule, once: Recording, conditions: Sequence[Condition] = ()
+    ) -> Verdict:
         """Compare a program with the model on the example, and on drawn inputs of other batches.
 
         Their sizes are twice the example's and, where all values of the program have together at
@@ -143,6 +145,7 @@ class Judge:
         Args:
             module: the program.
             once: its run on the example.
+            conditions: on sizes, without which the program says nothing.
 
         Raises:
             TraceError: it differs from the model on the example or on drawn inputs of its shapes.
@@ -154,29 +157,53 @@ class Judge:
         with _own_randomness(self.args):
             for size in (2 * self.batch, larger)[: 1 + fits]:
                 try:
-                    found = self._compare(module, size)
+                    found = self._compare(module, size, conditions)
                 except TraceError:
                     free, found = False, Recording()
                 doubled = found if size == 2 * self.batch else doubled
             if not doubled.values:  # otherwise that says as much, and more
                 self._compare(module, self.batch)
-            sizes, frozen = self._sizes(module, once)
+            sizes, frozen = self._sizes(module, once, conditions)
         return Verdict(free, doubled, sizes, frozen)
 
+    def singles(
+        self, module: fx.GraphModule, conditions: Sequence[Condition]
+    ) -> Iterator[list[Axis]]:
+        """Axes of which the program gets size one wrong: torch.export takes no size for one."""
+        raw = (self.args, dict(self.kwargs))
+        leaves = enumerate(pytree.tree_leaves(raw))
+        first = [(p, 0) for p, v in leaves if isinstance(v, torch.Tensor) and v.ndim]
+        batch = [(p, a) for p, a in first if pytree.tree_leaves(raw)[p].shape[0] == self.batch]
+        with _own_randomness(self.args):
+            for axes in [batch, *axes_by_size(raw).values()]:
+                case = self.drawn(self.batch, tuple((axis, 1) for axis in axes))
+                if case is None or case[1] is REFUSED or not _meets(case[0], conditions):
+                    continue
+                try:
+                    self._agrees(module, case, "random inputs of size one")
+                except TraceError as error:
+                    if error.__cause__ is None:  # the program runs, and gives something else
+                        example = self.bind(self.args, self.kwargs)
+                        yield sorted(changed(example, case[0], batch=True))
+
     def _sizes(
-        self, module: fx.GraphModule, once: Recording
+        self, module: fx.GraphModule, once: Recording, conditions: Sequence[Condition]
     ) -> tuple[tuple[Varied, ...], tuple[tuple[int, int, int], ...]]:
         """Sizes at which the program gives what the model gives, and axes where it does not."""
         example, agreed = self.bind(self.args, self.kwargs), []
         frozen = set[tuple[int, int, int]]()
         for case in self._resized(once.elements):
             varied = changed(example, case[0])
+            if not _meets(case[0], conditions):
+                continue
             try:
-                self._agrees(module, case, f"random inputs of other sizes ({_shapes(case[0])})")
+                found = self._agrees(
+                    module, case, f"random inputs of other sizes ({_shapes(case[0])})"
+                )
             except TraceError:
                 frozen.update(frozen_axes(example, varied))
             else:
-                agreed.append(varied)
+                agreed += [varied] if found.values else []
         return tuple(agreed), tuple(sorted(frozen))
 
     def _resized(self, elements: int) -> list[tuple[tuple[Any, ...], Any]]:
@@ -197,17 +224,19 @@ class Judge:
                     break
         return found
 
-    def _compare(self, module: fx.GraphModule, size: int) -> Recording:
+    def _compare(
+        self, module: fx.GraphModule, size: int, conditions: Sequence[Condition] = ()
+    ) -> Recording:
         """The run of a program that agrees with the model; an empty one where the model raises."""
         case = self.drawn(size)
-        if case is None:
+        if case is None or not _meets(case[0], conditions):
             return Recording()
         return self._agrees(module, case, f"random inputs (a batch of {size})")
 
     def _agrees(
         self, module: fx.GraphModule, case: tuple[tuple[Any, ...], Any], label: str
     ) -> Recording:
-        """The run of a program that gives what the model gives.
+        """The run of a program that gives what the model gives; an empty one for lack of memory.
 
         Raises:
             TraceError: it does not.
@@ -218,12 +247,19 @@ class Judge:
         try:
             found = run(module, args)
         except Exception as error:
+            if lacks_memory(error):
+                return Recording()  # which says nothing of the size
             raise TraceError(
                 f"The traced program of {type(self.model).__name__} fails on {label}, which the "
                 f"model takes: {type(error).__name__}: {error}"
             ) from error
         compare_outputs(expected, found.values["output"], self.model, label)
         return found
+
+
+def _meets(args: Any, conditions: Sequence[Condition]) -> bool:
+    leaves = pytree.tree_leaves(args)
+    return all(condition.holds(leaves) for condition in conditions)
 
 
 def drawn(value: Any, batch: int, size: int, sizes: Varied = _AS_IT_IS) -> Any:

@@ -6,10 +6,8 @@ of its own. Sizes that are the same in all of these runs are one size.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import torch
@@ -18,9 +16,9 @@ from torch.utils import _pytree as pytree
 
 from ..values.nested import moved
 from .agreement import drawn
-from .probe import run
+from .probe import bare, run
 from .program import Program
-from .sizes import Axis, Varied
+from .sizes import STEP, Axis, Varied, axes_by_size
 
 RUNS, PRIME = 6, 7  # with other sizes, and a number that makes each axis change in its own way
 Sizes = tuple[int, ...]  # of one axis, one a run
@@ -29,6 +27,9 @@ Sizes = tuple[int, ...]  # of one axis, one a run
 @dataclass(frozen=True)
 class Axes:
     """Sizes of inputs and values in several runs of a program.
+
+    The first is that of the example (two of a batch of one), in the second only the batch is
+    another.
 
     Args:
         inputs: of every axis of the input tensors.
@@ -57,22 +58,18 @@ class Axes:
 
 def axes(program: Program) -> Axes:
     """The sizes of everything in a program where those that are free are others."""
-    leaves = enumerate(pytree.tree_leaves(program.args))
     known = {
         (place, axis): size
-        for place, leaf in leaves
+        for place, leaf in enumerate(pytree.tree_leaves(program.args))
         if isinstance(leaf, torch.Tensor)
         for axis, size in enumerate(leaf.shape)
     }
     batch = [axis for axis, size in known.items() if axis[1] == 0 and size == program.batch]
-    free = [] if program.fixed_batch else [(batch, 1)]
-    for varied in program.sizes:
-        for new in sorted({*varied.values()}):
-            together = [axis for axis in varied if varied[axis] == new]
-            free.append((together, abs(new - known[together[0]])))
-    if program.batch == 1 and not program.fixed_batch:
+    if program.fixed_batch:
+        batch = []
+    elif program.batch == 1:
         known |= dict.fromkeys(batch, 2)  # what has size one broadcasts
-    runs = _runs(program, known, free)
+    runs = _runs(program, known, batch)
     inputs = {axis: tuple(sizes[axis] for sizes, _ in runs) for axis in known}
     names = runs[0][1] if runs else {}
     values = {n: tuple(zip(*(found[n] for _, found in runs), strict=False)) for n in names}
@@ -80,24 +77,52 @@ def axes(program: Program) -> Axes:
 
 
 def _runs(
-    program: Program, known: dict[Axis, int], free: list[tuple[list[Axis], int]]
+    program: Program, known: dict[Axis, int], batch: list[Axis]
 ) -> list[tuple[Varied, dict[str, list[int]]]]:
     """Sizes of inputs and of what each node gives: as they are, and changed where it runs."""
-    start = _run(_without_data(program.module), program, "meta", known)
-    module: Any = program.module if start is None else _without_data(program.module)
-    device = program.device if start is None else "meta"
-    runs = [(known, start if start is not None else _run(module, program, device, known))]
+    module, device = bare(program.module), torch.device("meta")
+    start = _run(module, program, device, known)
+    if start is None:
+        module, device = program.module, program.device
+        start = _run(module, program, device, known)
+    if start is None:
+        return []
+    larger = known | {axis: 3 * known[axis] for axis in batch}
+    other = _run(module, program, device, larger)
+    runs: list[tuple[Varied, dict[str, list[int]]]]
+    runs = [(known, start), (known, start) if other is None else (larger, other)]
+    free = [(batch, 1)] if batch else []
+    for together in _together(program, known):
+        for step in (1, STEP, known[together[0]]):
+            varied = known | {axis: known[axis] + step for axis in together}
+            if _run(module, program, device, varied) is not None:
+                free.append((together, step))
+                break
+    apart = [([axis], step) for together, step in free for axis in together]
+    ways = [apart, free]
     for number in range(1, RUNS + 1):
-        for wide in (False, True):
+        for way in list(ways):
             sizes = dict(known)
-            for place, (together, step) in enumerate(free):
-                change = 1 + (place + 1) * number % PRIME
-                sizes |= {axis: sizes[axis] + change * (step if wide else 1) for axis in together}
+            for place, (group, step) in enumerate(way):
+                change = step * (1 + (place + 1) * number % PRIME)
+                sizes |= {axis: known[axis] + change for axis in group}
             found = _run(module, program, device, sizes)
             if found is not None:
                 runs.append((sizes, found))
                 break
-    return [(sizes, found) for sizes, found in runs if found is not None]
+            ways.remove(way)
+    return runs
+
+
+def _together(program: Program, known: Varied) -> list[list[Axis]]:
+    """Axes beside the batch that may change, each with those that may have to change with it."""
+    frozen = {(place, axis) for place, axis, _ in program.frozen}
+    found, tried = [], set[Axis]()
+    for varied in program.sizes:
+        tried.update(varied)
+        found += [[a for a in varied if varied[a] == new] for new in sorted({*varied.values()})]
+    others = [axes for axes in axes_by_size(program.args).values() if not tried.issuperset(axes)]
+    return found + [axes for axes in others if frozen.isdisjoint(axes)]
 
 
 def _run(
@@ -115,9 +140,3 @@ def _run(
 def _sizes_of(value: Any) -> list[int]:
     leaves = value.shape if isinstance(value, torch.Tensor) else pytree.tree_leaves(value)
     return [leaf for leaf in leaves if isinstance(leaf, int)]
-
-
-def _without_data(module: fx.GraphModule) -> fx.GraphModule:
-    """A copy whose tensors have shapes only."""
-    tensors = chain(module.parameters(), module.buffers())
-    return copy.deepcopy(module, {id(t): t.detach().to("meta") for t in tensors})

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -105,7 +106,8 @@ def traced(
     """
     tracer = _Tracer(leaves)
     try:
-        graph = tracer.trace(model, concrete_args=dict(fixed))
+        with _lengths_traced(model):
+            graph = tracer.trace(model, concrete_args=dict(fixed))
     except TraceError:
         raise
     except Exception as error:
@@ -114,6 +116,27 @@ def traced(
     drop_unused(module.graph)
     _drop_constants(module.graph, fixed)
     return module
+
+
+@contextmanager
+def _lengths_traced(model: nn.Module) -> Iterator[None]:
+    """`len(x)` of a traced value is traced too; Python itself would take nothing but a number."""
+    homes = {type(part).forward.__globals__["__name__"] for part in model.modules()}
+    spaces = [vars(sys.modules[name]) for name in homes if name in sys.modules]
+    changed = [space for space in spaces if "len" not in space]
+    for space in changed:
+        space["len"] = _len
+    try:
+        yield
+    finally:
+        for space in changed:
+            del space["len"]
+
+
+def _len(value: Any) -> Any:
+    if isinstance(value, fx.Proxy):
+        return value.tracer.create_proxy("call_function", len, (value,), {})
+    return len(value)
 
 
 def _explain(model: nn.Module, error: Exception, last: str) -> str:

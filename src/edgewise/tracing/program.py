@@ -16,7 +16,7 @@ from torch.fx.graph import CodeGen
 
 from ..errors import ObjectiveError
 from ..values.nested import batch_size, device_of
-from .sizes import OnlySizes, Varied, only
+from .sizes import Condition, OnlySizes, Varied, only
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +34,7 @@ class Program:
             code of the model computed or decided something by it.
         frozen: (input tensor, axis, size) of lengths, heights and widths that it froze likewise.
         sizes: other ones at which it gives what the model gives.
+        conditions: on sizes, by which Python code of the model decided what the program does.
     """
 
     module: fx.GraphModule
@@ -45,6 +46,7 @@ class Program:
     fixed_batch: bool = False
     frozen: tuple[tuple[int, int, int], ...] = ()
     sizes: tuple[Varied, ...] = ()
+    conditions: tuple[Condition, ...] = ()
 
     @property
     def told(self) -> tuple[str, ...]:
@@ -52,13 +54,14 @@ class Program:
         own = [f"argument {name}={value!r}" for name, value in self.fixed.items()]
         own += [f"batch size {self.batch}"] if self.fixed_batch else []
         own += [f"input {place}, axis {axis}: size {size}" for place, axis, size in self.frozen]
-        return tuple(own)
+        known = {(place, axis) for place, axis, _ in self.frozen}
+        return (*own, *(c.text for c in self.conditions if not known.issuperset(c.axes.values())))
 
     @property
     def guard(self) -> OnlySizes:
         """What refuses other sizes than the program takes."""
         reason = "tracing fixed what the model's Python code computed or decided by it"
-        return OnlySizes(self.names, self.frozen, reason)
+        return OnlySizes(self.names, self.frozen, reason, self.conditions)
 
     @property
     def names(self) -> tuple[str, ...]:

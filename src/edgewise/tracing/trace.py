@@ -16,10 +16,11 @@ from ..graph.units import SLICES, with_units
 from .agreement import Judge, reference
 from .builder import Builder
 from .capture import FrontEnd, bind, capture
-from .export_frontend import LIMITED
+from .export_frontend import CONDITIONS
 from .probe import run, run_doubled
 from .program import Program, keeps_batch, modes_of
 from .refuse import refuse
+from .sizes import Condition, any_batch, not_one
 
 
 def trace(
@@ -154,11 +155,15 @@ def _graph(
             f"The program of {type(model).__name__} that {frontend} made does not run: "
             f"{type(error).__name__}: {str(error).splitlines()[0]}"
         ) from error
-    verdict = judge.check(module, once)
+    conditions: tuple[Condition, ...] = module.meta.get(CONDITIONS, ())
+    if frontend == "torch.export":
+        wrong = list(judge.singles(module, conditions))
+        conditions += tuple(c for axes in wrong for c in not_one(inputs, axes))
+    verdict = judge.check(module, once, conditions)
     doubled = verdict.doubled
     if not doubled.values or not _scales(once.numbers, doubled.numbers):
         doubled = run_doubled(module, args)  # numbers that depend on values: of the same values
-    limited = not verdict.free or bool(module.meta.get(LIMITED)) or keeps_batch(model)
+    limited = not verdict.free or keeps_batch(model) or not any_batch(conditions, args)
     program = Program(
         module=module,
         args=args,
@@ -169,6 +174,7 @@ def _graph(
         fixed_batch=limited,
         frozen=verdict.frozen,
         sizes=verdict.sizes,
+        conditions=conditions,
     )
     return Builder(program, once, doubled).build(frontend)
 
