@@ -159,7 +159,7 @@ class Engine:
             for mask in masks:
                 try:
                     program = self.compiler.program(mask)
-                    if program.guard is not None:
+                    if program.guard:
                         for _, part in self.pieces.of(i for i, _ in self.objective.splits[split]):
                             program.guard.check(part, "The network under this mask")
                     programs.append(program)

@@ -19,9 +19,9 @@ from ..graph.operators.runtime import assemble, segments
 from ..graph.operators.table import TABLE
 from ..graph.vertices import Follow, Parameter, Vertex
 from ..tracing.program import attribute
-from ..tracing.sizes import OnlySizes
+from ..tracing.sizes import ALL, OnlySizes
 from .cut import cut_module, cut_tensor
-from .numbers import Numbers, shape_of
+from .numbers import Numbers, one_size
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Lowered:
     graph: fx.Graph = field(default_factory=fx.Graph)
     attributes: dict[str, Any] = field(default_factory=dict)
     vertices: dict[str, int] = field(default_factory=dict)
-    guard: OnlySizes | None = None
+    guard: OnlySizes = ALL
 
 
 def lower(graph: Graph, alive: Liveness, cut: dict[Any, Any] | None = None) -> Lowered:
@@ -279,8 +279,8 @@ class _Lowering:
         if node in self.env:
             return self.env[node]
         sources = node.all_input_nodes
-        if node.target is operator.getitem and shape_of(sources[0]):
-            sources = sources[0].all_input_nodes  # one size of a shape
+        if one_size(node):
+            sources = sources[0].all_input_nodes
         if any(n.name in self.plan and not self._there(n) for n in sources):
             self.env[node] = self.numbers.asked(node)
             return self.env[node]

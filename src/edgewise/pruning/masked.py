@@ -22,6 +22,8 @@ from ..graph.operators.reference import there
 from ..graph.operators.table import TABLE
 from ..graph.vertices import Vertex
 from ..tracing.program import guarded, set_modes
+from ..tracing.sizes import only
+from .numbers import held
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -62,7 +64,7 @@ class Masked(nn.Module):
         self.train(graph.program.modes[""])
         set_modes(self.network, graph.program.modes)
         _load(self.network, graph, alive, tensors)
-        guarded(self, graph.program)
+        guarded(only(self, held(graph, alive)), graph.program)
 
     def forward(self, *args: Any) -> Any:
         return Execution(self.network, self._graph, self._alive).run(*args)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 import torch
@@ -17,9 +18,27 @@ from torch.utils import _pytree as pytree
 from ..graph.graph import Graph
 from ..graph.liveness import Liveness
 from ..tracing.axes import Axes, Sizes, axes
-from ..tracing.sizes import OnlySizes
+from ..tracing.sizes import OnlySizes, frozen_axes
 
+PLACES = "what was removed are places along an axis that grows with it"
 REASON = "the pruned network has numbers in it that hold for this size only"
+
+
+def held(graph: Graph, alive: Liveness) -> OnlySizes:
+    """What refuses other sizes where a removal took places of an axis that they make longer.
+
+    Of a concatenation along the length, say: which of its places are gone is known at the traced
+    length only.
+    """
+    moving, program = graph.program.moving, graph.program
+    axes = [
+        axis
+        for vertex, state in zip(graph.vertices, alive.states, strict=True)
+        if state is not None and state.keeps
+        for axis in moving.get(vertex.node, frozenset()).intersection(dict(state.keeps))
+    ]
+    frozen = {axis for varied in program.sizes for axis in frozen_axes(program.args, varied)}
+    return OnlySizes(program.names, tuple(sorted(frozen)) if axes else (), PLACES)
 
 
 class Numbers:
@@ -50,10 +69,10 @@ class Numbers:
         return found
 
     @property
-    def guard(self) -> OnlySizes | None:
+    def guard(self) -> OnlySizes:
         """What refuses other sizes than the example's, where one of them was written out."""
         if not self.guessed:
-            return None
+            return held(self.full, self.alive)
         leaves = pytree.tree_leaves(self.full.program.args)
         batch = any(sizes[0] != sizes[1] for sizes in self.guessed)
         free = [
@@ -89,8 +108,11 @@ class Numbers:
         if axis is not None:
             return self._of(source, axis)
         shape = self.full.vertices[index].shape
-        if isinstance(value, torch.Size) and shape is not None and len(value) == len(shape):
+        if isinstance(value, tuple) and shape is not None and len(value) == len(shape):
             return tuple(self._of(source, place) for place in range(len(value)))
+        if node.target in ("numel", "nelement") and shape is not None:
+            lines = [self._of(source, place) for place in range(len(shape))]
+            return reduce(lambda a, b: self.out.call_function(operator.mul, (a, b)), lines)
         sizes = self.axes.values.get(node.name, ())
         return self._write(sizes[0], value) if len(sizes) == 1 else value
 
@@ -162,14 +184,21 @@ class Numbers:
 
 def _question(node: fx.Node) -> tuple[fx.Node, int | None]:
     """The tensor that a node asks, and the axis, where it asks for the size of one."""
-    asked = node.all_input_nodes[0]
-    if node.target is operator.getitem and isinstance(node.args[1], int) and shape_of(asked):
-        return asked.all_input_nodes[0], node.args[1]
+    if one_size(node):
+        shape: Any = node.args[0]
+        return shape.all_input_nodes[0], node.args[1]  # type: ignore[return-value]
     axis = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
-    return asked, axis if node.target == "size" and isinstance(axis, int) else None
+    whole = node.target is len
+    of_one = node.target == "size" and isinstance(axis, int)
+    return node.all_input_nodes[0], 0 if whole else axis if of_one else None  # type: ignore[return-value]
 
 
-def shape_of(node: fx.Node) -> bool:
-    """Whether a node asks a tensor for its whole shape."""
-    method = node.target == "size" and len(node.args) == 1 and not node.kwargs
-    return method or (node.target is getattr and str(node.args[1]) == "shape")
+def one_size(node: fx.Node) -> bool:
+    """Whether a node picks one size of the shape that it asked a tensor for."""
+    if node.target is not operator.getitem or not isinstance(node.args[1], int):
+        return False
+    shape: Any = node.args[0]
+    if not isinstance(shape, fx.Node):
+        return False
+    method = shape.target == "size" and len(shape.args) == 1 and not shape.kwargs
+    return method or (shape.target is getattr and str(shape.args[1]) == "shape")

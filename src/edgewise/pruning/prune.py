@@ -133,8 +133,7 @@ def rewritten(graph: Graph, mask: Mask, tensors: Tensors) -> nn.Module:
     for path in tensors:
         _set_tensor(module, path, tensors[path])
     module.meta["edgewise_args"] = graph.program.args
-    if lowered.guard is not None:
-        only(module, lowered.guard)
+    only(module, lowered.guard)
     return set_modes(guarded(module, graph.program), graph.program.modes)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -91,12 +91,14 @@ class Verdict:
         doubled: its run on inputs of twice the batch; empty where the two did not agree there.
         sizes: other lengths, heights and widths at which it agreed, of the program's inputs.
         frozen: axes at other sizes of which the model runs, and the program does not agree.
+        moving: by node, the axes of its tensor that were longer or shorter at `sizes`.
     """
 
     free: bool
     doubled: Recording
     sizes: tuple[Varied, ...] = ()
     frozen: tuple[tuple[int, int, int], ...] = ()
+    moving: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
 
 class Judge:
@@ -163,8 +165,7 @@ class Judge:
                 doubled = found if size == 2 * self.batch else doubled
             if not doubled.values:  # otherwise that says as much, and more
                 self._compare(module, self.batch)
-            sizes, frozen = self._sizes(module, once, conditions)
-        return Verdict(free, doubled, sizes, frozen)
+            return replace(self._sizes(module, once, conditions), free=free, doubled=doubled)
 
     def singles(
         self, module: fx.GraphModule, conditions: Sequence[Condition]
@@ -188,9 +189,10 @@ class Judge:
 
     def _sizes(
         self, module: fx.GraphModule, once: Recording, conditions: Sequence[Condition]
-    ) -> tuple[tuple[Varied, ...], tuple[tuple[int, int, int], ...]]:
+    ) -> Verdict:
         """Sizes at which the program gives what the model gives, and axes where it does not."""
         example, agreed = self.bind(self.args, self.kwargs), []
+        moving = dict[str, frozenset[int]]()
         frozen = set[tuple[int, int, int]]()
         for case in self._resized(once.elements):
             varied = changed(example, case[0])
@@ -204,7 +206,10 @@ class Judge:
                 frozen.update(frozen_axes(example, varied))
             else:
                 agreed += [varied] if found.values else []
-        return tuple(agreed), tuple(sorted(frozen))
+                for name, value in found.values.items():
+                    axes = changed(once.values[name], value, batch=True)
+                    moving[name] = moving.get(name, frozenset()) | {axis for _, axis in axes}
+        return Verdict(True, Recording(), tuple(agreed), tuple(sorted(frozen)), moving)
 
     def _resized(self, elements: int) -> list[tuple[tuple[Any, ...], Any]]:
         """Inputs of other sizes that the model takes, one case for each size of its example.

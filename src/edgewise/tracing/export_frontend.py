@@ -26,6 +26,7 @@ from ..errors import TraceError
 from ..graph.operators.table import TABLE
 from ..values.nested import copies_of, doubled
 from .aliasing import settle_writes
+from .lengths import lengths_traced
 from .program import as_module
 from .restatement import Restatement
 from .sizes import Condition, spelled
@@ -127,7 +128,13 @@ def _export(
     every, batch = (pytree.tree_map(lambda v, n=n: _dynamic(v, n), bigger) for n in (None, 1))
     error: Exception | None = None
     attempts = [(bigger, every), (bigger, batch), (dict(inputs), None)]
-    with _without_hooks(model), _plain_attention(), _quiet(), torch.no_grad():
+    with (
+        _without_hooks(model),
+        _plain_attention(),
+        _quiet(),
+        lengths_traced(model),
+        torch.no_grad(),
+    ):
         for values, shapes in attempts:
             dynamic = None if shapes is None else {**shapes, **_static(fixed)}
             try:
@@ -177,6 +184,12 @@ def _dynamic(value: Any, axes: int | None) -> Any:
     auto, static = torch.export.Dim.AUTO, torch.export.Dim.STATIC
     free = range(value.ndim)[:axes]
     return {i: auto if i in free and value.shape[i] > 1 else static for i in range(value.ndim)}
+
+
+@contextmanager
+def _as_it_is(model: nn.Module) -> Iterator[None]:
+    with _without_hooks(model), _plain_attention(), lengths_traced(model):
+        yield
 
 
 @contextmanager

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import fx, nn
 from ..errors import TraceError
 from ..graph.operators.table import TABLE
 from .cleanup import IN_PLACE, IN_PLACE_ADVICE, drop_unused
+from .lengths import lengths_traced
 from .program import as_module
 
 _TORCH = os.path.dirname(torch.__file__)
@@ -106,7 +106,7 @@ def traced(
     """
     tracer = _Tracer(leaves)
     try:
-        with _lengths_traced(model):
+        with lengths_traced(model):
             graph = tracer.trace(model, concrete_args=dict(fixed))
     except TraceError:
         raise
@@ -116,27 +116,6 @@ def traced(
     drop_unused(module.graph)
     _drop_constants(module.graph, fixed)
     return module
-
-
-@contextmanager
-def _lengths_traced(model: nn.Module) -> Iterator[None]:
-    """`len(x)` of a traced value is traced too; Python itself would take nothing but a number."""
-    homes = {type(part).forward.__globals__["__name__"] for part in model.modules()}
-    spaces = [vars(sys.modules[name]) for name in homes if name in sys.modules]
-    changed = [space for space in spaces if "len" not in space]
-    for space in changed:
-        space["len"] = _len
-    try:
-        yield
-    finally:
-        for space in changed:
-            del space["len"]
-
-
-def _len(value: Any) -> Any:
-    if isinstance(value, fx.Proxy):
-        return value.tracer.create_proxy("call_function", len, (value,), {})
-    return len(value)
 
 
 def _explain(model: nn.Module, error: Exception, last: str) -> str:

@@ -7,7 +7,7 @@ import operator
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ class Program:
             code of the model computed or decided something by it.
         frozen: (input tensor, axis, size) of lengths, heights and widths that it froze likewise.
         sizes: other ones at which it gives what the model gives.
+        moving: by node, the axes of its tensor that are others at these.
         conditions: on sizes, by which Python code of the model decided what the program does.
     """
 
@@ -46,6 +47,7 @@ class Program:
     fixed_batch: bool = False
     frozen: tuple[tuple[int, int, int], ...] = ()
     sizes: tuple[Varied, ...] = ()
+    moving: Mapping[str, frozenset[int]] = field(default_factory=dict)
     conditions: tuple[Condition, ...] = ()
 
     @property

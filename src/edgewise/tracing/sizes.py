@@ -133,6 +133,9 @@ class OnlySizes:
     reason: str
     conditions: tuple[Condition, ...] = ()
 
+    def __bool__(self) -> bool:
+        return bool(self.sizes or self.conditions)
+
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Raise ObjectiveError where an input has another size on such an axis."""
         given = [*args, *(kwargs[name] for name in self.names[len(args) :] if name in kwargs)]
@@ -160,9 +163,12 @@ class OnlySizes:
                 )
 
 
+ALL = OnlySizes((), (), "")  # allows all
+
+
 def only(module: nn.Module, guard: OnlySizes) -> nn.Module:
     """The module, refusing other sizes than a guard allows; as it was where that allows all."""
-    if guard.sizes or guard.conditions:
+    if guard:
         module.register_forward_pre_hook(guard, with_kwargs=True)
     return module
 

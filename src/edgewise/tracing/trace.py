@@ -174,6 +174,7 @@ def _graph(
         fixed_batch=limited,
         frozen=verdict.frozen,
         sizes=verdict.sizes,
+        moving=verdict.moving,
         conditions=conditions,
     )
     return Builder(program, once, doubled).build(frontend)

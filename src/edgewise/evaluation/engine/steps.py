@@ -14,7 +14,7 @@ from torch import fx, nn
 from ...graph.graph import Graph, Mask
 from ...graph.liveness import Liveness, liveness
 from ...pruning.lower import Lowered, lower
-from ...tracing.sizes import OnlySizes
+from ...tracing.sizes import ALL, OnlySizes
 from . import batch_norm
 from .batch_norm import Norm
 from .learner import Learner
@@ -64,7 +64,7 @@ class Program:
     steps: list[Step] = field(default_factory=list)
     calibration: list[Step] = field(default_factory=list)
     learners: list[Step] = field(default_factory=list)
-    guard: OnlySizes | None = None
+    guard: OnlySizes = ALL
 
     @property
     def output(self) -> Step:
