@@ -54,8 +54,9 @@ def prune(graph: Graph, plan: Chosen | Mask, *, tensors: Tensors | None = None) 
 
     Returns:
         An `fx.GraphModule` with its own weights, in the mode (train or eval) of the traced model.
-        Names of what stays are those of the model. Where tracing fixed the batch size, calling it
-        with another raises ObjectiveError.
+        Names of what stays are those of the model. It takes the batches, lengths and image sizes
+        that the model takes; where tracing fixed one (`graph.fixed`), or the removal does, calling
+        it with another raises ObjectiveError.
 
     Raises:
         PlanError: the plan belongs to another model.

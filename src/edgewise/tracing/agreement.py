@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -126,12 +127,15 @@ class Judge:
         self.drawn = cache(self._drawn)
 
     def _drawn(
-        self, size: int, sizes: tuple[tuple[Axis, int], ...] = ()
+        self,
+        size: int,
+        sizes: tuple[tuple[Axis, int], ...] = (),
+        model: nn.Module | None = None,
     ) -> tuple[tuple[Any, ...], Any] | None:
         """Inputs of a batch size and what the model gives; None where it raises."""
         args, kwargs = drawn((self.args, dict(self.kwargs)), self.batch, size, dict(sizes))
         try:
-            return self.bind(args, kwargs), reference(self.model, args, kwargs)
+            return self.bind(args, kwargs), reference(model or self.model, args, kwargs)
         except TraceError as error:
             refused = isinstance(error.__cause__, ObjectiveError) and bool(sizes)
             return (self.bind(args, kwargs), REFUSED) if refused else None
@@ -171,13 +175,13 @@ class Judge:
         self, module: fx.GraphModule, conditions: Sequence[Condition]
     ) -> Iterator[list[Axis]]:
         """Axes of which the program gets size one wrong: torch.export takes no size for one."""
-        raw = (self.args, dict(self.kwargs))
+        raw, model = (self.args, dict(self.kwargs)), copy.deepcopy(self.model)  # it may note sizes
         leaves = enumerate(pytree.tree_leaves(raw))
-        first = [(p, 0) for p, v in leaves if isinstance(v, torch.Tensor) and v.ndim]
-        batch = [(p, a) for p, a in first if pytree.tree_leaves(raw)[p].shape[0] == self.batch]
+        tensors = [(p, v) for p, v in leaves if isinstance(v, torch.Tensor) and v.ndim]
+        batch = [(p, 0) for p, v in tensors if v.shape[0] == self.batch]
         with _own_randomness(self.args):
             for axes in [batch, *axes_by_size(raw).values()]:
-                case = self.drawn(self.batch, tuple((axis, 1) for axis in axes))
+                case = self._drawn(self.batch, tuple((axis, 1) for axis in axes), model)
                 if case is None or case[1] is REFUSED or not _meets(case[0], conditions):
                     continue
                 try:

@@ -32,6 +32,7 @@ from .restatement import Restatement
 from .sizes import Condition, spelled
 
 CONDITIONS = "edgewise_conditions"
+_TERMS, _DECISIONS = 8, 32  # in a size, and of sizes, beyond which torch.export takes minutes
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 
 
@@ -128,13 +129,7 @@ def _export(
     every, batch = (pytree.tree_map(lambda v, n=n: _dynamic(v, n), bigger) for n in (None, 1))
     error: Exception | None = None
     attempts = [(bigger, every), (bigger, batch), (dict(inputs), None)]
-    with (
-        _without_hooks(model),
-        _plain_attention(),
-        _quiet(),
-        lengths_traced(model),
-        torch.no_grad(),
-    ):
+    with _as_it_is(model), _quiet(), _simple(), torch.no_grad():
         for values, shapes in attempts:
             dynamic = None if shapes is None else {**shapes, **_static(fixed)}
             try:
@@ -184,6 +179,25 @@ def _dynamic(value: Any, axes: int | None) -> Any:
     auto, static = torch.export.Dim.AUTO, torch.export.Dim.STATIC
     free = range(value.ndim)[:axes]
     return {i: auto if i in free and value.shape[i] > 1 else static for i in range(value.ndim)}
+
+
+@contextmanager
+def _simple() -> Iterator[None]:
+    """Gives up where sizes are long formulas of those of the inputs, as windows make them."""
+
+    def check(module: nn.Module, args: tuple[Any, ...]) -> None:
+        tensors = [value for value in args if isinstance(value, torch.Tensor)]
+        for size in (size for value in tensors for size in value.shape):
+            if isinstance(size, torch.SymInt):
+                decided = len(size.node.shape_env.guards)
+                if size.node.expr.count_ops() > _TERMS or decided > _DECISIONS:
+                    raise TraceError("too many sizes depend on those of the inputs")
+
+    hook = nn.modules.module.register_module_forward_pre_hook(check)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @contextmanager
