@@ -23,10 +23,11 @@ compared with onnxruntime; they were tried up to 30 million parameters.
 slices. For each model that has an entry there, two more masks were tried, of branches and widths
 together; ✗ marks those that fail.
 
-*Free* are the sizes that a pruned network, widths cut, takes as the model does: no other answer than the masked network's
-(and, with nothing removed, the model's) in two other batches and, where the model runs there, at two other lengths,
-heights and widths. What is not free was fixed when the model was traced, and is refused at run time, or the model itself
-takes one size only. Nothing there: not tried.
+*Free* are the sizes that a pruned network, widths cut, takes as the model does: it gives what the
+masked network gives (and, with nothing removed, what the model gives) in two other batches and,
+where the model runs there, at two other lengths, heights and widths. What is not free was fixed
+when the model was traced and is refused at run time, or the model itself takes one size only.
+Nothing there: not tried.
 
 torchvision: all classification, segmentation, detection and video models. timm: the first model, in
 alphabetical order, of every family (file of `timm.models`). transformers: small configurations.
@@ -62,7 +63,8 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
-        "| model | front end | vertices | edges | units | widths | free | trace | difference | ONNX |",
+        "| model | front end | vertices | edges | units | widths | free | trace | difference "
+        "| ONNX |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -140,7 +142,7 @@ def main() -> None:
     rows, machine = record["rows"], record["machine"]
     words = f"{machine['processor']}, {machine['cores']} cores, torch {machine['torch']}"
     parts = [HEAD.format(machine=words) + "\n".join(summary(rows))]
-    parts += [width_summary(rows)]
+    parts += [width_summary(rows), free_summary(rows)]
     parts += ["## What does not work, and why", "\n".join(reasons(rows))]
     for suite in sorted({row["suite"] for row in rows}):
         chosen = [row for row in rows if row["suite"] == suite and "precision" not in row]

@@ -48,7 +48,8 @@ class Axes:
         for axis, known in self.inputs.items():
             if len(set(known)) < 2 or not all(sizes):
                 continue
-            times, over = max(sizes[0] // known[0], 1), max(round(known[0] / sizes[0]), 1)
+            most, part = max(zip(known, sizes, strict=True))  # rounding matters least there
+            times, over = max(part // most, 1), max(round(most / part), 1)
             for more in (0, over - 1):
                 found = tuple((size * times + more) // over for size in known)
                 if found == sizes:
@@ -98,7 +99,9 @@ def _runs(
             if _run(module, program, device, varied) is not None:
                 free.append((together, step))
                 break
-    apart = [([axis], step) for together, step in free for axis in together]
+    lengths = free[1:] if batch else free
+    apart = [(batch, 1)] * bool(batch)
+    apart += [([axis], step) for together, step in lengths for axis in together]
     ways = [apart, free]
     for number in range(1, RUNS + 1):
         for way in list(ways):
