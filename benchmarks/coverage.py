@@ -257,7 +257,7 @@ def run_part(architecture: Architecture, double: bool, free: bool) -> dict[str, 
     measured, problem = (
         (measure_free, "free_problem") if free else (measure_widths, "width_problem")
     )
-    found = elsewhere(lambda: measured(architecture, double), LIMIT_SECONDS / 9)
+    found = elsewhere(lambda: measured(architecture, double), LIMIT_SECONDS / (5 if free else 9))
     return {**names, **({problem: found["error"]} if "error" in found else found)}
 
 

@@ -12,92 +12,12 @@ from edgewise.errors import ObjectiveError
 from edgewise.evaluation.evaluator import Engine
 from edgewise.pruning import numbers
 from edgewise.pruning.lower import lower
+from edgewise.testing.sized import Branches, Gated, Heads, Merged, Normed, Pyramid
 from edgewise.tracing.axes import Axes
-
-
-class Attention(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.q, self.k, self.v, self.o = (nn.Linear(16, 16) for _ in range(4))
-
-    def forward(self, x):
-        b, n, _ = x.shape
-        q, k, v = (part(x).view(b, n, 4, -1).transpose(1, 2) for part in (self.q, self.k, self.v))
-        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, -1)
-        return x + self.o(y)
-
-
-class Merged(Attention):
-    """The batch and the heads in one axis, and the channels cut by `unflatten`."""
-
-    def forward(self, x):
-        b, n, c = x.shape
-        parts = (part(x).unflatten(2, (4, c // 4)) for part in (self.q, self.k, self.v))
-        q, k, v = (part.permute(0, 2, 1, 3).flatten(0, 1) for part in parts)
-        a = torch.bmm(q, k.mT).softmax(-1)
-        return x + self.o(torch.bmm(a, v).view(b, 4, n, -1).transpose(1, 2).flatten(2))
-
-
-class Gated(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
-        self.down, self.up = nn.Linear(8, 6), nn.Linear(6, 8)
-
-    def forward(self, x):
-        y = self.stem(x)
-        b, c, h, w = y.shape
-        mean = y.view(b, c, h * w).sum(2) / (h * w)
-        gate = torch.sigmoid(self.up(F.relu(self.down(mean)))).view(b, c, 1, 1)
-        return self.last(y * gate + y)
-
-
-class Pyramid(nn.Module):
-    """Sizes read from what may be absent: after a stride, and of a sum that only broadcasts."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.down = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, 2, 1)
-        self.a, self.b, self.o = (nn.Conv2d(8, 8, 1) for _ in range(3))
-
-    def forward(self, x):
-        x = self.stem(x)
-        y = F.relu(self.down(x))
-        z = self.a(y)
-        up = F.interpolate(F.avg_pool2d(x, 4), size=z.shape[2:])
-        y = up + z + self.b(up.mean((2, 3), keepdim=True))
-        y = y + torch.arange(z.shape[3]).to(y.dtype) * 0.1
-        return self.o(y * (1 / z.numel()) + torch.zeros_like(z))
-
-
-class Normed(nn.Module):
-    """A norm over channels and places together."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b = nn.Conv1d(4, 12, 1), nn.Conv1d(12, 4, 1)
-
-    def forward(self, x):
-        y = F.relu(self.a(x))
-        return x + self.b(F.layer_norm(y, y.shape[1:]))
-
-
-class Branches(nn.Module):
-    """Widths behind a concatenation, as detectors have them, flattened at the end."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b, self.c = nn.Conv2d(3, 8, 1), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(12, 2)
-
-    def forward(self, x):
-        first, second = self.a(x).chunk(2, 1)
-        y = torch.cat([first, second, self.b(second)], 1)
-        return self.c(y.view(y.size(0), y.size(1), -1).mean(-1)), y.flatten(2)
-
 
 KINDS = ("edge", "layer", "hidden", "heads", "channels")
 CASES = {
-    "attention": (Attention, (2, 5, 16), [(2, 9, 16), (3, 2, 16)]),
+    "heads": (Heads, (2, 5, 16), [(2, 9, 16), (3, 2, 16)]),
     "merged": (Merged, (2, 5, 16), [(2, 9, 16), (3, 2, 16)]),
     "gated": (Gated, (2, 3, 12, 12), [(2, 3, 9, 11), (1, 3, 18, 18)]),
     "pyramid": (Pyramid, (2, 3, 12, 12), [(2, 3, 9, 11), (1, 3, 18, 7)]),
@@ -134,7 +54,7 @@ def test_what_is_free_stays_free(name: str, frontend: str) -> None:
 
 def test_no_size_of_the_example_is_written_out() -> None:
     """Sizes that are no size of the model's own, so that each is seen."""
-    graph = ew.trace(Attention(), torch.randn(17, 19, 16), granularity="heads")
+    graph = ew.trace(Heads(), torch.randn(17, 19, 16), granularity="heads")
     program = lower(graph, ew.liveness(graph, graph.mask([0]))).graph
     written: list[int] = []
     for node in program.nodes:

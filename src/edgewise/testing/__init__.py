@@ -4,6 +4,7 @@ For tests of edgewise and of rules that users register: `check_laws(model, args)
 on a model of your own. The package itself never imports this module.
 """
 
+from . import sized as sized
 from .laws import MASK_LAWS as MASK_LAWS
 from .laws import check_laws as check_laws
 from .laws import random_mask as random_mask

@@ -77,8 +77,9 @@ _SIZES = ("reshape", "view", "expand", "broadcast_to")
 
 def _given(site: Site) -> Any:
     """The sizes of the output as its call has them: one for each axis, or a node that gives all."""
-    named = getattr(site.node.target, "__name__", site.node.target)
-    rest: Any = (*site.node.args[1:], *site.node.kwargs.values()) if named in _SIZES else ()
+    name = getattr(site.node.target, "__name__", site.node.target)
+    named = [v for k, v in site.node.kwargs.items() if k in ("shape", "size")]
+    rest: Any = (*site.node.args[1:], *named) if name in _SIZES else ()
     if len(rest) == 1 and not isinstance(rest[0], int):
         rest = rest[0]
     count = len(site.vertex.shape or ())
