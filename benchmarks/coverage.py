@@ -274,7 +274,8 @@ def line(row: dict[str, Any]) -> str:
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
     """Add rows to the file; rows of the same model are replaced."""
-    old = json.loads(path.read_text())["rows"] if path.exists() else []
+    record = json.loads(path.read_text()) if path.exists() else {"rows": []}
+    old = record["rows"]
 
     def key(row: dict[str, Any]) -> tuple[str, str, str]:
         return row["suite"], row["name"], row.get("precision", "float32")
@@ -284,7 +285,8 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
         part = "width_problem" in row or "free_problem" in row
         before = merged.get(key(row), {}) if part else {}
         merged[key(row)] = {**before, **row}
-    record = {"machine": describe(), "rows": [merged[k] for k in sorted(merged)]}
+    place = "free_machine" if any("free_problem" in row for row in rows) else "machine"
+    record = {**record, place: describe(), "rows": [merged[k] for k in sorted(merged)]}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n")
 
