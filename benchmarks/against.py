@@ -1,4 +1,4 @@
-"""Speed beside another version of edgewise, in one run: liveness, engine and search in turns.
+"""Speed beside another version of edgewise, in one run: liveness, prune, engine, search in turns.
 
 Each version does the same in processes of its own, one after the other and again; the ratio is that
 of the medians of processor seconds, and above 1 this version is slower.
@@ -12,11 +12,20 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import process_time
 
 TURNS = 3
+
+
+def seconds(what: Callable[[], object]) -> float:
+    """Processor seconds that something takes."""
+    begin = process_time()
+    what()
+    return process_time() - begin
 
 
 def work() -> dict[str, float]:
@@ -46,6 +55,11 @@ def work() -> dict[str, float]:
             ew.liveness(graph, mask)
             found.append(process_time() - begin)
         taken[f"liveness of {name}"] = median(found)
+        if name == "resnet50":
+            some = [partial(ew.prune, graph, mask) for mask in masks[::12]]
+            taken[f"prune of {name}"] = median(map(seconds, some))
+            image = torch.randn(1, 3, size, size)
+            taken[f"trace of {name}"] = seconds(partial(ew.trace, model, (image,)))
     model, images = torchvision.models.resnet18().eval(), torch.randn(32, 3, 32, 32)
     graph = ew.trace(model, (images[:1],))
     study = ew.Study(graph, ew.Objective([(images, torch.randint(0, 1000, (32,)))], losses))

@@ -10,6 +10,12 @@ the reason stands in its place.
     python benchmarks/coverage.py timm --slice 1/4 --out benchmarks/results/coverage.json
     python benchmarks/coverage.py transformers --only bert --no-onnx
     python benchmarks/coverage.py timm --widths --out benchmarks/results/coverage.json
+    python benchmarks/coverage.py transformers --free --out benchmarks/results/coverage.json
+
+With --free, what is free is tried: all kinds of units are offered, and under no removal and two
+random masks the pruned network is compared with the masked one, and the unpruned one with the
+model, at other batches and, where the model itself runs there, at two other lengths, heights and
+widths. The result is added to the model's row, too.
 
 With --widths the models also offer hidden channels, heads and coupled channels, in four slices, and
 two random masks of all kinds of units are tried; the result is added to the model's row.
@@ -35,9 +41,10 @@ import torch
 import edgewise as ew
 from architectures import SUITES, Architecture
 from coverage_page import passed
-from edgewise.errors import EdgewiseError
+from edgewise.errors import EdgewiseError, ObjectiveError
 from edgewise.pruning.prune import compare, rewritten
 from edgewise.testing import laws
+from edgewise.tracing.agreement import drawn
 from machine import describe
 
 MASKS, LIMIT_SECONDS, ONNX_PARAMETERS = 5, 900, 30_000_000
@@ -114,6 +121,82 @@ def measure_widths(architecture: Architecture, double: bool) -> dict[str, Any]:
             "width_problem": found["problem"]}  # fmt: skip
 
 
+AXES = {2: ("batch", "length"), 3: ("batch", "length", "features"),
+        4: ("batch", "channels", "height", "width"),
+        5: ("batch", "channels", "frames", "height", "width")}  # fmt: skip
+
+
+def measure_free(architecture: Architecture, double: bool) -> dict[str, Any]:
+    """Which sizes are free in a pruned model, of those that are in the model itself (law 8)."""
+    torch.manual_seed(0)
+    model, args, kwargs = architecture.build()
+    if double:
+        model, args, kwargs = as_double(model), as_double(args), as_double(kwargs)
+    kinds = ("edge", "hidden", "heads", "channels")
+    graph = ew.trace(model.eval(), args, kwargs, granularity=kinds, slices=4)
+    program, rng = graph.program, random.Random(0)
+    masks = [graph.empty, *(laws.random_mask(graph, rng) for _ in range(2))]
+    pairs = [(ew.masked(graph, mask), ew.prune(graph, mask)) for mask in masks]
+    results: dict[str, set[str]] = {"batch": set()}
+    tried: list[tuple[list[str], int, Any]] = []
+    if not program.takes:
+        tried += [(["batch"], 1, {}), (["batch"], program.batch + 2, {})]
+    leaves = torch.utils._pytree.tree_leaves(program.args)
+    for varied in program.sizes:
+        names = [AXES[leaves[place].ndim][axis] for place, axis in varied]
+        near = {
+            (p, a): leaves[p].shape[a] + (n - leaves[p].shape[a]) * 2
+            for (p, a), n in varied.items()
+        }
+        least = all(size > 0 for size in near.values())
+        tried += [(names, program.batch, sizes) for sizes in [varied] + [near] * least]
+    for names, batch, sizes in tried:
+        inputs = drawn(program.args, program.batch, batch, sizes)
+        for name in names:
+            results.setdefault(name, set()).update(outcomes(model, pairs, inputs, program.names))
+    return {
+        "free": sorted(name for name, found in results.items() if found == {"equal"}),
+        "told": list(dict.fromkeys(text for text in graph.fixed if "argument" not in text)),
+        "free_problem": "; ".join(
+            f"{name}: {', '.join(sorted(found - {'equal'}))}"
+            for name, found in results.items()
+            if found - {"equal"}
+        ),
+    }
+
+
+def outcomes(model: Any, pairs: Any, inputs: Any, names: tuple[str, ...]) -> set[str]:
+    """What pruned networks do on inputs: the same as masked ones, refuse, or something else."""
+    found = set()
+    unpruned = Named(model, names)
+    for reference, module in [(unpruned, pairs[0][1]), *pairs]:
+        try:
+            worst, allowed = compare(reference, module, inputs)
+        except ObjectiveError as error:
+            found.add(f"refused ({short(str(error))})")
+        except Exception as error:
+            try:
+                compare(reference, reference, inputs)
+            except Exception:
+                continue  # the model itself takes no such size
+            found.add(f"fails ({short(str(error))})")
+        else:
+            allowed *= 10 if reference is unpruned else 1
+            found.add("equal" if worst <= allowed else f"differs by {worst:.2g}")
+    return found
+
+
+class Named(torch.nn.Module):
+    """A model that takes its inputs in the order of a program."""
+
+    def __init__(self, model: torch.nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.model(**dict(zip(self.names, inputs, strict=True)))
+
+
 def onnx_of(graph: ew.Graph) -> dict[str, Any]:
     small = ew.prune(graph, laws.random_mask(graph, random.Random(1)))
     with tempfile.TemporaryDirectory() as folder:
@@ -167,12 +250,15 @@ def run(architecture: Architecture, onnx: bool, double: bool = False) -> dict[st
     return {**names, **precision, **row, "seconds": round(time.perf_counter() - begin, 1)}
 
 
-def run_widths(architecture: Architecture, double: bool) -> dict[str, Any]:
-    """The part of a row that is about widths."""
+def run_part(architecture: Architecture, double: bool, free: bool) -> dict[str, Any]:
+    """The part of a row that is about widths, or about what is free."""
     names = {"suite": architecture.suite, "name": architecture.name}
     names |= {"precision": "float64"} if double else {}
-    found = elsewhere(lambda: measure_widths(architecture, double), LIMIT_SECONDS / 9)
-    return {**names, **({"width_problem": found["error"]} if "error" in found else found)}
+    measured, problem = (
+        (measure_free, "free_problem") if free else (measure_widths, "width_problem")
+    )
+    found = elsewhere(lambda: measured(architecture, double), LIMIT_SECONDS / (5 if free else 9))
+    return {**names, **({problem: found["error"]} if "error" in found else found)}
 
 
 def line(row: dict[str, Any]) -> str:
@@ -188,16 +274,19 @@ def line(row: dict[str, Any]) -> str:
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
     """Add rows to the file; rows of the same model are replaced."""
-    old = json.loads(path.read_text())["rows"] if path.exists() else []
+    record = json.loads(path.read_text()) if path.exists() else {"rows": []}
+    old = record["rows"]
 
     def key(row: dict[str, Any]) -> tuple[str, str, str]:
         return row["suite"], row["name"], row.get("precision", "float32")
 
     merged = {key(row): row for row in old}
     for row in rows:
-        before = merged.get(key(row), {}) if "width_problem" in row else {}
+        part = "width_problem" in row or "free_problem" in row
+        before = merged.get(key(row), {}) if part else {}
         merged[key(row)] = {**before, **row}
-    record = {"machine": describe(), "rows": [merged[k] for k in sorted(merged)]}
+    place = "free_machine" if any("free_problem" in row for row in rows) else "machine"
+    record = {**record, place: describe(), "rows": [merged[k] for k in sorted(merged)]}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n")
 
@@ -210,14 +299,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the JSON file to add rows to")
     parser.add_argument("--no-onnx", action="store_true")
     parser.add_argument("--widths", action="store_true", help="add what widths give to the rows")
+    parser.add_argument("--free", action="store_true", help="add which sizes are free")
     parser.add_argument("--double", action="store_true", help="float64, where 1e-10 is allowed")
     options = parser.parse_args()
     part, parts = map(int, options.slice.split("/"))
     chosen = [a for a in SUITES[options.suite]() if not options.only or options.only in a.name]
     rows = []
     for architecture in chosen[part - 1 :: parts]:
-        if options.widths:
-            found = run_widths(architecture, options.double)
+        if options.widths or options.free:
+            found = run_part(architecture, options.double, options.free)
             print({k: found[k] for k in found if k != "suite"}, flush=True)
             write(options.out, [found])
             continue

@@ -6,6 +6,7 @@ python benchmarks/coverage_page.py benchmarks/results/coverage.json docs/models.
 import json
 import statistics
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,12 @@ compared with onnxruntime; they were tried up to 30 million parameters.
 *Widths* are sets of channels that can be cut as well ("12 hidden, 12 heads"), in nested
 slices. For each model that has an entry there, two more masks were tried, of branches and widths
 together; ✗ marks those that fail.
+
+*Free* are the sizes that a pruned network, widths cut, takes as the model does: it gives what the
+masked network gives (and, with nothing removed, what the model gives) in two other batches and,
+where the model runs there, at two other lengths, heights and widths. What is not free was fixed
+when the model was traced and is refused at run time, or the model itself takes one size only.
+Nothing there: not tried.
 
 torchvision: all classification, segmentation, detection and video models. timm: the first model, in
 alphabetical order, of every family (file of `timm.models`). transformers: small configurations.
@@ -56,8 +63,9 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
-        "| model | front end | vertices | edges | units | widths | trace | difference | ONNX |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| model | front end | vertices | edges | units | widths | free | trace | difference "
+        "| ONNX |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         if "error" in row:
@@ -68,7 +76,8 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
         mark = "" if passed(row) else " ✗"
         lines.append(
             f"| {row['name']}{mark} | {row['frontend'].removeprefix('torch.')} | {row['vertices']} "
-            f"| {row['edges']} | {units} | {widths(row)} | {row['trace_seconds']} s "
+            f"| {row['edges']} | {units} | {widths(row)} | {free(row)} "
+            f"| {row['trace_seconds']} s "
             f"| {row['max_difference']:.1e} "
             f"| {export} |"
         )
@@ -80,6 +89,23 @@ def widths(row: dict[str, Any]) -> str:
     if row.get("width_problem"):
         return "✗"
     return ", ".join(f"{count} {kind}" for kind, count in sorted(row.get("widths", {}).items()))
+
+
+def free(row: dict[str, Any]) -> str:
+    """The sizes that are free: nothing where they were not tried."""
+    return ", ".join(row.get("free", [])) + " ✗" * bool(row.get("free_problem"))
+
+
+def free_summary(rows: list[dict[str, Any]]) -> str:
+    tried = [row for row in rows if "free" in row]
+    wrong = [row for row in tried if "differs" in row["free_problem"]]
+    counts = Counter(name for row in tried for name in row["free"])
+    told = sum(bool(row["told"]) for row in tried)
+    found = ", ".join(f"{name} in {count}" for name, count in sorted(counts.items()))
+    return (
+        f"What is free: {len(tried)} models tried; {found}. {told} tell of something that tracing "
+        f"fixed. {len(wrong)} give a wrong answer at another size."
+    )
 
 
 def width_summary(rows: list[dict[str, Any]]) -> str:
@@ -99,6 +125,8 @@ def reasons(rows: list[dict[str, Any]]) -> list[str]:
             lines.append(f"- **{name}** does not work: {plain(row.get('error') or row['problem'])}")
         elif row.get("width_problem"):
             lines.append(f"- **{name}** works, but not with widths: {plain(row['width_problem'])}")
+        elif row.get("free_problem"):
+            lines.append(f"- **{name}** works, but not at all sizes: {plain(row['free_problem'])}")
         elif row.get("onnx") not in (None, True):
             lines.append(f"- **{name}** works, but is not exported: {plain(row['onnx'])}")
     return lines
@@ -114,7 +142,7 @@ def main() -> None:
     rows, machine = record["rows"], record["machine"]
     words = f"{machine['processor']}, {machine['cores']} cores, torch {machine['torch']}"
     parts = [HEAD.format(machine=words) + "\n".join(summary(rows))]
-    parts += [width_summary(rows)]
+    parts += [width_summary(rows), free_summary(rows)]
     parts += ["## What does not work, and why", "\n".join(reasons(rows))]
     for suite in sorted({row["suite"] for row in rows}):
         chosen = [row for row in rows if row["suite"] == suite and "precision" not in row]

@@ -79,3 +79,16 @@ class ConfigError(EdgewiseError):
 
 class LatencyError(EdgewiseError):
     """A latency table is of another machine or model, or cannot be read or measured."""
+
+
+def lacks_memory(error: BaseException | None) -> bool:
+    """Whether memory ran out, of the processor or of an accelerator.
+
+    Examples:
+        >>> from edgewise.errors import lacks_memory
+        >>> lacks_memory(MemoryError())
+        True
+    """
+    words = ("not enough memory", "out of memory", "can't allocate memory")
+    kinds = ("MemoryError", "OutOfMemoryError")  # the second is torch's
+    return type(error).__name__ in kinds or any(word in str(error) for word in words)

@@ -1,4 +1,4 @@
-"""Laws 1 to 6 on random models: a hundred in every run, hundreds more with `pytest -m slow`.
+"""Laws 1 to 6, and 8, on random models: a hundred in every run, hundreds with `pytest -m slow`.
 
 A failing example prints as a model that runs by itself. EDGEWISE_FUZZ=5000 makes the slow run
 longer; unlike the others it draws new models every time.
@@ -15,8 +15,10 @@ from torch import nn
 
 import edgewise as ew
 from edgewise.evaluation.evaluator import Engine
+from edgewise.pruning.numbers import PLACES
 from edgewise.testing import laws
 from edgewise.values.nested import leaves_of
+from free_models import free_recipes
 from random_models import BATCH, Recipe, random_plan, recipes, write
 
 LONG = int(os.environ.get("EDGEWISE_FUZZ", "500"))
@@ -97,6 +99,30 @@ def test_laws_hold_with_widths(recipe: Recipe, seed: int) -> None:
     hold(recipe, seed, QUICK, kinds=ALL)
 
 
+def hold_free(recipe: Recipe, seed: int) -> None:
+    """What is free in the model is free under three random masks, and right."""
+    _, graph = traced(recipe, kinds=ALL)
+    assert not graph.fixed
+    assert graph.program.sizes
+    rng = random.Random(seed)
+    for mask in (graph.empty, *(laws.random_mask(graph, rng) for _ in range(3))):
+        full, small = ew.masked(graph, mask), ew.prune(graph, mask)
+        for args in laws.at_other_sizes(graph.program):
+            try:
+                worst, allowed = laws.compare(full, small, args)
+            except ew.errors.ObjectiveError as error:
+                if PLACES not in str(error):
+                    raise
+            else:
+                assert worst <= allowed or ill_conditioned(graph, mask)
+
+
+@settings(max_examples=25, phases=NO_SHRINKING)
+@given(free_recipes(), seeds)
+def test_what_is_free_stays_free(recipe: Recipe, seed: int) -> None:
+    hold_free(recipe, seed)
+
+
 @settings(max_examples=6)
 @given(recipes(), seeds)
 def test_pruned_models_live_on(recipe: Recipe, seed: int) -> None:
@@ -162,6 +188,13 @@ def test_laws_hold_long(recipe: Recipe, seed: int, dtype: torch.dtype, fifth: in
     if not fifth:
         _, graph = traced(recipe)
         laws.law_lives_on(graph, laws.random_mask(graph, random.Random(seed)))
+
+
+@pytest.mark.slow
+@settings(max_examples=LONG, derandomize=False, phases=NO_SHRINKING)
+@given(free_recipes(), seeds)
+def test_what_is_free_stays_free_long(recipe: Recipe, seed: int) -> None:
+    hold_free(recipe, seed)
 
 
 @pytest.mark.slow

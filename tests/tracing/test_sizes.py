@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -12,6 +13,9 @@ from torch.nn import functional as F
 
 import edgewise as ew
 from edgewise.errors import ObjectiveError
+from edgewise.evaluation.evaluator import Engine
+from edgewise.tracing import agreement, probe
+from edgewise.tracing.probe import run
 from edgewise.tracing.sizes import axes_by_size, variations
 
 
@@ -53,6 +57,17 @@ class Decides(nn.Module):
         if x.shape[-1] > 20:
             y = y * 2
         return self.o(y + F.relu(self.b(y)))
+
+
+class Asks(nn.Module):
+    def __init__(self, asks) -> None:
+        super().__init__()
+        self.asks = asks
+        self.a, self.b = nn.Linear(16, 16), nn.Linear(16, 16)
+
+    def forward(self, x):
+        y = x + F.relu(self.a(x)) * self.asks(x)
+        return y + F.relu(self.b(y))
 
 
 class Once(nn.Module):
@@ -120,11 +135,63 @@ def _given(module: nn.Module, inputs: torch.Tensor) -> Any:
 
 def test_what_tracing_fixed_is_told() -> None:
     graph = ew.trace(Decides(), image(16, 16), granularity="edge")
-    assert graph.fixed == ("input 0, axis 2: size 16", "input 0, axis 3: size 16")
-    assert "taken from the example: input 0, axis 2: size 16" in graph.summary()
+    assert graph.fixed == ("x.shape[3] <= 20",)
+    assert "taken from the example: x.shape[3] <= 20" in graph.summary()
     free = ew.trace(Heads(), rows(5), granularity="edge")
     assert free.fixed == ()
     assert free.program.sizes
+
+
+@pytest.mark.parametrize(
+    ("asks", "told"),
+    [
+        (lambda x: 1 / len(x), ()),
+        (lambda x: 1 / x.shape[1], ()),
+        (lambda x: math.sqrt(x.size(1)), ()),
+        (lambda x: 1 / int(x.shape[1]), ("x.shape[1] == 5",)),
+        (lambda x: sum(1 / (i + 1) for i in range(x.shape[1])), ("x.shape[1] == 5",)),
+        (lambda x: 2.0 if x.shape[1] > 6 else 1.0, ("x.shape[1] <= 6",)),
+        (lambda x: 2.0 if x.shape[1] == 1 else 1.0, ("x.shape[1] != 1",)),
+    ],
+)
+def test_python_that_asks_for_a_length_is_followed_or_refused(asks, told) -> None:
+    model = Asks(asks).eval()
+    graph = ew.trace(model, rows(5), granularity="edge")
+    assert graph.fixed == told
+    small, masked = ew.prune(graph, graph.empty).eval(), ew.masked(graph, graph.empty).eval()
+    refused = False
+    for length in (5, 9, 1):
+        x = rows(length)
+        objective = ew.Objective([(x, torch.zeros(2))], lambda out, _: out.mean((1, 2)))
+        with torch.no_grad():
+            expected = model(x)
+        try:
+            found = [module(x).detach() for module in (small, masked)]
+            outcome = next(Engine(graph, objective).evaluate([graph.empty]))
+        except ObjectiveError:
+            refused = True
+            assert length != 5
+            continue
+        assert all(torch.allclose(y, expected, atol=1e-5) for y in found)
+        assert outcome.evaluation.loss == pytest.approx(float(expected.mean()), abs=1e-5)
+    assert refused == bool(told)
+
+
+def test_a_lack_of_memory_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def small(module: Any, args: Any) -> Any:
+        if len(args[0]) > 2 and args[0].device.type != "meta":
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return run(module, args)
+
+    for module in (agreement, probe):
+        monkeypatch.setattr(module, "run", small)
+    graph = ew.trace(Heads(), rows(5), granularity=("edge", "heads"))
+    assert not graph.program.takes
+    assert all(vertex.batched[:1] == (0,) for vertex in graph.vertices if vertex.shape)
+    monkeypatch.undo()
+    model = Heads()
+    graph = ew.trace(model, rows(5), granularity=("edge", "heads"))
+    assert torch.allclose(ew.prune(graph, graph.empty)(rows(5, 7)), model(rows(5, 7)), atol=1e-5)
 
 
 def test_a_model_of_one_size_is_not_blamed_on_tracing() -> None:
@@ -174,13 +241,13 @@ def test_a_second_batch_that_takes_too_much_memory_fixes_none() -> None:
 def test_data_of_a_size_that_was_fixed_are_refused() -> None:
     graph = ew.trace(Decides(), image(16, 16), granularity="edge")
     objective = ew.Objective([(image(24, 24), torch.zeros(2))], lambda out, _: out.mean((1, 2, 3)))
-    with pytest.raises(ObjectiveError, match="The search data hold input 0 of shape"):
+    with pytest.raises(ObjectiveError, match="The search data hold inputs of shapes"):
         ew.Study(graph, objective)
 
 
 def test_inputs_by_name_are_checked_too() -> None:
     graph = ew.trace(Decides(), (), {"x": image(16, 16)}, granularity="edge")
-    with pytest.raises(ObjectiveError, match="its axis 2 must have size 16"):
+    with pytest.raises(ObjectiveError, match=r"x.shape\[3\] <= 20 must hold"):
         ew.prune(graph, graph.empty)(x=image(24, 24))
 
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import torch
 
-from ..errors import ObjectiveError
+from ..errors import ObjectiveError, lacks_memory
 from ..graph.graph import Graph, Mask
 from ..values.redact import redact
 from .engine import EngineOptions
@@ -156,7 +156,11 @@ class Engine:
         with _young_garbage():
             for mask in masks:
                 try:
-                    programs.append(self.compiler.program(mask))
+                    program = self.compiler.program(mask)
+                    if program.guard is not None:
+                        for _, part in self.pieces.of(i for i, _ in self.objective.splits[split]):
+                            program.guard.check(part, "The network under this mask got")
+                    programs.append(program)
                 except Exception as error:  # noqa: BLE001 - one bad mask must not end the study
                     failed.append(self._failure(mask, split, error, 0.0))
         return programs, failed
@@ -200,10 +204,7 @@ class Engine:
         )
 
     def _failure(self, mask: Mask, split: Split, error: Exception, seconds: float) -> Outcome:
-        memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-            "not enough memory" in str(error) or "out of memory" in str(error)
-        )
-        status: Status = "out of memory" if memory else "failed"
+        status: Status = "out of memory" if lacks_memory(error) else "failed"
         text = (
             str(error) if isinstance(error, ObjectiveError) else f"{type(error).__name__}: {error}"
         )

@@ -19,19 +19,23 @@ from ..graph.operators.runtime import assemble, precision, segments
 from ..graph.operators.table import TABLE
 from ..graph.vertices import Follow, Parameter, Vertex
 from ..tracing.program import attribute
+from ..tracing.signature import Traced
 from .cut import cut_module, cut_tensor
+from .numbers import Numbers, one_size
 
 
 @dataclass
 class Lowered:
     """A program and the modules, parameters and buffers it refers to, by path.
 
-    `vertices` names the graph vertex that a node of the program came from.
+    `vertices` names the graph vertex that a node of the program came from; `guard` refuses sizes,
+    where one of the example had to stand for what inputs decide.
     """
 
     graph: fx.Graph = field(default_factory=fx.Graph)
     attributes: dict[str, Any] = field(default_factory=dict)
     vertices: dict[str, int] = field(default_factory=dict)
+    guard: Traced | None = None
 
 
 def lower(graph: Graph, alive: Liveness, cut: dict[Any, Any] | None = None) -> Lowered:
@@ -50,6 +54,7 @@ class _Lowering:
         self.plan = {vertex.node: i for i, vertex in enumerate(graph.vertices)}
         self.env: dict[fx.Node, Any] = {}
         self.out = Lowered()
+        self.numbers = Numbers(graph, alive, self.plan, self.env, self.out.graph)
 
     def run(self) -> Lowered:
         for node in self.module.graph.nodes:
@@ -62,6 +67,7 @@ class _Lowering:
                     self.env[node] = self._vertex(node, index, self.full.vertices[index])
                     if len(self.out.graph.nodes) > before and isinstance(self.env[node], fx.Node):
                         self.out.vertices[self.env[node].name] = index
+        self.out.guard = self.numbers.guard
         self.out.graph.lint()
         return self.out
 
@@ -94,8 +100,8 @@ class _Lowering:
             read=lambda place=0: self._read(*used[place]),
             copy=lambda: self._copy(node, index),
             call=self._call,
-            expanded=lambda value, always=False: self._expanded(value, used[0][1], index, always),
-            batch=self._batch,
+            expanded=lambda value, given=None: self._expanded(value, used[0][1], index, given),
+            sizes=lambda *known: self._sizes(index, *known),
         )
 
     def _sources(self, node: fx.Node) -> list[fx.Node]:
@@ -126,27 +132,54 @@ class _Lowering:
     def _call(self, function: Any, *args: Any) -> fx.Node:
         return self.out.graph.call_function(function, args)
 
-    def _expanded(self, value: Any, edge: int, index: int, always: bool = False) -> Any:
+    def _expanded(self, value: Any, edge: int, index: int, given: Any = None) -> Any:
         """The last summand or factor, in the shape and dtype of the sum or product."""
         source, target = self.full.vertices[self.full.edges[edge].source], self.full.vertices[index]
         if source.dtype != target.dtype:
             value = self.out.graph.call_method("to", (value, self._precision(target.dtype)))
         before, after = source.shape, target.shape
         grown = source.batched == target.batched
-        if (before == after and grown and not always) or before is None or after is None:
+        if (before == after and grown and given is None) or before is None or after is None:
             return value
-        state = self.alive.states[index]
-        assert state is not None
-        batched = self.full.vertices[index].batched
         shift = len(after) - len(before)
-        sizes: list[Any] = []
-        for axis, size in enumerate(state.shape(after)):
-            same = axis >= shift and before[axis - shift] == after[axis]
-            if axis in batched:  # one example has size 1 there, as what only broadcasts does
-                same = axis - shift in source.batched
-            grows = axis in batched and not same
-            sizes.append(-1 if same else self._batch(size) if grows else size)
+
+        def same(axis: int) -> bool:
+            if axis in target.batched:  # one example has size 1 there, as what only broadcasts does
+                return axis - shift in source.batched
+            return axis >= shift and before[axis - shift] == after[axis]
+
+        known = [-1 if same(axis) else None for axis in range(len(after))]
+        sizes = self._sizes(index, given or (), known)
         return self.out.graph.call_method("expand", (value, *sizes))
+
+    def _sizes(self, index: int, given: Any, known: Sequence[int | None] = ()) -> list[Any]:
+        """What remains of the shape that a vertex gives.
+
+        Args:
+            index: the vertex.
+            given: the sizes that its call has, if it has any: one for each axis, or a node.
+            known: sizes that are otherwise known, by axis.
+        """
+        state, shape = self.alive.states[index], self.full.vertices[index].shape
+        assert state is not None
+        assert shape is not None
+        sizes: list[Any] = list(known) or [None] * len(shape)
+        for axis, left in enumerate(state.shape(shape)):
+            if sizes[axis] is not None:
+                continue
+            if state.keep(axis) is not None:
+                sizes[axis] = left
+            elif isinstance(given, fx.Node):
+                sizes[axis] = self._call(operator.getitem, self._resolve(given), axis)
+            elif given:
+                old = given[axis]
+                sizes[axis] = self._resolve(old) if isinstance(old, fx.Node) else old
+        free = [axis for axis, size in enumerate(sizes) if size is None]
+        last = next((a for a in reversed(free) if self.numbers.varies(index, a)), None)
+        for axis in free:
+            rest = axis == last and -1 not in sizes and not known
+            sizes[axis] = -1 if rest else self.numbers.size(index, axis)
+        return sizes
 
     def _copy(self, node: fx.Node, index: int | None = None) -> fx.Node:
         """The node itself, reading what remains of its inputs and parameters."""
@@ -242,12 +275,14 @@ class _Lowering:
     # -- numbers and constants -------------------------------------------------------------
 
     def _constant(self, node: fx.Node) -> Any:
-        """A node that is no data: copied, or a literal where its source is not there in full."""
+        """A node that is no data: copied, or what it was where its source is not there in full."""
         if node in self.env:
             return self.env[node]
-        gone = [n for n in node.all_input_nodes if n.name in self.plan and not self._there(n, node)]
-        if gone:
-            self.env[node] = self._literal(node)
+        sources = node.all_input_nodes
+        if one_size(node):
+            sources = sources[0].all_input_nodes
+        if any(n.name in self.plan and not self._there(n, node) for n in sources):
+            self.env[node] = self._asked(node)
             return self.env[node]
         args = _map(node.args, self._resolve)
         kwargs = _map(node.kwargs, self._resolve)
@@ -264,21 +299,15 @@ class _Lowering:
         state = self.alive.states[self.plan[node.name]]
         return state is not None and (state.full or _asks_dtype(reader)) and node in self.env
 
-    def _literal(self, node: fx.Node) -> Any:
-        """What a shape query gave for the whole network; the batch is read from the input."""
-        program = self.full.program
-        value = program.values.get(node.name)
-        twice = program.doubled.get(node.name, value)
-        if isinstance(value, torch.device):
-            return self._call(getattr, self._first_input(), "device")
+    def _asked(self, node: fx.Node) -> Any:
+        """What a node gives that asks a tensor which is not there in full for what is no tensor."""
+        value = self.full.program.values.get(node.name)
         if isinstance(value, torch.dtype):
             return self._precision(str(value).removeprefix("torch."))
         if node.target is precision:
             source = self.full.vertices[self.plan[node.all_input_nodes[0].name]]
             return self._precision(source.dtype, *node.args[1:])
-        if isinstance(value, tuple):
-            return tuple(self._number(a, b) for a, b in zip(value, twice, strict=True))
-        return self._number(value, twice)
+        return self.numbers.asked(node)
 
     def _precision(self, name: str, *limit: Any) -> Any:
         """A dtype, or a limit of one, as the first value has it that had this dtype when traced."""
@@ -288,19 +317,6 @@ class _Lowering:
                 return self._call(precision, new, *limit)
         dtype = getattr(torch, name)
         return getattr(torch.finfo(dtype), limit[0]) if limit else dtype
-
-    def _number(self, value: Any, twice: Any) -> Any:
-        return value if value == twice else self._batch(value // self.full.program.batch)
-
-    def _batch(self, each: int) -> Any:
-        size = self.out.graph.call_method("size", (self._first_input(), 0))
-        return size if each == 1 else self._call(operator.mul, size, each)
-
-    def _first_input(self) -> Any:
-        for vertex in self.full.vertices:
-            if vertex.op == "input" and vertex.shape is not None:
-                return next(new for old, new in self.env.items() if old.name == vertex.node)
-        raise LookupError("no tensor input")
 
 
 def _asks_dtype(node: fx.Node) -> bool:

@@ -23,6 +23,7 @@ from ..graph.operators.reference import there
 from ..graph.operators.table import TABLE
 from ..graph.vertices import Vertex
 from ..tracing.program import set_modes
+from .numbers import held
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -63,9 +64,10 @@ class Masked(nn.Module):
         self.train(graph.program.modes[""])
         set_modes(self.network, graph.program.modes)
         _load(self.network, graph, alive, tensors)
+        self._traced = held(graph, alive) or graph.program.traced
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        inputs = self._graph.program.traced.inputs(args, kwargs)
+        inputs = self._traced.inputs(args, kwargs)
         return Execution(self.network, self._graph, self._alive).run(*inputs)
 
 

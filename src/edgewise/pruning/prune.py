@@ -24,6 +24,7 @@ from ..values.nested import copies_of, leaves_of
 from ..values.precision import full_precision
 from .lower import lower
 from .masked import Tensors, masked
+from .numbers import REASON
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
@@ -73,9 +74,9 @@ def prune(graph: Graph, plan: Chosen | Mask, *, tensors: Tensors | None = None) 
     small = rewritten(graph, mask, tensors)
     full = masked(graph, mask, tensors)
     verify(graph, mask, full, small)
-    frozen, traced = _frozen(graph.program, full, small), graph.program.traced
+    frozen = _frozen(graph.program, full, small)
     if frozen:
-        sign(small.graph, traced._replace(sizes=tuple(sorted({*traced.sizes, *frozen}))))
+        sign(small.graph, small.meta["edgewise_traced"].also(frozen, REASON))
         small.recompile()
     return small
 
@@ -135,11 +136,12 @@ def rewritten(graph: Graph, mask: Mask, tensors: Tensors) -> fx.GraphModule:
     lowered = lower(graph, alive)
     attributes = copy.deepcopy(lowered.attributes)
     name = type(graph.program.module).__name__
-    sign(lowered.graph, graph.program.traced)
+    traced = lowered.guard or graph.program.traced
+    sign(lowered.graph, traced)
     module = as_module(attributes, lowered.graph, name)
     for path in tensors:
         _set_tensor(module, path, tensors[path])
-    module.meta["edgewise_args"] = graph.program.arguments
+    module.meta |= {"edgewise_args": graph.program.arguments, "edgewise_traced": traced}
     set_modes(module, graph.program.modes)
     return module
 

@@ -5,6 +5,7 @@ on a model of your own. The package itself never imports this module.
 """
 
 from . import networks as networks
+from . import sized as sized
 from .laws import MASK_LAWS as MASK_LAWS
 from .laws import check_laws as check_laws
 from .laws import random_mask as random_mask

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,8 @@ from ..graph.liveness import liveness
 from ..pruning.masked import masked
 from ..pruning.prune import compare, prune, relative_difference, rewritten
 from ..tracing.agreement import drawn
+from ..tracing.program import Program, evaluating
+from ..tracing.sizes import Axis
 from ..tracing.trace import trace
 from ..values.nested import leaves_of
 from ..values.precision import full_precision
@@ -36,10 +38,12 @@ def random_mask(graph: Graph, rng: random.Random) -> Mask:
 
 
 def law_nothing_removed(model: nn.Module, graph: Graph) -> None:
-    """Law 1: the empty mask changes nothing."""
+    """Law 1: the empty mask changes nothing, at other sizes either (law 8)."""
     args = graph.program.arguments
     worst, _ = compare(model, masked(graph, graph.empty), args)
     assert worst <= 1e-6, f"the empty mask changes the output by {worst:g}"
+    for other in at_other_sizes(graph.program):
+        _agree(model, masked(graph, graph.empty), other, "with nothing removed")
 
 
 @full_precision()
@@ -107,21 +111,42 @@ def count_macs(module: nn.Module, args: tuple[Any, ...]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
+def at_other_sizes(program: Program) -> Iterator[tuple[Any, ...]]:
+    """Fresh inputs of other batches and, where the model ran there, lengths and image sizes."""
+    leaves = pytree.tree_leaves(program.args)
+    agreed: dict[Axis, int] = {}
+    for varied in program.sizes:
+        agreed |= varied
+    order = sorted({*agreed.values()})
+    near = {(p, a): leaves[p].shape[a] + 1 + order.index(n) for (p, a), n in agreed.items()}
+    for batch, sizes in ((1, agreed), (program.batch + 2, near), (program.batch + 2, agreed)):
+        size = program.batch if program.takes else batch
+        yield program.traced.positional(drawn(program.args, program.batch, size, sizes))
+
+
 @full_precision()
 def law_free_stays_free(graph: Graph, mask: Mask) -> None:
     """Law 8: at another batch, length or image size pruned equals masked, or refuses."""
-    program = graph.program
     full, small = masked(graph, mask), prune(graph, mask)
-    for sizes in program.sizes:
-        for batch in (program.batch,) if program.takes else (1, program.batch + 2):
-            args = program.traced.positional(drawn(program.args, program.batch, batch, sizes))
+    for args in at_other_sizes(graph.program):
+        _agree(full, small, args, f"under {mask}")
+
+
+def _agree(full: nn.Module, other: nn.Module, args: tuple[Any, ...], words: str) -> None:
+    """Raise AssertionError unless two modules give the same, or the second refuses the sizes."""
+    shapes = [tuple(v.shape) for v in pytree.tree_leaves(args) if isinstance(v, torch.Tensor)]
+    try:
+        worst, allowed = compare(full, other, args)
+    except ObjectiveError:
+        return
+    except Exception as error:
+        with evaluating(full), torch.no_grad():
             try:
-                worst, allowed = compare(full, small, args)
-            except ObjectiveError:
-                continue
-            assert worst <= allowed, (
-                f"at {sizes} pruned and masked differ by {worst:g} under {mask}"
-            )
+                full(*args)
+            except Exception:  # noqa: BLE001 - the model itself does not take these sizes
+                return
+        raise AssertionError(f"{other} fails at {shapes} {words}") from error
+    assert worst <= allowed, f"at {shapes} they differ by {worst:g} {words}"
 
 
 def law_less_costs_less(graph: Graph, mask: Mask) -> None:

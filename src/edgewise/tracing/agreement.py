@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -14,12 +15,12 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from ..errors import ObjectiveError, TraceError
+from ..errors import ObjectiveError, TraceError, lacks_memory
 from ..values.nested import batch_size, copies_of, device_of, leaves_of, named_leaves
 from ..values.precision import full_precision
 from .probe import Recording, run
 from .program import evaluating
-from .sizes import Axis, Varied, axes_by_size, changed, frozen_axes, variations
+from .sizes import Axis, Condition, Varied, axes_by_size, changed, frozen_axes, variations
 
 TOLERANCE = {
     torch.float64: 1e-9,
@@ -92,12 +93,14 @@ class Verdict:
         doubled: its run on inputs of twice the batch; empty where the two did not agree there.
         sizes: other lengths, heights and widths at which it agreed, of the program's inputs.
         frozen: axes at other sizes of which the model runs, and the program does not agree.
+        moving: by node, the axes of its tensor that were longer or shorter at `sizes`.
     """
 
     free: bool
     doubled: Recording
     sizes: tuple[Varied, ...] = ()
     frozen: tuple[tuple[int, int, int], ...] = ()
+    moving: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
 
 class Judge:
@@ -126,19 +129,24 @@ class Judge:
         self.short_of_memory = False
 
     def _drawn(
-        self, size: int, sizes: tuple[tuple[Axis, int], ...] = ()
+        self,
+        size: int,
+        sizes: tuple[tuple[Axis, int], ...] = (),
+        model: nn.Module | None = None,
     ) -> tuple[tuple[Any, ...], Any] | None:
         """Inputs of a batch size and what the model gives; None where it raises."""
         args, kwargs = drawn((self.args, dict(self.kwargs)), self.batch, size, dict(sizes))
         try:
             with redirect_stderr(io.StringIO()):  # torch.fx prints the code that fails
-                return self.bind(args, kwargs), reference(self.model, args, kwargs)
+                return self.bind(args, kwargs), reference(model or self.model, args, kwargs)
         except TraceError as error:
             refused = isinstance(error.__cause__, ObjectiveError)
             self.short_of_memory |= lacks_memory(error.__cause__)
             return (self.bind(args, kwargs), REFUSED) if refused else None
 
-    def check(self, module: fx.GraphModule, once: Recording) -> Verdict:
+    def check(
+        self, module: fx.GraphModule, once: Recording, conditions: Sequence[Condition] = ()
+    ) -> Verdict:
         """Compare a program with the model on the example, and on drawn inputs of other batches.
 
         Their sizes are twice the example's and, where all values of the program have together at
@@ -147,6 +155,7 @@ class Judge:
         Args:
             module: the program.
             once: its run on the example.
+            conditions: on sizes, without which the program says nothing.
 
         Raises:
             TraceError: it differs from the model on the example or on drawn inputs of its shapes.
@@ -158,30 +167,57 @@ class Judge:
         with _own_randomness(self.args):
             for size in (2 * self.batch, larger)[: 1 + fits]:
                 try:
-                    found = self._compare(module, size)
+                    found = self._compare(module, size, conditions)
                 except TraceError:
                     free, found = False, Recording()
                 doubled = found if size == 2 * self.batch else doubled
             if not doubled.values:  # otherwise that says as much, and more
                 self._compare(module, self.batch)
-            sizes, frozen = self._sizes(module, once)
-        return Verdict(free, doubled, sizes, frozen)
+            return replace(self._sizes(module, once, conditions), free=free, doubled=doubled)
+
+    def singles(
+        self, module: fx.GraphModule, conditions: Sequence[Condition]
+    ) -> Iterator[list[Axis]]:
+        """Axes of which the program gets size one wrong: torch.export takes no size for one."""
+        raw, model = (self.args, dict(self.kwargs)), copy.deepcopy(self.model)  # it may note sizes
+        leaves = enumerate(pytree.tree_leaves(raw))
+        tensors = [(p, v) for p, v in leaves if isinstance(v, torch.Tensor) and v.ndim]
+        batch = [(p, 0) for p, v in tensors if v.shape[0] == self.batch]
+        with _own_randomness(self.args):
+            for axes in [batch, *axes_by_size(raw).values()]:
+                case = self._drawn(self.batch, tuple((axis, 1) for axis in axes), model)
+                if case is None or case[1] is REFUSED or not _meets(case[0], conditions):
+                    continue
+                try:
+                    self._agrees(module, case, "random inputs of size one")
+                except TraceError as error:
+                    if error.__cause__ is None:  # the program runs, and gives something else
+                        example = self.bind(self.args, self.kwargs)
+                        yield sorted(changed(example, case[0], batch=True))
 
     def _sizes(
-        self, module: fx.GraphModule, once: Recording
-    ) -> tuple[tuple[Varied, ...], tuple[tuple[int, int, int], ...]]:
+        self, module: fx.GraphModule, once: Recording, conditions: Sequence[Condition]
+    ) -> Verdict:
         """Sizes at which the program gives what the model gives, and axes where it does not."""
         example, agreed = self.bind(self.args, self.kwargs), []
+        moving = dict[str, frozenset[int]]()
         frozen = set[tuple[int, int, int]]()
         for case in self._resized(once.elements):
             varied = changed(example, case[0])
+            if not _meets(case[0], conditions):
+                continue
             try:
-                self._agrees(module, case, f"random inputs of other sizes ({_shapes(case[0])})")
+                found = self._agrees(
+                    module, case, f"random inputs of other sizes ({_shapes(case[0])})"
+                )
             except TraceError:
                 frozen.update(frozen_axes(example, varied))
             else:
-                agreed.append(varied)
-        return tuple(agreed), tuple(sorted(frozen))
+                agreed += [varied] if found.values else []
+                for name, value in found.values.items():
+                    axes = changed(once.values[name], value, batch=True)
+                    moving[name] = moving.get(name, frozenset()) | {axis for _, axis in axes}
+        return Verdict(True, Recording(), tuple(agreed), tuple(sorted(frozen)), moving)
 
     def _resized(self, elements: int) -> list[tuple[tuple[Any, ...], Any]]:
         """Inputs of other sizes that the model takes, one case for each size of its example.
@@ -201,17 +237,19 @@ class Judge:
                     break
         return found
 
-    def _compare(self, module: fx.GraphModule, size: int) -> Recording:
+    def _compare(
+        self, module: fx.GraphModule, size: int, conditions: Sequence[Condition] = ()
+    ) -> Recording:
         """The run of a program that agrees with the model; an empty one where the model raises."""
         case = self.drawn(size)
-        if case is None:
+        if case is None or not _meets(case[0], conditions):
             return Recording()
         return self._agrees(module, case, f"random inputs (a batch of {size})")
 
     def _agrees(
         self, module: fx.GraphModule, case: tuple[tuple[Any, ...], Any], label: str
     ) -> Recording:
-        """The run of a program that gives what the model gives.
+        """The run of a program that gives what the model gives; an empty one for lack of memory.
 
         Raises:
             TraceError: it does not.
@@ -222,12 +260,20 @@ class Judge:
         try:
             found = run(module, args)
         except Exception as error:
+            if lacks_memory(error):
+                self.short_of_memory = True
+                return Recording()  # which says nothing of the size
             raise TraceError(
                 f"The traced program of {type(self.model).__name__} fails on {label}, which the "
                 f"model takes: {type(error).__name__}: {error}"
             ) from error
         compare_outputs(expected, found.values["output"], self.model, label)
         return found
+
+
+def _meets(args: Any, conditions: Sequence[Condition]) -> bool:
+    leaves = pytree.tree_leaves(args)
+    return all(condition.holds(leaves) for condition in conditions)
 
 
 def drawn(value: Any, batch: int, size: int, sizes: Varied = _AS_IT_IS) -> Any:
@@ -252,12 +298,6 @@ def drawn(value: Any, batch: int, size: int, sizes: Varied = _AS_IT_IS) -> Any:
 
     new = [draw(place, leaf) for place, leaf in enumerate(leaves)]
     return pytree.tree_unflatten(new, structure)
-
-
-def lacks_memory(error: BaseException | None) -> bool:
-    """Whether torch raised an error because memory was too small."""
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
 
 
 def _shapes(value: Any) -> str:

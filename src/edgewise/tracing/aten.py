@@ -132,6 +132,13 @@ def _batch_norm(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
     )
 
 
+def _frozen_batch_norm(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+    """That of eval mode, which also gives the statistics it took."""
+    x, weight, bias, mean, var, momentum, eps = args
+    given = (x, mean, var, weight, bias, False, momentum, eps)
+    return Restated("call_function", F.batch_norm, given, first_of=3)
+
+
 def _instance_norm(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
     x, weight, bias, mean, var, use_input, momentum, eps, _ = args
     given = (x, mean, var, weight, bias, use_input, momentum, eps)
@@ -208,6 +215,7 @@ _SPECIAL: dict[str, Callable[[fx.Node, Args, Kwargs], Any]] = {
     "embedding": _embedding,
     "embedding_bag": _embedding_bag,
     "batch_norm": _batch_norm,
+    "_native_batch_norm_legit_no_training": _frozen_batch_norm,
     "instance_norm": _instance_norm,
     "group_norm": _group_norm,
     "layer_norm": _layer_norm,

@@ -12,24 +12,29 @@ import copy
 import inspect
 import io
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
+from torch.utils._sympy.printers import PythonPrinter
 
 from ..errors import TraceError
 from ..graph.operators.table import TABLE
 from ..values.nested import copies_of, doubled
 from .aliasing import settle_writes
 from .dtypes import follow_dtypes, in_dtype, weights_dtype
+from .lengths import lengths_traced
 from .program import as_module
 from .restatement import Restatement
+from .sizes import Condition, spelled
 
-LIMITED = "edgewise_limited_batch"
-_MANY = 2**31
+CONDITIONS = "edgewise_conditions"
+_TERMS, _DECISIONS = 8, 32  # in a size, and of sizes, beyond which torch.export takes minutes
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 
 
@@ -54,7 +59,7 @@ def exported(
             raise
         program = _decomposed(program)  # writes reach memory that others read
         module = _settled(program, model, inputs, fixed, _decomposed)
-    module.meta[LIMITED] = _limited(program)
+    module.meta[CONDITIONS] = _conditions(program, inputs)
     return module
 
 
@@ -97,27 +102,60 @@ def _flat(program: torch.export.ExportedProgram) -> fx.GraphModule:
     return flat  # type: ignore[no-any-return]
 
 
-def _limited(program: torch.export.ExportedProgram) -> bool:
-    """Whether the batch is free only up to or from a size: Python decided by it, `len(x) > 8`."""
-    names = set(program.graph_signature.user_inputs)
-    values = [n.meta.get("val") for n in program.graph.nodes if n.name in names]
-    sizes: list[Any] = [v.shape[0] for v in values if isinstance(v, torch.Tensor) and v.ndim]
-    free = [size.node.expr for size in sizes if isinstance(size, torch.SymInt)]
-    ranges = [program.range_constraints.get(symbol) for symbol in free]
-    return any(r is not None and (r.lower > 2 or r.upper < _MANY) for r in ranges)
+def _conditions(
+    program: torch.export.ExportedProgram, inputs: Mapping[str, Any]
+) -> tuple[Condition, ...]:
+    """What Python code of the model decided by sizes, as torch.export noted it.
+
+    What torch's own operators decide by them they decide again whenever the program runs.
+    """
+    leaves = pytree.tree_flatten_with_path(dict(inputs))[0]
+    values = [node.meta.get("val") for node in program.graph.find_nodes(op="placeholder")]
+    shapes = [value.shape for value in values if isinstance(value, torch.Tensor)]
+    sizes: list[Any] = [
+        size for shape in shapes for size in shape if isinstance(size, torch.SymInt)
+    ]
+    known: Any = sizes[0].node.shape_env if sizes else ShapeEnv()
+    names = spelled(inputs)
+    axes = {
+        known.source_to_var.get(f"L{pytree.keystr(path)}.size()[{axis}]"): (place, axis)
+        for place, (path, leaf) in enumerate(leaves)
+        for axis in range(leaf.ndim if isinstance(leaf, torch.Tensor) else 0)
+    }
+    found = {}
+    for guard in known.guards:
+        place, free = guard.sloc.framework_loc, guard.expr.free_symbols
+        if (place is not None and _within_torch(place.filename)) or not free <= set(axes):
+            continue
+        words = {
+            symbol: symbol.func(f"{names[axes[symbol][0]]}.shape[{axes[symbol][1]}]", integer=True)
+            for symbol in free
+        }
+        text, code = (PythonPrinter().doprint(e) for e in (guard.expr.xreplace(words), guard.expr))
+        places = tuple((str(symbol), *axes[symbol]) for symbol in sorted(free, key=str))
+        found[text] = Condition(text, code, places)
+    return tuple(found.values())
+
+
+def _within_torch(file: str) -> bool:
+    """Whether a file is torch's, but for its layers in Python, which tracing looks into."""
+    home = os.path.dirname(torch.__file__)
+    return file.startswith(home) and not file.startswith(os.path.join(home, "nn"))
 
 
 def _export(
     model: nn.Module, inputs: Mapping[str, Any], fixed: Mapping[str, Any]
 ) -> torch.export.ExportedProgram:
-    """The flat program, with dynamic batch and sequence length where the model allows them."""
+    """The flat program, with all sizes free that the model leaves free."""
     inputs = copies_of(dict(inputs))  # one tensor given twice would be taken for one input
     bigger = doubled(inputs, of=1)  # a dimension of size one would be taken for a constant
-    free = {name: pytree.tree_map(_dynamic, value) for name, value in bigger.items()}
-    free |= {name: pytree.tree_map(lambda _: None, value) for name, value in fixed.items()}
+    none = {name: pytree.tree_map(lambda _: None, value) for name, value in fixed.items()}
+    every, batch = (
+        pytree.tree_map(lambda v, n=n: _dynamic(v, n), bigger) | none for n in (None, 1)
+    )
     error: Exception | None = None
-    attempts = [(bigger, free), (dict(inputs), None)]
-    with _without_hooks(model), _plain_attention(), quiet(), torch.no_grad():
+    attempts = [(bigger, every), (bigger, batch), (dict(inputs), None)]
+    with _as_it_is(model), quiet(), _simple(), torch.no_grad():
         for values, shapes in attempts:
             given = {name: {**values, **fixed}[name] for name in in_order(model, inputs, fixed)}
             try:
@@ -160,13 +198,38 @@ def in_order(model: nn.Module, inputs: Mapping[str, Any], fixed: Mapping[str, An
     return sorted({**inputs, **fixed}, key=lambda n: names.index(n) if n in names else len(names))
 
 
-def _dynamic(value: Any) -> Any:
-    """The batch is free; so is what follows it in token ids and their masks."""
+def _dynamic(value: Any, axes: int | None) -> Any:
+    """The first axes are free (None: all), but those of size one."""
     if not isinstance(value, torch.Tensor):
         return None
-    free = 1 if value.is_floating_point() else value.ndim
     auto, static = torch.export.Dim.AUTO, torch.export.Dim.STATIC
-    return {i: auto if i < free and value.shape[i] > 1 else static for i in range(value.ndim)}
+    free = range(value.ndim)[:axes]
+    return {i: auto if i in free and value.shape[i] > 1 else static for i in range(value.ndim)}
+
+
+@contextmanager
+def _simple() -> Iterator[None]:
+    """Gives up where sizes are long formulas of those of the inputs, as windows make them."""
+
+    def check(module: nn.Module, args: tuple[Any, ...]) -> None:
+        tensors = [value for value in args if isinstance(value, torch.Tensor)]
+        for size in (size for value in tensors for size in value.shape):
+            if isinstance(size, torch.SymInt):
+                decided = len(size.node.shape_env.guards)
+                if size.node.expr.count_ops() > _TERMS or decided > _DECISIONS:
+                    raise TraceError("too many sizes depend on those of the inputs")
+
+    hook = nn.modules.module.register_module_forward_pre_hook(check)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def _as_it_is(model: nn.Module) -> Iterator[None]:
+    with _without_hooks(model), _plain_attention(), lengths_traced(model):
+        yield
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from torch import fx, nn
 from ..errors import TraceError
 from ..graph.operators.table import TABLE
 from .cleanup import IN_PLACE, IN_PLACE_ADVICE, drop_unused
+from .lengths import lengths_traced
 from .program import as_module
 
 _TORCH = os.path.dirname(torch.__file__)
@@ -105,7 +106,8 @@ def traced(
     """
     tracer = _Tracer(leaves)
     try:
-        graph = tracer.trace(model, concrete_args=dict(fixed))
+        with lengths_traced(model):
+            graph = tracer.trace(model, concrete_args=dict(fixed))
     except TraceError:
         raise
     except Exception as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -11,9 +13,10 @@ from torch import fx
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..errors import lacks_memory
 from ..graph.operators.macs import no_macs
 from ..graph.operators.table import TABLE
-from ..values.nested import batch_size, copies_of, doubled, holds_tensor, leaves_of
+from ..values.nested import batch_size, copies_of, doubled, holds_tensor, leaves_of, moved
 from ..values.precision import full_precision
 
 
@@ -89,7 +92,19 @@ def run(module: fx.GraphModule, args: tuple[Any, ...]) -> Recording:
 
 def run_doubled(module: fx.GraphModule, args: tuple[Any, ...]) -> Recording:
     """The same with every input repeated along dimension 0; empty where the model refuses it."""
+    twice = doubled(args, of=batch_size(args))
     try:
-        return run(module, doubled(args, of=batch_size(args)))
-    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError):
+        return run(module, twice)
+    except Exception as error:  # noqa: BLE001 - what a program raises at a size that it does not take
+        if not lacks_memory(error):
+            return Recording()
+    try:
+        return run(bare(module), moved(twice, torch.device("meta")))
+    except Exception:  # noqa: BLE001 - an operator may need data
         return Recording()
+
+
+def bare(module: fx.GraphModule) -> fx.GraphModule:
+    """A copy whose tensors have shapes only."""
+    tensors = chain(module.parameters(), module.buffers())
+    return copy.deepcopy(module, {id(t): t.detach().to("meta") for t in tensors})

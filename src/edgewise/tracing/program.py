@@ -7,7 +7,7 @@ import operator
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch.fx.graph import CodeGen
 
 from ..values.nested import device_of
 from .signature import Traced, plain
-from .sizes import Varied
+from .sizes import Condition, Varied
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,29 +28,33 @@ class Program:
         args: the example inputs, in the order of its placeholders.
         fixed: forward's other arguments, which are constants of the program.
         values: for nodes that give numbers rather than tensors, what they gave on the example.
-        doubled: the same when the batch is twice as large (empty if the model refuses that).
         batch: examples in `args`.
         modes: the path of every module of the user's model, and whether it was in train mode.
         takes: how many examples a batch must have, as Python code of the model computed or decided
             something by that; 0 where any number will do.
         frozen: (input tensor, axis, size) of lengths, heights and widths that it froze likewise.
         sizes: other ones at which it gives what the model gives.
+        model: the user's own; None in another process.
         parameters: names of forward's arguments, in its order.
         modal: whether the model's own code is known to do something else in train mode.
+        moving: by node, the axes of its tensor that are others at these.
+        conditions: on sizes, by which Python code of the model decided what the program does.
     """
 
     module: fx.GraphModule
     args: tuple[Any, ...]
     fixed: Mapping[str, Any]
     values: Mapping[str, Any]
-    doubled: Mapping[str, Any]
     batch: int
     modes: Mapping[str, bool]
     takes: int = 0
     frozen: tuple[tuple[int, int, int], ...] = ()
     sizes: tuple[Varied, ...] = ()
+    model: nn.Module | None = None
     parameters: tuple[str, ...] = ()
     modal: bool = False
+    moving: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    conditions: tuple[Condition, ...] = ()
 
     @property
     def told(self) -> tuple[str, ...]:
@@ -58,6 +62,8 @@ class Program:
         own = [f"argument {name}={value!r}" for name, value in self.fixed.items()]
         own += [f"batch size {self.takes}"] if self.takes else []
         own += [f"input {place}, axis {axis}: size {size}" for place, axis, size in self.frozen]
+        known = {(place, axis) for place, axis, _ in self.frozen}
+        own += [c.text for c in self.conditions if not c.places <= known]
         own += ["eval mode: the model's own code does something else in train mode"] * self.modal
         return tuple(own)
 
@@ -65,8 +71,10 @@ class Program:
     def traced(self) -> Traced:
         """The arguments that the network takes, and the values that tracing fixed."""
         constants = tuple((name, plain(value)) for name, value in self.fixed.items())
-        names = self.parameters or (*self.names, *self.fixed)
-        return Traced(type(self.module).__name__, names, constants, self.takes, self.frozen)
+        names, conditions = self.parameters or (*self.names, *self.fixed), self.conditions
+        kind = type(self.module).__name__
+        told = tuple(tuple(condition) for condition in conditions)
+        return Traced(kind, names, constants, self.takes, self.frozen, told)
 
     @property
     def arguments(self) -> tuple[Any, ...]:

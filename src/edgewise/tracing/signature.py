@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -15,8 +15,10 @@ from torch.utils import _pytree as pytree
 from ..errors import ObjectiveError
 from ..values.description import brief
 from ..values.nested import batch_size, holds_tensor
+from .sizes import Condition
 
 _PLAIN = (bool, int, float, str, type(None))
+_DECIDED = "tracing fixed what the model's Python code computed or decided by it"
 _EMPTY = inspect.Parameter.empty
 
 
@@ -31,6 +33,8 @@ class Traced(NamedTuple):
         constants: those that are no inputs, with their values as `plain` gives them.
         batch: examples in a batch, where tracing fixed that; otherwise 0.
         sizes: of other axes that are fixed, what the example had: (input tensor, axis, size).
+        conditions: that sizes have to meet, each a `Condition` as a plain tuple.
+        reason: what fixed the sizes, where that is the removal.
     """
 
     model: str
@@ -38,6 +42,13 @@ class Traced(NamedTuple):
     constants: tuple[tuple[str, Any], ...] = ()
     batch: int = 0
     sizes: tuple[tuple[int, int, int], ...] = ()
+    conditions: tuple[tuple[Any, ...], ...] = ()
+    reason: str = ""
+
+    def also(self, sizes: Iterable[tuple[int, int, int]], reason: str) -> Traced:
+        """The same with more sizes that are fixed, and why they are."""
+        more = tuple(sorted({*self.sizes, *sizes}))
+        return self._replace(sizes=more, reason=self.reason or reason)
 
     @property
     def signature(self) -> inspect.Signature:
@@ -118,6 +129,7 @@ class Traced(NamedTuple):
                 f"batch_size={self.batch}, drop_last=True), or trace it with an example of {size}."
             )
         leaves = pytree.tree_leaves(inputs)
+        why = self.reason or _DECIDED
         for place, axis, wanted in self.sizes:
             leaf = leaves[place] if place < len(leaves) else None
             if not isinstance(leaf, torch.Tensor) or axis >= leaf.ndim:
@@ -125,9 +137,15 @@ class Traced(NamedTuple):
             if leaf.shape[axis] != wanted:
                 raise ObjectiveError(
                     f"{subject} input {place} of shape {tuple(leaf.shape)}, but its axis {axis} "
-                    f"must have size {wanted}, as in the traced example: the network holds for "
-                    "what its Python code computed or decided there. Give it that size, or trace "
-                    f"the model with one of {leaf.shape[axis]}."
+                    f"must have size {wanted}, as in the traced example: {why}. "
+                    f"Give it that size, or trace the model with one of {leaf.shape[axis]}."
+                )
+        for condition in (Condition(*plain) for plain in self.conditions):
+            if not condition.holds(leaves):
+                shapes = [tuple(v.shape) for v in leaves if isinstance(v, torch.Tensor)]
+                raise ObjectiveError(
+                    f"{subject} inputs of shapes {shapes}, but {condition.text} must hold, as in "
+                    f"the traced example: {_DECIDED}. Trace the model with such inputs."
                 )
 
 
@@ -161,7 +179,7 @@ def sign(graph: fx.Graph, traced: Traced) -> None:
     """Have a program take the arguments of its model, and refuse what it was not traced for."""
     for node in graph.find_nodes(op="call_function", target=as_traced):
         graph.erase_node(node)
-    if not (traced.constants or traced.batch or traced.sizes):
+    if not (traced.constants or traced.batch or traced.sizes or traced.conditions):
         return
     known = {str(node.target): node for node in graph.find_nodes(op="placeholder")}
     body = next(node for node in graph.nodes if node.op != "placeholder")

@@ -16,10 +16,11 @@ from ..graph.units import SLICES, with_units
 from .agreement import Judge, reference
 from .builder import Builder
 from .capture import MODAL, FrontEnd, bind, capture
-from .export_frontend import LIMITED
+from .export_frontend import CONDITIONS
 from .probe import run, run_doubled
 from .program import Program, modes_of
 from .refuse import refuse, refuse_outputs
+from .sizes import Condition, any_batch, not_one
 
 
 def trace(
@@ -41,11 +42,11 @@ def trace(
     its size and, for small networks, of 4 times (at least 16). The model is not changed; hooks on
     its modules are copied with it and run wherever the copies do.
 
-    A model whose Python code asks for the batch size (`1 / len(x)`, `if len(x) > 8`) may be right
-    at the example's size only. That is seen by those batches and by the limits that torch.export
-    puts on the batch; masks and pruned models then refuse every other size. What a model decides
-    about batches larger than those without torch.export noticing, or by values that neither the
-    example nor random inputs have, is not seen.
+    Sizes stay free where the model leaves them free: batch, lengths, heights and widths. What its
+    Python code decides by a size (`int(x.shape[1])`, `if len(x) > 8`) is kept as torch.export notes
+    it, `x.shape[0] <= 8`; masks and pruned models refuse inputs that do not meet it, and
+    `graph.fixed` lists it. A decision by values that neither the example nor random inputs have is
+    not seen.
 
     torch.fx reads the model's code as it is written, and is tried first. Where it cannot follow
     (Hugging Face models, Python that depends on shapes, writes in place into memory that other
@@ -162,25 +163,31 @@ def _graph(
             f"The program of {type(model).__name__} that {frontend} made does not run: "
             f"{type(error).__name__}: {str(error).splitlines()[0]}"
         ) from error
-    verdict = judge.check(module, once)
+    conditions: tuple[Condition, ...] = module.meta.get(CONDITIONS, ())
+    verdict = judge.check(module, once, conditions)
+    if frontend == "torch.export":
+        wrong = list(judge.singles(module, conditions))
+        conditions += tuple(c for axes in wrong for c in not_one(inputs, axes))
     doubled = verdict.doubled
     if not doubled.values or not _scales(once.numbers, doubled.numbers):
         doubled = run_doubled(module, args)  # numbers that depend on values: of the same values
-    limited = not verdict.free or bool(module.meta.get(LIMITED))
+    limited = not verdict.free or not any_batch(conditions, args)
     alone = not doubled.values and not judge.short_of_memory  # it runs at no other size
     program = Program(
         module=module,
         args=args,
         fixed=fixed,
         values=once.numbers,
-        doubled=doubled.numbers,
         batch=judge.batch if doubled.values or limited else 1,
         modes=modes_of(model),
         takes=judge.batch if limited or alone else 0,
         frozen=verdict.frozen,
         sizes=verdict.sizes,
+        model=model,
         parameters=names,
         modal=bool(module.meta.get(MODAL)),
+        moving=verdict.moving,
+        conditions=conditions,
     )
     return Builder(program, once, doubled).build(frontend)
 

@@ -173,6 +173,9 @@ class Goals:
 
     def _reader(self, at: int, shape: Shape | None) -> int | None:
         """The one vertex that reads another, if what it gives has the same shape."""
+        node = self.node_of.get(at)
+        if node is not None and any(user.name not in self.lowered.vertices for user in node.users):
+            return None  # its size is asked for before what it goes into is there
         edges = [e for e in self.graph.consumers[at] if self.alive.wants[e] is not None]
         if len(edges) != 1:
             return None

@@ -14,6 +14,7 @@ from torch import fx, nn
 from ...graph.graph import Graph, Mask
 from ...graph.liveness import Liveness, liveness
 from ...pruning.lower import Lowered, lower
+from ...tracing.signature import Traced
 from . import batch_norm
 from .batch_norm import Norm
 from .learner import Learner
@@ -55,6 +56,7 @@ class Program:
         steps: for the data, in order; the last one gives the output.
         calibration: up to the last step that learns; empty if there is none.
         learners: the steps that learn in it.
+        guard: what refuses sizes of inputs, where it holds for those of the example only.
     """
 
     mask: Mask
@@ -62,6 +64,7 @@ class Program:
     steps: list[Step] = field(default_factory=list)
     calibration: list[Step] = field(default_factory=list)
     learners: list[Step] = field(default_factory=list)
+    guard: Traced | None = None
 
     @property
     def output(self) -> Step:
@@ -132,7 +135,7 @@ class _Translation:
         self.learning = self._learning(touched) if compiler.recover else []
 
     def run(self, mask: Mask) -> Program:
-        program = Program(mask)
+        program = Program(mask, guard=self.lowered.guard)
         learned: dict[fx.Node, Step] = {}
         if self.learning or self.goals:
             calibrated = self._translate(self.learning, {})

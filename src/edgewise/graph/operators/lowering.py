@@ -36,7 +36,8 @@ class Site:
         copy: the call itself, written down with smaller tensors.
         call: writes down the call of a function.
         expanded: a value in the full shape and dtype of the output, but for absent channels.
-        batch: a number times the size of the batch.
+        sizes: the shape of what remains of the output, from the sizes that the call has; -1 may
+            stand for one of them.
     """
 
     node: fx.Node
@@ -51,7 +52,7 @@ class Site:
     copy: Callable[[], fx.Node]
     call: Callable[..., fx.Node]
     expanded: Callable[..., Any]
-    batch: Callable[[int], Any]
+    sizes: Callable[..., list[Any]]
 
     @property
     def cut_call(self) -> bool:
@@ -70,21 +71,35 @@ def _replaced(call: fx.Node, name: str, place: int, value: Any) -> fx.Node:
     return call
 
 
+_NO_SIZES = ("flatten", "Flatten", "ravel", "unsqueeze")
+_SIZES = ("reshape", "view", "expand", "broadcast_to")
+
+
+def _given(site: Site) -> Any:
+    """The sizes of the output as its call has them: one for each axis, or a node that gives all."""
+    name = getattr(site.node.target, "__name__", site.node.target)
+    named = [v for k, v in site.node.kwargs.items() if k in ("shape", "size")]
+    rest: Any = (*site.node.args[1:], *named) if name in _SIZES else ()
+    if len(rest) == 1 and not isinstance(rest[0], int):
+        rest = rest[0]
+    count = len(site.vertex.shape or ())
+    whole = isinstance(rest, fx.Node) and count > 1
+    return rest if whole or (not isinstance(rest, fx.Node) and len(rest) == count) else ()
+
+
 def reshape(site: Site) -> Any:
     """Sizes that are written out. Where all is there what it reads is, too: they still hold."""
-    if site.out.full or site.vertex.shape is None:
+    kind = site.vertex.target.rpartition(".")[2]
+    if site.out.full or site.vertex.shape is None or kind in _NO_SIZES:
         return None
-    sizes: list[Any] = list(site.out.shape(site.vertex.shape))
-    for axis in site.vertex.batched:
-        sizes[axis] = -1 if len(site.vertex.batched) == 1 else site.batch(sizes[axis])
-    return site.call(torch.reshape, site.read(), tuple(sizes))
+    return site.call(torch.reshape, site.read(), tuple(site.sizes(_given(site))))
 
 
 def expand(site: Site) -> Any:
     """Likewise, of a tensor that is repeated."""
     if site.out.full or site.vertex.shape is None:
         return None
-    return site.expanded(site.read(), True)
+    return site.expanded(site.read(), _given(site))
 
 
 def split(site: Site) -> Any:
@@ -123,7 +138,9 @@ def norm(site: Site) -> Any:
     """A functional norm over a shape that is smaller."""
     if not site.cut_call or site.vertex.shape is None:
         return None
-    sizes = site.out.shape(site.vertex.shape)[-site.vertex.attrs["dims"] :]
+    dims = site.vertex.attrs["dims"]
+    before = len(site.vertex.shape) - dims
+    sizes = tuple(site.sizes((), [-1] * before + [None] * dims)[before:])
     return _replaced(site.copy(), "normalized_shape", 1, sizes)
 
 
