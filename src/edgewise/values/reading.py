@@ -84,7 +84,7 @@ def _one_of(hints: tuple[Any, ...], value: Any, where: str) -> Any:
     if value is None and NoneType in hints:
         return None
     wanted = [hint for hint in hints if hint is not NoneType]
-    fitting = [hint for hint in wanted if hint is str and isinstance(value, str)]
+    fitting = [hint for hint in wanted if hint is type(value)]
     return read_value((fitting or wanted)[0], value, where)
 
 
