@@ -376,7 +376,11 @@ def _fill_joins() -> None:
         *_modules("Bilinear CosineSimilarity PairwiseDistance"),
         torch.complex, torch.fft.fft, torch.fft.ifft, torch.fft.rfft, torch.fft.irfft,
         torch.fft.fft2, torch.fft.ifft2, torch.fft.rfft2, torch.fft.irfft2,
-        *_aten("copy.default fill.Tensor fill.Scalar slice_scatter.default select_scatter.default"),
+        torch.meshgrid,
+        *_aten(
+            "meshgrid.indexing copy.default fill.Tensor fill.Scalar slice_scatter.default "
+            "select_scatter.default"
+        ),
     )  # fmt: skip
 
 
