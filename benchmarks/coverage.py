@@ -42,7 +42,8 @@ import edgewise as ew
 from architectures import SUITES, Architecture
 from coverage_page import passed
 from edgewise.errors import EdgewiseError, ObjectiveError
-from edgewise.pruning.prune import compare, rewritten
+from edgewise.pruning.prune import rewritten
+from edgewise.pruning.verify import compare
 from edgewise.testing import laws
 from edgewise.tracing.agreement import drawn
 from machine import describe

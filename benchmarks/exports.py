@@ -30,7 +30,7 @@ import edgewise as ew
 from architectures import SUITES, Architecture
 from coverage import elsewhere, short
 from edgewise.errors import EdgewiseError, EdgewiseWarning
-from edgewise.pruning.prune import relative_difference
+from edgewise.pruning.verify import relative_difference
 from edgewise.testing import laws
 from edgewise.tracing.agreement import drawn
 from edgewise.tracing.capture import bind

@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from .graph.operators import table
     from .graph.operators.table import Rule as Rule
     from .graph.operators.table import register as register
+    from .pruning import hf as hf
     from .pruning.export import export as export
     from .pruning.heal import Healing as Healing
     from .pruning.heal import heal as heal
     from .pruning.masked import masked as masked
+    from .pruning.module_form import without_module_form as without_module_form
     from .pruning.plan import Plan as Plan
     from .pruning.prune import prune as prune
     from .pruning.weights import load as load
@@ -60,6 +62,7 @@ _HOMES = {
     "Unit": "graph.graph",
     "Healing": "pruning.heal",
     "heal": "pruning.heal",
+    "hf": "pruning.hf",
     "liveness": "graph.liveness",
     "calibrated_cross_entropy": "evaluation.losses",
     "masked": "pruning.masked",
@@ -78,6 +81,7 @@ _HOMES = {
     "__version__": "values.version",
     "load": "pruning.weights",
     "save": "pruning.weights",
+    "without_module_form": "pruning.module_form",
 }
 
 

@@ -69,6 +69,10 @@ class PlanError(EdgewiseError):
     """A plan cannot be read, or belongs to another model."""
 
 
+class FormError(PlanError):
+    """No edit of the model's own modules says what a mask does; the program form does."""
+
+
 class VerificationError(EdgewiseError, ArithmeticError):
     """A pruned or exported model differs from its reference; nothing is returned."""
 

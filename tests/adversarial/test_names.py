@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import edgewise as ew
 from edgewise.cli.app import app
 from edgewise.evaluation.records import Evaluation
-from edgewise.pruning.prune import compare
+from edgewise.pruning.verify import compare
 from edgewise.report import render
 from edgewise.study.storage.storage import Storage
 from identities import belonging

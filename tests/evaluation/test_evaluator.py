@@ -14,7 +14,7 @@ import jobs
 from edgewise.evaluation import evaluator
 from edgewise.evaluation.engine import EngineOptions
 from edgewise.evaluation.evaluator import Engine
-from edgewise.pruning.prune import compare, relative_difference
+from edgewise.pruning.verify import compare, relative_difference
 from edgewise.testing import ZOO, build, random_mask
 
 

@@ -11,7 +11,7 @@ import torch
 import edgewise as ew
 import jobs
 from edgewise.errors import PlanError, TraceError
-from edgewise.pruning.prune import compare
+from edgewise.pruning.verify import compare
 from edgewise.testing import ZOO, build
 
 HERE = Path(__file__).parents[1]

@@ -47,7 +47,7 @@ def plan() -> ew.Plan:
     study = ew.Study(graph, ew.Objective([(x, x)], loss=nn.functional.mse_loss))
     study.run(2, budget=ew.Budget(units=0.9))
     found = study.plan(finalists=1)
-    return replace(found, bits="0" * len(graph.units), removed=())
+    return replace(found, bits="0" * len(graph.units), removed=(), edits={})
 
 
 @pytest.fixture

@@ -142,7 +142,14 @@ def live_slices(
     parameter: Parameter, inner: State, outer: Live
 ) -> tuple[tuple[bool, ...] | None, ...]:
     """For each dimension of a parameter, which entries remain (None = all)."""
-    return tuple(_kept(follow, inner, outer) for follow in parameter.follows)
+    return followed(parameter.follows, inner, outer)
+
+
+def followed(
+    follows: Iterable[Follow], inner: State, outer: Live
+) -> tuple[tuple[bool, ...] | None, ...]:
+    """What remains along axes that follow those of a vertex's input and output."""
+    return tuple(_kept(follow, inner, outer) for follow in follows)
 
 
 def _kept(follow: Follow, inner: State, outer: Live) -> tuple[bool, ...] | None:

@@ -17,7 +17,7 @@ from ..tracing.export_frontend import first_lines, quiet
 from ..tracing.sizes import Axis
 from ..values.nested import copies_of, named_leaves
 from .other_sizes import Inputs, Sizes, outputs
-from .prune import TOLERANCE, relative_difference
+from .verify import TOLERANCE, relative_difference
 
 _LOOSER = 10  # another runtime orders its sums differently
 _NUMBERS = {bool: torch.bool, int: torch.int64, float: torch.float64, torch.SymInt: torch.int64}

@@ -116,7 +116,8 @@ def export(
 def _inputs(module: nn.Module, example: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arguments that hold tensors, by name, and the others."""
     if example is None:
-        example = getattr(module, "meta", {}).get("edgewise_args")
+        program = getattr(module, "meta", {}).get("edgewise_args")
+        example = getattr(module, "edgewise_example", None) or program
     if example is None:
         raise EdgewiseError("Pass example inputs: ew.export(module, path, (x,)).")
     given = arguments(example)

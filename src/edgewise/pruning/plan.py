@@ -17,9 +17,10 @@ from ..values.files import read_json, sha256, write_atomically, write_text
 from ..values.quantities import duration
 from ..values.reading import read_fields, read_value
 from .certificate import Certificate
+from .edits import from_dict
 from .recorded import check_trace, read_tensors
 
-SCHEMA = 3
+SCHEMA = 4
 TOLERANCE = 0.05  # by which a measured latency may exceed its limit
 
 
@@ -127,6 +128,9 @@ class Plan:
         provenance: study, seed, counts of evaluations, versions.
         latency: measured on the real pruned model, if latency was limited.
         certificate: what is promised beside the measurements; None in plans of schema 1 and 2.
+        edits: what becomes of each module of the model, {"modules": ...} as data of
+            `edgewise.pruning.edits`, or {"reason": why its own class cannot do it}; empty in plans
+            of schema 3 and less.
         tensors: recovered tensors by name, stored beside the JSON as safetensors.
 
     Examples:
@@ -151,6 +155,7 @@ class Plan:
     provenance: Mapping[str, Any]
     latency: Clocked | None = None
     certificate: Certificate | None = None
+    edits: Mapping[str, Any] = field(default_factory=dict)
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -226,6 +231,10 @@ class Plan:
         if set(plan.bits) - {"0", "1"}:
             raise ValueError("its bits are not all 0 or 1")
         check_trace(plan.trace, plan.bits)
+        if plan.edits.get("bits", plan.bits) != plan.bits:
+            raise ValueError("its edits are those of another mask than its bits")
+        if "modules" in plan.edits:
+            from_dict(plan.edits)
         for split, found in plan.measured.items():
             names = found.metrics.keys()
             if names != found.unpruned_metrics.keys() or found.metric_intervals.keys() - names:

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import copy
 import io
-import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stderr
-from typing import Any, Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import fx, nn
-from torch.utils import _pytree as pytree
 
-from ..errors import EdgewiseWarning, MaskError, PlanError, VerificationError
+from ..errors import MaskError, PlanError
 from ..graph.graph import Graph, Mask
 from ..graph.liveness import liveness
 from ..tracing.agreement import drawn
-from ..tracing.program import Program, as_module, evaluating, set_modes
+from ..tracing.program import Program, as_module, set_modes
 from ..tracing.signature import sign
 from ..tracing.sizes import frozen_axes
-from ..values.nested import copies_of, leaves_of
-from ..values.precision import full_precision
 from .lower import lower
 from .masked import Tensors, masked
+from .module_form import in_own_class
 from .numbers import REASON
+from .verify import compare, rounding, verify
 
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+Form = Literal["program", "module"]
 
 
 class Chosen(Protocol):
@@ -45,22 +43,29 @@ class Chosen(Protocol):
     def tensors(self) -> Mapping[str, torch.Tensor]: ...
 
 
-def prune(graph: Graph, plan: Chosen | Mask, *, tensors: Tensors | None = None) -> nn.Module:
+def prune(
+    graph: Graph, plan: Chosen | Mask, *, form: Form = "program", tensors: Tensors | None = None
+) -> nn.Module:
     """A physically smaller model, verified against the masked one on the traced example.
 
     Args:
         graph: the traced graph of the model.
         plan: a plan, or a bare mask.
+        form: "module" is the model's own class, its modules resized, gone or passed through, with
+            its methods, settings and hooks; "program" a generated module, which every mask has.
         tensors: recovered tensors by name; a plan brings its own.
 
     Returns:
-        An `fx.GraphModule` with its own weights, in the mode (train or eval) of the traced model.
-        Names of what stays are those of the model, and so are the arguments that it takes. Those
-        that held no tensor have the values that they were traced with, as `graph.fixed` lists:
-        calling it with another raises ObjectiveError, and so do other batch and image sizes where
-        tracing fixed these.
+        The pruned model with its own weights, in the mode (train or eval) of the traced one.
+        Names of what stays are those of the model, and so are the arguments that it takes. In
+        program form it is an `fx.GraphModule`: it takes the batches, lengths and image sizes that
+        the model takes, and arguments that held no tensor have the values that they were traced
+        with; where tracing fixed something (`graph.fixed`), or the removal does, calling it with
+        another raises ObjectiveError.
 
     Raises:
+        FormError: form="module", and the model's own code cannot do what the mask says; names
+            the module, the line and the unit. `ew.without_module_form` lists such units.
         PlanError: the plan belongs to another model.
         MaskError, DisconnectedError: the mask does.
         VerificationError: the rewritten model differs from the masked one (a bug worth a report).
@@ -69,8 +74,15 @@ def prune(graph: Graph, plan: Chosen | Mask, *, tensors: Tensors | None = None) 
         >>> small = ew.prune(graph, graph.mask(["blocks.0.first.0..blocks.0.norm"]))
         >>> sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
         True
+        >>> own = ew.prune(graph, graph.mask([0]), form="module")
+        >>> type(own) is type(model)
+        True
     """
     mask, tensors = resolve(graph, plan, tensors)
+    if form == "module":
+        return in_own_class(graph, mask, tensors, getattr(plan, "edits", None) or None)[0]
+    if form != "program":
+        raise PlanError(f'form is "program" or "module"; got {form!r}.')
     small = rewritten(graph, mask, tensors)
     full = masked(graph, mask, tensors)
     verify(graph, mask, full, small)
@@ -97,7 +109,7 @@ def _frozen(program: Program, full: nn.Module, small: nn.Module) -> set[tuple[in
         except Exception:  # noqa: BLE001 - what a size that was written out raises is torch's
             frozen.update(frozen_axes(program.args, sizes))
         else:
-            if not (difference <= allowed or _rounding(full, small, args)):
+            if not (difference <= allowed or rounding(full, small, args)):
                 frozen.update(frozen_axes(program.args, sizes))
     return frozen
 
@@ -127,6 +139,8 @@ def resolve(
             "The plan contradicts itself: its bits remove other units than it lists under "
             "`removed`. The file was edited; use the plan as it was saved."
         )
+    if getattr(plan, "edits", {}).get("bits", plan.bits) != plan.bits:
+        raise PlanError("The plan contradicts itself: its edits are those of another mask.")
     return mask, tensors or plan.tensors
 
 
@@ -157,75 +171,3 @@ def _set_tensor(module: nn.Module, path: str, value: torch.Tensor) -> None:
         )
     with torch.no_grad():
         tensor.copy_(value)
-
-
-def verify(graph: Graph, mask: Mask, full: nn.Module, small: nn.Module) -> float:
-    """The largest relative difference between a pruned and the masked model on the example.
-
-    Raises:
-        VerificationError: it is above 1e-5 (float32; 1e-10 in float64).
-    """
-    args = graph.program.arguments
-    difference, allowed = compare(full, small, args)
-    if not difference <= allowed and _rounding(full, small, args):
-        warnings.warn(
-            f"The pruned and the masked model differ by {difference:.3g} (relative), but not in "
-            "float64: this network amplifies rounding.",
-            EdgewiseWarning,
-            stacklevel=3,
-        )
-    elif not difference <= allowed:
-        raise VerificationError(
-            f"The pruned model differs from the masked one by {difference:.3g} (relative; allowed "
-            f"{allowed:g}) on the traced example. Nothing is returned. Please report the model and "
-            f"the mask: {mask}"
-        )
-    return difference
-
-
-def _rounding(full: nn.Module, small: nn.Module, args: tuple[Any, ...]) -> bool:
-    """Whether two models that differ in their own precision agree in float64."""
-    try:
-        precise = [copy.deepcopy(module).double() for module in (full, small)]
-        difference, allowed = compare(precise[0], precise[1], pytree.tree_map(_double, args))
-    except RuntimeError:
-        return False  # the network computes in a precision of its own choice
-    return allowed == TOLERANCE[torch.float64] and difference <= allowed
-
-
-def _double(value: Any) -> Any:
-    floating = isinstance(value, torch.Tensor) and value.is_floating_point()
-    return value.double() if floating else value
-
-
-def compare(reference: nn.Module, other: nn.Module, args: tuple[Any, ...]) -> tuple[float, float]:
-    """Largest relative difference of two models' outputs in eval mode, and what is allowed."""
-    with evaluating(reference, other), torch.no_grad(), full_precision():
-        left, right = (module(*copies_of(args)) for module in (reference, other))
-    leaves, others = leaves_of(left), leaves_of(right)
-    worst, allowed = (0.0 if len(leaves) == len(others) else float("inf")), 1e-10
-    for a, b in zip(leaves, others, strict=False):
-        if isinstance(a, torch.Tensor):
-            worst = max(worst, relative_difference(a, b))
-            allowed = max(allowed, TOLERANCE.get(a.dtype, 0.0))
-    return worst, allowed
-
-
-def relative_difference(a: torch.Tensor, b: torch.Tensor) -> float:
-    """max |a - b| / max |a|; infinite where shapes or non-finite entries differ."""
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return float("inf")
-    if not a.numel():
-        return 0.0
-    if not a.dtype.is_floating_point:
-        return 0.0 if torch.equal(a, b) else float("inf")
-    finite = torch.isfinite(a)
-    if not torch.equal(finite, torch.isfinite(b)) or not torch.equal(
-        a[~finite].isnan(), b[~finite].isnan()
-    ):
-        return float("inf")
-    left, right = a[finite].double(), b[finite].double()
-    if not left.numel():
-        return 0.0
-    scale = max(left.abs().max().item(), 1e-12)
-    return float((left - right).abs().max().item()) / scale

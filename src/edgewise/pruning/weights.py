@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from ..tracing.architecture import other_constant, other_operator, other_paramet
 from ..tracing.trace import trace
 from ..values.files import check_regular, write_atomically
 from ..values.nested import device_of, moved
+from .edited import edited, marked
+from .edits import from_dict, printed
 from .plan import Plan
 from .prune import prune
 
@@ -42,7 +44,7 @@ def save(module: nn.Module, path: str | Path) -> Path:
     require_savable(module)
     tensors, tied = _distinct(module)
     try:
-        write_atomically(path, lambda to: save_file(tensors, str(to), metadata=tied))
+        write_atomically(path, lambda to: save_file(tensors, str(to), metadata=tied or None))
     except OSError as error:
         raise PlanError(f"The weights cannot be written to {path}: {error}") from error
     return path
@@ -102,15 +104,19 @@ def load(
 ) -> nn.Module:
     """Build a pruned model again: your own model factory, the plan, and the saved weights.
 
+    Where the plan has edits, they are applied to the model, and nothing is traced. Weights of the
+    program form that the model's own class has not all of, plans without edits, and a given example
+    take the way that the plan was made: the model is traced and pruned.
+
     Args:
         factory: makes the unpruned architecture (its weights do not matter).
         plan: the plan, or its path.
         weights: what `ew.save` wrote.
-        example: inputs to trace with, a tuple or a dict by name; needed only if the model was
-            traced with more than tensors, numbers and text.
+        example: inputs to trace with, a tuple or a dict by name; needed only if the model is traced
+            and was so with more than tensors, numbers and text.
 
     Returns:
-        The pruned module in eval mode.
+        The pruned module in eval mode: in the factory's own class, or the program.
 
     Raises:
         PlanError: the factory makes another architecture (names the first parameter or operator
@@ -122,19 +128,46 @@ def load(
         >>> small = ew.load(make_model, plan, weights)
     """
     plan = plan if isinstance(plan, Plan) else Plan.load(plan)
-    graph = retrace(factory(), plan, example)
-    small = prune(graph, plan)
-    tied = _check_weights(small, Path(weights))
+    found, tied = _entries(Path(weights))
+    known = found.keys() | tied.keys()
+    small = _in_own_class(factory, plan, known) if example is None else None
+    small = small or prune(retrace(factory(), plan, example), plan)
+    _check_weights(small, found, weights)
     try:
         tensors = load_file(weights)
     except (OSError, SafetensorError) as error:
         raise PlanError(f"The weights in {weights} cannot be read: {error}") from error
     _unexpand(small)
     try:
-        small.load_state_dict(tensors | {n: tensors[kept] for n, kept in tied.items()})
+        own = small.state_dict().keys() & tied.keys()
+        small.load_state_dict(tensors | {name: tensors[tied[name]] for name in own})
     except RuntimeError as error:
         raise PlanError(f"The weights in {weights} are not those of the plan: {error}") from error
     return small.eval()
+
+
+Entries = dict[str, tuple[tuple[int, ...], str]]
+
+
+def _in_own_class(
+    factory: Callable[[], nn.Module], plan: Plan, known: Set[str]
+) -> nn.Module | None:
+    """The factory's model with the plan's edits; None where the weights are of another form.
+
+    None also where the model is another than the plan's: tracing says in what.
+    """
+    if "modules" not in plan.edits or plan.edits.get("bits") != plan.bits:
+        return None
+    model = factory()
+    if not isinstance(model, nn.Module):
+        return None
+    if printed(model) != plan.edits.get("printed") or _other_parameter(model, plan):
+        return None
+    edited(model, from_dict(plan.edits))
+    if known != model.state_dict().keys():
+        return None
+    data = {key: plan.edits[key] for key in ("version", "modules")}
+    return marked(model, data, _inputs(plan)[1] if plan.trace.get("tensors_only") else {})
 
 
 def _unexpand(module: nn.Module) -> None:
@@ -146,13 +179,8 @@ def _unexpand(module: nn.Module) -> None:
                 part._buffers[name] = known.setdefault(buffer, buffer.contiguous())
 
 
-def _check_weights(small: nn.Module, path: Path) -> dict[str, str]:
-    """Compare what the file's header names with the model, before a tensor is read.
-
-    Returns:
-        The names that are tied to another one, which the file has.
-    """
-    own = small.state_dict()
+def _entries(path: Path) -> tuple[Entries, dict[str, str]]:
+    """The shapes and dtypes that a file of weights names in its header, and names tied to them."""
     try:
         check_regular(path)
         with safe_open(path, framework="pt") as file:
@@ -161,6 +189,12 @@ def _check_weights(small: nn.Module, path: Path) -> dict[str, str]:
             notes = file.metadata() or {}
     except (OSError, ValueError, SafetensorError) as error:
         raise PlanError(f"The weights in {path} cannot be read: {error}") from error
+    return found, {name: kept for name, kept in notes.items() if kept in found}
+
+
+def _check_weights(small: nn.Module, found: Entries, path: str | Path) -> None:
+    """Compare what the file's header names with the model, before a tensor is read."""
+    own = small.state_dict()
     for name, (shape, kind) in found.items():
         there = own.get(name)
         if there is None or shape != tuple(there.shape) or _floats(kind) != _floats(there.dtype):
@@ -169,7 +203,6 @@ def _check_weights(small: nn.Module, path: Path) -> dict[str, str]:
                 f"The weights in {path} are not those of the plan: {name!r} is {kind} of shape "
                 f"{shape} there, and {wanted} in the pruned model."
             )
-    return {name: kept for name, kept in notes.items() if name in own and kept in found}
 
 
 def _floats(kind: str | torch.dtype) -> bool:

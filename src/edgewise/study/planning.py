@@ -14,6 +14,7 @@ from ..evaluation.objective import Objective
 from ..graph.graph import Graph, Mask
 from ..graph.times import OperatorTimes
 from ..latency import LatencyTable, settle
+from ..pruning.module_form import edits_of
 from ..pruning.plan import Clocked, Plan
 from ..search import Space, fatal_units
 from ..surrogates.searcher import Searcher
@@ -120,6 +121,7 @@ class Planner:
             trace=trace_record(self.graph),
             provenance=self._provenance(chosen),
             latency=clocked,
+            edits=edits_of(self.graph, winner, last.tensors),
             tensors=last.tensors,
         )
 

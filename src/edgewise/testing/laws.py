@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,12 +14,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..errors import ObjectiveError
+from ..errors import FormError, ObjectiveError
 from ..graph.cost import cost
 from ..graph.graph import Graph, Mask
 from ..graph.liveness import liveness
+from ..pruning.edited import edited
+from ..pruning.edits import from_dict, to_dict
 from ..pruning.masked import masked
-from ..pruning.prune import compare, prune, relative_difference, rewritten
+from ..pruning.module_form import Called, in_own_class
+from ..pruning.prune import prune, rewritten
+from ..pruning.verify import compare, compare_training, relative_difference
 from ..tracing.agreement import drawn
 from ..tracing.program import Program, evaluating
 from ..tracing.sizes import Axis
@@ -53,24 +58,12 @@ def law_pruned_is_masked(graph: Graph, mask: Mask) -> None:
     args = graph.program.arguments
     worst, allowed = compare(full, small, args)
     assert worst <= allowed, f"pruned and masked differ by {worst:g} under {mask}"
-    if not _random(small):
-        left, right = (module.train()(*args) for module in (full, small))
-        pairs = list(zip(_tensors(left), _tensors(right), strict=True))
-        worst = max(relative_difference(a.detach(), b.detach()) for a, b in pairs)
-        scale = 10 if any(a.dtype == torch.float32 for a, _ in pairs) else 1
-        assert worst <= allowed * scale, f"in train mode they differ by {worst:g} under {mask}"
+    worst, allowed = compare_training(full, small, args)
+    assert worst <= allowed, f"in train mode they differ by {worst:g} under {mask}"
 
 
 def _tensors(outputs: Any) -> list[torch.Tensor]:
     return [leaf for leaf in leaves_of(outputs) if isinstance(leaf, torch.Tensor)]
-
-
-def _random(module: nn.Module) -> bool:
-    """Whether train mode draws random numbers."""
-    drops = any("drop" in type(m).__name__.lower() for m in module.modules())
-    graph: Any = getattr(module, "graph", None)
-    modal = graph is not None and any(n.target == "training" for n in graph.nodes)
-    return drops or modal
 
 
 def law_cost_is_exact(graph: Graph, mask: Mask) -> None:
@@ -185,10 +178,26 @@ def law_lives_on(graph: Graph, mask: Mask) -> None:
         assert relative_difference(a, b) <= allowed
 
 
+def law_own_class(graph: Graph, mask: Mask) -> None:
+    """Law 9: in the model's own class, built by tracing or from edits, it gives the same."""
+    try:
+        small, edits = in_own_class(graph, mask, {})
+    except FormError:
+        return
+    program, args, model = rewritten(graph, mask, {}), graph.program.arguments, graph.program.model
+    again = edited(copy.deepcopy(model), from_dict(json.loads(json.dumps(to_dict(edits)))))
+    again.load_state_dict(small.state_dict())
+    for other in (small, copy.deepcopy(small), again):
+        for differ in (compare, compare_training):
+            worst, allowed = differ(program, Called(other, graph.program), args)
+            assert worst <= allowed, f"the two forms differ by {worst:g} under {mask}"
+    assert isinstance(small, type(model))
+
+
 def check_laws(
     model: nn.Module, args: tuple[Any, ...], masks: int = 5, seed: int = 0, **options: Any
 ) -> Graph:
-    """Run laws 1 to 5 and 8 on a model with random valid masks.
+    """Run laws 1 to 5, 8 and 9 on a model with random valid masks.
 
     Args:
         model: the model, as for `ew.trace`.
@@ -219,4 +228,5 @@ MASK_LAWS: Sequence[Callable[[Graph, Mask], None]] = (
     law_less_costs_less,
     law_lives_on,
     law_free_stays_free,
+    law_own_class,
 )

@@ -22,7 +22,7 @@ from edgewise.evaluation.engine.pieces import choose, cut, join
 from edgewise.evaluation.engine.run import Run
 from edgewise.evaluation.engine.steps import Compiler, Step
 from edgewise.evaluation.evaluator import Engine
-from edgewise.pruning.prune import TOLERANCE, relative_difference
+from edgewise.pruning.verify import TOLERANCE, relative_difference
 from edgewise.testing import ZOO, build, random_mask
 from edgewise.values.quantities import parse_bytes
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from ...graph.graph import Graph
-from ...pruning.prune import TOLERANCE, relative_difference
+from ...pruning.verify import TOLERANCE, relative_difference
 from ...tracing.agreement import drawn
 from ...values.nested import batch_size, copies_of, leaves_of, moved
 from ...values.precision import full_precision

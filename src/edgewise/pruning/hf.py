@@ -1,0 +1,253 @@
+"""The books that transformers keeps about a model: layer numbers, counts of layers, checkpoints.
+
+Examples:
+    >>> ew.hf.is_pretrained(model)
+    False
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import PlanError
+from . import edited, edits
+from .edited import Gone
+from .edits import Edit, Edits
+
+_AUTO = {
+    "ForCausalLM": "AutoModelForCausalLM",
+    "LMHeadModel": "AutoModelForCausalLM",
+    "ForConditionalGeneration": "AutoModelForSeq2SeqLM",
+    "ForMaskedLM": "AutoModelForMaskedLM",
+    "ForSequenceClassification": "AutoModelForSequenceClassification",
+    "ForTokenClassification": "AutoModelForTokenClassification",
+    "ForQuestionAnswering": "AutoModelForQuestionAnswering",
+    "ForImageClassification": "AutoModelForImageClassification",
+}
+_LAYERS = re.compile(r"(num|n)_.*layers?$|(encoder|decoder)_layers$|n_layers?$")
+_WIDTHS, _HEADS = re.compile("intermediate_size|ffn_dim|n_inner|d_ff"), re.compile("_heads?$")
+_CODE = '''"""A pruned model: its class, and what became of its modules (edits.py, edited.py)."""
+
+from transformers import {base}
+
+from .edited import edited
+from .edits import from_dict
+
+
+class Pruned{base}({base}):
+    """{base} with modules that are resized, gone or passed through."""
+
+    def __init__(self, config, *args, **kwargs):
+        super().__init__(config, *args, **kwargs)
+        for step in config.edgewise_edits:
+            edited(self, from_dict(step))
+'''
+
+
+def is_pretrained(model: nn.Module) -> bool:
+    """Whether a model is one of transformers; that is not imported for it."""
+    found = sys.modules.get("transformers.modeling_utils")
+    return found is not None and isinstance(model, found.PreTrainedModel)
+
+
+def cache_numbers(model: nn.Module, found: Edits) -> dict[str, Edit]:
+    """Edits with the numbers by which attention layers find their place in a key-value cache.
+
+    The first layer that is left must have the number of the first place: the length of what a
+    cache holds is read there. Layers keep to places of their own type, sliding window or full.
+    """
+    found = dict(found)
+    if not is_pretrained(model):
+        return found
+    config: Any = model.config
+    types = getattr(config.get_text_config(decoder=True), "layer_types", None)
+    gone = [path for path, edit in found.items() if edit.becomes != "resized"]
+    places: dict[tuple[str, Any], list[tuple[int, str, bool]]] = defaultdict(list)
+    for path, module in model.named_modules():
+        number = getattr(module, "layer_idx", None)
+        if type(number) is int and not isinstance(module, Gone):
+            kind = types[number] if types and number < len(types) else None
+            live = not any(path == p or path.startswith(f"{p}.") for p in gone)
+            places[re.sub(r"\d+", "*", path), kind].append((number, path, live))
+    for layers in places.values():
+        numbers = iter(sorted(number for number, _, _ in layers))
+        for number, path, live in sorted(layers):
+            if live and (new := next(numbers)) != number:
+                edit = found.get(path, Edit("resized"))
+                attributes = {**edit.attributes, "layer_idx": (number, new)}
+                found[path] = replace(edit, attributes=attributes)
+    return found
+
+
+def save_pretrained(model: nn.Module, folder: str | Path) -> str:
+    """Write a pruned transformers model so that `from_pretrained` loads it without edgewise.
+
+    Where whole layers are gone and what is left has one width in all layers, the checkpoint is a
+    stock one with fewer layers. Otherwise the folder holds two small files of code beside it, and
+    `from_pretrained(folder, trust_remote_code=True)` loads it.
+
+    Args:
+        model: what `ew.prune(..., form="module")` gave, healed or not.
+        folder: where to; made if it is not there.
+
+    Returns:
+        "stock" or "trust_remote_code": how it loads.
+
+    Raises:
+        PlanError: it is no transformers model in its own class, or the folder cannot be written.
+
+    Examples:
+        >>> ew.hf.save_pretrained(model, "folder")
+        Traceback (most recent call last):
+        ...
+        edgewise.errors.PlanError: ...
+    """
+    steps = getattr(model, "edgewise_edits", None)
+    if not is_pretrained(model) or steps is None:
+        raise PlanError(
+            f"{type(model).__name__} is not a pruned transformers model in its own class. Prune "
+            'one with ew.prune(graph, plan, form="module"); others are saved with ew.save.'
+        )
+    small: Any = model
+    stock = _stock(small)
+    try:
+        if stock is not None:
+            stock.save_pretrained(folder)
+            return "stock"
+        _with_code(small, Path(folder), steps)
+    except OSError as error:
+        raise PlanError(f"The model cannot be written to {folder}: {error}") from error
+    return "trust_remote_code"
+
+
+def _with_code(model: Any, folder: Path, steps: Any) -> None:
+    base = _base(type(model)).__name__
+    written = copy.deepcopy(model)
+    written.config.edgewise_edits = steps
+    written.config.architectures = [f"Pruned{base}"]
+    auto = next((auto for end, auto in _AUTO.items() if base.endswith(end)), "AutoModel")
+    written.config.auto_map = {auto: f"modeling_pruned.Pruned{base}"}
+    written.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"architectures": [f"Pruned{base}"], "auto_map": written.config.auto_map}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "modeling_pruned.py").write_text(_CODE.format(base=base))
+    for file in (edited, edits):
+        (folder / f"{file.__name__.rpartition('.')[2]}.py").write_text(inspect.getsource(file))
+
+
+def _base(cls: type) -> type:
+    """The class of transformers itself, beneath those that were made of it."""
+    return next(c for c in cls.__mro__ if c.__module__.startswith("transformers."))
+
+
+def _stock(model: Any) -> Any:
+    """The same model as a stock one of another configuration, None if there is none."""
+    small = copy.deepcopy(model)
+    if not _dropped(small):
+        return None
+    for config in _configs(small, model):
+        try:
+            with torch.random.fork_rng(devices=[]):
+                base: Any = _base(type(model))
+                made = base._from_config(config).to(small.dtype).eval()
+            if not _same_shapes(made, small):
+                continue
+            made.load_state_dict(small.state_dict())
+            made.to(small.device)
+            if _same_outputs(made, model):
+                made.generation_config = getattr(small, "generation_config", None)
+                return made
+        except (ValueError, RuntimeError, TypeError, KeyError, AttributeError):
+            continue  # this configuration makes no model, or another one
+    return None
+
+
+def _dropped(model: nn.Module) -> bool:
+    """Take layers that pass their input on out of their lists; False if others are gone."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if not isinstance(child, nn.ModuleList):
+                continue
+            kept = [m for m in child if not (isinstance(m, Gone) and m.becomes == "passed")]
+            setattr(parent, name, nn.ModuleList(kept))
+    return not any(isinstance(module, Gone) for module in model.modules())
+
+
+def _same_shapes(made: nn.Module, small: nn.Module) -> bool:
+    left, right = made.state_dict(), small.state_dict()
+    return left.keys() == right.keys() and all(left[k].shape == right[k].shape for k in left)
+
+
+def _same_outputs(made: Any, model: Any) -> bool:
+    """Whether two models give the same for the example that transformers has for them."""
+    example = {name: value.to(model.device) for name, value in model.dummy_inputs.items()}
+    training = model.training
+    try:
+        with torch.no_grad():
+            left, right = made.eval()(**example)[0], model.eval()(**example)[0]
+    finally:
+        model.train(training)
+    return bool(torch.allclose(left.float(), right.float(), rtol=1e-3, atol=1e-4))
+
+
+def _configs(small: nn.Module, model: Any) -> Iterator[Any]:
+    """Configurations with the layers and widths that a model has left."""
+    lists = [
+        (len(before), len(after))
+        for (_, before), (_, after) in zip(_lists(model), _lists(small), strict=True)
+    ]
+    widths = _new_widths(model)
+    config = copy.deepcopy(model.config)
+    part = config.get_text_config()
+    for name, value in list(part.to_dict().items()):
+        fewer = {after for before, after in lists if before == value}
+        if type(value) is int and _LAYERS.search(name) and len(fewer) == 1:
+            setattr(part, name, fewer.pop())
+        elif isinstance(value, list) and len(value) in {before for before, _ in lists}:
+            kept = _kept_places(model, len(value))
+            setattr(part, name, [value[place] for place in kept])
+    yield copy.deepcopy(config)
+    for kinds in (_WIDTHS, _HEADS):  # widths alone first, since a number may be that of both
+        for name, value in list(part.to_dict().items()):
+            if type(value) is int and kinds.search(name) and len(widths.get(value, ())) == 1:
+                setattr(part, name, next(iter(widths[value])))
+        yield copy.deepcopy(config)
+
+
+def _lists(model: nn.Module) -> list[tuple[str, nn.ModuleList]]:
+    return [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList)]
+
+
+def _kept_places(model: nn.Module, count: int) -> list[int]:
+    """The places of the layers that are left, in the first list of so many."""
+    layers = next(m for _, m in _lists(model) if len(m) == count)
+    gone = [isinstance(m, Gone) and m.becomes == "passed" for m in layers]
+    return [place for place, passed in enumerate(gone) if not passed]
+
+
+def _new_widths(model: Any) -> dict[int, set[int]]:
+    """For widths and counts of heads before, those that modules have now."""
+    found: dict[int, set[int]] = defaultdict(set)
+    part = model.config.get_text_config()
+    head = getattr(part, "head_dim", None) or 0
+    for step in model.edgewise_edits:
+        for edit in step["modules"].values():
+            for name, (before, after) in edit.get("attributes", {}).items():
+                if type(before) is int and name != "layer_idx":
+                    found[before].add(after)
+                    if head and before % head == 0 and after % head == 0:
+                        found[before // head].add(after // head)
+    return found

@@ -1,0 +1,252 @@
+"""The pruned model in the user's own class: its modules resized, gone or passed through."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Collection, Mapping
+from itertools import combinations, product
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import FormError, PlanError
+from ..graph.graph import Graph, Mask
+from ..tracing.agreement import drawn
+from ..tracing.program import Program, set_modes
+from .calls import Calls
+from .edited import edited, marked
+from .edits import Edit, Edits, from_dict, printed, to_dict
+from .hf import cache_numbers
+from .masked import Tensors, masked
+from .modules import Draft, draft
+from .verify import compare, compare_training, rounding
+
+_STYLES = tuple(product((False, True), repeat=2))  # of what stands for what is gone
+_SIZE = re.compile("head|dim|size|channel|feature|width|hidden|embed|inner|group|nf$|nx$").search
+MOST_CHOICES = 4  # numbers of which every combination is tried
+
+
+class Called(nn.Module):
+    """A model of the user's class that takes the arguments of its traced program."""
+
+    def __init__(self, model: nn.Module, program: Program) -> None:
+        super().__init__()
+        self.model, self.traced = model, program.traced
+        self.names, self.fixed = program.names, program.fixed
+
+    def forward(self, *args: Any) -> Any:
+        """What the model gives."""
+        inputs = dict(zip(self.names, self.traced.inputs(args, {}), strict=True))
+        return self.model(**inputs, **self.fixed)
+
+
+def in_own_class(
+    graph: Graph, mask: Mask, tensors: Tensors, recorded: Mapping[str, Any] | None = None
+) -> tuple[nn.Module, Edits]:
+    """A pruned model of the user's own class, verified against the masked one; and its edits.
+
+    Args:
+        graph: the traced graph.
+        mask: what is removed.
+        tensors: recovered tensors by name.
+        recorded: the edits of a plan; they are found where it has none.
+
+    Raises:
+        FormError: no edit of the model's modules says what the mask does.
+    """
+    trial = _Trial(graph, mask, tensors)
+    if recorded is not None and "modules" in recorded:
+        edits: Edits | None = from_dict(recorded)
+        small = trial.agreed(from_dict(recorded))
+    else:
+        small, edits = trial.found()
+    if small is not None and edits is not None:
+        return small, edits
+    names = [graph.units[unit].name for unit in mask.removed]
+    shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    raise FormError(
+        f'{trial.reasons[0]} Removed: {shown}. Keep that, or use form="program", which every mask '
+        "has."
+    )
+
+
+class _Trial:
+    """Edits that may say what a mask does, tried one after another."""
+
+    def __init__(self, graph: Graph, mask: Mask, tensors: Tensors) -> None:
+        self.graph, self.mask, self.tensors = graph, mask, tensors
+        self.full = masked(graph, mask, tensors)
+        self.reasons: list[str] = []
+
+    def agreed(self, edits: Edits) -> nn.Module | None:
+        """The model with these edits, if it gives what the masked one gives."""
+        try:
+            small = _built(self.graph, edits, self.tensors)
+            _agree(self.graph, self.full, small)
+        except FormError as error:
+            self.reasons.append(str(error))
+            return None
+        program: Program = self.graph.program
+        example = dict(zip(program.names, program.args, strict=True)) | dict(program.fixed)
+        return set_modes(marked(small, to_dict(edits), example), program.modes)
+
+    def found(self) -> tuple[nn.Module | None, Edits | None]:
+        """The first edits that do, with the fewest numbers, and those whose names say a size."""
+        calls, seen = calls_of(self.graph), list[Edits]()
+        drafts = [draft(self.graph, self.mask, calls, *style) for style in _STYLES]
+        most = max(len(found.numbers) for found in drafts)
+        for count in (0, most, *range(1, min(most, MOST_CHOICES + 1))):
+            for found, dead in product(drafts, (True, False)):
+                for chosen in combinations(found.numbers, min(count, len(found.numbers))):
+                    edits = self._edits(found, chosen, dead)
+                    if edits not in seen:
+                        seen.append(edits)
+                        small = self.agreed(edits)
+                        if small is not None:
+                            return self._told(found, chosen, dead, small)
+        return None, None
+
+    def _edits(self, found: Draft, chosen: Collection[Kind], dead: bool) -> Edits:
+        return cache_numbers(calls_of(self.graph).model, _edits(found, chosen, dead))
+
+    def _told(
+        self, found: Draft, chosen: Collection[Kind], dead: bool, small: nn.Module
+    ) -> tuple[nn.Module, Edits]:
+        """Edits that do, without numbers that are idle, but for those whose names say a size."""
+        kept = self._edits(found, chosen, dead)
+        for kind in [kind for kind in found.numbers if (kind in chosen) != bool(_SIZE(kind[1]))]:
+            more = {*chosen} ^ {kind}
+            edits = self._edits(found, more, dead)
+            other = self.agreed(edits)
+            if other is not None:
+                small, kept, chosen = other, edits, more
+        return small, kept
+
+
+def edits_of(graph: Graph, mask: Mask, tensors: Tensors) -> dict[str, Any]:
+    """The edits of a mask as JSON-ready data, or {"reason": why there are none}."""
+    try:
+        edits = to_dict(in_own_class(graph, mask, tensors)[1])
+    except Exception as error:  # noqa: BLE001 - whatever a user's model raises, there is a program
+        return {"reason": str(error) or type(error).__name__}
+    return {**edits, "bits": str(mask), "printed": printed(graph.program.model)}
+
+
+def without_module_form(graph: Graph) -> dict[str, str]:
+    """The units that cannot be removed in the model's own class, each with the reason.
+
+    Every unit is removed by itself, and the result compared with the masked model. Search without
+    them (`graph.select`), and `ew.prune(graph, plan, form="module")` serves the plan.
+
+    Args:
+        graph: the traced graph.
+
+    Raises:
+        FormError: the model cannot be copied, or is in another process.
+
+    Examples:
+        >>> ew.without_module_form(graph)
+        {}
+        >>> whole = graph.select(lambda unit: unit.name not in ew.without_module_form(graph))
+        >>> whole == graph
+        True
+    """
+    calls_of(graph)
+    found = {unit.name: edits_of(graph, graph.mask([i]), {}) for i, unit in enumerate(graph.units)}
+    return {name: edits["reason"] for name, edits in found.items() if "reason" in edits}
+
+
+def calls_of(graph: Graph) -> Calls:
+    """How the model calls its modules, recorded once for a graph."""
+    found = graph.derived.get(Calls)
+    if found is None:
+        found = graph.derived[Calls] = Calls(graph)
+    calls: Calls = found
+    return calls
+
+
+Kind = tuple[str, str, int]
+
+
+def _edits(found: Draft, chosen: Collection[Kind], dead: bool) -> dict[str, Edit]:
+    """The edits of a draft with some of the numbers that it is not certain of."""
+    edits = dict(found.edits)
+    for kind, attributes in found.numbers.items():
+        for attribute in attributes if kind in chosen else ():
+            change = {attribute.name: (attribute.before, attribute.after)}
+            edits[attribute.path] = _with(edits.get(attribute.path), {}, change)
+    for path, name in found.dead if dead else ():
+        edits[path] = _with(edits.get(path), {name: None}, {})
+    return edits
+
+
+def _with(edit: Edit | None, tensors: Mapping[str, Any], attributes: Mapping[str, Any]) -> Edit:
+    before = edit or Edit("resized")
+    return Edit("resized", {**before.tensors, **tensors}, {**before.attributes, **attributes})
+
+
+def _built(graph: Graph, edits: Edits, tensors: Tensors) -> nn.Module:
+    """A copy of the user's model with the traced weights, its modules edited."""
+    program: Program = graph.program
+    model = copy.deepcopy(calls_of(graph).model)
+    traced = dict([*program.module.named_parameters(), *program.module.named_buffers()])
+    try:
+        with torch.no_grad():
+            for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+                other = traced.get(name)
+                if other is not None and not same(other, tensor):
+                    tensor.copy_(other)
+        edited(model, edits)
+    except (ValueError, RuntimeError, AttributeError) as error:
+        raise FormError(f"The edits do not fit {type(model).__name__}: {error}.") from error
+    own = dict([*model.named_parameters(), *model.named_buffers()])
+    for name, value in tensors.items():
+        if name not in own or own[name].shape != value.shape:
+            raise PlanError(f"The plan recovers {name!r}, which the pruned model has otherwise.")
+        with torch.no_grad():
+            own[name].copy_(value)
+    return model
+
+
+def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two tensors hold the same, in one dtype and on one device."""
+    alike = a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
+    return alike and torch.equal(a.nan_to_num(), b.nan_to_num())
+
+
+def _agree(graph: Graph, full: nn.Module, small: nn.Module) -> None:
+    """Require the masked model's outputs: on the example, at another batch and other sizes."""
+    program: Program = graph.program
+    own = Called(small, program)
+    batch = program.batch if program.takes else 3 - min(program.batch, 2)
+    others = [drawn(program.args, program.batch, batch, s) for s in ({}, *program.sizes)]
+    cases = [(compare, inputs) for inputs in (program.args, *others)]
+    for differ, inputs in [*cases, (compare_training, program.args)]:
+        args = program.traced.positional(inputs)
+        try:
+            difference, allowed = differ(full, own, args)
+        except Exception as error:
+            if differ is compare_training:
+                continue  # a batch of one has no statistics
+            raise FormError(_failed(small, error)) from error
+        if not (difference <= allowed or rounding(full, own, args)):
+            shapes = ", ".join(str(tuple(a.shape)) for a in args if isinstance(a, torch.Tensor))
+            raise FormError(
+                f"{type(small).__name__} with its modules edited differs from the masked model by "
+                f"{difference:.3g} (relative) on inputs of shape {shapes}."
+            )
+
+
+def _failed(model: nn.Module, error: Exception) -> str:
+    """What a model with edited modules raised, and where in its code."""
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if "/torch/" not in f.filename and "edgewise" not in f.filename]
+    place = f" at {own[-1].filename}:{own[-1].lineno} ({own[-1].line})" if own else ""
+    return (
+        f"The code of {type(model).__name__} does not run with its modules edited{place}: "
+        f"{type(error).__name__}: {next(iter(str(error).splitlines()), '').rstrip('.')}."
+    )

@@ -1,0 +1,112 @@
+"""Whether a pruned model gives what the masked one gives."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from ..errors import EdgewiseWarning, VerificationError
+from ..graph.graph import Graph, Mask
+from ..tracing.program import evaluating
+from ..values.nested import copies_of, leaves_of
+from ..values.precision import full_precision
+
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+
+
+def verify(graph: Graph, mask: Mask, full: nn.Module, small: nn.Module) -> float:
+    """The largest relative difference between a pruned and the masked model on the example.
+
+    Raises:
+        VerificationError: it is above 1e-5 (float32; 1e-10 in float64).
+    """
+    args = graph.program.arguments
+    difference, allowed = compare(full, small, args)
+    if not difference <= allowed and rounding(full, small, args):
+        warnings.warn(
+            f"The pruned and the masked model differ by {difference:.3g} (relative), but not in "
+            "float64: this network amplifies rounding.",
+            EdgewiseWarning,
+            stacklevel=3,
+        )
+    elif not difference <= allowed:
+        raise VerificationError(
+            f"The pruned model differs from the masked one by {difference:.3g} (relative; allowed "
+            f"{allowed:g}) on the traced example. Nothing is returned. Please report the model and "
+            f"the mask: {mask}"
+        )
+    return difference
+
+
+def rounding(full: nn.Module, small: nn.Module, args: tuple[Any, ...]) -> bool:
+    """Whether two models that differ in their own precision agree in float64."""
+    try:
+        precise = [copy.deepcopy(module).double() for module in (full, small)]
+        difference, allowed = compare(precise[0], precise[1], pytree.tree_map(_double, args))
+    except RuntimeError:
+        return False  # the network computes in a precision of its own choice
+    return allowed == TOLERANCE[torch.float64] and difference <= allowed
+
+
+def _double(value: Any) -> Any:
+    floating = isinstance(value, torch.Tensor) and value.is_floating_point()
+    return value.double() if floating else value
+
+
+def compare(reference: nn.Module, other: nn.Module, args: tuple[Any, ...]) -> tuple[float, float]:
+    """Largest relative difference of two models' outputs in eval mode, and what is allowed."""
+    with evaluating(reference, other), torch.no_grad(), full_precision():
+        left, right = (module(*copies_of(args)) for module in (reference, other))
+    return _difference(left, right)
+
+
+def compare_training(
+    reference: nn.Module, other: nn.Module, args: tuple[Any, ...]
+) -> tuple[float, float]:
+    """The same in train mode, of copies; no difference where random numbers are drawn.
+
+    Statistics of a batch amplify rounding, so that ten times as much is allowed in float32.
+    """
+    outputs = []
+    with torch.no_grad(), full_precision(), torch.random.fork_rng(devices=[]):
+        before = torch.get_rng_state()
+        for module in (reference, other):
+            outputs.append(copy.deepcopy(module).train()(*copies_of(args)))
+        drawn = not torch.equal(before, torch.get_rng_state())
+    worst, allowed = _difference(*outputs)
+    return (0.0 if drawn else worst), allowed * (10 if allowed == TOLERANCE[torch.float32] else 1)
+
+
+def _difference(left: Any, right: Any) -> tuple[float, float]:
+    leaves, others = leaves_of(left), leaves_of(right)
+    worst, allowed = (0.0 if len(leaves) == len(others) else float("inf")), 1e-10
+    for a, b in zip(leaves, others, strict=False):
+        if isinstance(a, torch.Tensor):
+            worst = max(worst, relative_difference(a, b))
+            allowed = max(allowed, TOLERANCE.get(a.dtype, 0.0))
+    return worst, allowed
+
+
+def relative_difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    """max |a - b| / max |a|; infinite where shapes or non-finite entries differ."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return float("inf")
+    if not a.numel():
+        return 0.0
+    if not a.dtype.is_floating_point:
+        return 0.0 if torch.equal(a, b) else float("inf")
+    finite = torch.isfinite(a)
+    if not torch.equal(finite, torch.isfinite(b)) or not torch.equal(
+        a[~finite].isnan(), b[~finite].isnan()
+    ):
+        return float("inf")
+    left, right = a[finite].double(), b[finite].double()
+    if not left.numel():
+        return 0.0
+    scale = max(left.abs().max().item(), 1e-12)
+    return float((left - right).abs().max().item()) / scale
