@@ -20,7 +20,8 @@ from safetensors.torch import save_file
 import edgewise as ew
 import jobs
 from edgewise.cli.job.config import Config, read_config
-from edgewise.cli.job.job import _Compared, _read, load_outcome, write_outcome
+from edgewise.cli.job.job import _Compared, load_outcome, write_outcome
+from edgewise.cli.job.kept import read_kept
 from edgewise.errors import ConfigError, EdgewiseError, LatencyError, PlanError
 from edgewise.latency.table import LatencyTable, Ratio, Target
 from edgewise.pruning.plan import Measured
@@ -353,7 +354,7 @@ def test_changed_outcomes_and_comparisons_are_read_or_refused(
     (folder / "bench.json").write_text(json.dumps(mutated(data.draw, rows)))
     for look in (
         lambda: load_outcome(config, plan),
-        lambda: _read(folder / "bench.json", list[_Compared]),
+        lambda: read_kept(folder / "bench.json", list[_Compared]),
     ):
         try:
             look()

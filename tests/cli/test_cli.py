@@ -16,10 +16,15 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+import edgewise as ew
 from edgewise.cli import app
 from edgewise.cli import screen as console
-from edgewise.errors import EdgewiseWarning
+from edgewise.cli.job import job as steps
+from edgewise.cli.job.sources import load_function
+from edgewise.errors import EdgewiseWarning, FormError
 from edgewise.evaluation.records import Progress
+from edgewise.pruning import prune as pruning
+from edgewise.pruning.edits import from_dict
 from edgewise.pruning.plan import Plan
 from edgewise.values.quantities import duration
 from edgewise.values.version import __version__
@@ -307,6 +312,101 @@ def test_a_plan_is_applied_again_without_data(job: Path) -> None:
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
+MODULE = JOB + '[result]\nform = "module"\n'
+HEAL = '[heal]\nrows = "0:16"\nsource = "train.parquet"\nepochs = 1\n'
+
+
+@pytest.fixture
+def functional(job: Path) -> Path:
+    """A job for the module form, of a network with calls of functions as units."""
+    before = "return self.head(self.blocks(self.stem(x))"
+    after = "x = self.stem(x)\n        return self.head(self.blocks(x.sin() + x.tanh())"
+    assert before in CODE
+    code = CODE.replace(before, after)
+    (job.parent / "net.py").write_text(code)
+    job.write_text(MODULE + HEAL)
+    return job
+
+
+@pytest.mark.filterwarnings("ignore:None of 1 epochs")
+def test_a_job_ends_in_the_models_own_class(
+    functional: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    healed, forms = pruning.prune, []
+    monkeypatch.setattr(
+        pruning, "prune", lambda *job, form: forms.append(form) or healed(*job, form=form)
+    )
+    result = call("run", functional)
+    assert result.exit_code == 0, result.output
+    assert "Looking which of" in said(result)
+    assert "Left out of the search: 2 of 8 units" in said(result)
+    folder = functional.parent / "job-pruned"
+    plan = Plan.load(folder / "plan.json")
+    assert not any("sin" in name for name in plan.removed)
+    make = load_function(f"{functional.parent}/net.py:make")
+    for name in ("pruned", "healed"):
+        small = ew.load(lambda: make(blocks=3), plan, folder / f"{name}.safetensors")
+        assert type(small).__name__ == "Net"
+    assert "ew.load(make_model" in (folder / "report.html").read_text()
+    words = ("prune", functional, folder / "plan.json", "--output", folder / "program")
+    assert forms == ["module"]
+    monkeypatch.setattr(steps, "prune", lambda *_, form: forms.append(form) or small)
+    assert call(*words, "--form", "program").exit_code == 0
+    assert forms == ["module", "program"]
+    assert call("report", functional).exit_code == 0
+
+
+def test_a_plan_without_the_form_keeps_all_but_the_weights(
+    job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, form: str) -> None:
+        raise FormError(f"no {form}")
+
+    monkeypatch.setattr(steps, "prune", refuse)
+    job.write_text(MODULE)
+    result = call("run", job)
+    assert result.exit_code == 1
+    assert "Error: no module" in said(result)
+    kept = {path.name for path in (job.parent / "job-pruned").iterdir()}
+    assert {*OUTPUTS, "module_form.json"} - kept == {"pruned.safetensors"}
+
+
+def test_inspect_shows_what_a_plan_does_to_modules(job: Path) -> None:
+    assert call("run", job).exit_code == 0
+    path = job.parent / "job-pruned" / "plan.json"
+    edits = Plan.load(path).edits
+    result = call("inspect", "--plan", path)
+    assert result.exit_code == 0, result.output
+    for module, edit in from_dict(edits).items():
+        assert module in result.stdout
+        assert str(edit)[:30] in said(result)
+    assert json.loads(call("inspect", "--plan", path, "--json").stdout) == {"edits": edits}
+
+
+@pytest.mark.parametrize(
+    ("edits", "words"),
+    [({"reason": "it does without sin"}, "it does without sin"), ({}, "--form module` looks for")],
+)
+def test_inspect_says_why_a_plan_has_no_module_form(
+    job: Path, monkeypatch: pytest.MonkeyPatch, edits: dict[str, str], words: str
+) -> None:
+    monkeypatch.setattr(Plan, "load", lambda path: types.SimpleNamespace(edits=edits))
+    result = call("inspect", "--plan", job.parent / "plan.json")
+    assert "plan.json has no module form: " in said(result)
+    assert words in said(result)
+
+
+def test_inspect_tells_the_units_of_the_module_form(functional: Path) -> None:
+    words = ("inspect", f"{functional.parent}/net.py:make", "--input", "3,6,6", "--form", "module")
+    result = call(*words)
+    assert result.exit_code == 0, result.output
+    assert "own class" in result.stdout
+    data = json.loads(call(*words, "--json").stdout)
+    assert set(data["without_module_form"]) < {unit["name"] for unit in data["units"]}
+    for name in data["without_module_form"]:
+        assert f"{name}: The code of" in said(result)
+
+
 def test_a_plan_of_another_model_fails(job: Path) -> None:
     assert call("run", job).exit_code == 0
     job.write_text(JOB.replace("blocks = 3", "blocks = 2"))
@@ -386,7 +486,10 @@ def test_debug_adds_the_traceback(job: Path) -> None:
         ("prune", "none.toml", "plan.json"),
         ("bake",),
         ("demo", "--seed", "-1"),
+        ("inspect",),
         ("inspect", "resnet18"),
+        ("inspect", "torchvision:resnet18", "--plan", "plan.json"),
+        ("inspect", "torchvision:resnet18", "--form", "class"),
         ("inspect", "torchvision:resnet18", "--input", "3,x"),
         ("inspect", "torchvision:resnet18", "--input", "0,3"),
         ("inspect", "torchvision:resnet18", "--granularity", "edges"),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import combinations, pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -103,6 +104,23 @@ def plan_of(graph: Graph, *removed: str) -> Plan:
         trace={},
         provenance={"seed": 7, "versions": {"torch": "2.9"}},
     )
+
+
+@pytest.mark.parametrize(
+    ("edits", "words"),
+    [
+        ({"modules": {}}, "ew.prune(graph, plan, form=&quot;module&quot;)"),
+        ({"reason": "it does without <sin>"}, "it does without &lt;sin&gt;"),
+        ({}, None),
+    ],
+)
+def test_the_page_says_whether_the_models_own_class_can_be_had(
+    graph: Graph, edits: dict[str, Any], words: str | None
+) -> None:
+    plan = replace(plan_of(graph, BRANCH), edits=edits)
+    page = render(graph, evaluations(graph), plan, title="t")
+    assert (words or "How to reproduce") in page
+    assert ("n the model&#x27;s own class" in page) == (words is not None)
 
 
 class Page(HTMLParser):

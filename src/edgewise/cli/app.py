@@ -12,7 +12,7 @@ from typer.core import TyperCommand
 
 from ..values.version import __version__
 from .running import heal_plan, run_job, show_plan
-from .shell import Debug, Json, Quiet, open_screen
+from .shell import Debug, Form, Json, Quiet, open_screen
 from .study import app as study_app
 
 app = typer.Typer(
@@ -77,20 +77,33 @@ def _figures(row: Mapping[str, float]) -> list[str]:
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(help="torchvision:NAME, timm:NAME or FILE.py:FUNCTION.")],
+    model: Annotated[
+        str | None, typer.Argument(help="torchvision:NAME, timm:NAME or FILE.py:FUNCTION.")
+    ] = None,
     input: Annotated[str, typer.Option(help="Shape of one example.")] = "3,224,224",
     weights: Annotated[Path | None, typer.Option(help="safetensors or state dict.")] = None,
     granularity: Annotated[str, typer.Option(help="Kinds of units.")] = "edge,layer",
+    form: Annotated[
+        Form, typer.Option(help="module: also say what the model's own class does without.")
+    ] = "program",
+    plan: Annotated[
+        Path | None, typer.Option(metavar="PLAN.json", help="A plan, instead of a model.")
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show what of a model can be removed, block by block, and what that saves."""
+    """Show what of a model can be removed, and what that saves; or a plan's edits of modules."""
     with open_screen(False, debug, json=json) as screen:
+        from ..errors import ConfigError
         from . import inspect as inspection
 
-        graph = inspection.trace_named(model, input, weights, granularity)
-        screen.put(**inspection.to_dict(graph))
-        screen.table(inspection.title(graph), inspection.COLUMNS, inspection.rows(graph), 2)
+        if plan is not None and model is None:
+            inspection.show_edits(screen, plan)
+        elif model is not None and plan is None:
+            graph = inspection.trace_named(model, input, weights, granularity)
+            inspection.show_units(screen, graph, form)
+        else:
+            raise ConfigError("inspect takes either a model or --plan PLAN.json.")
 
 
 class _Run(TyperCommand):
@@ -182,7 +195,7 @@ def bench(
         require_search(job)
         assert job.budget is not None
         numbers = [_seed(text) for text in seeds.split(",")]
-        graph = trace_job(job)
+        graph = trace_job(job, screen.say)
         table = latency_table(job, graph, screen.say)
         study = open_study(job, graph, measuring=True, latency=table, suffix="-bench")
         with study, screen.progress() as progress:
@@ -212,6 +225,9 @@ def prune(
     config: ConfigFile,
     plan: Annotated[Path, typer.Argument(metavar="PLAN.json", help="The plan to apply.")],
     output: Annotated[Path | None, typer.Option(help="Folder of the weights.")] = None,
+    form: Annotated[
+        Form | None, typer.Option(help="The model's own class or a program, not as in the job.")
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -220,13 +236,14 @@ def prune(
     with open_screen(quiet, debug, json=json) as screen:
         from ..pruning.plan import Plan
         from .job.config import read_config
-        from .job.job import make_directory, trace_job, write_weights
+        from .job.job import trace_job, write_weights
+        from .job.kept import make_directory
 
         job, chosen = read_config(config), Plan.load(plan)
         folder = output or job.directory
-        graph = trace_job(job)
+        graph = trace_job(job, screen.say)
         make_directory(folder)
-        path = write_weights(folder, graph, chosen)
+        path = write_weights(folder, graph, chosen, form or job.result.form)
         show_plan(screen, chosen)
         screen.path(path)
 
@@ -246,13 +263,14 @@ def heal(
         from ..errors import ConfigError
         from ..pruning.plan import Plan
         from .job.config import read_config
-        from .job.job import make_directory, read_objective, trace_job
+        from .job.job import read_objective, trace_job
+        from .job.kept import make_directory
 
         job = read_config(config)
         if job.heal is None:
             raise ConfigError(f"{config.name} has no [heal]: add one with at least rows.")
         chosen = Plan.load(plan or job.directory / "plan.json")
-        graph = trace_job(job)
+        graph = trace_job(job, screen.say)
         make_directory(job.directory)
         for path in heal_plan(job, graph, read_objective(job), chosen, screen):
             screen.path(path)
@@ -268,7 +286,7 @@ def report(
         from .job.job import load_plan, open_study, trace_job, write_page
 
         job = read_config(config)
-        graph = trace_job(job)
+        graph = trace_job(job, screen.say)
         study = open_study(job, graph)
         screen.path(write_page(job, graph, study, load_plan(job, graph)))
 

@@ -1,8 +1,9 @@
-"""What of a model can be removed, as rows of a table or JSON-ready data."""
+"""What of a model can be removed, and what a plan does to its modules."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from dataclasses import asdict
 from itertools import groupby
 from math import prod
@@ -13,12 +14,19 @@ from ..errors import ConfigError
 from ..graph.cost import cost, full_macs
 from ..graph.graph import Graph, Unit
 from ..graph.units import KINDS
+from ..pruning.edits import from_dict
+from ..pruning.module_form import without_module_form
+from ..pruning.plan import Plan
+from ..pruning.prune import Form
 from ..tracing.trace import trace
 from .job.config import parse_model
 from .job.job import random_example
 from .job.sources import load_model
+from .screen import Screen
 
 COLUMNS = ("block or removable unit", "kind", "params", "MACs", "share")
+FORM = "own class"  # whether the unit has the module form
+OLDER = "it was made before plans had one; `edgewise prune --form module` looks for it"
 
 
 def trace_named(source: str, shape: str, weights: Path | None, granularity: str) -> Graph:
@@ -63,17 +71,50 @@ def title(graph: Graph) -> str:
     )
 
 
-def rows(graph: Graph) -> list[list[str]]:
-    """A row a block with what it costs, and below it its units with what removing each saves."""
+def show_units(screen: Screen, graph: Graph, form: Form) -> None:
+    """A table of a graph's units; for the module form also those without it, and why."""
+    screen.put(**to_dict(graph))
+    if form == "program":
+        screen.table(title(graph), COLUMNS, rows(graph), 2)
+        return
+    missing = without_module_form(graph)
+    screen.put(without_module_form=missing)
+    screen.table(title(graph), (*COLUMNS, FORM), rows(graph, missing), 2)
+    for name, reason in missing.items():
+        screen.show(f"{name}: {reason}")
+
+
+def show_edits(screen: Screen, path: Path) -> None:
+    """A table of what a plan does to each module, or why it has no module form.
+
+    Raises:
+        PlanError: it cannot be read.
+    """
+    edits = Plan.load(path).edits
+    screen.put(edits=edits)
+    if "modules" not in edits:
+        screen.show(f"{path.name} has no module form: {edits.get('reason', OLDER)}")
+        return
+    found = [[name or "(whole model)", str(edit)] for name, edit in from_dict(edits).items()]
+    screen.table(f"Edits of {path.name}", ("module", "what becomes of it"), found, 2)
+
+
+def rows(graph: Graph, missing: Container[str] | None = None) -> list[list[str]]:
+    """A row a block with what it costs, and below it its units with what removing each saves.
+
+    Args:
+        graph: the traced graph.
+        missing: units without the module form, where a last column tells that.
+    """
     total = max(cost(graph).macs, 1)
     found: list[list[str]] = []
     for name, units in groupby(graph.units, block):
-        found.append(
-            [name or "(whole model)", "block", *_figures(*_block_cost(graph, name), total)]
-        )
+        whole = _figures(*_block_cost(graph, name), total)
+        found.append([name or "(whole model)", "block", *whole, *([""] * (missing is not None))])
         for unit in units:
             saved = _figures(unit.cost.params, unit.cost.macs, total)
-            found.append([f"  {unit.name}", unit.kind, *saved])
+            own = [] if missing is None else ["no" if unit.name in missing else "yes"]
+            found.append([f"  {unit.name}", unit.kind, *saved, *own])
     return found
 
 

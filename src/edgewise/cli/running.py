@@ -33,7 +33,7 @@ def run_job(config: Config, screen: Screen, port: int | None = None) -> None:
 
     require_search(config)
     screen.say(f"Reading the model and the data that {config.path.name} names")
-    graph = trace_job(config)
+    graph = trace_job(config, screen.say)
     require_healing(config, graph)
     require_savable(graph.program.module)
     table = latency_table(config, graph, screen.say)
@@ -80,7 +80,7 @@ def heal_plan(
 
     assert config.heal is not None
     screen.say(f"Fine-tuning for {config.heal.epochs} epochs, taught by the unpruned model")
-    small = prune(graph, plan)
+    small = prune(graph, plan, form=config.result.form)
     with screen.steps("healing") as progress:
         healed = heal_job(config, graph, objective, small, progress)
     weights = save(healed, config.directory / "healed.safetensors")

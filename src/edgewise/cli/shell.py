@@ -8,7 +8,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Log lines, no progress bar.")]
 Json = Annotated[bool, typer.Option("--json", help="Results as JSON.")]
+Form = Literal["program", "module"]  # that of edgewise.pruning, which takes long to import
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 

@@ -52,6 +52,11 @@ def _entries(facts: Facts) -> Iterator[tuple[str, str]]:
     for name, value in plan.provenance.items():
         yield f"{name[:1].upper()}{name[1:]}", _plain(value)
     yield "Mask", plan.bits
+    if "modules" in plan.edits:
+        yield "In the model's own class", 'ew.prune(graph, plan, form="module")'
+        yield "Without tracing", "ew.load(make_model, plan, weights)"
+    elif "reason" in plan.edits:
+        yield "Not in the model's own class", plan.edits["reason"]
 
 
 def _plain(value: object) -> str:

@@ -90,7 +90,8 @@ def test_a_job_heals_and_goes_on_where_it_stopped(
     outcome = load_outcome(config, plan)
     assert outcome.healed is not None
     assert f"{outcome.healed.loss:.4f}" in whole.stdout
-    other = replace(plan, bits=plan.bits[::-1].translate({48: "1", 49: "0"}))
+    flipped = plan.bits[::-1].translate({48: "1", 49: "0"})
+    other = replace(plan, bits=flipped, edits={})
     assert load_outcome(config, other).healed is None  # another mask was healed
 
     train = Training.__iter__

@@ -10,18 +10,10 @@ import torch
 
 import edgewise as ew
 from edgewise.cli.job.config import Config, read_config
-from edgewise.cli.job.job import (
-    make_directory,
-    read_objective,
-    require_search,
-    select_units,
-    trace_job,
-)
-from edgewise.cli.job.sections import UnitsSection
+from edgewise.cli.job.job import read_objective, require_search, trace_job
 from edgewise.cli.running import run_job
 from edgewise.cli.screen import Screen
 from edgewise.errors import ConfigError, PlanError
-from edgewise.graph.graph import Graph
 
 CODE = """
 import torch
@@ -59,38 +51,12 @@ def config(tmp_path: Path) -> Config:
     return read_config(tmp_path / "job.toml")
 
 
-@pytest.fixture
-def graph(config: Config) -> Graph:
-    return trace_job(config)
-
-
 def test_the_example_is_the_first_row_unless_a_shape_is_given(config: Config) -> None:
     assert trace_job(config).program.args[0].tolist() == [[0.0] * 4]
     shaped = replace(config, model=replace(config.model, input=(4,)))
     first, second = (trace_job(shaped).program.args[0] for _ in range(2))
     assert first.shape == (1, 4)
     assert torch.equal(first, second)
-
-
-def test_units_are_selected_by_globs(graph: Graph) -> None:
-    names = [unit.name for unit in graph.units]
-    assert {"first", "second", "bypass:first"} <= set(names)
-    chosen = select_units(graph, UnitsSection(only=("*first", "second"), exclude=("bypass:*",)))
-    assert [unit.name for unit in chosen.units] == ["first", "second"]
-    assert select_units(graph, UnitsSection()) == graph
-
-
-@pytest.mark.parametrize(
-    ("units", "words"),
-    [
-        (UnitsSection(only=("frst",)), r"'frst' matches no unit\. Did you mean 'first'"),
-        (UnitsSection(exclude=("nothing*",)), "matches no unit"),
-        (UnitsSection(exclude=("*",)), "leave none of the"),
-    ],
-)
-def test_globs_that_leave_nothing_are_errors(graph: Graph, units: UnitsSection, words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        select_units(graph, units)
 
 
 def test_the_objective_has_all_three_splits(config: Config) -> None:
@@ -126,9 +92,3 @@ def test_weights_that_cannot_be_saved_are_told_before_the_search(tmp_path: Path)
     with pytest.raises(PlanError, match="'kept' is of torch"):
         run_job(config, Screen(quiet=True))
     assert not config.directory.exists()
-
-
-def test_an_output_directory_that_is_a_file_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("")
-    with pytest.raises(ConfigError, match="cannot be made a directory"):
-        make_directory(tmp_path / "out")

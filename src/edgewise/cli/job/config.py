@@ -37,6 +37,7 @@ class Sections:
     budget: Budget | None = None
     search: sections.SearchSection = field(default_factory=sections.SearchSection)
     study: sections.StudySection = field(default_factory=sections.StudySection)
+    result: sections.ResultSection = field(default_factory=sections.ResultSection)
     output: sections.OutputSection = field(default_factory=sections.OutputSection)
     engine: sections.EngineSection = field(default_factory=sections.EngineSection)
     ray: sections.RaySection | None = None

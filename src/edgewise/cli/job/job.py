@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,18 +15,17 @@ from ...errors import ConfigError, LatencyError, PlanError
 from ...evaluation.objective import Objective, Recovery
 from ...graph.graph import Graph
 from ...pruning.plan import Measured, Plan
-from ...pruning.prune import prune
+from ...pruning.prune import Form, prune
 from ...pruning.weights import save
 from ...tracing.trace import trace
-from ...values.files import read_json, read_text, write_text
-from ...values.reading import read_value
-from ...values.spelling import nearest
+from ...values.files import read_text, write_text
 from .config import Config
 from .datasets import load_batches
 from .evaluations_file import write_evaluations
-from .sections import UnitsSection
+from .kept import make_directory, read_kept
 from .sources import load_loss, load_metrics, load_model
 from .toml_sections import Rows
+from .units import select_units, servable
 
 if TYPE_CHECKING:
     from ...graph.times import OperatorTimes
@@ -52,11 +50,12 @@ def require_search(config: Config) -> None:
     load_metrics(config.objective.metrics)
 
 
-def trace_job(config: Config) -> Graph:
-    """The graph of a config's model, offering the units that [units] selects.
+def trace_job(config: Config, say: Callable[[str], None] = lambda _: None) -> Graph:
+    """The graph of a config's model, offering the units that [units] and [result] select.
 
     Raises:
-        ConfigError: the model or its weights cannot be used, or a glob names no unit.
+        ConfigError: the model or its weights cannot be used, a glob names no unit, or no unit has
+            the form of the result.
         TraceError: the model cannot be traced.
     """
     model = load_model(config.model)
@@ -67,7 +66,7 @@ def trace_job(config: Config) -> Graph:
         slices=config.units.slices,
         round_to=config.units.round_to,
     )
-    return select_units(graph, config.units)
+    return servable(config, select_units(graph, config.units), say)
 
 
 def _example(config: Config) -> torch.Tensor:
@@ -81,30 +80,6 @@ def _example(config: Config) -> torch.Tensor:
 def random_example(shape: Sequence[int]) -> torch.Tensor:
     """[1, *shape] of normal numbers, always the same."""
     return torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
-
-
-def select_units(graph: Graph, units: UnitsSection) -> Graph:
-    """The graph with the units that match `only` (if given) and do not match `exclude`.
-
-    Raises:
-        ConfigError: a glob matches nothing, or no unit is left.
-    """
-    names = [unit.name for unit in graph.units]
-    for pattern in (*units.only, *units.exclude):
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise ConfigError(f"[units] {pattern!r} matches no unit.{nearest(pattern, names)}")
-    keep = {
-        name
-        for name in names
-        if _matches(name, units.only or ("*",)) and not _matches(name, units.exclude)
-    }
-    if not keep:
-        raise ConfigError(f"[units] only and exclude leave none of the {len(names)} units.")
-    return graph.select(lambda unit: unit.name in keep)
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def read_objective(config: Config) -> Objective:
@@ -212,14 +187,6 @@ def open_study(
     )  # fmt: skip
 
 
-def make_directory(path: Path) -> None:
-    """The directory, made if need be."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be made a directory: {error.strerror}.") from error
-
-
 def load_plan(config: Config, graph: Graph) -> Plan | None:
     """The plan in the output directory, None if there is none for this graph."""
     path = config.directory / "plan.json"
@@ -233,20 +200,21 @@ def write_results(config: Config, graph: Graph, study: Study, plan: Plan) -> lis
     """Plan, pruned weights, evaluations and report in the output directory.
 
     Raises:
+        FormError: the plan has not the form of [result]; all but the weights is written.
         VerificationError: the pruned model differs from the masked one.
     """
     folder = config.directory
     saved = plan.save(folder / "plan.json")
     beside = [saved.with_suffix(".tensors.safetensors")] if plan.tensors else []
-    weights = write_weights(folder, graph, plan)
     table = write_evaluations(folder / "evaluations.csv", study.evaluations)
     page = write_page(config, graph, study, Plan.load(saved))
+    weights = write_weights(folder, graph, plan, config.result.form)  # last: it may refuse
     return [saved, *beside, weights, table, page]
 
 
-def write_weights(folder: Path, graph: Graph, plan: Plan) -> Path:
+def write_weights(folder: Path, graph: Graph, plan: Plan, form: Form) -> Path:
     """The pruned, verified model's weights as `pruned.safetensors` in a folder."""
-    return save(prune(graph, plan), folder / "pruned.safetensors")
+    return save(prune(graph, plan, form=form), folder / "pruned.safetensors")
 
 
 def write_comparison(config: Config, rows: Sequence[Row]) -> list[Path]:
@@ -299,7 +267,7 @@ def load_outcome(config: Config, plan: Plan | None) -> Outcome:
     path = config.directory / "healed.json"
     if plan is None or not path.exists():
         return Outcome()
-    found = _read(path, _Healed)
+    found = read_kept(path, _Healed)
     if (found.fingerprint, found.bits) != (plan.fingerprint, plan.bits):
         return Outcome()
     return Outcome(healed=found.healed)
@@ -316,20 +284,6 @@ class _Healed:
 class _Compared:
     method: str
     history: tuple[float | None, ...]
-
-
-def _read(path: Path, kind: Any) -> Any:
-    """A JSON file of ours in the output directory as values of `kind`.
-
-    Raises:
-        PlanError: it is damaged.
-    """
-    try:
-        return read_value(kind, read_json(path), path.stem)
-    except (OSError, ValueError) as error:
-        raise PlanError(
-            f"{path} is damaged: {error}. Remove it; the command that wrote it writes it again."
-        ) from error
 
 
 def page_facts(config: Config) -> dict[str, str]:
@@ -361,7 +315,7 @@ def _insight(config: Config, study: Study, plan: Plan | None) -> Insight:
     """What the study's surrogate says, and a comparison of methods if one was made."""
     path, found = config.directory / "bench.json", study.insight(plan)
     compared: dict[str, list[list[float | None]]] = {}
-    for row in _read(path, list[_Compared]) if path.exists() else ():
+    for row in read_kept(path, list[_Compared]) if path.exists() else ():
         compared.setdefault(row.method, []).append(list(row.history))
     again = f"edgewise run {config.path.name} --budget {{limits}}"
     return replace(found, histories=compared, again=again)

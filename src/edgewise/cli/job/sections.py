@@ -12,6 +12,7 @@ from ...errors import EdgewiseError
 from ...evaluation.engine import EngineOptions
 from ...evaluation.objective import RecoveryKind
 from ...pruning.heal import Healing
+from ...pruning.prune import Form
 from ...pruning.recorded import MOST
 from ...values.spelling import nearest
 from .toml_sections import (
@@ -204,6 +205,13 @@ class OutputSection:
     """Where results go."""
 
     directory: File | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResultSection:
+    """What the pruned model is."""
+
+    form: Form = "program"
 
 
 @dataclass(frozen=True, slots=True)
