@@ -82,6 +82,14 @@ def language() -> Names:
     return trained() | {"language_model": model, "ids": ids, "mask": torch.ones_like(ids)}
 
 
+def using() -> Names:
+    """The same, with a plan for the model."""
+    names = language()
+    study = ew.Study(names["graph"], names["objective"])
+    study.run(8, ew.Budget(macs=0.7))
+    return names | {"plan": study.plan()}
+
+
 def operators() -> Names:
     """Operators of a reader's own."""
 
@@ -116,6 +124,7 @@ SETUPS: dict[str, Callable[[], Names]] = {
     "docs/howto/own_model.md": trained,
     "docs/howto/serving.md": reference,
     "docs/howto/tracing_fails.md": trained,
+    "docs/howto/using.md": using,
     "docs/latency.md": trained,
     "docs/operators.md": operators,
     "docs/report.md": studied,
