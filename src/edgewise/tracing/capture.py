@@ -98,12 +98,20 @@ def _refuse_giants(module: fx.GraphModule) -> None:
     )
 
 
-def _snapshot(model: nn.Module) -> nn.Module:
+def copied(model: nn.Module) -> nn.Module:
+    """A copy of the user's model, which stays as it is.
+
+    Raises:
+        TraceError: it cannot be copied.
+    """
     try:
-        snapshot = copy.deepcopy(model).eval()
+        return copy.deepcopy(model)
     except Exception as error:
         raise TraceError(f"The model cannot be copied (copy.deepcopy): {error}") from error
-    return snapshot
+
+
+def _snapshot(model: nn.Module) -> nn.Module:
+    return copied(model).eval()
 
 
 def _in_train_mode(

@@ -159,7 +159,8 @@ def _export(
         for values, shapes in attempts:
             given = {name: {**values, **fixed}[name] for name in in_order(model, inputs, fixed)}
             try:
-                program = torch.export.export(model, (), given, dynamic_shapes=shapes, strict=False)
+                fresh = copy.deepcopy(model)  # an attempt may leave its sizes in attributes
+                program = torch.export.export(fresh, (), given, dynamic_shapes=shapes, strict=False)
                 if any(map(_writes_into_view, program.graph.nodes)):
                     program = _decomposed(program)
                 return program

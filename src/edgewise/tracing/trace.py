@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 import torch
@@ -15,7 +16,7 @@ from ..graph.importance import Importance, l2
 from ..graph.units import SLICES, with_units
 from .agreement import Judge, reference
 from .builder import Builder
-from .capture import MODAL, FrontEnd, bind, capture
+from .capture import MODAL, FrontEnd, bind, capture, copied
 from .export_frontend import CONDITIONS
 from .probe import run, run_doubled
 from .program import Program, modes_of
@@ -85,11 +86,12 @@ def trace(
     refuse(model, args, kwargs or {})
     args = (args,) if isinstance(args, torch.Tensor) else tuple(args)
     kinds = (granularity,) if isinstance(granularity, str) else tuple(granularity)
-    expected = reference(model, args, kwargs or {})
+    own = copied(model)  # it runs, and may keep what it saw: a shape, say
+    expected = reference(own, args, kwargs or {})
     refuse_outputs(model, expected)
     inputs, fixed, names = bind(model, args, kwargs or {})
     judge = Judge(
-        model, args, kwargs or {}, expected, lambda a, k: tuple(bind(model, a, k)[0].values())
+        own, args, kwargs or {}, expected, lambda a, k: tuple(bind(model, a, k)[0].values())
     )
     bare = _first_right(
         _choices(frontend, leaves),
@@ -102,6 +104,7 @@ def trace(
             choice,
         ),
     )
+    bare = replace(bare, program=replace(bare.program, model=model))
     graph = with_units(bare, kinds, slices=slices, round_to=round_to, importance=importance)
     if not graph.units:
         raise NoUnitsError(_why_no_units(model, kinds, graph.refused))
@@ -183,7 +186,6 @@ def _graph(
         takes=judge.batch if limited or alone else 0,
         frozen=verdict.frozen,
         sizes=verdict.sizes,
-        model=model,
         parameters=names,
         modal=bool(module.meta.get(MODAL)),
         moving=verdict.moving,
