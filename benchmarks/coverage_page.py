@@ -37,6 +37,15 @@ alphabetical order, of every family (file of `timm.models`). transformers: small
 """
 
 
+OWN_CLASS = """`ew.prune(graph, plan, form="module")` gives the pruned model in its own class. Up to
+eight units of each kind were removed one at a time by
+[`benchmarks/module_form.py`](../benchmarks/module_form.py), and the result compared with the masked
+model on the example, at another batch and at other sizes at which the model runs. Units within a
+function (half of a rotary embedding, the root of a norm that is written out, the cube of an
+activation) have no module to edit, and most of the reasons below are these;
+`ew.without_module_form(graph)` lists them for a model of yours."""
+
+
 def passed(row: dict[str, Any]) -> bool:
     """Pruned is masked, and costs are exact, for every mask that was tried."""
     return "error" not in row and not row["problem"]
@@ -132,6 +141,43 @@ def reasons(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+KINDS = ("edge", "hidden", "heads")
+
+
+def own_class(rows: list[dict[str, Any]]) -> list[str]:
+    """Which units can be removed in the model's own class, from the JSON of module_form.py."""
+    lines = [
+        "| suite | models | branches, skips and other edges | hidden | heads | models with all |",
+        "|---|---|---|---|---|---|",
+    ]
+    for suite in sorted({row["suite"] for row in rows}):
+        found = [row for row in rows if row["suite"] == suite and "error" not in row]
+        cells = []
+        for kind in KINDS:
+            tried = sum(row["tried"].get(kind, 0) for row in found)
+            held = sum(row["held"].get(kind, 0) for row in found)
+            cells.append(f"{held} of {tried} ({held / tried:.0%})" if tried else "–")
+        whole = sum(row["tried"] == row["held"] for row in found)
+        lines.append(f"| {suite} | {len(found)} | {' | '.join(cells)} | {whole} |")
+    return lines
+
+
+def own_class_reasons(rows: list[dict[str, Any]]) -> list[str]:
+    """For each model, how many units lack the form, and the reason of the first of each place."""
+    lines = []
+    for row in rows:
+        if "error" in row:
+            lines.append(f"- **{row['name']}** was not measured: {plain(row['error'])}")
+            continue
+        places: dict[str, str] = {}
+        for unit, reason in row["reasons"].items():
+            places.setdefault(reason.split(" at ")[0].split(" cannot ")[0], f"{unit}: {reason}")
+        if places:
+            told = "; ".join(plain(text)[:240] for text in list(places.values())[:2])
+            lines.append(f"- **{row['name']}**, {len(row['reasons'])} units: {told}")
+    return lines
+
+
 def plain(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
@@ -147,6 +193,9 @@ def main() -> None:
     for suite in sorted({row["suite"] for row in rows}):
         chosen = [row for row in rows if row["suite"] == suite and "precision" not in row]
         parts += [f"## {suite}", "\n".join(table(chosen))]
+    forms = json.loads(source.with_name("module_form.json").read_text())["rows"]
+    parts += ["## In the model's own class", OWN_CLASS, "\n".join(own_class(forms))]
+    parts += ["\n".join(own_class_reasons(forms))]
     target.write_text("\n\n".join(parts) + "\n")
 
 
