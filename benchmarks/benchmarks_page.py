@@ -209,6 +209,32 @@ def exports(data: Row) -> Table:
     return ["network", "sizes at which the file is right", "largest difference", "missed"], body
 
 
+def own_class(data: Row) -> Table:
+    body = []
+    for row in data["loading"]:
+        times = [f"{row[key]:.2f} s" for key in ("make", "load", "load by tracing")]
+        told = (
+            f"made in {times[0]}; plan and weights loaded in {times[1]}, by tracing in {times[2]}"
+        )
+        body.append([row["model"], told])
+    found = data["generating"]
+    before, after = found["parameters"]
+    body.append(["smollm2, parameters", f"{before:,} unpruned, {after:,} pruned"])
+    for what in ("prompt", "new"):
+        rates = found[f"{what} tokens a second"]
+        told = f"{rates['unpruned']} unpruned, {rates['pruned']} pruned ({found['ratio'][what]} ×)"
+        body.append([f"smollm2, {what} tokens a second", told])
+    return ["what", "measured"], body
+
+
+def free(data: Row) -> Table:
+    body = []
+    for row in data["rows"]:
+        told = "; ".join(f"{what}: {count:,}" for what, count in row["at other sizes"].items())
+        body.append([row["kind"], str(row["networks"]), told])
+    return ["random networks", "how many", "comparisons at other sizes"], body
+
+
 def accelerator(data: Row) -> Table:
     body = []
     for found in data["latency"]:
@@ -269,6 +295,12 @@ SECTIONS = (
             "onnxruntime in another batch, with one example, and at another length or image size "
             "where the unpruned network runs there; the JSON has the reason of each miss.",
             "exports.py", exports),
+    Section("own_class", "The model's own class", "Three networks without a quarter of their "
+            "branches, loaded by edits and by tracing; SmolLM2-135M without a quarter of its "
+            "decoder beside the unpruned one, in turns, batch 1, after a prompt of 512 tokens.",
+            "own_class.py", own_class),
+    Section("free", "Sizes that stay free", "Random networks under four random masks each, pruned "
+            "and masked compared at three other sizes.", "free.py", free),
     Section("speed", "Speed", "Tracing a model, and liveness and cost of one mask.", "speed.py",
             speed),
 )  # fmt: skip
