@@ -12,8 +12,10 @@ from torch.utils import _pytree as pytree
 
 from ..graph.graph import Graph
 from ..graph.liveness import Liveness
+from ..graph.operators.runtime import RaggedGroupNorm
 from ..graph.operators.table import TABLE
 from .calls import Calls
+from .cut import fitted
 from .edited import edited
 from .edits import Edit
 
@@ -118,15 +120,9 @@ def resized_attributes(
     small = copy.copy(module)
     small._parameters, small._buffers = dict(module._parameters), dict(module._buffers)
     edited(small, {"": Edit("resized", tensors)})
-    rule = TABLE.find_module(module)
-    if rule is not None and rule.resize is not None:
-        rule.resize(small)
-    if isinstance(small, nn.LayerNorm | nn.RMSNorm) and sizes:
-        small.normalized_shape = sizes
-    if isinstance(small, nn.GroupNorm) and sizes:
-        if len(set(sizes)) > 1:
-            return f"groups of unequal sizes {sizes} remain, which {type(module).__name__} lacks"
-        small.num_channels, small.num_groups = sum(sizes), len(sizes)
+    small = fitted(small, TABLE.find_module(module), sizes)
+    if isinstance(small, RaggedGroupNorm):
+        return f"groups of unequal sizes {sizes} remain, which {type(module).__name__} lacks"
     before, after = vars(module), vars(small)
     plain = (int, float, tuple)
     return {

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..graph.operators.absence import Keep
 from ..graph.operators.runtime import RaggedGroupNorm
-from ..graph.operators.table import TABLE
+from ..graph.operators.table import TABLE, Rule
 from ..graph.vertices import Vertex
 
 Slices = Sequence[Keep | None]
@@ -48,12 +48,16 @@ def cut_module(
         tensor = cut_tensor(getattr(whole, name), keep)
         place: Any = module._buffers if name in module._buffers else module._parameters
         place[name] = tensor
-    resize = TABLE.rules[vertex.op].resize
-    if resize is not None:
-        resize(module)
+    return fitted(module, TABLE.rules[vertex.op], sizes)
+
+
+def fitted(module: nn.Module, rule: Rule | None, sizes: tuple[int, ...]) -> nn.Module:
+    """A module whose tensors were cut, with the numbers that say so."""
+    if rule is not None and rule.resize is not None:
+        rule.resize(module)
     if isinstance(module, nn.LayerNorm | nn.RMSNorm) and sizes:
         module.normalized_shape = sizes
-    if isinstance(module, nn.GroupNorm):
+    if isinstance(module, nn.GroupNorm) and sizes:
         module.num_channels, module.num_groups = sum(sizes), len(sizes)
         return module if len(set(sizes)) == 1 else RaggedGroupNorm(module, sizes)
     return module

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from ..graph.cost import live_slices
+from ..graph.cost import followed, live_slices
 from ..graph.graph import Graph
 from ..graph.liveness import Liveness
 from ..graph.operators.absence import Live, State
 from ..graph.operators.lowering import Site
 from ..graph.operators.runtime import assemble, precision, segments
 from ..graph.operators.table import TABLE
-from ..graph.vertices import Follow, Parameter, Vertex
+from ..graph.vertices import Follow, Vertex
 from ..tracing.program import attribute
 from ..tracing.signature import Traced
 from .cut import cut_module, cut_tensor
@@ -260,7 +260,7 @@ class _Lowering:
         inner: State, outer: Live,
     ) -> Any:  # fmt: skip
         value = self.env[old]
-        slices = _slices(follows, inner, outer)
+        slices = followed(follows, inner, outer)
         known = {p.name: p for p in vertex.params if any(p.follows)}
         if old.op == "get_attr" and str(old.target) in known:
             tensor = cut_tensor(attribute(self.module, str(old.target)), slices)
@@ -350,11 +350,3 @@ def _without(value: Any, dropped: object) -> Any:
     if isinstance(value, dict):
         return {k: _without(v, dropped) for k, v in value.items() if v is not dropped}
     return value
-
-
-def _slices(
-    follows: Sequence[Follow], inner: State, outer: Live
-) -> tuple[tuple[bool, ...] | None, ...]:
-    shape = (0,) * len(follows)
-    fixed = tuple(None if f is None else (f[0], f[1]) for f in follows)
-    return live_slices(Parameter("", shape, fixed), inner, outer)
