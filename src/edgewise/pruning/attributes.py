@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from ..graph.graph import Graph
 from ..graph.liveness import Liveness
 from ..graph.operators.runtime import RaggedGroupNorm
 from ..graph.operators.table import TABLE
-from .calls import Calls
+from .calls import Calls, stack
 from .cut import fitted
 from .edited import edited
 from .edits import Edit
@@ -51,20 +51,28 @@ def numbers_in(
     vertex = graph.vertices[index]
     if vertex.module is not None:
         return
-    node = calls.nodes[vertex.node]
     changed = _changed(graph, alive, index)
-    if not changed:
-        return
-    written = {n for n in _literals(node) if n in changed}
-    for number in sorted(written):
-        for path in (*reversed(paths[index]), ""):
-            module = calls.model.get_submodule(path)
-            names = list(_attributes(module, number))
-            if names:
+    for node in _with_constants(calls.nodes[vertex.node], {v.node for v in graph.vertices}):
+        for number in sorted(n for n in _literals(node) if n in changed):
+            for path in (*reversed(stack(node) or paths[index]), ""):
+                module = calls.model.get_submodule(path)
+                names = list(_attributes(module, number))
                 for name in names:
                     for after in sorted(changed[number]):
                         yield Attribute(path, name, number, after, type(module).__name__)
-                break
+                if names:
+                    break
+
+
+def _with_constants(node: fx.Node, data: Collection[str]) -> list[fx.Node]:
+    """A call, and the calls that make constants for it."""
+    found, queue = [node], list(node.all_input_nodes)
+    while queue:
+        current = queue.pop()
+        if current.name not in data and current not in found:
+            found.append(current)
+            queue += current.all_input_nodes
+    return found
 
 
 def _changed(graph: Graph, alive: Liveness, index: int) -> dict[int, set[int]]:

@@ -17,7 +17,6 @@ from torch.utils.hooks import RemovableHandle
 
 from ..errors import FormError
 from ..graph.graph import Graph
-from ..graph.vertices import Vertex
 from ..tracing.agreement import drawn
 from ..tracing.program import Program, evaluating
 from ..values.nested import copies_of, holds_tensor
@@ -295,13 +294,16 @@ def module_paths(graph: Graph) -> tuple[tuple[str, ...], ...]:
     found: tuple[tuple[str, ...], ...] | None = graph.derived.get(module_paths)
     if found is None:
         nodes: dict[str, fx.Node] = {n.name: n for n in graph.program.module.graph.nodes}
-        found = tuple(_stack(nodes[v.node], v) for v in graph.vertices)
+        found = tuple(
+            tuple(dict.fromkeys((*stack(nodes[v.node]), *filter(None, [v.module]))))
+            for v in graph.vertices
+        )
         graph.derived[module_paths] = found
     return found
 
 
-def _stack(node: fx.Node, vertex: Vertex) -> tuple[str, ...]:
+def stack(node: fx.Node) -> tuple[str, ...]:
+    """The paths of the modules in whose calls a node runs, the innermost last."""
     entries = (node.meta.get("nn_module_stack") or {}).values()
     paths = [re.sub(r"@\d+$", "", str(entry[0])) for entry in entries]
-    paths += [vertex.module] if vertex.module is not None else []
     return tuple(dict.fromkeys(path for path in paths if path))
