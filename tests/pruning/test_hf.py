@@ -1,5 +1,7 @@
 """Pruned transformers in their own class: generate, caches, padding, checkpoints, training."""
 
+import copy
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ from edgewise.errors import PlanError
 from edgewise.testing import build
 
 transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.xdist_group("hf")  # one process prunes each model once
 
 SMALL = {
     "vocab_size": 64, "hidden_size": 32, "num_attention_heads": 4, "pad_token_id": 0,
@@ -71,6 +74,13 @@ REMOVED = {
 
 
 def pruned(name: str):
+    """A graph, a mask, and a copy of the pruned model that a test may change."""
+    graph, mask, small = _pruned(name)
+    return graph, mask, copy.deepcopy(small)
+
+
+@functools.cache
+def _pruned(name: str):
     model = make(name)
     kwargs = {**inputs_of(name), **({} if name == "Bert" else {"use_cache": False})}
     graph = ew.trace(model, (), kwargs, granularity=KINDS, slices=2)
