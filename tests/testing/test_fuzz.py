@@ -98,13 +98,13 @@ def floats(value) -> list[torch.Tensor]:
     return [v for v in leaves_of(value) if isinstance(v, torch.Tensor) and v.is_floating_point()]
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(recipes(), seeds, doubles)
 def test_laws_hold(recipe: Recipe, seed: int, dtype: torch.dtype) -> None:
     hold(recipe, seed, QUICK, dtype)
 
 
-@settings(max_examples=30, phases=NO_SHRINKING)
+@settings(max_examples=20, phases=NO_SHRINKING)
 @given(recipes(), seeds)
 def test_laws_hold_with_widths(recipe: Recipe, seed: int) -> None:
     hold(recipe, seed, QUICK, kinds=ALL)
