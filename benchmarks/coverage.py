@@ -108,14 +108,19 @@ def masks_of(graph: ew.Graph, masks: int) -> dict[str, Any]:
     return {"max_difference": worst, **exact, "problem": "; ".join(dict.fromkeys(problems))}
 
 
-def measure_widths(architecture: Architecture, double: bool) -> dict[str, Any]:
-    """The widths that a model offers, and whether laws 2 and 3 hold when they are removed too."""
+def with_widths(architecture: Architecture, double: bool) -> ew.Graph:
+    """The graph of a model that offers its widths as well."""
     torch.manual_seed(0)
     model, args, kwargs = architecture.build()
     if double:
         model, args, kwargs = as_double(model), as_double(args), as_double(kwargs)
     kinds = ("edge", "hidden", "heads", "channels")
-    graph = ew.trace(model.eval(), args, kwargs, granularity=kinds, slices=4)
+    return ew.trace(model.eval(), args, kwargs, granularity=kinds, slices=4)
+
+
+def measure_widths(architecture: Architecture, double: bool) -> dict[str, Any]:
+    """The widths that a model offers, and whether laws 2 and 3 hold when they are removed too."""
+    graph = with_widths(architecture, double)
     found = masks_of(graph, 2)
     sets = Counter(graph.units[group[0]].kind for group in graph.nested)
     return {"widths": dict(sets), "width_difference": found["max_difference"],
@@ -129,12 +134,7 @@ AXES = {2: ("batch", "length"), 3: ("batch", "length", "features"),
 
 def measure_free(architecture: Architecture, double: bool) -> dict[str, Any]:
     """Which sizes are free in a pruned model, of those that are in the model itself (law 8)."""
-    torch.manual_seed(0)
-    model, args, kwargs = architecture.build()
-    if double:
-        model, args, kwargs = as_double(model), as_double(args), as_double(kwargs)
-    kinds = ("edge", "hidden", "heads", "channels")
-    graph = ew.trace(model.eval(), args, kwargs, granularity=kinds, slices=4)
+    graph = with_widths(architecture, double)
     program, rng = graph.program, random.Random(0)
     masks = [graph.empty, *(laws.random_mask(graph, rng) for _ in range(2))]
     pairs = [(ew.masked(graph, mask), ew.prune(graph, mask)) for mask in masks]
@@ -154,7 +154,9 @@ def measure_free(architecture: Architecture, double: bool) -> dict[str, Any]:
     for names, batch, sizes in tried:
         inputs = drawn(program.args, program.batch, batch, sizes)
         for name in names:
-            results.setdefault(name, set()).update(outcomes(model, pairs, inputs, program.names))
+            results.setdefault(name, set()).update(
+                outcomes(program.model, pairs, inputs, program.names)
+            )
     return {
         "free": sorted(name for name, found in results.items() if found == {"equal"}),
         "told": list(dict.fromkeys(text for text in graph.fixed if "argument" not in text)),

@@ -103,6 +103,16 @@ def test_numbers_that_outputs_need_are_found(place: int) -> None:
         assert torch.allclose(small(x), full(x), atol=1e-6)
 
 
+def test_a_module_that_withholds_an_input_has_numbers_too() -> None:
+    graph = ew.trace(Attention(), torch.rand(2, 5, 16), granularity=("edge", "heads"))
+    heads = next(unit.name for unit in graph.units if unit.kind == "heads")
+    mask = graph.mask([heads, "x->add"])
+    small, x = ew.prune(graph, mask, form="module"), torch.rand(3, 9, 16)
+    assert isinstance(small, Attention)
+    assert small.heads == 3
+    assert torch.allclose(small(x), ew.masked(graph, mask)(x), atol=1e-6)
+
+
 def test_what_no_edit_can_say_is_refused_with_the_place() -> None:
     graph = ew.trace(Sized(), torch.randn(2, 8), granularity=KINDS, slices=2)
     lost = ew.without_module_form(graph)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..graph.graph import Graph
 from ..graph.liveness import Liveness
 from ..graph.operators.runtime import RaggedGroupNorm
 from ..graph.operators.table import TABLE
+from ..tracing.builder import ancestors
 from .calls import Calls, stack
 from .cut import fitted
 from .edited import edited
@@ -52,7 +53,11 @@ def numbers_in(
     if vertex.module is not None:
         return
     changed = _changed(graph, alive, index)
-    for node in _with_constants(calls.nodes[vertex.node], {v.node for v in graph.vertices}):
+    if not changed:
+        return
+    call = calls.nodes[vertex.node]
+    constants = (n for given in call.all_input_nodes for n in ancestors(given, calls.data))
+    for node in dict.fromkeys((call, *constants)):
         for number in sorted(n for n in _literals(node) if n in changed):
             for path in (*reversed(stack(node) or paths[index]), ""):
                 module = calls.model.get_submodule(path)
@@ -62,17 +67,6 @@ def numbers_in(
                         yield Attribute(path, name, number, after, type(module).__name__)
                 if names:
                     break
-
-
-def _with_constants(node: fx.Node, data: Collection[str]) -> list[fx.Node]:
-    """A call, and the calls that make constants for it."""
-    found, queue = [node], list(node.all_input_nodes)
-    while queue:
-        current = queue.pop()
-        if current.name not in data and current not in found:
-            found.append(current)
-            queue += current.all_input_nodes
-    return found
 
 
 def _changed(graph: Graph, alive: Liveness, index: int) -> dict[int, set[int]]:
@@ -94,7 +88,7 @@ def _changed(graph: Graph, alive: Liveness, index: int) -> dict[int, set[int]]:
 
 
 def _literals(node: fx.Node) -> set[int]:
-    """Whole numbers in the arguments of a call, and in those of what they are computed from."""
+    """Whole numbers in the arguments of a call."""
     found: set[int] = set()
     leaves = pytree.tree_leaves((node.args, node.kwargs))
     for leaf in leaves:

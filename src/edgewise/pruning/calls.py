@@ -86,6 +86,7 @@ class Calls:
             raise FormError("This graph came from another process, without the model itself.")
         self.graph, self.model = graph, program.model
         self.nodes: dict[str, fx.Node] = {n.name: n for n in program.module.graph.nodes}
+        self.data = {vertex.node: index for index, vertex in enumerate(graph.vertices)}
         self.once = _recorded(self.model, program, program.args)
         batch = program.batch if program.takes else 3 - min(program.batch, 2)
         self.other = [self.once]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from itertools import combinations, product
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import nn
 
 from ..errors import FormError, ObjectiveError, PlanError
 from ..graph.graph import Graph, Mask
-from ..tracing.agreement import drawn
+from ..tracing.agreement import drawn, same
 from ..tracing.program import Program, set_modes
 from .calls import Calls
 from .edited import edited, marked
@@ -184,7 +185,11 @@ def _edits(found: Draft, chosen: Collection[Kind], dead: bool) -> dict[str, Edit
 
 def _with(edit: Edit | None, tensors: Mapping[str, Any], attributes: Mapping[str, Any]) -> Edit:
     before = edit or Edit("resized")
-    return Edit("resized", {**before.tensors, **tensors}, {**before.attributes, **attributes})
+    return replace(
+        before,
+        tensors={**before.tensors, **tensors},
+        attributes={**before.attributes, **attributes},
+    )
 
 
 def _built(graph: Graph, edits: Edits, tensors: Tensors) -> nn.Module:
@@ -208,12 +213,6 @@ def _built(graph: Graph, edits: Edits, tensors: Tensors) -> nn.Module:
         with torch.no_grad():
             own[name].copy_(value)
     return model
-
-
-def same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two tensors hold the same, in one dtype and on one device."""
-    alike = a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
-    return alike and torch.equal(a.nan_to_num(), b.nan_to_num())
 
 
 def _agree(graph: Graph, full: nn.Module, small: nn.Module) -> None:

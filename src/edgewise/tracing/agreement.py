@@ -76,12 +76,14 @@ def _own_buffers(model: nn.Module) -> Iterator[None]:
             buffers.update(before)
         with torch.no_grad():
             for value, kept in values:
-                if not (value.is_inference() or _same(value, kept)):
+                if not (value.is_inference() or same(value, kept)):
                     value.copy_(kept)
 
 
-def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())
+def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two tensors hold the same, in one dtype and on one device."""
+    alike = a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
+    return alike and torch.equal(a.nan_to_num(), b.nan_to_num())
 
 
 @dataclass(frozen=True)

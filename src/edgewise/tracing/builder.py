@@ -211,7 +211,7 @@ class Builder:
             for leaf in pytree.tree_leaves(value):
                 if not isinstance(leaf, fx.Node) or leaf.name in self.index:
                     continue
-                for source in _ancestors(leaf, self.index):
+                for source in ancestors(leaf, self.index):
                     itself = source is leaf and source.op == "get_attr"
                     local = argument if itself else f"{argument}:{source.target}"
                     for tensor in self._reads(source):
@@ -223,7 +223,7 @@ class Builder:
             source.name: self.constant_macs[source.name]
             for constant in node.all_input_nodes
             if constant.name not in self.index
-            for source in _ancestors(constant, self.index)
+            for source in ancestors(constant, self.index)
             if self.constant_macs.get(source.name)
         }
         return tuple(sorted(found.items()))
@@ -323,7 +323,7 @@ def _data_slots(node: fx.Node, index: Mapping[str, int]) -> list[fx.Node]:
     return found
 
 
-def _ancestors(node: fx.Node, data: Mapping[str, int]) -> list[fx.Node]:
+def ancestors(node: fx.Node, data: Mapping[str, int]) -> list[fx.Node]:
     """A constant node and all the nodes it is computed from."""
     found, queue = [], [node]
     while queue:
