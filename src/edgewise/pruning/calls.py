@@ -88,10 +88,9 @@ class Calls:
         self.nodes: dict[str, fx.Node] = {n.name: n for n in program.module.graph.nodes}
         self.data = {vertex.node: index for index, vertex in enumerate(graph.vertices)}
         self.once = _recorded(self.model, program, program.args)
-        batch = program.batch if program.takes else 3 - min(program.batch, 2)
         self.other = [self.once]
         for sizes in program.sizes[:1] or ({},):
-            args = drawn(program.args, program.batch, batch, sizes)
+            args = drawn(program.args, program.batch, program.other_batch, sizes)
             with suppress(Exception):  # the model refuses other sizes, as it may
                 self.other.append(_recorded(self.model, program, args))
 

@@ -6,6 +6,7 @@ import copy
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import cache
 from itertools import combinations, product
 from typing import Any
 
@@ -95,11 +96,15 @@ class _Trial:
 
     def found(self) -> tuple[nn.Module | None, Edits | None]:
         """The first edits that do, with the fewest numbers, and those whose names say a size."""
-        calls, seen = calls_of(self.graph), list[Edits]()
-        drafts = [draft(self.graph, self.mask, calls, *style) for style in _STYLES]
-        most = max(len(found.numbers) for found in drafts)
+        seen, drafts = list[Edits](), cache(self._draft)
+        most = len(drafts(_STYLES[0]).numbers)
         for count in (0, most, *range(1, min(most, MOST_CHOICES + 1))):
-            for found, dead in product(drafts, (True, False)):
+            for style, dead in product(_STYLES, (True, False)):
+                try:
+                    found = drafts(style)
+                except FormError as error:  # a size that this style needs is not known
+                    self.reasons.append(str(error))
+                    continue
                 for chosen in combinations(found.numbers, min(count, len(found.numbers))):
                     edits = self._edits(found, chosen, dead)
                     if edits not in seen:
@@ -108,6 +113,9 @@ class _Trial:
                         if small is not None:
                             return self._told(found, chosen, dead, small)
         return None, None
+
+    def _draft(self, style: tuple[bool, bool]) -> Draft:
+        return draft(self.graph, self.mask, calls_of(self.graph), *style)
 
     def _edits(self, found: Draft, chosen: Collection[Kind], dead: bool) -> Edits:
         return cache_numbers(calls_of(self.graph).model, _edits(found, chosen, dead))
@@ -219,8 +227,8 @@ def _agree(graph: Graph, full: nn.Module, small: nn.Module) -> None:
     """Require the masked model's outputs: on the example, at another batch and other sizes."""
     program: Program = graph.program
     own = Called(small, program)
-    batch = program.batch if program.takes else 3 - min(program.batch, 2)
-    others = [drawn(program.args, program.batch, batch, s) for s in ({}, *program.sizes)]
+    batches = program.batch, program.other_batch
+    others = [drawn(program.args, *batches, sizes) for sizes in ({}, *program.sizes)]
     cases = [(compare, inputs) for inputs in (program.args, *others)]
     for differ, inputs in [*cases, (compare_training, program.args)]:
         args = program.traced.positional(inputs)

@@ -101,8 +101,8 @@ def _frozen(program: Program, full: nn.Module, small: nn.Module) -> set[tuple[in
     """
     frozen = set[tuple[int, int, int]]()
     for sizes in program.sizes:
-        batch = program.batch if program.takes else 3 - min(program.batch, 2)  # 1 or 2
-        args = program.traced.positional(drawn(program.args, program.batch, batch, sizes))
+        other = drawn(program.args, program.batch, program.other_batch, sizes)
+        args = program.traced.positional(other)
         try:
             with redirect_stderr(io.StringIO()):  # torch.fx prints the code that fails
                 difference, allowed = compare(full, small, args)

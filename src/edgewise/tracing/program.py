@@ -77,6 +77,11 @@ class Program:
         return Traced(kind, names, constants, self.takes, self.frozen, told)
 
     @property
+    def other_batch(self) -> int:
+        """Examples in another batch than the example's, to compare networks at: 1 or 2."""
+        return self.batch if self.takes else 3 - min(self.batch, 2)
+
+    @property
     def arguments(self) -> tuple[Any, ...]:
         """What to call the network with, by place: the inputs, and constants between them."""
         return self.traced.positional(self.args)
