@@ -82,7 +82,8 @@ def inspect(
     ] = None,
     input: Annotated[str, typer.Option(help="Shape of one example.")] = "3,224,224",
     weights: Annotated[Path | None, typer.Option(help="safetensors or state dict.")] = None,
-    granularity: Annotated[str, typer.Option(help="Kinds of units.")] = "edge,layer",
+    granularity: Annotated[str, typer.Option(help="Kinds of units.")] = "branch,layer",
+    units: Annotated[bool, typer.Option("--units", help="List every unit.")] = False,
     form: Annotated[
         Form, typer.Option(help="module: also say what the model's own class does without.")
     ] = "program",
@@ -101,7 +102,7 @@ def inspect(
             inspection.show_edits(screen, plan)
         elif model is not None and plan is None:
             graph = inspection.trace_named(model, input, weights, granularity)
-            inspection.show_units(screen, graph, form)
+            inspection.show_units(screen, graph, form, units)
         else:
             raise ConfigError("inspect takes either a model or --plan PLAN.json.")
 
