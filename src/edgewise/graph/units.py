@@ -96,7 +96,7 @@ def recorded_units(
     known = {unit.name: unit for unit in units}
     for name, kind, group, slices in widths:
         cuts = {(int(vertex), int(axis)): frozenset(cut) for vertex, axis, cut in slices}
-        known[name] = Unit(name, kind, Removal(channels=cuts), Cost(0, 0, 0, 0), group)
+        known[name] = Unit(name, kind, Removal(channels=cuts), Cost(0, 0, 0, 0), group, label=name)
     found = tuple(known[name] for name in names if name in known)
     return replace(graph, units=found, granularity=tuple(granularity))
 

@@ -132,6 +132,7 @@ class Plan:
             `edgewise.pruning.edits`, or {"reason": why its own class cannot do it}; empty in plans
             of schema 3 and less.
         tensors: recovered tensors by name, stored beside the JSON as safetensors.
+        labels: what a person calls the removed units; plans of schema 3 and less have none.
 
     Examples:
         >>> path = study.plan().save("plan.json")
@@ -157,6 +158,7 @@ class Plan:
     certificate: Certificate | None = None
     edits: Mapping[str, Any] = field(default_factory=dict)
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
+    labels: tuple[str, ...] = ()
 
     @property
     def promises(self) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ def _entry(name: str, value: str) -> Markup:
 def _removed(facts: Facts) -> list[Markup] | None:
     if facts.plan is None:
         return None
-    names = facts.plan.removed
+    names = facts.plan.labels or facts.plan.removed
     return [
         tag("h3", f"Removed units ({len(names)})"),
         tag("ul", (tag("li", tag("code", name)) for name in names), class_="names"),

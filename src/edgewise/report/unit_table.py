@@ -51,7 +51,7 @@ def _intro(facts: Facts) -> str:
 
 
 def _protected(facts: Facts) -> str:
-    names = sorted(facts.protected)
+    names = [unit.label for unit in facts.graph.units if unit.name in facts.protected]
     one = len(names) == 1
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     return (
@@ -72,7 +72,7 @@ def _row(facts: Facts, index: int) -> Markup:
     status = "removed" if removed else "protected" if unit.name in facts.protected else ""
     return tag(
         "tr",
-        tag("th", unit.name, scope="row"),
+        tag("th", unit.label, scope="row", title=unit.name),
         tag("td", unit.kind),
         tag("td", numbers.count(unit.cost.params)),
         tag("td", numbers.count(unit.cost.macs)),
