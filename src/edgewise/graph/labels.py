@@ -112,7 +112,7 @@ class _Words:
             aims = (self._aim(self.graph.edges[e].source, here) for e in sorted(beside))
             text = self._say(here * ("." in target.name), next(filter(None, aims), ""), "skip")
         else:
-            text = self._say(here, "from", self.names.short(there))
+            text = self._say(here, "from", self.names.short(there)) if here != there else longer
         return self.block_of[edge.target].label, text, longer
 
     def _aim(self, index: int, block: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -67,9 +67,14 @@ def with_units(
         key=lambda one: (min(graph.starts(one.unit.removal)), one.unit.kind, one.unit.members)
     )
     named = labelled(graph, _distinct(one.unit for one in found), [one.dead for one in found])
+    offered = [one._replace(unit=u) for u, one in zip(named, found, strict=True) if one.offered]
+    if "branch" in granularity and "edge" not in granularity:  # whole branches before their parts
+        offered.sort(
+            key=lambda one: (min(graph.starts(one.unit.removal) | {*one.dead}), -len(one.dead))
+        )
     return replace(
         graph,
-        units=tuple(unit for unit, one in zip(named, found, strict=True) if one.offered),
+        units=tuple(one.unit for one in offered),
         granularity=tuple(granularity),
         refused=refused,
         blocks=blocks_of(graph),
@@ -127,9 +132,9 @@ def _edge_name(graph: Graph, edge: int) -> str:
 def _edge_units(graph: Graph, slight: bool) -> list[_Found]:
     """Classes of edges whose removal leaves the same live graph; bridges are left out.
 
-    Without those that are `slight`: what they save is less than `LEAST` of the network's parameters
-    and of its MACs, no operator that mixes places (`MIXES`) goes with them, and they do not take
-    part in a saving that no unit makes: of all edges that leave a vertex, so that it dies.
+    Those that are `slight` are offered where that is asked: they save no more than `LEAST` of the
+    network's parameters and of its MACs, and no operator that mixes places (`MIXES`) goes with
+    them. Nor do they save more together: what dies when several go dies with a unit of its own.
     """
     whole = alive(graph)
     base = cost_of(graph, whole)
@@ -148,8 +153,7 @@ def _edge_units(graph: Graph, slight: bool) -> list[_Found]:
         found.append(
             _Found(Unit(name, "edge", Removal(frozenset(edges)), saved), sorted(dead), much)
         )
-    joint = {} if slight else _joint(graph, base, found, classes.keys())
-    return [one._replace(offered=one.offered or i in joint) for i, one in enumerate(found)]
+    return found
 
 
 def _much(graph: Graph, base: Cost, saved: Cost, dead: Iterable[int]) -> bool:
@@ -158,27 +162,6 @@ def _much(graph: Graph, base: Cost, saved: Cost, dead: Iterable[int]) -> bool:
         return True
     names = ("params", "macs") if base.params or base.macs else ("activation_bytes",)
     return any(getattr(saved, name) > LEAST * getattr(base, name) for name in names)
-
-
-def _joint(
-    graph: Graph, base: Cost, found: Sequence[_Found], known: Container[object]
-) -> frozenset[int]:
-    """The slight units that together with others take a vertex's last reader away."""
-    unit_of = {edge: i for i, one in enumerate(found) for edge in one.unit.removal.edges}
-    needed: set[int] = set()
-    for index, edges in enumerate(graph.consumers):
-        group = {unit_of[edge] for edge in edges if edge in unit_of}
-        slight = {i for i in group if not found[i].offered}
-        if len(group) < 2 or not slight or not unit_of.keys() >= set(edges):
-            continue
-        rest = alive(graph, Removal.union(found[i].unit.removal for i in group))
-        if not rest.connected or rest.signature in known:
-            continue
-        others = alive(graph, Removal.union(found[i].unit.removal for i in group - slight))
-        saved = cost_of(graph, others) - cost_of(graph, rest)
-        if _much(graph, base, saved, [index] if others.states[index] is not None else []):
-            needed |= slight
-    return frozenset(needed)
 
 
 def _series(graph: Graph) -> list[list[int]]:
