@@ -19,11 +19,11 @@ import torch
 
 from ..errors import ObjectiveError, lacks_memory
 from ..graph.graph import Graph, Mask
+from ..values.nested import batch_size
 from ..values.redact import redact
 from .engine import EngineOptions
 from .engine.order import visiting_order
 from .engine.pieces import choose, join
-from .engine.refit import Targets
 from .engine.run import Run
 from .engine.steps import Compiler, Program
 from .objective import Measurement, Objective
@@ -78,10 +78,8 @@ class Engine:
         recovers = objective.recovery.kind != "none"
         whole = [join(objective.recovery.batches)] if recovers else []
         self.calibration = [self.pieces.laid_out(part) for _, part in self.pieces.of(whole)]
-        fits = objective.recovery.kind == "linear"
-        self.compiler = Compiler(
-            graph, recovers, Targets(graph, self.calibration) if fits else None
-        )
+        fits = batch_size(whole[0]) if objective.recovery.kind == "linear" else 0
+        self.compiler = Compiler(graph, recovers, self.options.limit, fits)
 
     def _check_inputs(self) -> None:
         """Raise ObjectiveError unless the data give the inputs that the traced model takes."""
@@ -138,7 +136,7 @@ class Engine:
     ) -> Iterator[Outcome]:
         programs, failed = self._programs(masks, split)
         yield from failed
-        run = Run(programs, self.calibration, self.options.limit)
+        run = Run(programs, self.calibration, self.compiler.memory)
         answers = [_Answer() for _ in programs]
         parts = self.pieces.of(inputs for inputs, _ in self.objective.splits[split])
         numbers = [number for number, _ in parts]
