@@ -26,10 +26,16 @@ class Outcome:
     Args:
         healed: loss and metrics after fine-tuning, beside those of the unpruned network.
         latency_ms: milliseconds for one batch before and after pruning.
+        files: what lies beside the page: the name of each file → what it holds.
+        load: Python that loads the pruned network from them.
+        next: what can be done next → the command that does it.
     """
 
     healed: Measured | None = None
     latency_ms: tuple[float, float] | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    load: str = ""
+    next: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
