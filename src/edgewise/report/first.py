@@ -34,7 +34,7 @@ def first(facts: Facts, title: str, now: Progress | None = None) -> Markup:
         tag("p", "Pruning report", class_="kicker"),
         tag("h1", title),
         tag("p", sentence(facts), class_="sentence"),
-        _running(now) if now else None,
+        _running(now) if now and now.done < now.total else None,
         tag("dl", (_tile(*tile) for tile in _tiles(facts)), class_="tiles"),
         _cards(facts, facts.plan) if facts.plan else None,
     )
