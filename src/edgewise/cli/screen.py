@@ -11,19 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, TaskID, TextColumn
-from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from ..evaluation.bar import Callback, drawn
 from ..evaluation.records import Progress
 from ..values.redact import legible, redact
 
-Callback = Callable[[Progress], None]
 LINE_EVERY = 60.0  # seconds
 LEGIBLE = 16  # columns of a table's words, at least, if they have as many
-NARROW = 60  # columns; below it there is no room for a bar
-_COUNT, _NOTE = "{task.completed:.0f}/{task.total:.0f}", "{task.fields[note]}"
 
 
 class Screen:
@@ -127,12 +123,8 @@ class Screen:
         if not self.live:
             yield self._noted(lines(self.say))
             return
-        columns: list[ProgressColumn] = [_column(f"{_COUNT}, {_NOTE}")]
-        if self.err.width >= NARROW:
-            columns = [_column("{task.description}"), BarColumn(bar_width=None)]
-            columns += [_column(_COUNT), _column(_NOTE)]
-        with Bars(*columns, console=self.err, expand=True, transient=True) as bars:
-            yield self._noted(_bar(bars))
+        with drawn(self.err) as update:
+            yield self._noted(update)
 
     def _noted(self, show: Callback) -> Callback:
         """The callback, which also keeps where the work stands."""
@@ -152,23 +144,6 @@ def _plain(text: str, **look: Any) -> Text:
 def _cell(text: str, **look: Any) -> Text:
     """The same on one line."""
     return _plain(text.replace("\n", "\\n"), **look)
-
-
-def _column(form: str) -> TextColumn:
-    return TextColumn(form, markup=False)
-
-
-def _bar(bars: Bars) -> Callback:
-    task: list[TaskID] = []
-
-    def update(now: Progress) -> None:
-        values: dict[str, Any] = {"total": now.total, "completed": now.done, "note": now.note}
-        phase = legible(now.phase)
-        if not task:
-            task.append(bars.add_task(phase, **values))
-        bars.update(task[0], description=phase, **values)
-
-    return update
 
 
 def lines(say: Callable[[str], None]) -> Callback:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
 
+from ..values.markup import tag
+
 Status = Literal["ok", "failed", "nan", "out of memory"]
 Split = Literal["search", "trial", "verify", "report"]
 
@@ -107,6 +109,9 @@ class Progress:
 
     def __str__(self) -> str:
         return f"{self.phase}: {self.done}/{self.total}, {self.note}"
+
+    def _repr_html_(self) -> str:
+        return tag("div", tag("progress", value=self.done, max=max(self.total, 1)), f" {self}")
 
 
 @dataclass(frozen=True, slots=True)

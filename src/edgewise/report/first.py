@@ -77,7 +77,7 @@ def _quality(measured: Measured) -> tuple[str, str, str]:
 
 def _running(now: Progress) -> Markup:
     bar = tag("progress", value=now.done, max=max(now.total, 1), aria_label="Evaluations")
-    return tag("p", bar, tag("span", str(now)), class_="running", aria_live="off")
+    return tag("p", bar, tag("span", str(now)), class_="running")
 
 
 def _tile(name: Child, value: str, note: str) -> Markup:
