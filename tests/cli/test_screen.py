@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from edgewise.cli.screen import Screen, lines, note
+from edgewise.cli.screen import Screen, lines
 from edgewise.evaluation.records import Progress
 
 
@@ -38,7 +38,7 @@ def test_slow_work_says_a_line_a_minute() -> None:
 
 
 def test_the_loss_of_a_step_is_not_called_the_best() -> None:
-    assert note(at(50, "healing")) == "loss 0.5"
+    assert at(50, "healing").note == "loss 0.5"
 
 
 @pytest.mark.parametrize(
@@ -46,8 +46,8 @@ def test_the_loss_of_a_step_is_not_called_the_best() -> None:
     [(0.1, "0:08:20 left, best loss 0.5, 6.0/min"), (12.5, "0:00:04 left, best loss 0.5, 12.5/s")],
 )
 def test_pace_and_time_left(pace: float, words: str) -> None:
-    assert note(at(50, pace=pace)) == words
-    assert "left" not in note(at(100, pace=pace))
+    assert at(50, pace=pace).note == words
+    assert "left" not in at(100, pace=pace).note
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])

@@ -76,14 +76,14 @@ def heal_plan(
     from ..pruning.prune import prune
     from ..pruning.weights import save
     from .job.healing import forget, heal_job
-    from .job.job import write_outcome
+    from .job.job import HEALED, write_outcome
 
     assert config.heal is not None
     screen.say(f"Fine-tuning for {config.heal.epochs} epochs, taught by the unpruned model")
     small = prune(graph, plan, form=config.result.form)
     with screen.steps("healing") as progress:
         healed = heal_job(config, graph, objective, small, progress)
-    weights = save(healed, config.directory / "healed.safetensors")
+    weights = save(healed, config.directory / HEALED)
     rows, names, measured = [], sorted(objective.metrics), {}
     whole = graph.program.module
     for name, model in (("unpruned", whole), ("pruned", small), ("healed", healed)):
@@ -137,6 +137,6 @@ def _live(config: Config, graph: Graph, port: int | None, screen: Screen) -> Ite
     from ..report.live import serving
     from .job.job import live_pages
 
-    with serving(live_pages(config, graph), port) as address:
+    with serving(live_pages(config, graph, lambda: screen.now), port) as address:
         screen.say(f"The report so far: {address}")
         yield

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..evaluation.bar import shown
 from ..evaluation.engine import EngineOptions
 from ..evaluation.evaluator import MakeExecutor, Serial
 from ..evaluation.objective import Objective
@@ -71,16 +72,10 @@ class Study:
     """
 
     def __init__(
-        self,
-        graph: Graph,
-        objective: Objective,
-        storage: str | None = None,
-        name: str = "study",
-        *,
-        executor: MakeExecutor = Serial,
-        engine: EngineOptions | None = None,
+        self, graph: Graph, objective: Objective, storage: str | None = None, name: str = "study",
+        *, executor: MakeExecutor = Serial, engine: EngineOptions | None = None,
         latency: LatencyTable | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.graph, self.name = graph, name
         check_savable(graph)
         self.objective = objective = objective.placed(graph.program.names)
@@ -105,6 +100,12 @@ class Study:
     def close(self) -> None:
         """End the workers; the evaluations can still be read."""
         self._measuring.executor.close()
+
+    def __repr__(self) -> str:
+        return f"Study({self.name!r}, {len(self.evaluations)} evaluations, {self.graph})"
+
+    def _repr_html_(self) -> str:
+        return self._facts().card(f"Study {self.name}")
 
     @property
     def evaluations(self) -> list[Evaluation]:
@@ -168,7 +169,7 @@ class Study:
         seed: int = 0,
         surrogate: Any = "auto",
         patience: int | None = None,
-        progress: Callback | None = None,
+        progress: Callback | bool | None = None,
     ) -> None:
         """Search for good masks at a budget.
 
@@ -185,7 +186,7 @@ class Study:
             patience: rounds in a row, after which the search ends, in which nothing is expected
                 to improve by half a standard error of a paired difference between the best masks;
                 None uses up all evaluations. It needs the losses of single examples.
-            progress: called after every evaluation.
+            progress: called after every evaluation; True draws a bar, also in notebooks.
 
         Raises:
             BudgetError: the budget cannot be met; names the smallest cost that can.
@@ -207,8 +208,9 @@ class Study:
         before = in_order(self.evaluations[: run.before])
         fit = searching(found, self.graph)
         steps = search(space, fit, seed=seed, limit=evaluations, before=before, patience=waits)
-        told = Teller(progress, space, evaluations)
-        self.follow(steps, told)
+        with shown(progress) as callback:
+            told = Teller(callback, space, evaluations)
+            self.follow(steps, told)
         told.ended(patience is not None)
 
     def _searcher(self, surrogate: Any | None = None) -> Searcher:
@@ -251,7 +253,7 @@ class Study:
         finalists: int = 16,
         certify: int = 0,
         surrogate: Any | None = None,
-        progress: Callback | None = None,
+        progress: Callback | bool | None = None,
     ) -> Plan:
         """Choose a mask: finalists meet on the verify split, the winner on the report split.
 
@@ -268,7 +270,7 @@ class Study:
                 the number before looking at what it gives.
             surrogate: as for `run`; by default that of the last run, which has to be given again
                 where it was a regressor of your own and another process ran.
-            progress: called after every evaluation.
+            progress: called after every evaluation; True draws a bar, also in notebooks.
 
         Returns:
             The plan, with recovered tensors if the objective recovers.
@@ -287,10 +289,11 @@ class Study:
             self.name, self.graph, self.objective, self._measuring, self.latency, run,
             self._searcher(surrogate),
         )  # fmt: skip
-        return planner.plan(
-            partial(self.space, budget), budget.latency,
-            finalists=finalists, certify=certify, progress=progress,
-        )  # fmt: skip
+        with shown(progress) as callback:
+            return planner.plan(
+                partial(self.space, budget), budget.latency,
+                finalists=finalists, certify=certify, progress=callback,
+            )  # fmt: skip
 
     def space(self, budget: Budget, times: OperatorTimes | None = None) -> Space:
         """The masks within a budget, of which there are some.
@@ -309,14 +312,10 @@ class Study:
         return space
 
     def pareto(
-        self,
-        budgets: Sequence[Budget] | None = None,
-        *,
-        objectives: Sequence[str] | None = None,
-        time_limit: float | None = 10.0,
-        seed: int = 0,
+        self, budgets: Sequence[Budget] | None = None, *,
+        objectives: Sequence[str] | None = None, time_limit: float | None = 10.0, seed: int = 0,
         surrogate: Any | None = None,
-    ) -> list[Point]:
+    ) -> list[Point]:  # fmt: skip
         """What all evaluations so far say is reachable at several budgets; nothing is measured.
 
         A surrogate's prediction of a mask that was chosen for it is often too good: run() with a

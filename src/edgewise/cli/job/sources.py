@@ -45,6 +45,28 @@ def load_model(section: ModelSection) -> nn.Module:
     return _sent(model, section.device).eval()
 
 
+def loading(section: ModelSection, weights: str) -> str:
+    """Python that builds a section's pruned model again, from files of these names."""
+    kind, _, name = section.source.partition(":")
+    given = [f"{key}={value!r}" for key, value in section.arguments.items()]
+    if kind in ("torchvision", "timm"):
+        way, make = ("from torchvision import models", "models.get_model")
+        if kind == "timm":
+            way, make = "import timm", "timm.create_model"
+        given.insert(0, repr(name))
+    else:
+        path, _, make = section.source.rpartition(":")
+        way = f"from {Path(path).stem} import {make}"
+    lines = (
+        "import edgewise as ew",
+        f"{way}\n",
+        "def make_model():",
+        f"    return {make}({', '.join(given)})\n",
+        f'small = ew.load(make_model, "plan.json", "{weights}")',
+    )
+    return "\n".join(lines)
+
+
 def _sent(model: nn.Module, device: str) -> nn.Module:
     try:
         return model.to(device)
