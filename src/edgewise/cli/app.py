@@ -272,7 +272,7 @@ def heal(
         chosen = Plan.load(plan or job.directory / "plan.json")
         graph = trace_job(job, screen.say)
         make_directory(job.directory)
-        for path in heal_plan(job, graph, read_objective(job), chosen, screen):
+        for path in heal_plan(job, graph, read_objective(job, graph), chosen, screen):
             screen.path(path)
 
 

@@ -17,7 +17,7 @@ from ...graph.graph import Graph
 from ...pruning.heal import Healing, heal
 from ...values.nested import copies_of
 from .config import Config
-from .datasets import Batch, load_batches
+from .datasets import Batch, following, load_batches
 from .sections import HealSection
 from .toml_sections import Rows
 
@@ -88,7 +88,7 @@ def require_healing(config: Config, graph: Graph) -> None:
     if section is None:
         return
     _require_accelerate(section)
-    rows = section.rows
+    config, rows = following(config, graph.program.args[0]), section.rows
     for row in sorted({rows.start, (rows.stop or rows.start + 1) - 1}):
         try:
             pairs = _pairs(config, section, Rows(row, row + 1))
@@ -122,7 +122,7 @@ def heal_job(
         raise ConfigError(f"{config.path.name} has no [heal]: add one with at least rows.")
     return heal(
         small,
-        _training(section, _pairs(config, section, section.rows)),
+        _training(section, _pairs(following(config, graph.program.args[0]), section, section.rows)),
         teacher=graph.program.module if section.distill else None,
         loss=objective.loss,
         settings=Healing(**{f.name: getattr(section, f.name) for f in fields(Healing)}),

@@ -20,7 +20,7 @@ from ...pruning.weights import save
 from ...tracing.trace import trace
 from ...values.files import read_text, write_text
 from .config import Config
-from .datasets import load_batches
+from .datasets import following, load_batches
 from .evaluations_file import write_evaluations
 from .kept import make_directory, read_kept
 from .sources import load_loss, load_metrics, load_model
@@ -61,7 +61,7 @@ def trace_job(config: Config, say: Callable[[str], None] = lambda _: None) -> Gr
     model = load_model(config.model)
     graph = trace(
         model,
-        (_example(config).to(config.model.device),),
+        (_example(following(config, model)).to(config.model.device),),
         granularity=config.units.granularity,
         slices=config.units.slices,
         round_to=config.units.round_to,
@@ -82,12 +82,13 @@ def random_example(shape: Sequence[int]) -> torch.Tensor:
     return torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
 
 
-def read_objective(config: Config) -> Objective:
-    """Data, loss, metrics and recovery of a config, read from disk.
+def read_objective(config: Config, graph: Graph) -> Objective:
+    """Data, loss, metrics and recovery of a config, read from disk as its model takes them.
 
     Raises:
         ConfigError: some of it cannot be read, or does not have the model's input shape.
     """
+    config = following(config, graph.program.args[0])
     data, objective, calibration = config.data, config.objective, None
     if config.calibration is not None:
         calibration = load_batches(config.calibration_data, config.calibration.rows)
@@ -180,7 +181,7 @@ def open_study(
 
         executor = Ray(config.ray.address, config.ray.workers, config.ray.threads, config.ray.gpus)
     make_directory(config.directory)
-    objective = read_objective(config)
+    objective = read_objective(config, graph)
     return Study(
         graph, objective, config.storage, config.name + suffix,
         executor=executor, engine=config.engine, latency=latency,
