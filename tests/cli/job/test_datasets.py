@@ -19,7 +19,6 @@ from torch import nn
 from torchvision import models
 from torchvision.transforms import v2
 
-from edgewise.cli.job.config import read_config
 from edgewise.cli.job.datasets import following, load_batches
 from edgewise.cli.job.sections import DataSection
 from edgewise.cli.job.toml_sections import Rows, Source
@@ -113,13 +112,11 @@ def test_grey_images_get_the_channels_that_are_asked_for(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("takes", [nn.Sequential(nn.Conv2d(3, 2, 1)), torch.zeros(1, 3, 8, 8)])
-def test_images_follow_the_model(tmp_path: Path, takes: Any) -> None:
-    (tmp_path / "job.toml").write_text('[model]\nsource = "n.py:f"\n[data]\nsource = "d"\n')
-    config = read_config(tmp_path / "job.toml")
-    assert following(config, takes).data.channels == 3
-    assert following(config, nn.Linear(3, 3)).data.channels is None
-    own = replace(config, data=replace(config.data, channels=1))
-    assert following(own, takes).data.channels == 1
+def test_images_follow_the_model(takes: Any) -> None:
+    data = section("images")
+    assert following(data, takes).channels == 3
+    assert following(data, nn.Linear(3, 3)).channels is None
+    assert following(replace(data, channels=1), takes).channels == 1
 
 
 def test_resize_and_crop_are_those_of_imagenet(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from torch.nn import functional as F
 
 from ...errors import ConfigError
 from ...values.spelling import close, nearest
-from .config import Config
 from .sections import DataSection
 from .sources import load_function, require
 from .toml_sections import Rows
@@ -30,6 +29,10 @@ Batch = tuple[Tensor, Tensor]
 Example = tuple[Any, Any]
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
 CHANNELS = (1, 3)
+NOWHERE = (
+    "There is no data at {}. If it has moved, say where to in [data] source: a .parquet file, a "
+    "folder of class folders, torchvision:NAME?root=… or FILE.py:FUNCTION."
+)
 
 
 def load_batches(data: DataSection, rows: Rows) -> list[Batch]:
@@ -64,16 +67,15 @@ def load_batches(data: DataSection, rows: Rows) -> list[Batch]:
     return [_stack(group, data) for group in groups]
 
 
-def following(config: Config, takes: nn.Module | Tensor) -> Config:
-    """The config whose images have the channels that the model, or its example input, has."""
+def following(data: DataSection, takes: nn.Module | Tensor) -> DataSection:
+    """The data with the channels of the model's first convolution, or of its example input."""
     if isinstance(takes, Tensor):
         channels = takes.shape[1] if takes.ndim == 4 else None
     else:
         convs = (m.in_channels for m in takes.modules() if isinstance(m, nn.Conv2d))
         channels = next(convs, None)
-    if channels not in CHANNELS or config.data.channels or config.data.mean:
-        return config
-    return replace(config, data=replace(config.data, channels=channels))
+    known = channels not in CHANNELS or data.channels or data.mean or data.transform
+    return data if known else replace(data, channels=channels)
 
 
 def _examples(data: DataSection, rows: Rows) -> Iterator[Example]:
@@ -87,11 +89,7 @@ def _examples(data: DataSection, rows: Rows) -> Iterator[Example]:
     elif Path(source).suffix == ".parquet":
         yield from _from_parquet(Path(source), data, rows)
     else:
-        raise ConfigError(
-            f"There is no data at {source}. If it has moved, say where to in [data] source: a "
-            ".parquet file, a folder of class folders, torchvision:NAME?root=… or "
-            "FILE.py:FUNCTION."
-        )
+        raise ConfigError(NOWHERE.format(source))
 
 
 def _from_function(source: str, rows: Rows) -> Iterator[Example]:
@@ -123,6 +121,22 @@ def _items(dataset: Any, rows: Rows) -> Iterator[Example]:
     return (dataset[i] for i in range(rows.start, last))
 
 
+def rows_of(source: str) -> int:
+    """How many examples a source has; of those that only reading tells, at most 10 000.
+
+    Raises:
+        ConfigError: it cannot be opened.
+    """
+    if Path(source).is_dir():
+        return sum(1 for _ in images_in(Path(source)))
+    if source.endswith(".parquet"):
+        return int(parquet_file(Path(source)).metadata.num_rows)
+    if ".py:" not in source and not source.startswith("torchvision:"):
+        raise ConfigError(NOWHERE.format(source))
+    found = load_function(source)() if ".py:" in source else _torchvision(source)
+    return len(found) if _is_dataset(found) else sum(1 for _ in itertools.islice(found, 10_000))
+
+
 def _torchvision(source: str) -> Any:
     """The data set of torchvision:NAME?root=…&key=value, which must be on disk already."""
     name, _, query = source.removeprefix("torchvision:").partition("?")
@@ -149,7 +163,7 @@ def _literal(text: str) -> str | bool | int:
 def _from_folder(folder: Path, rows: Rows) -> Iterator[Example]:
     """Rows take one image of each class in turn, so that every range holds all classes."""
     classes = sorted(path for path in folder.iterdir() if path.is_dir())
-    files = [sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGES) for path in classes]
+    files = [sorted(images_in(path)) for path in classes]
     if not any(files):
         raise ConfigError(f"{folder} must hold one folder of images a class; found no image.")
     if len(classes) == 1:
@@ -163,14 +177,13 @@ def _from_folder(folder: Path, rows: Rows) -> Iterator[Example]:
     return itertools.islice(pairs, rows.start, rows.stop)
 
 
+def images_in(folder: Path) -> Iterator[Path]:
+    """The images of a folder, those of folders in it too."""
+    return (path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
+
+
 def _from_parquet(path: Path, data: DataSection, rows: Rows) -> Iterator[Example]:
-    parquet = require("pyarrow.parquet", "data")
-    if not path.is_file():
-        raise ConfigError(f"There is no file {path}.")
-    try:
-        file = parquet.ParquetFile(path)
-    except (OSError, ValueError) as error:  # pyarrow's errors are one of the two
-        raise ConfigError(f"{path} is not a readable parquet file: {error}") from error
+    file = parquet_file(path)
     columns = file.schema_arrow.names
     for name in (data.image, data.label):
         if name not in columns:
@@ -179,6 +192,17 @@ def _from_parquet(path: Path, data: DataSection, rows: Rows) -> Iterator[Example
     for table in _overlapping(file, [data.image, data.label], rows):
         for image, label in zip(table[data.image], table[data.label], strict=True):
             yield _cell(image.as_py(), number, path.parent), label.as_py()
+
+
+def parquet_file(path: Path) -> Any:
+    """A parquet file, its schema read; ConfigError if it is none."""
+    parquet = require("pyarrow.parquet", "data")
+    if not path.is_file():
+        raise ConfigError(f"There is no file {path}.")
+    try:
+        return parquet.ParquetFile(path)
+    except (OSError, ValueError) as error:  # pyarrow's errors are one of the two
+        raise ConfigError(f"{path} is not a readable parquet file: {error}") from error
 
 
 def _overlapping(file: Any, columns: list[str], rows: Rows) -> Iterator[Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from ...errors import ConfigError, LatencyError, PlanError
 from ...evaluation.objective import Objective, Recovery
@@ -61,7 +62,7 @@ def trace_job(config: Config, say: Callable[[str], None] = lambda _: None) -> Gr
     model = load_model(config.model)
     graph = trace(
         model,
-        (_example(following(config, model)).to(config.model.device),),
+        (_example(config, model).to(config.model.device),),
         granularity=config.units.granularity,
         slices=config.units.slices,
         round_to=config.units.round_to,
@@ -69,12 +70,12 @@ def trace_job(config: Config, say: Callable[[str], None] = lambda _: None) -> Gr
     return servable(config, select_units(graph, config.units), say)
 
 
-def _example(config: Config) -> torch.Tensor:
+def _example(config: Config, model: nn.Module) -> torch.Tensor:
     """[1, ...]: random numbers of the given input shape, else the first row of the search split."""
     if config.model.input is not None:
         return random_example(config.model.input)
     first = config.data.search.start
-    return load_batches(config.data, Rows(first, first + 1))[0][0]
+    return load_batches(following(config.data, model), Rows(first, first + 1))[0][0]
 
 
 def random_example(shape: Sequence[int]) -> torch.Tensor:
@@ -88,7 +89,7 @@ def read_objective(config: Config, graph: Graph) -> Objective:
     Raises:
         ConfigError: some of it cannot be read, or does not have the model's input shape.
     """
-    config = following(config, graph.program.args[0])
+    config = replace(config, data=following(config.data, graph.program.args[0]))
     data, objective, calibration = config.data, config.objective, None
     if config.calibration is not None:
         calibration = load_batches(config.calibration_data, config.calibration.rows)
