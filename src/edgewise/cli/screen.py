@@ -176,17 +176,18 @@ def lines(say: Callable[[str], None]) -> Callback:
 
 
 def note(now: Progress) -> str:
-    """Time left, loss, failures and pace in words, as far as there are any.
+    """Time left or pace, the best so far and failures in words, as far as there are any.
 
-    Healing tells the loss of a step, which is not the best so far.
+    Healing tells the mean loss of an epoch, which is not the best so far.
     """
     word = "loss" if now.phase == "healing" else "best loss"
     parts = ["no loss yet" if now.best is None else f"{word} {now.best:.4g}"]
-    if now.seconds_left and now.done < now.total:
-        parts.insert(0, f"{timedelta(seconds=round(now.seconds_left))} left")
+    parts += [f"{name} {value:.4g}" for name, value in now.metrics.items()]
     if now.failures:
         parts.append(f"{now.failures} failed")
-    if now.per_second:
+    if now.seconds_left and now.done < now.total:
+        parts.insert(0, f"{timedelta(seconds=round(now.seconds_left))} left")
+    elif now.per_second:
         parts.append(_pace(now.per_second))
     return ", ".join(parts)
 

@@ -69,6 +69,7 @@ class Progress:
         seconds: spent in this run so far.
         per_second: evaluations a second, those not counted that were known before; None if all
             were.
+        metrics: of the mask whose loss is the best.
     """
 
     phase: str
@@ -78,6 +79,7 @@ class Progress:
     failures: int
     seconds: float
     per_second: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def seconds_left(self) -> float | None:
