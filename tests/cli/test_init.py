@@ -77,7 +77,7 @@ def test_a_job_is_guessed_and_runs(own: Path) -> None:
     result = call("init", "net.py:Net", "photos", "--weights", "own.pt")
     assert result.exit_code == 0, result.output
     assert "Classes: 2, as in own.pt" in said(result)
-    assert "3 × 8 × 10, normalised as ImageNet: 100% of 64 are classified right" in said(result)
+    assert "3 × 8 × 10, normalised as ImageNet: 100% of 100 are classified right" in said(result)
     assert "from 0 to 1 50%" in said(result)
     assert "Next: edgewise run job.toml" in said(result)
     text = (own / "job.toml").read_text()
@@ -123,7 +123,7 @@ def test_weights_of_a_library_bring_its_transform(
     own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(init, "load_model", lambda section: models.resnet18().eval())
-    monkeypatch.setattr(init, "SHOWN", 2)
+    monkeypatch.setattr(init, "SHOWN", (2, 2))
     result = call("init", "torchvision:resnet18", "photos")
     assert result.exit_code == 0, result.output
     assert "is near chance" in said(result)

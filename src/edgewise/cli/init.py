@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ConfigError
+from ..evaluation.calibration import batch_norms
 from ..tracing.trace import trace
 from ..values.files import write_text
 from .job.config import parse_model
@@ -22,7 +23,8 @@ from .job.sections import CUTS, DataSection, ModelSection
 from .job.sources import classes_of, load_function, load_model, read_state, require
 from .job.toml_sections import Rows, anchored
 
-SHOWN = 64  # images on which normalisations are compared
+SHOWN = 64, 500  # images on which normalisations are compared, at least and at most,
+PIXELS = 10_000_000  # and what they have together, in between
 MOST = {"search": 500, "verify": 2000, "report": 5000}  # rows of each split
 CALIBRATION = 500
 MEMORY = 1 << 30  # bytes of the images to heal with, which are all in memory
@@ -30,7 +32,7 @@ KINDS = ("edge", "layer", "hidden", "heads")
 TRAIN, HELD_OUT = ("train", "training"), ("val", "valid", "validation", "test")
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 OWN = "normalised by themselves"
-BETTER = 1.02  # by how much, in loss, that must be, for it is nowhere known from
+BETTER = 1.1  # by how much, in loss, that must be, for it is nowhere known from
 CHANCE = 1.5  # times the accuracy of a guess, below which a network knows little of the data
 HEADER = """# Written by `edgewise init`. Paths are relative to this file. All keys: docs/config.md,
 # or `edgewise schema > edgewise.schema.json` for an editor that completes them."""
@@ -40,8 +42,8 @@ NOTES = {
     "data.report": "and the chosen one, once, on these: best if training saw none of them",
     "objective.recovery": "statistics of the batch norms are taken anew for every mask",
     "calibration.rows": "from which they are taken",
-    "units.granularity": "what may go: branches, layers, widths inside branches, attention heads",
-    "budget.macs": "may remain; also params, latency, ... or --budget macs=0.5",
+    "units.granularity": "what may go: branches, layers, widths inside them",
+    "budget.macs": "at most so much may remain; also params, latency, ...",
     "search.evaluations": "masks to measure; more find better ones",
     "heal.rows": "fine-tuning, taught by the unpruned network; without this section there is none",
 }
@@ -80,7 +82,7 @@ def write_job(
     kinds = [kind for kind in KINDS if any(unit.kind == kind for unit in graph.units)]
     say(f"Units: {len(graph.units)} ({', '.join(kinds)})")
     sections = _sections(section, seen, train, kinds, say)
-    if not any(isinstance(m, nn.modules.batchnorm._NormBase) for m in network.modules()):
+    if not batch_norms(network):
         del sections["objective"]["recovery"], sections["calibration"]
     write_text(path, _text(sections, path.absolute().parent))
     return path
@@ -135,11 +137,15 @@ class _Seen:
 
 def _looked_at(data: DataSection, section: ModelSection, network: nn.Module, say: Say) -> _Seen:
     """The reading of the data under which the network is right most often."""
-    data, rows = following(data, network), Rows(0, min(SHOWN, rows_of(data.source)))
+    data = following(data, network)
+    first = load_batches(replace(data, batch=1), Rows(0, 1))[0][0]
+    least, most = SHOWN
+    count = min(max(PIXELS // max(first.numel(), 1), least), most, rows_of(data.source))
+    rows = Rows(0, count)
     singles = [x for x, _ in load_batches(replace(data, batch=1), rows)]
     ways = {"": data} if singles[0].ndim != 4 else dict(_ways(data, section, network, singles))
     tried = [
-        _Seen(how, data, *load_batches(replace(data, batch=SHOWN), rows)[0])
+        _Seen(how, data, *load_batches(replace(data, batch=count), rows)[0])
         for how, data in ways.items()
     ]
     judged = [(seen, *found) for seen in tried if (found := _score(network, seen, section.device))]

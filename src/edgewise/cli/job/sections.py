@@ -121,6 +121,7 @@ class ObjectiveSection:
     loss: Function = "cross_entropy"
     metrics: tuple[Function, ...] = ("accuracy",)
     recovery: RecoveryKind = "none"
+    expected: float | None = None
 
     def __post_init__(self) -> None:
         _check_name("loss", self.loss, LOSSES)
