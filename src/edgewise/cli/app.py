@@ -30,7 +30,7 @@ ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="The job
 Limits = Annotated[
     list[str] | None, typer.Option(help="Limits such as macs=0.7, instead of those in the file.")
 ]
-NEXT = "edgewise init YOUR.py:FUNCTION FOLDER_OF_IMAGES --weights YOUR.pt"
+NEXT = "edgewise init {0}/network.py:DigitsNet {0}/digits --weights {0}/network.safetensors"
 KEPT = "Interrupted. Finished evaluations are kept; the same command resumes."
 
 
@@ -77,7 +77,7 @@ def demo(
         screen.table("Result", ["", "params", "MACs", "latency (ms)", "accuracy"], rows)
         for path in found.files.values():
             screen.path(path)
-        screen.say(f"Next: {NEXT}")
+        screen.say(f"Next: {NEXT.format(directory.as_posix())}")
 
 
 def _figures(row: Mapping[str, float]) -> list[str]:
