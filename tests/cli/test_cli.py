@@ -581,9 +581,9 @@ def test_inspect_shows_units_with_what_they_save(job: Path) -> None:
     source = f"{job.parent}/net.py:make"
     result = call("inspect", source, "--input", "3,6,6")
     assert result.exit_code == 0, result.output
-    assert "blocks.0.conv1..blocks.0.bn2" in result.stdout
-    assert "bypass:blocks.1.conv2" in result.stdout
-    assert "│ block │" in result.stdout
+    assert "│ 1 edge, 2 layer │" in result.stdout
+    assert "│   blocks.0 branch" in result.stdout
+    assert "│   blocks.1 conv2 bypass" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 

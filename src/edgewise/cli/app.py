@@ -115,7 +115,8 @@ def inspect(
     ] = None,
     input: Annotated[str, typer.Option(help="Shape of one example.")] = "3,224,224",
     weights: Weights = None,
-    granularity: Annotated[str, typer.Option(help="Kinds of units.")] = "edge,layer",
+    granularity: Annotated[str, typer.Option(help="Kinds of units.")] = "branch,layer",
+    units: Annotated[bool, typer.Option("--units", help="List every unit.")] = False,
     form: Annotated[
         Form, typer.Option(help="module: also say what the model's own class does without.")
     ] = "program",
@@ -139,7 +140,7 @@ def inspect(
                 graph = trace_job(read_config(model), screen.say)
             else:
                 graph = inspection.trace_named(model, input, weights, granularity)
-            inspection.show_units(screen, graph, form)
+            inspection.show_units(screen, graph, form, units)
         else:
             raise ConfigError("inspect takes either a model or --plan PLAN.json.")
 

@@ -157,7 +157,7 @@ def show_plan(screen: Screen, plan: Plan) -> None:
             (after, found.loss, found.metrics),
         ):
             row += [f"{loss:.4f}", *(f"{metrics[name]:.4f}" for name in found.metrics)]
-    screen.show(f"Units removed: {', '.join(plan.removed) or 'none'}")
+    screen.show(f"Units removed: {', '.join(plan.labels or plan.removed) or 'none'}")
     title = f"Measured on the {split} split" if split else "Cost"
     screen.table(title, columns, [before, after])
     for promise in plan.promises:

@@ -57,7 +57,7 @@ def _name(point: Point) -> str:
 
 
 def _card(facts: Facts, index: int, point: Point, hidden: bool) -> Markup:
-    units = [facts.graph.units[unit].name for unit in point.mask.removed]
+    units = [facts.graph.units[unit].label for unit in point.mask.removed]
     rows = {
         "Left": _left(facts, point),
         "Predicted loss": f"{numbers.plain(point.predicted)} ± {numbers.plain(point.deviation)}",

@@ -123,6 +123,7 @@ class Planner:
             latency=clocked,
             edits=edits_of(self.graph, winner, last.tensors),
             tensors=last.tensors,
+            labels=tuple(units[u].label for u in winner.removed),
         )
 
     def _provenance(self, chosen: Finalists) -> dict[str, Any]:

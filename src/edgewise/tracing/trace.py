@@ -29,7 +29,7 @@ def trace(
     args: Sequence[Any] | torch.Tensor,
     kwargs: Mapping[str, Any] | None = None,
     *,
-    granularity: Sequence[str] | str = ("edge", "layer"),
+    granularity: Sequence[str] | str = ("branch", "layer"),
     leaves: Sequence[type[nn.Module] | str] = (),
     frontend: FrontEnd | None = None,
     slices: int = SLICES,
@@ -57,9 +57,11 @@ def trace(
         model: any `nn.Module`.
         args: example inputs, a tuple (or one tensor); dimension 0 is the batch.
         kwargs: example keyword inputs.
-        granularity: kinds of units: "edge" (whole connections and branches), "layer" (layers
-            bypassed by identity), "hidden" (inner channels of a branch or MLP), "heads" (attention
-            heads), "channels" (those of a residual stream), or "raw" (every edge by itself).
+        granularity: kinds of units: "branch" (connections that save parameters or MACs: branches,
+            pieces of concatenations, gates), "edge" (all connections, skips among them), "layer"
+            (layers bypassed by identity), "hidden" (inner channels of a branch or MLP), "heads"
+            (attention heads), "channels" (those of a residual stream), or "raw" (every edge by
+            itself).
         leaves: module classes or paths to treat as one operator each; they need a rule, and
             torch.fx.
         frontend: "torch.fx" or "torch.export", to force one; None tries both in this order.
@@ -205,9 +207,13 @@ def _scales(once: Mapping[str, Any], doubled: Mapping[str, Any]) -> bool:
 def _why_no_units(model: nn.Module, kinds: tuple[str, ...], refused: Mapping[str, str]) -> str:
     widths = "; ".join(f"{name}: {reason}" for name, reason in list(refused.items())[:5])
     width = f"no width can be cut ({widths or 'no operator produces channels'})"
+    chain = (
+        "every edge lies on every path from input to output (a plain chain), so that removing any "
+        "would disconnect the output"
+    )
     reasons: dict[str, str] = {
-        "edge": "every edge lies on every path from input to output (a plain chain), so that "
-        "removing any would disconnect the output",
+        "branch": f"{chain}, or saves next to nothing",
+        "edge": chain,
         "layer": "no layer that takes MACs has an output of its input's shape",
         "raw": "it has no edge at all",
         "channels": width,

@@ -140,10 +140,9 @@ def _check_name(key: str, name: str, known: Sequence[str]) -> None:
 class UnitsSection:
     """Which units a mask may remove."""
 
-    granularity: tuple[Literal["edge", "layer", "hidden", "heads", "channels", "raw"], ...] = (
-        "edge",
-        "layer",
-    )
+    granularity: tuple[
+        Literal["branch", "edge", "layer", "hidden", "heads", "channels", "raw"], ...
+    ] = ("branch", "layer")
     slices: Count = 8
     round_to: Count = 1
     only: tuple[str, ...] = ()
