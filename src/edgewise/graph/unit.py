@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import nan
 from typing import Literal
 
+from ..values.markup import card
 from .removal import Removal
 
 UnitKind = Literal["edge", "layer", "channels", "hidden", "heads"]
@@ -36,6 +37,19 @@ class Cost:
     activation_bytes: int
     weight_bytes: int = 0
     seconds: float | None = None
+
+    def _repr_html_(self) -> str:
+        return card(
+            "Cost of one example",
+            {
+                "MACs": f"{self.macs:,}",
+                "Parameters": f"{self.params:,}",
+                "Bytes of weights": f"{self.weight_bytes:,}",
+                "Bytes of activations": f"{self.activation_bytes:,}",
+                "Units": self.units,
+                "Seconds a batch": None if self.seconds is None else f"{self.seconds:.4g}",
+            },
+        )
 
     @property
     def latency(self) -> float:
