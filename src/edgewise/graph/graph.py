@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -19,7 +18,7 @@ from ..errors import MaskError
 from ..values.markup import card
 from ..values.spelling import close, fitting
 from .removal import Removal
-from .summary import COLUMNS, table
+from .summary import COLUMNS, counted, table
 from .unit import Block
 from .unit import Cost as Cost
 from .unit import Unit as Unit
@@ -133,10 +132,9 @@ class Graph:
         )
 
     def _repr_html_(self) -> str:
-        kinds = Counter(unit.kind for unit in self.units)
         facts: dict[str, object] = {
             "Operators": f"{len(self.vertices)}, joined by {len(self.edges)} edges",
-            "Units": ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none",
+            "Units": counted(self.units) or "none",
             "Read by": self.frontend,
             "Taken from the example": "; ".join(self.fixed),
             "Fingerprint": self.fingerprint[:12],
@@ -379,11 +377,9 @@ class Graph:
         labels lose their middle.
         """
         taken = f"taken from the example: {'; '.join(self.fixed)}" if self.fixed else ""
-        kinds = Counter(unit.kind for unit in self.units)
-        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         head = [
             f"{len(self.vertices)} vertices, {len(self.edges)} edges, {len(self.units)} units "
-            f"({counts or 'none'})",
+            f"({counted(self.units) or 'none'})",
             f"front end: {self.frontend}; fingerprint {self.fingerprint[:16]}",
             *wrap(taken, width or 80, max_lines=2, placeholder=" …"),
             "",
