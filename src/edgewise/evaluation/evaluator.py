@@ -125,6 +125,13 @@ class Engine:
             self.pace = seconds / len(part) / max(self.objective.samples(split), 1)
             self.compiler.forget()
 
+    def recovered(self, mask: Mask) -> dict[str, torch.Tensor]:
+        """The recovered tensors of a mask, which is not measured."""
+        program = self.compiler.program(mask)
+        Run([program], self.calibration, self.compiler.memory).calibrate(0)
+        self.compiler.forget()
+        return program.recovered
+
     def _chunk(self, split: Split) -> int:
         """Masks that share values next: fewer where they take long, as results arrive together."""
         seconds = self.pace * self.objective.samples(split)
