@@ -36,7 +36,7 @@ def test_a_recovered_model_has_the_tensors_of_an_evaluation(job, kind) -> None:
 
 
 def test_a_plan_gets_what_its_mask_gets_and_loses_what_it_had(job) -> None:
-    graph, calibration, objective, mask = job
+    graph, calibration, _, mask = job
     own = ew.recover(graph, mask, calibration)
     name = next(name for name in own.state_dict() if name.endswith("running_mean"))
     names = tuple(graph.units[unit].name for unit in mask.removed)
@@ -45,14 +45,8 @@ def test_a_plan_gets_what_its_mask_gets_and_loses_what_it_had(job) -> None:
         tensors={name: torch.ones_like(own.state_dict()[name])},
     )  # fmt: skip
     other = ew.recover(graph, plan, calibration)
-    x = objective.splits["search"][0][0][0]
-    with torch.no_grad():
-        assert torch.equal(own.eval()(x), other.eval()(x))
-        before, after = (
-            (model.eval()(x) - graph.program.module(x)).square().mean()
-            for model in (ew.prune(graph, mask), own)
-        )
-    assert after < before
+    for name, value in own.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value)
 
 
 def test_none_is_no_recovery_and_few_examples_are_refused(job) -> None:
