@@ -22,10 +22,11 @@ from ..graph.graph import Graph, Mask
 from ..values.nested import batch_size
 from ..values.redact import redact
 from .engine import EngineOptions
+from .engine.compile import Compiler
 from .engine.order import visiting_order
 from .engine.pieces import choose, join
 from .engine.run import Run
-from .engine.steps import Compiler, Program
+from .engine.steps import Program
 from .objective import Measurement, Objective
 from .records import Evaluation, Split, Status
 

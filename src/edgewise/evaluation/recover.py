@@ -102,6 +102,7 @@ def estimate(graph: Graph, recovery: Recovery) -> Estimate:
         recovery: whose calibration data count.
 
     Examples:
+        >>> from edgewise.evaluation.recover import estimate
         >>> recovery = ew.Recovery("linear", [inputs for inputs, _ in batches])
         >>> estimate(graph, recovery).layers > 0
         True

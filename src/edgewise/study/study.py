@@ -24,7 +24,7 @@ from ..search import Ask, Patience, Point, Questions, Space, answered, search
 from ..surrogates.interactions import Interactions
 from ..surrogates.searcher import Searcher, recalled, searcher
 from ..values.quantities import check_count
-from .confirming import check_calibration, check_savable, confirm
+from .confirming import check_calibration, check_savable, confirm, tell_cost
 from .finalists import verified
 from .fitting import searching
 from .frame import frame
@@ -197,6 +197,7 @@ class Study:
         budget = budget or Budget(macs=0.7)
         check_count("evaluations", evaluations)
         check_count("seed", seed, 0)
+        tell_cost(self.graph, self.objective)
         waits = None if patience is None else Patience(patience, self._measuring.noise)
         found = self._searcher(surrogate)
         space = self.space(budget)
