@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +56,7 @@ def _search(config: Config, study: Study, screen: Screen) -> Plan:
     done = sum(e.split == "search" for e in study.evaluations)
     if done:
         screen.say(f"Resuming study {config.name!r}: {done} evaluations are kept from before")
+    _foresee(config, study, done, screen)
     screen.say(f"Searching among {len(study.graph.units)} units, budget {config.budget}")
     search = config.search
     with screen.progress() as progress:
@@ -66,6 +70,38 @@ def _search(config: Config, study: Study, screen: Screen) -> Plan:
         )
     with screen.progress() as progress:
         return study.plan(finalists=search.finalists, certify=search.certify, progress=progress)
+
+
+def _foresee(config: Config, study: Study, done: int, screen: Screen) -> None:
+    """Say what the unpruned network scores, and how long the search will take."""
+    assert config.budget is not None
+    unpruned = study.preview(study.graph.empty)
+    if unpruned.loss is None:
+        return  # the search will say why
+    scores = {**unpruned.metrics, "loss": unpruned.loss}
+    told = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+    screen.say(f"Unpruned, on the {unpruned.samples} examples of the search split: {told}")
+    name, value = next(iter(scores.items()))
+    expected = config.objective.expected
+    if expected is not None and abs(value - expected) > _slack(expected, name, unpruned.samples):
+        screen.warn(
+            f"[objective] expected {name} {expected:g}, measured {value:.4g}. Are the inputs "
+            "normalised as in training, the weights loaded, the classes in the same order?"
+        )
+    mask = study.space(config.budget).reachable()
+    begin = time.monotonic()
+    record, spent = study.preview(mask), time.monotonic() - begin
+    seconds, left = max(record.seconds, spent), max(config.search.evaluations - done, 0)
+    screen.say(
+        f"One mask takes {duration(seconds)}: the search about "
+        f"{timedelta(seconds=round(seconds * left))} for {left}"
+    )
+
+
+def _slack(expected: float, name: str, samples: int) -> float:
+    """By how much a score may differ: by three standard errors, if it is a share."""
+    share = name != "loss" and 0 <= expected <= 1
+    return max(0.02, 3 * math.sqrt(expected * (1 - expected) / samples) if share else expected / 10)
 
 
 def heal_plan(

@@ -72,10 +72,11 @@ class Progress:
         seconds: spent in this run so far.
         per_second: evaluations a second, those not counted that were known before; None if all
             were.
+        metrics: of the mask whose loss is the best.
 
     Examples:
         >>> print(Progress("sampling", 50, 200, 0.412, 0, 10.0, 5.0))
-        sampling: 50/200, 0:00:30 left, best loss 0.412, 5.0/s
+        sampling: 50/200, 0:00:30 left, best loss 0.412
     """
 
     phase: str
@@ -85,6 +86,7 @@ class Progress:
     failures: int
     seconds: float
     per_second: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def seconds_left(self) -> float | None:
@@ -93,17 +95,18 @@ class Progress:
 
     @property
     def note(self) -> str:
-        """Time left, loss, failures and pace in words, as far as there are any.
+        """Time left or pace, the best so far and failures in words, as far as there are any.
 
-        Healing tells the loss of a step, which is not the best so far.
+        Healing tells the mean loss of an epoch, which is not the best so far.
         """
         word = "loss" if self.phase == "healing" else "best loss"
         parts = ["no loss yet" if self.best is None else f"{word} {self.best:.4g}"]
-        if self.seconds_left and self.done < self.total:
-            parts.insert(0, f"{timedelta(seconds=round(self.seconds_left))} left")
+        parts += [f"{name} {value:.4g}" for name, value in self.metrics.items()]
         if self.failures:
             parts.append(f"{self.failures} failed")
-        if (pace := self.per_second) is not None and pace > 0:
+        if self.seconds_left and self.done < self.total:
+            parts.insert(0, f"{timedelta(seconds=round(self.seconds_left))} left")
+        elif (pace := self.per_second) is not None and pace > 0:
             parts.append(f"{60 * pace:.1f}/min" if pace < 1 else f"{pace:.1f}/s")
         return ", ".join(parts)
 

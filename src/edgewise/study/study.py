@@ -14,7 +14,7 @@ from ..evaluation.engine import EngineOptions
 from ..evaluation.evaluator import MakeExecutor, Serial
 from ..evaluation.objective import Objective
 from ..evaluation.records import Comparison, Evaluation, Split
-from ..graph.budget import Budget
+from ..graph.budget import Budget, as_budget
 from ..graph.graph import Graph, Mask
 from ..graph.liveness import liveness
 from ..graph.times import OperatorTimes
@@ -25,7 +25,7 @@ from ..search import Ask, Patience, Point, Questions, Space, answered, search
 from ..surrogates.interactions import Interactions
 from ..surrogates.searcher import Searcher, recalled, searcher
 from ..values.quantities import check_count
-from .confirming import check_calibration, check_savable, confirm
+from .confirming import check_savable, check_unpruned, confirm
 from .finalists import verified
 from .fitting import searching
 from .frame import frame
@@ -132,6 +132,10 @@ class Study:
         ask = Ask("given", "given", masks)
         return self._measuring.answer(ask, split, self._measuring.known(split), silent)
 
+    def preview(self, mask: Mask) -> Evaluation:
+        """A mask on the search split; it is stored once a search asks for it."""
+        return self._measuring.preview(mask)
+
     def losses(self, mask: Mask, split: Split = "search") -> NDArray[np.float32] | None:
         """The stored loss of every example [n] of a split, in the order of the data.
 
@@ -164,7 +168,7 @@ class Study:
     def run(
         self,
         evaluations: int = 300,
-        budget: Budget | None = None,
+        budget: Budget | float | str | None = None,
         *,
         seed: int = 0,
         surrogate: Any = "auto",
@@ -178,7 +182,7 @@ class Study:
 
         Args:
             evaluations: evaluations of this run in all, those done earlier included.
-            budget: limits on what remains.
+            budget: limits on what remains; a number or text alone limits the MACs.
             seed: of everything random.
             surrogate: "auto", the name of one in `ew.surrogates`, or a scikit-learn regressor
                 (what makes one, without arguments, will do); those without an uncertainty get one
@@ -195,7 +199,7 @@ class Study:
             EdgewiseError: there is to be patience, and the losses of examples are not known; or
                 the surrogate is none, cannot be fitted, or predicts what is no loss.
         """
-        budget = budget or Budget(macs=0.7)
+        budget = as_budget(budget)
         check_count("evaluations", evaluations)
         check_count("seed", seed, 0)
         waits = None if patience is None else Patience(patience, self._measuring.noise)
@@ -241,14 +245,14 @@ class Study:
             fresh = str(empty) not in known
             answers = self._measuring.answer(ask, "search", known, told)
             if fresh and ask.origin == "unpruned" and answers[0].loss is not None:
-                check_calibration(self.graph, self.objective, answers[0].loss, self.losses(empty))
+                check_unpruned(self.graph, self.objective, answers[0].loss, self.losses(empty))
             return answers
 
         return answered(steps, answer)
 
     def plan(
         self,
-        budget: Budget | None = None,
+        budget: Budget | float | str | None = None,
         *,
         finalists: int = 16,
         certify: int = 0,
@@ -284,7 +288,7 @@ class Study:
         check_count("finalists", finalists)
         check_count("certify", certify, 0)
         run = self._measuring.last_run()
-        budget = budget or Budget(**run["budget"])
+        budget = as_budget(budget or Budget(**run["budget"]))
         planner = Planner(
             self.name, self.graph, self.objective, self._measuring, self.latency, run,
             self._searcher(surrogate),
@@ -370,8 +374,8 @@ class Study:
             >>> len(found.units) <= len(graph.units)
             True
         """
-        knowledge = self._knowledge()
-        return knowledge.interactions(base or self.graph.empty, knowledge.process())
+        known = self._knowledge()
+        return known.interactions(base or self.graph.empty, known.process())
 
     def insight(self, plan: Plan | None = None) -> Insight:
         """What a report shows beyond evaluations: the front, interactions and flows.

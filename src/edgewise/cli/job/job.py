@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from ...errors import ConfigError, LatencyError, PlanError
 from ...evaluation.objective import Objective, Recovery
@@ -20,7 +21,7 @@ from ...pruning.weights import save
 from ...tracing.trace import trace
 from ...values.files import read_text, write_text
 from .config import Config
-from .datasets import load_batches
+from .datasets import following, load_batches
 from .evaluations_file import write_evaluations
 from .kept import make_directory, read_kept
 from .sources import load_loss, load_metrics, load_model, loading
@@ -70,7 +71,7 @@ def trace_job(config: Config, say: Callable[[str], None] = lambda _: None) -> Gr
     model = load_model(config.model)
     graph = trace(
         model,
-        (_example(config).to(config.model.device),),
+        (_example(config, model).to(config.model.device),),
         granularity=config.units.granularity,
         slices=config.units.slices,
         round_to=config.units.round_to,
@@ -78,12 +79,12 @@ def trace_job(config: Config, say: Callable[[str], None] = lambda _: None) -> Gr
     return servable(config, select_units(graph, config.units), say)
 
 
-def _example(config: Config) -> torch.Tensor:
+def _example(config: Config, model: nn.Module) -> torch.Tensor:
     """[1, ...]: random numbers of the given input shape, else the first row of the search split."""
     if config.model.input is not None:
         return random_example(config.model.input)
     first = config.data.search.start
-    return load_batches(config.data, Rows(first, first + 1))[0][0]
+    return load_batches(following(config.data, model), Rows(first, first + 1))[0][0]
 
 
 def random_example(shape: Sequence[int]) -> torch.Tensor:
@@ -91,12 +92,13 @@ def random_example(shape: Sequence[int]) -> torch.Tensor:
     return torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
 
 
-def read_objective(config: Config) -> Objective:
-    """Data, loss, metrics and recovery of a config, read from disk.
+def read_objective(config: Config, graph: Graph) -> Objective:
+    """Data, loss, metrics and recovery of a config, read from disk as its model takes them.
 
     Raises:
         ConfigError: some of it cannot be read, or does not have the model's input shape.
     """
+    config = replace(config, data=following(config.data, graph.program.args[0]))
     data, objective, calibration = config.data, config.objective, None
     if config.calibration is not None:
         calibration = load_batches(config.calibration_data, config.calibration.rows)
@@ -189,7 +191,7 @@ def open_study(
 
         executor = Ray(config.ray.address, config.ray.workers, config.ray.threads, config.ray.gpus)
     make_directory(config.directory)
-    objective = read_objective(config)
+    objective = read_objective(config, graph)
     return Study(
         graph, objective, config.storage, config.name + suffix,
         executor=executor, engine=config.engine, latency=latency,
