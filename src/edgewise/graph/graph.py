@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import MaskError
 from ..values.markup import card
 from ..values.spelling import close, fitting
+from .cards import graph_card, mask_line
 from .removal import Removal
 from .summary import COLUMNS, table
 from .unit import Block
@@ -25,8 +26,6 @@ from .unit import Cost as Cost
 from .unit import Unit as Unit
 from .unit import UnitKind as UnitKind
 from .vertices import Edge, Shape, Vertex, plain
-
-LISTED = 12  # units that a mask names
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +53,10 @@ class Mask:
         return "".join("1" if bit else "0" for bit in self.bits)
 
     def __repr__(self) -> str:
-        return f"Mask({self._said()})"
+        return f"Mask({mask_line(self.bits)})"
 
     def _repr_html_(self) -> str:
-        return card("Mask", {"Removed": self._said(), "Graph": self.fingerprint[:12]})
-
-    def _said(self) -> str:
-        found = [*map(str, self.removed)]
-        more = [f"and {len(found) - LISTED} more"] if len(found) > LISTED else []
-        listed = f": {', '.join(found[:LISTED] + more)}" if found else ""
-        return f"{len(found)} of {len(self)} units removed{listed}"
+        return card("Mask", {"Removed": mask_line(self.bits), "Graph": self.fingerprint[:12]})
 
     @property
     def removed(self) -> tuple[int, ...]:
@@ -133,15 +126,7 @@ class Graph:
         )
 
     def _repr_html_(self) -> str:
-        kinds = Counter(unit.kind for unit in self.units)
-        facts: dict[str, object] = {
-            "Operators": f"{len(self.vertices)}, joined by {len(self.edges)} edges",
-            "Units": ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none",
-            "Read by": self.frontend,
-            "Taken from the example": "; ".join(self.fixed),
-            "Fingerprint": self.fingerprint[:12],
-        }
-        return card("Graph", facts)
+        return graph_card(self)
 
     @cached_property
     def fingerprint(self) -> str:

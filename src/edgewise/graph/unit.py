@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import nan
 from typing import Literal
 
-from ..values.markup import card
+from .cards import cost_card
 from .removal import Removal
 
 UnitKind = Literal["edge", "layer", "channels", "hidden", "heads"]
@@ -39,17 +39,7 @@ class Cost:
     seconds: float | None = None
 
     def _repr_html_(self) -> str:
-        return card(
-            "Cost of one example",
-            {
-                "MACs": f"{self.macs:,}",
-                "Parameters": f"{self.params:,}",
-                "Bytes of weights": f"{self.weight_bytes:,}",
-                "Bytes of activations": f"{self.activation_bytes:,}",
-                "Units": self.units,
-                "Seconds a batch": None if self.seconds is None else f"{self.seconds:.4g}",
-            },
-        )
+        return cost_card(self)
 
     @property
     def latency(self) -> float:

@@ -166,15 +166,10 @@ class Study:
         return compare(*(self._measuring.losses(m, split)[rows] for m in (first, second)))
 
     def run(
-        self,
-        evaluations: int = 300,
-        budget: Budget | float | str | None = None,
-        *,
-        seed: int = 0,
-        surrogate: Any = "auto",
-        patience: int | None = None,
+        self, evaluations: int = 300, budget: Budget | float | str | None = None, *,
+        seed: int = 0, surrogate: Any = "auto", patience: int | None = None,
         progress: Callback | bool | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Search for good masks at a budget.
 
         Calling it again with the same budget, seed and surrogate resumes; with a larger number

@@ -57,14 +57,11 @@ def loading(section: ModelSection, weights: str) -> str:
     else:
         path, _, make = section.source.rpartition(":")
         way = f"from {Path(path).stem} import {make}"
-    lines = (
-        "import edgewise as ew",
-        f"{way}\n",
-        "def make_model():",
-        f"    return {make}({', '.join(given)})\n",
-        f'small = ew.load(make_model, "plan.json", "{weights}")',
-    )
-    return "\n".join(lines)
+    text = f"import edgewise as ew\n{way}\n\n"
+    if given:
+        text += f"make_model = lambda: {make}({', '.join(given)})\n"
+        make = "make_model"
+    return f'{text}small = ew.load({make}, "plan.json", "{weights}")'
 
 
 def _sent(model: nn.Module, device: str) -> nn.Module:
