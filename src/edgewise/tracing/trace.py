@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
@@ -13,6 +14,7 @@ from torch.utils import _pytree as pytree
 from ..errors import NoUnitsError, TooLargeError, TraceError, UnknownOperatorError
 from ..graph.graph import Graph
 from ..graph.importance import Importance, l2
+from ..graph.outputs import with_outputs_kept
 from ..graph.units import SLICES, with_units
 from .agreement import Judge, reference
 from .builder import Builder
@@ -22,6 +24,8 @@ from .probe import run, run_doubled
 from .program import Program, modes_of
 from .refuse import refuse, refuse_outputs
 from .sizes import Condition, any_batch, not_one
+
+log = logging.getLogger("edgewise")
 
 
 def trace(
@@ -108,6 +112,10 @@ def trace(
     )
     bare = replace(bare, program=replace(bare.program, model=model))
     graph = with_units(bare, kinds, slices=slices, round_to=round_to, importance=importance)
+    if "raw" not in kinds:
+        graph = with_outputs_kept(graph)
+    if model.training:
+        log.info("The model is in train mode, and stays so; it is measured as in eval mode.")
     if not graph.units:
         raise NoUnitsError(_why_no_units(model, kinds, graph.refused))
     return graph
