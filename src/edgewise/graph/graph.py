@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import MaskError
 from ..values.spelling import close, fitting
+from .limits import Limit
 from .removal import Removal
 from .vertices import Edge, Shape, Vertex, plain
 
@@ -66,7 +67,8 @@ class Unit:
     `removal` is what goes with it, and `kind` what people call that: "edge", "layer" (bypassed by
     identity), or a width, "channels", "hidden" or "heads". Widths of one `group` are nested: they
     are removed in their order, the least important first, `importance` being what the channels of
-    one add up to. `cost` is what removing this unit alone saves.
+    one add up to, `counts` how many heads or channels it takes of how many. `cost` is what removing
+    this unit alone saves. A unit that a rule ties has the names of those it is made of in `tied`.
 
     Examples:
         >>> unit = graph.units[0]
@@ -80,6 +82,8 @@ class Unit:
     cost: Cost
     group: str = ""
     importance: float = 0.0
+    counts: tuple[int, int] = (1, 1)
+    tied: tuple[str, ...] = ()
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -129,10 +133,10 @@ class Mask:
         return self._with(units, False)
 
     def _with(self, units: Iterable[int], removed: bool) -> Mask:
-        bits = list(self.bits)
+        bits = [*self.bits]
         for unit in units:
             bits[unit] = removed
-        return Mask(tuple(bits), self.fingerprint)
+        return replace(self, bits=tuple(bits))
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +146,8 @@ class Graph:
     Everything but `program` (what the front end keeps to run and rewrite the network) is plain
     data, and `fingerprint` identifies it. Vertices are in topological order, edges sorted by
     (target, slot). `refused` says why widths cannot be removed, by the vertex that produces them;
-    `settings` what each operator is given besides data and weights. Two graphs are equal when their
+    `settings` what each operator is given besides data and weights. No mask may break a limit of
+    `limits`; `ruled` is the graph before its rules, and them. Two graphs are equal when their
     fingerprints are.
 
     Examples:
@@ -161,6 +166,8 @@ class Graph:
     program: Any = field(default=None, repr=False)
     refused: Mapping[str, str] = field(default_factory=dict, repr=False)
     settings: tuple[str, ...] = field(default=(), repr=False)
+    limits: tuple[Limit, ...] = field(default=(), repr=False)
+    ruled: tuple[Graph, Any] | None = field(default=None, repr=False)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Graph) and other.fingerprint == self.fingerprint
@@ -202,15 +209,7 @@ class Graph:
         return {
             "vertices": [plain(vertex, skip) for vertex in self.vertices],
             "edges": [[e.source, e.target, e.slot] for e in self.edges],
-            "units": [
-                [
-                    u.name,
-                    u.kind,
-                    list(u.members),
-                    *([axis, *sorted(cut)] for (_, axis), cut in u.removal.channels.items()),
-                ]
-                for u in self.units
-            ],
+            "units": [[u.name, u.kind, list(u.members), *u.removal.cuts] for u in self.units],
         }
 
     @property
@@ -320,8 +319,7 @@ class Graph:
         """
         if bits is not None:
             return self._mask_of_bits(bits)
-        indices = {self._index_of(unit) for unit in removed}
-        return self.empty.with_removed(*indices)
+        return self.empty.with_removed(*map(self._index_of, removed))
 
     def _mask_of_bits(self, bits: Iterable[Any]) -> Mask:
         listed = list(bits)
@@ -371,7 +369,8 @@ class Graph:
             >>> len(branches.units)
             6
         """
-        return replace(self, units=tuple(unit for unit in self.units if keep(unit)))
+        ruled = self.ruled and (self.ruled[0].select(keep), self.ruled[1])
+        return replace(self, units=tuple(filter(keep, self.units)), ruled=ruled)
 
     def matrix(self, masks: Iterable[Mask]) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Masks as an array [len(masks), len(units)] of 0.0 and 1.0 (1 = removed)."""

@@ -13,7 +13,7 @@ from .graph import Cost, Graph, Unit
 from .importance import Importance, l2
 from .liveness import Liveness, alive
 from .removal import Removal
-from .widths import WIDTHS, width_units
+from .widths import WIDTHS, Multiple, width_units
 
 KINDS = ("edge", "layer", *WIDTHS, "raw")
 SLICES = 8
@@ -24,7 +24,7 @@ def with_units(
     granularity: Sequence[str],
     *,
     slices: int = SLICES,
-    round_to: int = 1,
+    round_to: Multiple = 1,
     importance: Importance = l2,
 ) -> Graph:
     """The graph with the units that a granularity names.
@@ -65,16 +65,17 @@ def with_units(
 def recorded_units(
     graph: Graph, granularity: Sequence[str], names: Sequence[str], widths: Sequence[Any]
 ) -> Graph:
-    """The graph with the units that a plan recorded: their names, and the widths as plain data.
+    """The graph with the units that a plan recorded: names, and widths and ties as plain data.
 
     The channels of a width are those of the record, whatever weights the graph has.
     """
     plain = [kind for kind in granularity if kind not in WIDTHS]
     units = with_units(graph, plain).units if plain else ()
     known = {unit.name: unit for unit in units}
-    for name, kind, group, slices in widths:
+    for name, kind, group, slices, *whole in widths:
         cuts = {(int(vertex), int(axis)): frozenset(cut) for vertex, axis, cut in slices}
-        known[name] = Unit(name, kind, Removal(channels=cuts), Cost(0, 0, 0, 0), group)
+        edges, layers = map(frozenset, whole or ((), ()))
+        known[name] = Unit(name, kind, Removal(edges, layers, cuts), Cost(0, 0, 0, 0), group)
     found = tuple(known[name] for name in names if name in known)
     return replace(graph, units=found, granularity=tuple(granularity))
 
