@@ -122,6 +122,7 @@ SETUPS: dict[str, Callable[[], Names]] = {
     "docs/howto/gpu.md": trained,
     "docs/howto/own_metric.md": trained,
     "docs/howto/own_model.md": trained,
+    "docs/howto/rules.md": using,
     "docs/howto/serving.md": reference,
     "docs/howto/tracing_fails.md": trained,
     "docs/howto/using.md": using,

@@ -7,7 +7,7 @@ over the units that go (`Graph.limits`), which samplers, searches and the solver
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -45,6 +45,16 @@ class Rules:
         """Rules of which one name may stand for a list of one, and None for no limits."""
         return cls(_names(keep), at_most or {}, at_least or {}, _names(tie), _names(alike))
 
+    def also(self, more: Rules) -> Rules:
+        """These rules and more; of two of the same key, the later one."""
+        return Rules(
+            (*self.keep, *more.keep),
+            {**self.at_most, **more.at_most},
+            {**self.at_least, **more.at_least},
+            (*self.tie, *more.tie),
+            (*self.alike, *more.alike),
+        )
+
     def __str__(self) -> str:
         return ", ".join(text for text, _ in self.each())
 
@@ -80,7 +90,7 @@ def restrict(
     tie: str | Sequence[str] = (),
     alike: str | Sequence[str] = (),
 ) -> Graph:
-    """The same graph with rules for what may go; those it has already hold on.
+    """The same graph with rules for what may go, beside those it has; of one KEY the last holds.
 
     A PATH is that of a module, or a glob such as "layers.*", each part of which is matched by
     itself; a rule holds for each module that it matches. A KEY is a PATH, a kind of unit ("heads",
@@ -114,7 +124,10 @@ def restrict(
         >>> whole.units[0].name, len(whole.units[0].tied)
         ('blocks.0', 3)
     """
-    return ruled(graph, Rules.of(keep, at_most, at_least, tie, alike))
+    rules = Rules.of(keep, at_most, at_least, tie, alike)
+    before, old = graph.ruled or (graph, Rules())
+    chained = old.tie or old.alike  # whose units are those that the new rules speak of
+    return ruled(graph, rules) if chained else ruled(before, old.also(rules))
 
 
 def ruled(graph: Graph, rules: Rules) -> Graph:
@@ -126,8 +139,8 @@ def ruled(graph: Graph, rules: Rules) -> Graph:
         raise RuleError(f"Nothing may go: {rules} keeps each of the {len(whole.units)} units.")
     limits = [*_carried(graph, whole, members), *_limits(graph, whole, members, rules)]
     offered = {unit.name for unit in units}
-    found = [_offered(limit, offered, stay) for limit in limits]
-    made = replace(whole, units=units, limits=tuple(found), ruled=(graph, rules))
+    found = tuple(_offered(limits, offered, stay.values()))
+    made = replace(whole, units=units, limits=found, ruled=(graph, rules))
     alone = permitted(made, [made.mask([unit]) for unit in range(len(units))])
     if units and not alone.any():
         names = ", ".join(dict.fromkeys(limit.rule for limit in found))
@@ -148,13 +161,18 @@ def _kept(graph: Graph, keep: Sequence[str | type]) -> dict[int, str]:
     return found
 
 
-def _offered(limit: Limit, offered: set[str], stay: Mapping[int, str]) -> Limit:
-    """The limit of the units that are offered."""
-    weights = {name: weight for name, weight in limit.weights.items() if name in offered}
-    if not weights:
-        kept = ", ".join(dict.fromkeys(stay.values()))
-        raise RuleError(f"{limit.rule} contradicts {kept}, which keeps all that it limits.")
-    return replace(limit, weights=weights)
+def _offered(limits: Sequence[Limit], offered: set[str], kept_by: Iterable[str]) -> Iterator[Limit]:
+    """The limits of the units that are offered."""
+    left = set[str]()
+    for limit in limits:
+        weights = {name: weight for name, weight in limit.weights.items() if name in offered}
+        if weights:
+            left.add(limit.rule)
+            yield replace(limit, weights=weights)
+    for limit in limits:
+        if limit.rule not in left:
+            kept = ", ".join(dict.fromkeys(kept_by))
+            raise RuleError(f"{limit.rule} contradicts {kept}, which keeps all that it limits.")
 
 
 def _carried(graph: Graph, whole: Graph, members: Sequence[Sequence[int]]) -> Iterator[Limit]:
