@@ -134,10 +134,15 @@ def test_masks_share_what_they_have_in_common() -> None:
     assert len(count) == 1
 
 
-@pytest.mark.parametrize(("period", "sizes"), [(60.0, [1, 6, 6]), (1e-12, [1, 4, 4, 4])])
+@pytest.mark.parametrize(
+    ("first", "period", "sizes"),
+    [(60.0, 60.0, [1, 6, 6]), (1e-12, 1e-12, [1, 4, 4, 4]), (1e-12, 60.0, [1] * 13)],
+)
 def test_masks_that_take_long_come_a_few_at_a_time(
-    period: float, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+    first: float, period: float, sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And at the beginning one at a time, so that it is soon seen to go on."""
+    monkeypatch.setattr(evaluator, "FIRST", first)
     monkeypatch.setattr(evaluator, "PERIOD", period)
     graph, objective = jobs.make(recovery="none")
     masks = [graph.mask([unit]) for unit in range(12)]

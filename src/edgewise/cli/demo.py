@@ -212,7 +212,15 @@ def _report(path: Path, study: Study, plan: Plan, rows: dict[str, Row]) -> Path:
     extra = {"Command": "edgewise demo"}
     again = "study.run(budget=ew.Budget({limits})); study.plan()"
     insight = replace(study.insight(plan), again=again)
-    outcome = Outcome(healed=after, latency_ms=times)
+    outcome = Outcome(
+        after,
+        times,
+        {"pruned.safetensors": "weights of the pruned network, fine-tuned",
+         "plan.json": "what was chosen and why"},
+        "import edgewise as ew\nfrom edgewise.cli.demo import DigitsNet\n\n"
+        'small = ew.load(DigitsNet, "plan.json", "pruned.safetensors")',
+        {"Hand it on as ONNX": 'ew.export(small, "small.onnx")'},
+    )  # fmt: skip
     page = render(
         study.graph, study.evaluations, plan, title="edgewise demo: digits",
         outcome=outcome, extra=extra, insight=insight,

@@ -14,6 +14,7 @@ from ..errors import ObjectiveError
 from ..tracing.program import evaluating
 from ..values.arguments import arguments, call, inputs_in, placed
 from ..values.description import digest, lines
+from ..values.markup import card
 from ..values.nested import batch_size, copies_of, joined, judged, leaves_of
 from .records import Split
 
@@ -130,6 +131,20 @@ class Objective:
         if self.report is not None:
             splits["report"] = _batches(self.report, "report")
         object.__setattr__(self, "splits", splits)
+
+    def __repr__(self) -> str:
+        return f"Objective({', '.join(f'{k}: {v}' for k, v in self._facts().items())})"
+
+    def _repr_html_(self) -> str:
+        return card("Objective", self._facts())
+
+    def _facts(self) -> dict[str, str]:
+        return {
+            "loss": getattr(self.loss, "__name__", type(self.loss).__name__),
+            "metrics": ", ".join(self.metrics) or "none",
+            "recovery": self.recovery.kind,
+            "examples": ", ".join(f"{self.samples(s)} {s}" for s in self.splits if s != "trial"),
+        }
 
     def samples(self, split: Split) -> int:
         """Examples in a split."""

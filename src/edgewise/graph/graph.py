@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,11 +15,13 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import MaskError
+from ..values.markup import card
 from ..values.spelling import close, fitting
 from .limits import Limit
 from .removal import Removal
 from .vertices import Edge, Shape, Vertex, plain
 
+LISTED = 12  # units that a mask names
 UnitKind = Literal["edge", "layer", "channels", "hidden", "heads"]
 
 
@@ -47,6 +50,19 @@ class Cost:
     activation_bytes: int
     weight_bytes: int = 0
     seconds: float | None = None
+
+    def _repr_html_(self) -> str:
+        return card(
+            "Cost of one example",
+            {
+                "MACs": f"{self.macs:,}",
+                "Parameters": f"{self.params:,}",
+                "Bytes of weights": f"{self.weight_bytes:,}",
+                "Bytes of activations": f"{self.activation_bytes:,}",
+                "Units": self.units,
+                "Seconds a batch": None if self.seconds is None else f"{self.seconds:.4g}",
+            },
+        )
 
     @property
     def latency(self) -> float:
@@ -114,6 +130,18 @@ class Mask:
 
     def __str__(self) -> str:
         return "".join("1" if bit else "0" for bit in self.bits)
+
+    def __repr__(self) -> str:
+        return f"Mask({self._said()})"
+
+    def _repr_html_(self) -> str:
+        return card("Mask", {"Removed": self._said(), "Graph": self.fingerprint[:12]})
+
+    def _said(self) -> str:
+        found = [*map(str, self.removed)]
+        more = [f"and {len(found) - LISTED} more"] if len(found) > LISTED else []
+        listed = f": {', '.join(found[:LISTED] + more)}" if found else ""
+        return f"{len(found)} of {len(self)} units removed{listed}"
 
     @property
     def removed(self) -> tuple[int, ...]:
@@ -183,6 +211,17 @@ class Graph:
             f"Graph({len(self.vertices)} vertices, {len(self.edges)} edges, "
             f"{len(self.units)} units, {self.fingerprint[:12]})"
         )
+
+    def _repr_html_(self) -> str:
+        kinds = Counter(unit.kind for unit in self.units)
+        facts: dict[str, object] = {
+            "Operators": f"{len(self.vertices)}, joined by {len(self.edges)} edges",
+            "Units": ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none",
+            "Read by": self.frontend,
+            "Taken from the example": "; ".join(self.fixed),
+            "Fingerprint": self.fingerprint[:12],
+        }
+        return card("Graph", facts)
 
     @cached_property
     def fingerprint(self) -> str:

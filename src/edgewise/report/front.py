@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..search import Point
+from ..values.markup import Markup, tag
 from ..values.quantities import limit_text
 from . import numbers
 from .charts import charts
 from .charts.canvas import canvas
 from .facts import Facts
-from .markup import Markup, tag
+from .terms import definitions, fold
 
 
 def front(facts: Facts) -> Markup | None:
@@ -19,20 +20,16 @@ def front(facts: Facts) -> Markup | None:
     if not points:
         return None
     first = _nearest(facts)
-    return tag(
-        "section",
-        tag("h2", "Other budgets", id="pareto"),
-        tag(
-            "p",
-            "The least loss that the surrogate thinks reachable at each cost. A prediction of a "
-            "mask that was chosen for it is often too good: run that budget before you believe it. "
-            "Choose a point to see what it removes and how it is made.",
-            class_="lead",
-        ),
+    return fold(
+        "pareto",
+        "Other budgets",
+        f"what would be lost at {numbers.counted(len(points), 'other size')}",
+        "The least loss that the surrogate thinks reachable at each cost. A prediction of a mask "
+        "that was chosen for it is often too good: run that budget before you believe it. Choose a "
+        "point to see what it removes and how it is made.",
         canvas(charts.pareto(facts, points)),
         _choice(points, first),
         (_card(facts, i, point, hidden=i != first) for i, point in enumerate(points)),
-        aria_labelledby="pareto",
     )
 
 
@@ -61,17 +58,17 @@ def _name(point: Point) -> str:
 
 def _card(facts: Facts, index: int, point: Point, hidden: bool) -> Markup:
     units = [facts.graph.units[unit].name for unit in point.mask.removed]
-    rows = [
-        ("Left", _left(facts, point)),
-        ("Predicted loss", f"{numbers.plain(point.predicted)} ± {numbers.plain(point.deviation)}"),
-        ("Measured loss", numbers.plain(point.measured)),
-        ("Removed", ", ".join(units) or "nothing"),
-    ]
+    rows = {
+        "Left": _left(facts, point),
+        "Predicted loss": f"{numbers.plain(point.predicted)} ± {numbers.plain(point.deviation)}",
+        "Measured loss": numbers.plain(point.measured),
+        "Removed": ", ".join(units) or "nothing",
+    }
     limits = " ".join(f"{k}={limit_text(v)}" for k, v in point.budget.limits.items())
     command = facts.insight.again.replace("{limits}", limits)
     return tag(
         "div",
-        tag("dl", (tag("div", tag("dt", a), tag("dd", b)) for a, b in rows), class_="facts"),
+        definitions(rows),
         tag("pre", command, tabindex=0) if command else None,
         class_="card point",
         data_point=index,

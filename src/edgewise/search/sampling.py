@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from ..errors import BudgetError, MaskError
-from ..graph.budget import Budget
+from ..graph.budget import Budget, as_budget
 from ..graph.graph import Graph, Mask
 from ..graph.liveness import liveness
 from ..graph.rules import forbidding, permitted
@@ -23,7 +23,7 @@ def sample_masks(
     n: int,
     *,
     removed: int | None = None,
-    budget: Budget | None = None,
+    budget: Budget | float | str | None = None,
     rng: np.random.Generator,
 ) -> list[Mask]:
     """Random valid, distinct masks.
@@ -55,7 +55,7 @@ def sample_masks(
     if (removed is None) == (budget is None):
         raise MaskError("sample_masks needs either removed= or budget=.")
     if budget is not None:
-        space = Space(graph, budget)
+        space = Space(graph, as_budget(budget))
         space.reachable()
         return sample_at_budget(space, n, rng)
     assert removed is not None

@@ -32,6 +32,7 @@ from .toml_sections import (
 
 LOSSES = ("cross_entropy", "calibrated_cross_entropy", "mse")
 METRICS = ("accuracy", "top5")
+CUTS = ("resize", "crop")
 Surrogate = Literal[
     "auto", "GraphGP", "Degree2", "Linear", "PathSum", "CrossGamma", "Logistic", "FCN", "Trees"
 ]
@@ -69,7 +70,11 @@ class DataSection:
     source: Source
     image: str = "image"
     label: str = "label"
+    transform: str | None = None
+    channels: Count | None = None
     size: tuple[Count, ...] | None = None
+    resize: Count | None = None
+    crop: Count | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     batch: Count = 250
@@ -85,6 +90,9 @@ class DataSection:
             )
         if self.size is not None and len(self.size) != 2:
             raise ValueError(f"size must be [height, width], got {list(self.size)}")
+        for one, others in (("transform", ("size", "resize", "crop", "mean")), ("size", CUTS)):
+            if getattr(self, one) and (both := [key for key in others if getattr(self, key)]):
+                raise ValueError(f"{one} does what {', '.join(both)} would: keep one of them")
         splits = list(self.splits.items())
         for (first, a), (second, b) in [(x, y) for i, x in enumerate(splits) for y in splits[:i]]:
             if a.overlaps(b):
@@ -113,6 +121,7 @@ class ObjectiveSection:
     loss: Function = "cross_entropy"
     metrics: tuple[Function, ...] = ("accuracy",)
     recovery: RecoveryKind = "none"
+    expected: float | None = None
 
     def __post_init__(self) -> None:
         _check_name("loss", self.loss, LOSSES)

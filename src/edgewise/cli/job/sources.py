@@ -45,6 +45,28 @@ def load_model(section: ModelSection) -> nn.Module:
     return _sent(model, section.device).eval()
 
 
+def loading(section: ModelSection, weights: str) -> str:
+    """Python that builds a section's pruned model again, from files of these names."""
+    kind, _, name = section.source.partition(":")
+    given = [f"{key}={value!r}" for key, value in section.arguments.items()]
+    if kind in ("torchvision", "timm"):
+        way, make = ("from torchvision import models", "models.get_model")
+        if kind == "timm":
+            way, make = "import timm", "timm.create_model"
+        given.insert(0, repr(name))
+    else:
+        path, _, make = section.source.rpartition(":")
+        way = f"from {Path(path).stem} import {make}"
+    lines = (
+        "import edgewise as ew",
+        f"{way}\n",
+        "def make_model():",
+        f"    return {make}({', '.join(given)})\n",
+        f'small = ew.load(make_model, "plan.json", "{weights}")',
+    )
+    return "\n".join(lines)
+
+
 def _sent(model: nn.Module, device: str) -> nn.Module:
     try:
         return model.to(device)
@@ -142,7 +164,7 @@ def load_weights(model: nn.Module, path: Path, *, strict: bool = True) -> None:
     Raises:
         ConfigError: the file cannot be read, or its tensors do not fit.
     """
-    state = _read_state(path)
+    state = read_state(path)
     own = model.state_dict()
     missing = sorted(own.keys() - state.keys()) if strict else []
     unexpected = sorted(state.keys() - own.keys()) if strict else []
@@ -156,16 +178,31 @@ def load_weights(model: nn.Module, path: Path, *, strict: bool = True) -> None:
     if problems:
         raise ConfigError(
             f"{path} does not fit {type(model).__name__}; {'; '.join(problems)}."
-            f"{' With strict = false names may differ.' if not shapes else ''}"
+            f"{_hint(state, own) if shapes else ' With strict = false names may differ.'}"
         )
     model.load_state_dict(state, strict=strict)
+
+
+def classes_of(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> int | None:
+    """How many classes weights are of, where nothing else tells them from those of a model."""
+    pairs = [(state[n].shape, own[n].shape) for n in own.keys() & state.keys()]
+    others = [(a, b) for a, b in pairs if a != b]
+    counts = {a[0] if a[1:] == b[1:] else None for a, b in others}
+    return counts.pop() if len(counts) == 1 else None
+
+
+def _hint(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    count = classes_of(state, own)
+    hint = f" They are of {count} classes: arguments = {{ num_classes = {count} }}"
+    return "" if count is None else hint
 
 
 def _few(names: Sequence[str], count: int = 4) -> str:
     return ", ".join(names[:count]) + (", …" if len(names) > count else "")
 
 
-def _read_state(path: Path) -> Mapping[str, Tensor]:
+def read_state(path: Path) -> Mapping[str, Tensor]:
+    """The tensors of a safetensors file or a torch state dict, by name; ConfigError as above."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

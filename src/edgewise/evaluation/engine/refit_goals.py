@@ -22,7 +22,6 @@ from ...graph.vertices import Shape
 from ...pruning.lower import Lowered
 from .batch_norm import plain
 
-MOST = 4608  # inputs of a fitted weight, such as 512 channels x 3 x 3: their square is in memory
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _PRECISE = (torch.float32, torch.float64)
 
@@ -69,8 +68,6 @@ def _layers(graph: Graph) -> list[int]:
 def fits(layer: Any) -> bool:
     """Whether a module is a layer that can be fitted."""
     if type(layer) not in _LAYERS or not plain(layer) or layer.weight.dtype not in _PRECISE:
-        return False
-    if layer.weight[0].numel() > MOST:
         return False
     if isinstance(layer, nn.Linear):
         return True

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from ...values.nested import device_of
-from .cache import Cache, Memory
+from .cache import Cache
+from .options import Memory
 from .steps import Program, Step, missing
 
 Inputs = tuple[Any, ...]
@@ -22,14 +23,14 @@ class Run:
     Args:
         programs: in the order in which they are visited.
         calibration: all the calibration data, in pieces.
-        limit: bytes that values kept for later programs may take.
+        memory: what values kept for later programs may take.
     """
 
     def __init__(
-        self, programs: Sequence[Program], calibration: Sequence[Inputs], limit: int
+        self, programs: Sequence[Program], calibration: Sequence[Inputs], memory: Memory
     ) -> None:
         self.programs, self.calibration = programs, calibration
-        self.memory = Memory(limit)
+        self.memory = memory
         self.reads = _reads([([p.output], p.steps) for p in programs])
         self.learns = _reads([(p.learners, p.calibration) for p in programs])
         self.calibrated = Cache(_count(self.learns), self.memory)

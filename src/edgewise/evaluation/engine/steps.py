@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Collection, Container, Hashable, Iterable
+from collections.abc import Callable, Collection, Container, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,7 +19,9 @@ from ...tracing.signature import Traced
 from . import batch_norm
 from .batch_norm import Norm
 from .learner import Learner
-from .refit import Refit, Targets
+from .least_squares import Inputs, rows_for
+from .options import Memory
+from .refit import Refit, some_rows
 from .refit_goals import Goal, Goals
 
 _RELU = (torch.relu, nn.functional.relu, "relu")
@@ -89,27 +92,44 @@ def missing(order: Iterable[Step], goals: Iterable[Step], known: Container[Step]
     return [step for step in order if step in wanted]
 
 
+def upstream(goals: Sequence[Step]) -> list[Step]:
+    """The goals and all that they read, each behind what it reads and not much ahead of its use."""
+    found: dict[Step, None] = {}
+    stack = list(reversed(goals))
+    while stack:
+        ahead = [source for source in reversed(stack[-1].inputs) if source not in found]
+        if ahead:
+            stack += ahead
+        else:
+            found[stack.pop()] = None
+    return list(found)
+
+
 class Compiler:
     """Makes programs whose steps are shared.
 
     Args:
         graph: the traced graph.
         recover: whether batch norms behind a removal take new statistics.
-        targets: to which layers behind a removal are fitted; None: they are not.
+        limit: bytes that values kept for later masks may take.
+        fits: calibration examples to which layers behind a removal are fitted; 0: they are not.
     """
 
-    def __init__(self, graph: Graph, recover: bool, targets: Targets | None = None) -> None:
-        self.graph, self.recover, self.targets = graph, recover, targets
+    def __init__(self, graph: Graph, recover: bool, limit: int, fits: int = 0) -> None:
+        self.graph, self.recover, self.fits = graph, recover, fits
+        self.memory = Memory(limit)
         self.cut: dict[Any, Any] = {}
+        self.inputs: dict[Hashable, Inputs] = {}  # of fits
         self.known: dict[Hashable, Step] = {}
         # of layers with their norms, by id
         self.folded: dict[tuple[int, int], batch_norm.Weights] = {}
 
     def forget(self) -> None:
         """Drop the steps of all programs so far, which share nothing with later ones."""
-        self.folded.clear()
-        self.cut.clear()
-        self.known.clear()
+        self.memory = Memory(self.memory.limit)
+        self.__dict__.pop("unpruned", None)
+        for known in (self.folded, self.cut, self.known, self.inputs):
+            known.clear()
 
     def program(self, mask: Mask) -> Program:
         """The program of a mask.
@@ -120,18 +140,23 @@ class Compiler:
         alive = liveness(self.graph, mask).require_connected()
         return _Translation(self, lower(self.graph, alive, self.cut), alive).run(mask)
 
+    @cached_property
+    def unpruned(self) -> _Unpruned:
+        """The network as it is, whose values are goals."""
+        alive = liveness(self.graph, self.graph.empty)
+        return _Unpruned(self, lower(self.graph, alive, self.cut), alive)
+
 
 class _Translation:
     """One lowered program into steps."""
 
     def __init__(self, compiler: Compiler, lowered: Lowered, alive: Liveness) -> None:
-        self.graph, self.known, self.weights = compiler.graph, compiler.known, compiler.folded
+        self.compiler, self.graph, self.known = compiler, compiler.graph, compiler.known
         self.lowered, self.alive = lowered, alive
         self.nodes = list(lowered.graph.nodes)
         self.folds = batch_norm.folds(self.nodes, self._module, self._dimensions)
-        self.targets = compiler.targets
         touched = self._touched() if compiler.recover else set()
-        self.goals = self._goals(touched) if self.targets is not None else {}
+        self.goals = self._goals(touched) if compiler.fits else {}
         self.learning = self._learning(touched) if compiler.recover else []
 
     def run(self, mask: Mask) -> Program:
@@ -142,8 +167,7 @@ class _Translation:
             nodes = [node for node in self.nodes if node in {*self.learning, *self.goals}]
             learned = {node: calibrated[node] for node in nodes}
             program.learners = list(learned.values())
-            order = list(dict.fromkeys(calibrated.values()))
-            program.calibration = missing(order, program.learners, ())
+            program.calibration = upstream(program.learners)
         steps = self._translate([], learned)
         program.steps = list(dict.fromkeys(steps.values()))
         program.inputs = tuple(steps[n] for n in self.nodes if n.op == "placeholder")
@@ -227,10 +251,10 @@ class _Translation:
                     inputs, lambda x: batch_norm.apply(inner, x, norm.folded(inner)), fresh=True
                 )
             key = (id(inner), id(outer))
-            if key not in self.weights:
+            if key not in self.compiler.folded:
                 affine = batch_norm.affine(outer, outer.running_mean, outer.running_var)
-                self.weights[key] = batch_norm.scaled(inner.weight, inner.bias, *affine)
-            weights = self.weights[key]
+                self.compiler.folded[key] = batch_norm.scaled(inner.weight, inner.bias, *affine)
+            weights = self.compiler.folded[key]
             return Step(inputs, lambda x: batch_norm.apply(inner, x, weights), fresh=True)
 
         return self._shared(("folded", id(inner), id(outer), learned, inputs), make)
@@ -239,18 +263,34 @@ class _Translation:
         """A layer with its norm that is fitted, or that has been."""
         layer = self._module(goal.layer)
         norm = None if goal.norm is None else (str(goal.norm.target), self._module(goal.norm))
-        reads = [*goal.layer.all_input_nodes, *(goal.others if learned is None else ())]
-        inputs = tuple(steps[source] for source in reads)
-        aim = (goal.vertex, goal.axis)
+        (x,) = (steps[source] for source in goal.layer.all_input_nodes)
+        if learned is not None:
+            again = Step((x,), learned.call, fresh=True)
+            return self._shared(("refitted", learned, x), lambda: again)
+        shape = self.graph.vertices[goal.vertex].shape
+        assert shape is not None
+        each = shape[0]
+        density = rows_for(layer.weight[0].numel()) / (self.compiler.fits * each)
+        others = tuple(steps[other] for other in goal.others)
+        value, axis = self.compiler.unpruned.at(goal.vertex), goal.axis
+        wanted = self._shared(
+            ("rows", value, axis, density),
+            lambda: Step((value,), lambda found: some_rows(found, axis, density)),
+        )
 
         def make() -> Step:
-            if learned is not None:
-                return Step(inputs, learned.call, fresh=True)
-            assert self.targets is not None
-            refit = Refit((str(goal.layer.target), layer), norm, self.targets, aim, goal.keep)
-            return Step(inputs, refit, fresh=True, learner=refit)
+            names = ("kernel_size", "stride", "padding", "dilation")
+            reads = (x, density, *(getattr(layer, name, None) for name in names))
+            biased = norm is not None or layer.bias is not None
+            inputs = self.compiler.inputs.setdefault((reads, biased), Inputs(biased))
+            inputs.users += 1
+            refit = Refit(
+                (str(goal.layer.target), layer), norm, inputs, self.compiler.memory,
+                goal.axis, goal.keep, each,
+            )  # fmt: skip
+            return Step((x, *others, wanted), refit, fresh=True, learner=refit)
 
-        what = ("refit", id(layer), norm and id(norm[1]), *aim, goal.keep, learned, inputs)
+        what = ("refit", id(layer), norm and id(norm[1]), goal.keep, x, others, wanted)
         return self._shared(what, make)
 
     def _normalised(self, node: fx.Node, learned: Step | None, steps: dict[fx.Node, Step]) -> Step:
@@ -286,6 +326,21 @@ class _Translation:
         index = self.lowered.vertices.get(node.name)
         shape = None if index is None else self.graph.vertices[index].shape
         return 0 if shape is None else len(shape)
+
+
+class _Unpruned(_Translation):
+    """The steps of the whole network."""
+
+    def __init__(self, compiler: Compiler, lowered: Lowered, alive: Liveness) -> None:
+        super().__init__(compiler, lowered, alive)
+        self.steps = self._translate([], {})
+        by_name = {node.name: node for node in self.nodes}
+        self.node_of = {index: by_name[name] for name, index in lowered.vertices.items()}
+
+    def at(self, vertex: int) -> Step:
+        """The step of a vertex; one of its own for a layer that has its norm folded in."""
+        node = self.node_of[vertex]
+        return self.steps.get(node) or self._plain(node, self.steps)
 
 
 def _described(value: Any, steps: dict[fx.Node, Step]) -> Hashable:

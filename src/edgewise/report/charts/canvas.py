@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..markup import Markup, raw, tag
+from ...values.markup import Markup, raw, table, tag
+from ..terms import scrolled
 from . import plotly
 from .chart import Chart
 
@@ -26,20 +27,8 @@ def canvas(chart: Chart) -> Markup:
 
 def _table(chart: Chart) -> list[Markup | None]:
     more = len(chart.rows) - MOST
-    table = tag(
-        "table",
-        tag("caption", chart.sentence, class_="hidden"),
-        tag("thead", tag("tr", (tag("th", name, scope="col") for name in chart.columns))),
-        tag(
-            "tbody",
-            (
-                tag("tr", tag("th", row[0], scope="row"), (tag("td", cell) for cell in row[1:]))
-                for row in chart.rows[:MOST]
-            ),
-        ),
-    )
-    label = f"Data of the chart: {chart.name}"
+    rows = table(chart.columns, chart.rows[:MOST])
     return [
-        tag("div", table, class_="scroll tall", tabindex=0, role="group", aria_label=label),
+        scrolled(f"Data of the chart: {chart.name}", rows, class_="tall"),
         tag("p", f"{more} more are in the study.", class_="note") if more > 0 else None,
     ]

@@ -61,6 +61,11 @@ def _layout(chart: Chart, colours: Mapping[str, str]) -> dict[str, Any]:
         },
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"},
         "hovermode": "closest",
+        "modebar": {
+            "bgcolor": "rgba(0,0,0,0)",
+            "color": colours["grey"],
+            "activecolor": colours["ink"],
+        },
     }
     if chart.x and chart.y:
         layout |= {"xaxis": _axis(chart.x, colours), "yaxis": _axis(chart.y, colours)}

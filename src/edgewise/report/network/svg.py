@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ...graph.graph import Graph
+from ...values.markup import Markup, number, tag
 from .. import numbers
 from ..facts import Facts
-from ..markup import Markup, number, tag
 from .blocks import Block, Fate, Link, Membership, contract, fates, membership, units_of
 from .layout import Box, Item, Point, arrange
 from .repeats import Run, View, runs
