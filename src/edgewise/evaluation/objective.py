@@ -101,6 +101,10 @@ class Objective:
         verify: a second split that decides among the finalists. Its first quarter, in whole
             batches of together at least 100 examples, is the trial that most of them do not pass.
         report: a third, used once, for the chosen network.
+        run: called as run(model, (inputs, targets)) where calling the model on a batch's inputs is
+            not enough, with a batch as the loader gives it; what it returns goes to loss and
+            metrics. It gets the model in eval mode, which it may change, and the same random
+            numbers for every mask. It needs a graph of a part.
 
     Raises:
         ObjectiveError: a loader is empty or gives something else than pairs.
@@ -117,6 +121,7 @@ class Objective:
     recovery: Recovery = field(default_factory=Recovery)
     verify: Iterable[Any] | None = None
     report: Iterable[Any] | None = None
+    run: Callable[[torch.nn.Module, Any], Any] | None = None
     splits: Mapping[Split, tuple[Batch, ...]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

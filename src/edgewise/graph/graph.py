@@ -142,8 +142,8 @@ class Graph:
     Everything but `program` (what the front end keeps to run and rewrite the network) is plain
     data, and `fingerprint` identifies it. Vertices are in topological order, edges sorted by
     (target, slot). `refused` says why widths cannot be removed, by the vertex that produces them;
-    `settings` what each operator is given besides data and weights. Two graphs are equal when their
-    fingerprints are.
+    `settings` what each operator is given besides data and weights; `rest` is what the model around
+    a part costs. Two graphs are equal when their fingerprints are.
 
     Examples:
         >>> graph = ew.trace(model, (x,), granularity="edge")
@@ -161,6 +161,7 @@ class Graph:
     program: Any = field(default=None, repr=False)
     refused: Mapping[str, str] = field(default_factory=dict, repr=False)
     settings: tuple[str, ...] = field(default=(), repr=False)
+    rest: Cost = field(default=Cost(0, 0, 0, 0), repr=False)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Graph) and other.fingerprint == self.fingerprint

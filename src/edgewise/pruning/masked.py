@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import fx, nn
@@ -37,8 +37,8 @@ def masked(graph: Graph, mask: Mask, tensors: Tensors | None = None) -> nn.Modul
         tensors: recovered tensors by name (`plan.tensors`), as for `prune`.
 
     Returns:
-        A module with the model's inputs and outputs, in the mode of the traced model. It works on
-        copies of the weights.
+        A module with the model's inputs and outputs, in the mode of the traced model; of a graph of
+        a part the whole model, the part masked. It works on copies of the weights.
 
     Raises:
         MaskError: the mask belongs to another graph.
@@ -51,6 +51,12 @@ def masked(graph: Graph, mask: Mask, tensors: Tensors | None = None) -> nn.Modul
         >>> y.shape
         torch.Size([2, 5])
     """
+    network, whole = masked_network(graph, mask, tensors), graph.program.whole
+    return network if whole is None else cast("nn.Module", whole.around(network))
+
+
+def masked_network(graph: Graph, mask: Mask, tensors: Tensors | None = None) -> Masked:
+    """The same of the traced network alone, where that is a part."""
     return Masked(graph, liveness(graph, mask).require_connected(), tensors or {})
 
 

@@ -21,7 +21,7 @@ from .calls import Calls
 from .edited import edited, marked
 from .edits import Edit, Edits, from_dict, printed, to_dict
 from .hf import cache_numbers
-from .masked import Tensors, masked
+from .masked import Tensors, masked_network
 from .modules import Draft, draft
 from .verify import compare, compare_training, rounding
 
@@ -79,7 +79,7 @@ class _Trial:
 
     def __init__(self, graph: Graph, mask: Mask, tensors: Tensors) -> None:
         self.graph, self.mask, self.tensors = graph, mask, tensors
-        self.full = masked(graph, mask, tensors)
+        self.full = masked_network(graph, mask, tensors)
         self.reasons: list[str] = []
 
     def agreed(self, edits: Edits) -> nn.Module | None:
@@ -140,7 +140,8 @@ def edits_of(graph: Graph, mask: Mask, tensors: Tensors) -> dict[str, Any]:
         edits = to_dict(in_own_class(graph, mask, tensors)[1])
     except Exception as error:  # noqa: BLE001 - whatever a user's model raises, there is a program
         return {"reason": str(error) or type(error).__name__}
-    return {**edits, "bits": str(mask), "printed": printed(graph.program.model)}
+        model: nn.Module = (graph.program.whole or graph.program).model
+    return {**edits, "bits": str(mask), "printed": printed(model)}
 
 
 def without_module_form(graph: Graph) -> dict[str, str]:

@@ -19,10 +19,11 @@ from ..tracing.program import Program, as_module, set_modes
 from ..tracing.signature import sign
 from ..tracing.sizes import frozen_axes
 from .lower import lower
-from .masked import Tensors, masked
+from .masked import Tensors, masked_network
 from .module_form import in_own_class
 from .numbers import REASON
 from .verify import compare, rounding, verify
+from .whole import in_place
 
 Form = Literal["program", "module"]
 
@@ -56,7 +57,8 @@ def prune(
         tensors: recovered tensors by name; a plan brings its own.
 
     Returns:
-        The pruned model with its own weights, in the mode (train or eval) of the traced one.
+        The pruned model with its own weights, in the mode (train or eval) of the traced one; of a
+        graph of a part the whole model, the part pruned.
         Names of what stays are those of the model, and so are the arguments that it takes. In
         program form it is an `fx.GraphModule`: it takes the batches, lengths and image sizes that
         the model takes, and arguments that held no tensor have the values that they were traced
@@ -79,16 +81,35 @@ def prune(
         True
     """
     mask, tensors = resolve(graph, plan, tensors)
+    small: nn.Module
     if form == "module":
-        return in_own_class(graph, mask, tensors, getattr(plan, "edits", None) or None)[0]
-    if form != "program":
+        small = in_own_class(graph, mask, tensors, getattr(plan, "edits", None) or None)[0]
+    elif form == "program":
+        small = _as_program(graph, mask, tensors)
+    else:
         raise PlanError(f'form is "program" or "module"; got {form!r}.')
+    if graph.program.whole is None:
+        return small
+    return in_place(graph, small, masked_network(graph, mask, tensors))
+
+
+def unpruned(graph: Graph) -> nn.Module:
+    """The network as it was traced, which takes the data; of a graph of a part the whole model."""
+    program: Program = graph.program
+    if program.whole is None:
+        return program.module
+    return program.whole.around(rewritten(graph, graph.empty, {}))
+
+
+def _as_program(graph: Graph, mask: Mask, tensors: Tensors) -> fx.GraphModule:
+    """The pruned module in program form, verified."""
     small = rewritten(graph, mask, tensors)
-    full = masked(graph, mask, tensors)
+    full = masked_network(graph, mask, tensors)
     verify(graph, mask, full, small)
     frozen = _frozen(graph.program, full, small)
     if frozen:
-        sign(small.graph, small.meta["edgewise_traced"].also(frozen, REASON))
+        small.meta["edgewise_traced"] = small.meta["edgewise_traced"].also(frozen, REASON)
+        sign(small.graph, small.meta["edgewise_traced"])
         small.recompile()
     return small
 

@@ -17,6 +17,7 @@ from torch.fx.graph import CodeGen
 from ..values.nested import device_of
 from .signature import Traced, plain
 from .sizes import Condition, Varied
+from .whole import Whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,7 @@ class Program:
         modal: whether the model's own code is known to do something else in train mode.
         moving: by node, the axes of its tensor that are others at these.
         conditions: on sizes, by which Python code of the model decided what the program does.
+        whole: the model around it, where a part alone was traced.
     """
 
     module: fx.GraphModule
@@ -55,6 +57,7 @@ class Program:
     modal: bool = False
     moving: Mapping[str, frozenset[int]] = field(default_factory=dict)
     conditions: tuple[Condition, ...] = ()
+    whole: Whole | None = None
 
     @property
     def told(self) -> tuple[str, ...]:
