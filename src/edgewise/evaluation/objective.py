@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import starmap
 from typing import Any, Literal, get_args
 
 import torch
@@ -14,7 +15,7 @@ from ..errors import ObjectiveError
 from ..tracing.program import evaluating
 from ..values.arguments import arguments, call, inputs_in, placed
 from ..values.description import digest, lines
-from ..values.nested import batch_size, copies_of, joined, judged, leaves_of
+from ..values.nested import batch_size, copies_of, device_of, joined, judged, leaves_of
 from .records import Split
 
 Batch = tuple[Any, Any]  # inputs, a tuple of arguments or a dict by name, and targets
@@ -77,6 +78,11 @@ class Recovery:
         """The inputs of each batch; of pairs the first, as long as nobody says it takes two."""
         return tuple(_inputs(item) for item in self.items)
 
+    def pairs(self, raw: bool) -> tuple[Batch, ...]:
+        """The batches with their targets, where they have any; as they are, or arguments."""
+        pairs: list[Batch] = [i if _is_pair(i) else (i, None) for i in self.items]
+        return tuple((i if raw else arguments(i), targets) for i, targets in pairs)
+
     def placed(self, names: Sequence[str]) -> Recovery:
         """The same with all inputs as tuples in the order of `names`, and no targets."""
         found = [placed(inputs_in(item, len(names)), names) for item in self.items]
@@ -125,20 +131,21 @@ class Objective:
     splits: Mapping[Split, tuple[Batch, ...]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        splits: dict[Split, tuple[Batch, ...]] = {"search": _batches(self.loader, "search")}
+        raw = self.run is not None
+        splits: dict[Split, tuple[Batch, ...]] = {"search": _batches(self.loader, "search", raw)}
         if self.verify is not None:
-            verify = _batches(self.verify, "verify")
+            verify = _batches(self.verify, "verify", raw)
             trial = verify[: len(verify) // TRIAL]
-            if sum(batch_size(inputs) for inputs, _ in trial) >= LEAST:
+            if sum(starmap(_examples, trial)) >= LEAST:
                 splits["trial"] = trial
             splits["verify"] = verify
         if self.report is not None:
-            splits["report"] = _batches(self.report, "report")
+            splits["report"] = _batches(self.report, "report", raw)
         object.__setattr__(self, "splits", splits)
 
     def samples(self, split: Split) -> int:
         """Examples in a split."""
-        return sum(batch_size(inputs) for inputs, _ in self.splits[split])
+        return sum(starmap(_examples, self.splits[split]))
 
     def measure(self, outputs: Sequence[Any], split: Split) -> Measurement:
         """Loss and metrics of the outputs of all batches of a split.
@@ -168,9 +175,21 @@ class Objective:
 
     def score(self, model: torch.nn.Module, split: Split) -> Measurement:
         """Loss and metrics of a model as it is, in eval mode, without recovery."""
-        with evaluating(model), torch.inference_mode():
-            outputs = [call(model, inputs) for inputs, _ in self.splits[split]]
+        outputs = []
+        for number, batch in enumerate(self.splits[split]):
+            with evaluating(model), torch.inference_mode():
+                outputs.append(self.outputs(model, batch, number))
         return self.measure(outputs, split)
+
+    def outputs(self, model: torch.nn.Module, batch: Batch, number: int) -> Any:
+        """What goes to loss and metrics of a batch; any random numbers depend on its number."""
+        home = device_of(model)
+        devices = [home] if home is not None and home.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.default_generator.manual_seed(number)
+            for device in devices:
+                torch.cuda.default_generators[device.index].manual_seed(number)
+            return call(model, batch[0]) if self.run is None else self.run(model, batch)
 
     def placed(self, names: Sequence[str]) -> Objective:
         """The same with all inputs as tuples, those of dicts in the order of `names`.
@@ -189,7 +208,8 @@ class Objective:
             split: tuple((change(inputs), targets) for inputs, targets in part)
             for split, part in self.splits.items()
         }
-        batches = [(change(inputs), None) for inputs in self.recovery.batches] or None
+        batches: Any = [(change(inputs), None) for inputs in self.recovery.batches] or None
+        batches = batches if self.run is None else self.recovery.items or None
         changed = replace(
             self,
             loader=splits["search"],
@@ -205,6 +225,7 @@ class Objective:
     def measures(self) -> tuple[str, ...]:
         """One line for whatever decides what loss, metrics and recovery compute."""
         named = {"loss": self.loss} | {f"metric {n}": m for n, m in sorted(self.metrics.items())}
+        named |= {} if self.run is None else {"run": self.run}
         found = [line for name, measure in named.items() for line in lines(name, measure)]
         return (*found, f"recovery: {self.recovery.kind}")
 
@@ -243,7 +264,7 @@ class Measurement:
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
-def _batches(loader: Iterable[Any], split: str) -> tuple[Batch, ...]:
+def _batches(loader: Iterable[Any], split: str, raw: bool) -> tuple[Batch, ...]:
     found: list[Batch] = []
     for item in loader:
         if not isinstance(item, list | tuple) or len(item) != 2:
@@ -251,7 +272,7 @@ def _batches(loader: Iterable[Any], split: str) -> tuple[Batch, ...]:
                 f"The {split} loader must give (inputs, targets) pairs; batch {len(found)} is a "
                 f"{type(item).__name__}."
             )
-        found.append((_inputs(item), item[1]))
+        found.append((item[0] if raw else _inputs(item), item[1]))
         _require_examples(found[-1][0], f"Batch {len(found) - 1} of the {split} loader")
     if not found:
         raise ObjectiveError(f"The {split} loader is empty: there is nothing to measure on.")
@@ -260,7 +281,19 @@ def _batches(loader: Iterable[Any], split: str) -> tuple[Batch, ...]:
 
 def _inputs(item: Any) -> tuple[Any, ...] | dict[str, Any]:
     """The model's arguments in a batch given as (inputs, targets) or as inputs alone."""
-    return arguments(item[0] if isinstance(item, list | tuple) and len(item) == 2 else item)
+    return arguments(item[0] if _is_pair(item) else item)
+
+
+def _is_pair(item: Any) -> bool:
+    return isinstance(item, list | tuple) and len(item) == 2
+
+
+def _examples(inputs: Any, targets: Any) -> int:
+    """Examples in a batch; in lists of single ones, as for detection, as many as these have."""
+    single = isinstance(targets, list | tuple) and not any(map(torch.is_tensor, targets))
+    lists = [v for v in (inputs, *arguments(inputs)) if isinstance(v, list | tuple)]
+    fits = single and any(len(v) == len(targets) and all(map(torch.is_tensor, v)) for v in lists)
+    return len(targets) if fits else batch_size(inputs)
 
 
 def _require_examples(inputs: Any, name: str) -> None:
@@ -276,8 +309,7 @@ def _require_examples(inputs: Any, name: str) -> None:
 
 def _of_batch(name: str, measure: Any, outputs: Any, batch: Batch) -> tuple[torch.Tensor, int]:
     """What a measure gives for a batch, checked: a scalar or one value an example; how many."""
-    inputs, targets = batch
-    value, count = judged(measure, copies_of(outputs), targets), batch_size(inputs)
+    value, count = judged(measure, copies_of(outputs), batch[1]), _examples(*batch)
     tensor = torch.as_tensor(value).detach().cpu().double()
     if tensor.numel() != 1 and tuple(tensor.shape) != (count,):
         raise ObjectiveError(

@@ -96,11 +96,12 @@ def _load(network: nn.Module, graph: Graph, alive: Liveness, tensors: Tensors) -
             whole[torch.meshgrid(*lines, indexing="ij")] = tensor.to(whole.device)
 
 
-def _own(value: Any) -> Any:
+def unlocked(value: Any) -> Any:
+    """A value in lists and dicts that can be changed; torch.fx has others of its own."""
     if type(value) is immutable_dict:
-        return {name: _own(part) for name, part in value.items()}
+        return {name: unlocked(part) for name, part in value.items()}
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
-        return (tuple if isinstance(value, tuple) else list)(map(_own, value))
+        return (tuple if isinstance(value, tuple) else list)(map(unlocked, value))
     return value
 
 
@@ -132,8 +133,8 @@ class Execution(fx.Interpreter):
             return getattr(self, n.op)(n.target, args, kwargs)
 
     def output(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What the model returns; torch.fx keeps its lists and dicts as others of its own."""
-        return _own(super().output(target, args, kwargs))
+        """What the model returns."""
+        return unlocked(super().output(target, args, kwargs))
 
     def _called(self, n: fx.Node) -> nn.Module | None:
         return self.module.get_submodule(str(n.target)) if n.op == "call_module" else None

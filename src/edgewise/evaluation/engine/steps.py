@@ -6,6 +6,7 @@ import operator
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Hashable, Iterable
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise, starmap
 from typing import Any
 
 import torch
@@ -53,7 +54,9 @@ class Program:
     Args:
         mask: the mask.
         inputs: the steps that stand for the network's inputs.
-        steps: for the data, in order; the last one gives the output.
+        parts: which of them are inputs of each part.
+        outputs: what each part gives.
+        steps: for the data, in order.
         calibration: up to the last step that learns; empty if there is none.
         learners: the steps that learn in it.
         guard: what refuses sizes of inputs, where it holds for those of the example only.
@@ -61,14 +64,12 @@ class Program:
 
     mask: Mask
     inputs: tuple[Step, ...] = ()
+    parts: tuple[slice, ...] = ()
+    outputs: tuple[Step, ...] = ()
     steps: list[Step] = field(default_factory=list)
     calibration: list[Step] = field(default_factory=list)
     learners: list[Step] = field(default_factory=list)
     guard: Traced | None = None
-
-    @property
-    def output(self) -> Step:
-        return self.steps[-1]
 
     @property
     def recovered(self) -> dict[str, torch.Tensor]:
@@ -145,9 +146,19 @@ class _Translation:
             order = list(dict.fromkeys(calibrated.values()))
             program.calibration = missing(order, program.learners, ())
         steps = self._translate([], learned)
-        program.steps = list(dict.fromkeys(steps.values()))
+        program.outputs, program.parts = self._parts(steps)
+        program.steps = list(dict.fromkeys((*steps.values(), *program.outputs)))
         program.inputs = tuple(steps[n] for n in self.nodes if n.op == "placeholder")
         return program
+
+    def _parts(self, steps: dict[fx.Node, Step]) -> tuple[tuple[Step, ...], tuple[slice, ...]]:
+        """What each part gives, and its inputs among all."""
+        parts, names = getattr(self.graph.program.whole, "parts", ()), self.graph.program.names
+        if len(parts) <= 1:
+            return (steps[self.nodes[-1]],), (slice(None),)
+        ends = [0, *accumulate(sum(name in part.names for name in names) for part in parts)]
+        members: Any = self.nodes[-1].args[0]
+        return tuple(_gathered(m, steps) for m in members), tuple(starmap(slice, pairwise(ends)))
 
     # -- what recovers ----------------------------------------------------------------------
 
@@ -312,6 +323,17 @@ def _step(node: fx.Node, target: Any, inputs: tuple[Step, ...]) -> Step:
     call = _bound(node, _method(target) if node.op == "call_method" else target)
     write = _written(node, target)
     return Step(inputs, call, fresh=write is not None or _makes_memory(target), write=write)
+
+
+def _gathered(value: Any, steps: dict[fx.Node, Step]) -> Step:
+    """One member of what a program gives."""
+    nodes: dict[fx.Node, None] = {}
+    fx.map_arg(value, nodes.setdefault)
+
+    def call(*values: Any) -> Any:
+        return fx.map_arg(value, dict(zip(nodes, values, strict=True)).__getitem__)
+
+    return Step(tuple(steps[node] for node in nodes), call)
 
 
 def _norm_of(step: Step) -> Norm:
