@@ -140,7 +140,7 @@ def edits_of(graph: Graph, mask: Mask, tensors: Tensors) -> dict[str, Any]:
         edits = to_dict(in_own_class(graph, mask, tensors)[1])
     except Exception as error:  # noqa: BLE001 - whatever a user's model raises, there is a program
         return {"reason": str(error) or type(error).__name__}
-        model: nn.Module = (graph.program.whole or graph.program).model
+    model: nn.Module = (graph.program.whole or graph.program).model
     return {**edits, "bits": str(mask), "printed": printed(model)}
 
 

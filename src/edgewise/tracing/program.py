@@ -60,6 +60,11 @@ class Program:
     whole: Whole | None = None
 
     @property
+    def name(self) -> str:
+        """That of the model's class."""
+        return type(self.module).__name__
+
+    @property
     def told(self) -> tuple[str, ...]:
         """What tracing took from the example, in words."""
         own = [f"argument {name}={value!r}" for name, value in self.fixed.items()]
@@ -75,9 +80,8 @@ class Program:
         """The arguments that the network takes, and the values that tracing fixed."""
         constants = tuple((name, plain(value)) for name, value in self.fixed.items())
         names, conditions = self.parameters or (*self.names, *self.fixed), self.conditions
-        kind = type(self.module).__name__
         told = tuple(tuple(condition) for condition in conditions)
-        return Traced(kind, names, constants, self.takes, self.frozen, told)
+        return Traced(self.name, names, constants, self.takes, self.frozen, told)
 
     @property
     def other_batch(self) -> int:

@@ -70,6 +70,10 @@ class Whole:
         """That of the model's class."""
         return type(self.rest).__name__
 
+    def named(self, number: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """The arguments of a call of a part by the names that the traced network has for them."""
+        return self.parts[number].named(args, kwargs)
+
     def holding(self, modules: Sequence[nn.Module]) -> nn.Module:
         """A copy of the model with these modules in place of its parts."""
         stands = (self.rest.get_submodule(path) for path in self.paths)

@@ -15,6 +15,7 @@ from ...errors import ConfigError
 from ...evaluation.objective import Objective
 from ...graph.graph import Graph
 from ...pruning.heal import Healing, heal
+from ...pruning.prune import unpruned
 from ...values.nested import copies_of
 from .config import Config
 from .datasets import Batch, load_batches
@@ -97,8 +98,10 @@ def require_healing(config: Config, graph: Graph) -> None:
             raise
         _training(section, pairs)
     program = graph.program
+    given = program.whole.example if program.whole else (program.args, {})
     with torch.no_grad():
-        outputs = program.module.eval()(*copies_of(program.args))
+        args, kwargs = copies_of(given)
+        outputs = unpruned(graph).eval()(*args, **kwargs)
     if section.distill and not isinstance(outputs, Tensor):
         raise ConfigError(
             f"[heal] the unpruned model teaches by logits, one tensor; this model gives a "
@@ -123,7 +126,7 @@ def heal_job(
     return heal(
         small,
         _training(section, _pairs(config, section, section.rows)),
-        teacher=graph.program.module if section.distill else None,
+        teacher=unpruned(graph) if section.distill else None,
         loss=objective.loss,
         settings=Healing(**{f.name: getattr(section, f.name) for f in fields(Healing)}),
         validate=lambda model: objective.score(model, "verify").loss,

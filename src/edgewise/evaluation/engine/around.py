@@ -79,7 +79,7 @@ class Around:
 
     def _called(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._before.end()
-        named = self.whole.parts[number].named(args, kwargs)
+        named = self.whole.named(number, args, kwargs)
         return self._answer(number, self.traced[number].inputs((), named))
 
     def _run(self, batch: Batch, number: int, answer: Answer) -> Any:
