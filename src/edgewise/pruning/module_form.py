@@ -59,11 +59,12 @@ def in_own_class(
         FormError: no edit of the model's modules says what the mask does.
     """
     trial = _Trial(graph, mask, tensors)
-    if recorded is not None and "modules" in recorded:
-        edits: Edits | None = from_dict(recorded)
-        small = trial.agreed(from_dict(recorded))
-    else:
-        small, edits = trial.found()
+    with graph.program.as_called():
+        if recorded is not None and "modules" in recorded:
+            edits: Edits | None = from_dict(recorded)
+            small = trial.agreed(from_dict(recorded))
+        else:
+            small, edits = trial.found()
     if small is not None and edits is not None:
         return small, edits
     names = [graph.units[unit].name for unit in mask.removed]

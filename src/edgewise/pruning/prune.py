@@ -6,7 +6,7 @@ import copy
 import io
 from collections.abc import Mapping
 from contextlib import redirect_stderr
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import fx, nn
@@ -81,13 +81,13 @@ def prune(
         True
     """
     mask, tensors = resolve(graph, plan, tensors)
-    small: nn.Module
+    if form not in get_args(Form):
+        raise PlanError(f'form is "program" or "module"; got {form!r}.')
     if form == "module":
         small = in_own_class(graph, mask, tensors, getattr(plan, "edits", None) or None)[0]
-    elif form == "program":
-        small = _as_program(graph, mask, tensors)
     else:
-        raise PlanError(f'form is "program" or "module"; got {form!r}.')
+        with graph.program.as_called():
+            small = _as_program(graph, mask, tensors)
     if graph.program.whole is None:
         return small
     return in_place(graph, small, masked_network(graph, mask, tensors))
@@ -101,7 +101,7 @@ def unpruned(graph: Graph) -> nn.Module:
     return program.whole.around(rewritten(graph, graph.empty, {}))
 
 
-def _as_program(graph: Graph, mask: Mask, tensors: Tensors) -> fx.GraphModule:
+def _as_program(graph: Graph, mask: Mask, tensors: Tensors) -> nn.Module:
     """The pruned module in program form, verified."""
     small = rewritten(graph, mask, tensors)
     full = masked_network(graph, mask, tensors)

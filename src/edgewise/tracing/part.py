@@ -165,7 +165,9 @@ def _noting(found: _Seen, path: str) -> Any:
 
 def _require_alike(model: nn.Module, path: str, found: _Seen) -> None:
     """Require that all calls of a part are one graph, and all that the model does with it."""
-    name, direct = type(model).__name__, ", ".join(dict.fromkeys(found.direct[:3]))
+    name, ran = type(model).__name__, dict.fromkeys(found.direct)
+    outer = [p for p in ran if not any(p.startswith(f"{other}.") for other in ran)]
+    direct = ", ".join(outer[:3])
     if not found.calls:
         raise TraceError(
             f"Part {path!r} never runs as a module when {name} runs in eval mode on the example. "

@@ -6,7 +6,7 @@ import keyword
 import operator
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +58,10 @@ class Program:
     moving: Mapping[str, frozenset[int]] = field(default_factory=dict)
     conditions: tuple[Condition, ...] = ()
     whole: Whole | None = None
+
+    def as_called(self) -> AbstractContextManager[None]:
+        """Those in which it runs: the mixed precision in which a model calls its parts."""
+        return nullcontext() if self.whole is None else self.whole.as_called()
 
     @property
     def name(self) -> str:

@@ -105,7 +105,7 @@ def trace(
         paths = (part,) if isinstance(part, str) else tuple(part)
         whole, model, kwargs, rest = taken(model, args, kwargs or {}, paths)
         args = ()
-    with nullcontext() if whole is None else whole.conditions():
+    with whole.as_called() if whole else nullcontext():
         bare = _bare(model, args, kwargs or {}, leaves, frontend)
         bare = replace(bare, program=replace(bare.program, model=model, whole=whole), rest=rest)
         graph = with_units(bare, kinds, slices=slices, round_to=round_to, importance=importance)

@@ -99,7 +99,7 @@ class Whole:
         )
 
     @contextmanager
-    def conditions(self) -> Iterator[None]:
+    def as_called(self) -> Iterator[None]:
         """The mixed precision in which the model calls its parts."""
         with ExitStack() as stack:
             for device, dtype in self.autocast:

@@ -139,7 +139,7 @@ class Around:
 
         def again(position: int, part: int, inputs: Inputs) -> Any:
             self._guard(run.programs[position].guard, part, inputs)
-            with self.whole.conditions():
+            with self.whole.as_called():
                 return run.again(position, laid_out(inputs), part)
 
         pieces = run.piece(laid_out(received.inputs), received.part)
@@ -157,7 +157,7 @@ class Around:
 
     def _under_conditions(self, values: Iterator[Value]) -> Iterator[Value]:
         while True:
-            with self.whole.conditions():
+            with self.whole.as_called():
                 value = next(values, None)
             if value is None:
                 return
@@ -201,7 +201,7 @@ class Around:
                 calls[part].append(copies_of(inputs))
                 filled = {**self.whole.given, **dict(zip(self._names(part), inputs, strict=True))}
                 given = tuple(filled[name] for name in self.program.names)
-                with self.whole.conditions():
+                with self.whole.as_called():
                     found = self.program.module(*given)
                 return found if len(parts) == 1 else found[part]
 
