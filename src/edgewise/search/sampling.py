@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import BudgetError, MaskError
-from ..graph.budget import Budget
+from ..graph.budget import Budget, as_budget
 from ..graph.graph import Graph, Mask
 from ..graph.liveness import liveness
 from .space import Space
@@ -19,7 +19,7 @@ def sample_masks(
     n: int,
     *,
     removed: int | None = None,
-    budget: Budget | None = None,
+    budget: Budget | float | str | None = None,
     rng: np.random.Generator,
 ) -> list[Mask]:
     """Random valid, distinct masks.
@@ -51,7 +51,7 @@ def sample_masks(
     if (removed is None) == (budget is None):
         raise MaskError("sample_masks needs either removed= or budget=.")
     if budget is not None:
-        space = Space(graph, budget)
+        space = Space(graph, as_budget(budget))
         space.reachable()
         return sample_at_budget(space, n, rng)
     assert removed is not None

@@ -24,7 +24,8 @@ from ...pruning.masked import unlocked
 from ...tracing.signature import Traced
 from ...tracing.whole import Whole
 from ...values.nested import copies_of, leaves_of
-from ..objective import Batch, Objective
+from ..loaders import Batch
+from ..objective import Objective
 from ..records import Split
 from .cache import size_of
 from .run import Run, wait_for

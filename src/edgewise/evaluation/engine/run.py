@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from ...values.nested import device_of
-from .cache import Cache, Memory
+from .cache import Cache
+from .options import Memory
 from .steps import Program, Step, missing
 
 Inputs = tuple[Any, ...]
@@ -22,14 +23,14 @@ class Run:
     Args:
         programs: in the order in which they are visited.
         calibration: all the calibration data, in pieces.
-        limit: bytes that values kept for later programs may take.
+        memory: what values kept for later programs may take.
     """
 
     def __init__(
-        self, programs: Sequence[Program], calibration: Sequence[Inputs], limit: int
+        self, programs: Sequence[Program], calibration: Sequence[Inputs], memory: Memory
     ) -> None:
         self.programs, self.calibration = programs, calibration
-        self.memory = Memory(limit)
+        self.memory = memory
         self.reads = _reads([([*p.outputs], p.steps) for p in programs])
         self.learns = _reads([(p.learners, p.calibration) for p in programs])
         self.calibrated = Cache(_count(self.learns), self.memory)
@@ -54,33 +55,33 @@ class Run:
 
     def again(self, position: int, inputs: Inputs, part: int) -> Any:
         """What a program gives for other inputs of a part; nothing is shared."""
-        program = self.programs[position]
-        with torch.inference_mode():
-            return self._of(program, inputs, part, Cache(Counter(), self.memory), set())
+        program, cache = self.programs[position], Cache(Counter(), self.memory)
+        return self._of(program, inputs, part, cache, set())
 
     def _of(
         self, program: Program, inputs: Inputs, part: int, cache: Cache, reads: set[Step]
     ) -> Any:
         given = dict(zip(program.inputs[program.parts[part]], inputs, strict=True))
-        (value,) = _execute(program.steps, [program.outputs[part]], [given], cache, reads)
-        return value
+        with torch.inference_mode():
+            return _execute(program.steps, [program.outputs[part]], [given], cache, reads)[0]
 
     def _value(self, position: int, inputs: Inputs, part: int, cache: Cache) -> Any:
         program = self.programs[position]
         try:
-            with torch.inference_mode():
-                self._calibrate(program, position)
-                value = self._of(program, inputs, part, cache, self.reads[position])
+            self.calibrate(position)
+            value = self._of(program, inputs, part, cache, self.reads[position])
         except Exception as error:  # noqa: BLE001 - recorded with its mask
             value = self.failed[position] = error
         return value
 
-    def _calibrate(self, program: Program, position: int) -> None:
-        """Run the calibration data up to the last step that has not learned."""
+    def calibrate(self, position: int) -> None:
+        """Run the calibration data up to the last step of a program that has not learned."""
+        program = self.programs[position]
         goals = [s for s in program.learners if s.learner is not None and not s.learner.known]
         if goals:
             given = [dict(zip(program.inputs, i, strict=True)) for i in self.calibration]
-            _execute(program.calibration, goals, given, self.calibrated, self.learns[position])
+            with torch.inference_mode():
+                _execute(program.calibration, goals, given, self.calibrated, self.learns[position])
 
 
 def wait_for(inputs: Inputs) -> None:
