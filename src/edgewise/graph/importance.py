@@ -130,7 +130,7 @@ def inputs_of(batch: Any, graph: Graph) -> tuple[Any, Any]:
     """The inputs of a batch, where the network is, and its targets if it is a pair."""
     program, home = graph.program, graph.program.device
     if program.whole is not None:
-        args, kwargs = program.whole.example
+        args, kwargs = program.example
         inputs = inputs_in(batch, len(args) + len(kwargs))
         return moved(arguments(inputs), home), None if inputs is batch else batch[1]
     inputs = inputs_in(batch, len(program.args))

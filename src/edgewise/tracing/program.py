@@ -64,6 +64,11 @@ class Program:
         return nullcontext() if self.whole is None else self.whole.as_called()
 
     @property
+    def example(self) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """What tracing was given, by place and by name: of a part, what the whole model was."""
+        return (self.args, {}) if self.whole is None else self.whole.example or ((), {})
+
+    @property
     def name(self) -> str:
         """That of the model's class."""
         return type(self.module).__name__

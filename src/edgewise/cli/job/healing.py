@@ -89,7 +89,7 @@ def require_healing(config: Config, graph: Graph) -> None:
     if section is None:
         return
     _require_accelerate(section)
-    data, rows = following(config.data, graph.program.args[0]), section.rows
+    data, rows = following(config.data, graph.program.example[0][0]), section.rows
     for row in sorted({rows.start, (rows.stop or rows.start + 1) - 1}):
         try:
             pairs = _pairs(data, section, Rows(row, row + 1))
@@ -98,9 +98,8 @@ def require_healing(config: Config, graph: Graph) -> None:
             raise
         _training(section, pairs)
     program = graph.program
-    given = program.whole.example if program.whole else (program.args, {})
     with torch.no_grad():
-        args, kwargs = copies_of(given)
+        args, kwargs = copies_of(program.example)
         outputs = unpruned(graph).eval()(*args, **kwargs)
     if section.distill and not isinstance(outputs, Tensor):
         raise ConfigError(
@@ -123,7 +122,7 @@ def heal_job(
     section = config.heal
     if section is None:
         raise ConfigError(f"{config.path.name} has no [heal]: add one with at least rows.")
-    data = following(config.data, graph.program.args[0])
+    data = following(config.data, graph.program.example[0][0])
     return heal(
         small,
         _training(section, _pairs(data, section, section.rows)),
