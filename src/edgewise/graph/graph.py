@@ -91,8 +91,8 @@ class Graph:
     data, and `fingerprint` identifies it. Vertices are in topological order, edges sorted by
     (target, slot). `refused` says why widths cannot be removed, by the vertex that produces them;
     `settings` what each operator is given besides data and weights; `blocks` how a person divides
-    it. No mask may break a limit of `limits`; `ruled` is the graph before its rules, and them. Two
-    graphs are equal when their fingerprints are.
+    it; `rest` what the model around a part costs. No mask may break a limit of `limits`; `ruled` is
+    the graph before its rules, and them. Two graphs are equal when their fingerprints are.
 
     Examples:
         >>> graph = ew.trace(model, (x,), granularity="edge")
@@ -113,6 +113,7 @@ class Graph:
     blocks: tuple[Block, ...] = field(default=(), repr=False)
     limits: tuple[Limit, ...] = field(default=(), repr=False)
     ruled: tuple[Graph, Any] | None = field(default=None, repr=False)
+    rest: Cost = field(default=Cost(0, 0, 0, 0), repr=False)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Graph) and other.fingerprint == self.fingerprint
