@@ -166,15 +166,10 @@ class Study:
         return compare(*(self._measuring.losses(m, split)[rows] for m in (first, second)))
 
     def run(
-        self,
-        evaluations: int = 300,
-        budget: Budget | float | str | None = None,
-        *,
-        seed: int = 0,
-        surrogate: Any = "auto",
-        patience: int | None = None,
+        self, evaluations: int = 300, budget: Budget | float | str | None = None, *,
+        seed: int = 0, surrogate: Any = "auto", patience: int | None = None,
         progress: Callback | bool | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Search for good masks at a budget.
 
         Calling it again with the same budget, seed and surrogate resumes; with a larger number
@@ -207,6 +202,7 @@ class Study:
         found = self._searcher(surrogate)
         space = self.space(budget)
         settings = {"budget": budget.limits, "seed": seed, "surrogate": found.name}
+        settings |= {"rules": [x.rule for x in self.graph.limits]} if self.graph.limits else {}
         if self.latency is not None and budget.latency is not None:
             settings["latency"] = self.latency.digest
         run = self.storage.run(settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
@@ -13,6 +14,8 @@ from torch.utils import _pytree as pytree
 from ..errors import NoUnitsError, TooLargeError, TraceError, UnknownOperatorError
 from ..graph.graph import Graph
 from ..graph.importance import Importance, l2
+from ..graph.outputs import with_outputs_kept
+from ..graph.rules import Names, Rules, ruled
 from ..graph.units import SLICES, with_units
 from .agreement import Judge, reference
 from .builder import Builder
@@ -22,6 +25,8 @@ from .probe import run, run_doubled
 from .program import Program, modes_of
 from .refuse import refuse, refuse_outputs
 from .sizes import Condition, any_batch, not_one
+
+log = logging.getLogger("edgewise")
 
 
 def trace(
@@ -33,8 +38,13 @@ def trace(
     leaves: Sequence[type[nn.Module] | str] = (),
     frontend: FrontEnd | None = None,
     slices: int = SLICES,
-    round_to: int = 1,
+    round_to: int | Mapping[str, int] = 1,
     importance: Importance = l2,
+    keep: Names = (),
+    at_most: Mapping[str, float] | None = None,
+    at_least: Mapping[str, int] | None = None,
+    tie: str | Sequence[str] = (),
+    alike: str | Sequence[str] = (),
 ) -> Graph:
     """The dataflow graph of a model.
 
@@ -67,7 +77,8 @@ def trace(
         frontend: "torch.fx" or "torch.export", to force one; None tries both in this order.
         slices: nested parts into which each width (hidden, heads, channels) is cut; the most
             important one always stays. A width of fewer channels is cut into single ones.
-        round_to: what remains of a width is a multiple of this many channels.
+        round_to: what remains of a width is a multiple of this many channels; or by KEY, as for
+            `ew.restrict`.
         importance: which channels of a width go first: `ew.importance.l2`, or what
             `ew.importance.taylor` or `.activation` give, or a function of your own.
 
@@ -78,6 +89,7 @@ def trace(
         TraceError: the model cannot be traced, or the traced program gives other outputs.
         UnknownOperatorError: an operator has no rule; names it, its line and the way out.
         NoUnitsError: nothing in the model can be removed.
+        RuleError: a rule names nothing, contradicts another one, or leaves nothing to go.
         EdgewiseError: granularity, slices or round_to make no sense for this model.
 
     Examples:
@@ -108,9 +120,14 @@ def trace(
     )
     bare = replace(bare, program=replace(bare.program, model=model))
     graph = with_units(bare, kinds, slices=slices, round_to=round_to, importance=importance)
+    if "raw" not in kinds:
+        graph = with_outputs_kept(graph)
+    if model.training:
+        log.info("The model is in train mode, and stays so; it is measured as in eval mode.")
     if not graph.units:
         raise NoUnitsError(_why_no_units(model, kinds, graph.refused))
-    return graph
+    rules = Rules.of(keep, at_most, at_least, tie, alike)
+    return graph if rules == Rules() else ruled(graph, rules)
 
 
 def _choices(frontend: FrontEnd | None, leaves: Sequence[Any]) -> tuple[FrontEnd, ...]:

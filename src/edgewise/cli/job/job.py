@@ -42,6 +42,7 @@ FILES = {
     HEALED: "weights of the pruned network, fine-tuned",
     PRUNED: "weights of the pruned network",
     "plan.json": "what was chosen and why",
+    "plan.tensors.safetensors": "recovered statistics and weights: stays beside plan.json",
     "evaluations.csv": "every evaluation",
 }
 
