@@ -31,6 +31,7 @@ from .objective import Measurement, Objective
 from .records import Evaluation, Split, Status
 
 PERIOD = 60.0  # seconds that the masks of a chunk should take at most, together
+FIRST = 2.0  # the same at the beginning, doubled with every chunk: it is soon seen to go on
 SHARING = 4  # masks that share values even if they take longer
 
 
@@ -72,6 +73,7 @@ class Engine:
     ) -> None:
         self.graph, self.objective = graph, objective
         self.options, self.pace = options or EngineOptions(), 0.0  # seconds a mask and example
+        self.period = FIRST
         graph.program.module.eval()
         self._check_inputs()
         search = [inputs for inputs, _ in objective.splits["search"]]
@@ -124,6 +126,7 @@ class Engine:
                 seconds += outcome.evaluation.seconds
                 yield outcome
             self.pace = seconds / len(part) / max(self.objective.samples(split), 1)
+            self.period = min(2 * self.period, PERIOD)
             self.compiler.forget()
 
     def recovered(self, mask: Mask) -> dict[str, torch.Tensor]:
@@ -136,8 +139,9 @@ class Engine:
     def _chunk(self, split: Split) -> int:
         """Masks that share values next: fewer where they take long, as results arrive together."""
         seconds = self.pace * self.objective.samples(split)
-        fits = PERIOD / seconds if seconds else 0.0
-        return min(self.options.chunk, max(int(fits), SHARING))
+        fits = self.period / seconds if seconds else 0.0
+        least = SHARING if not seconds or self.period >= PERIOD else 1
+        return min(self.options.chunk, max(int(fits), least))
 
     def _evaluate_chunk(
         self, masks: Sequence[Mask], split: Split, tensors: bool

@@ -37,7 +37,7 @@ KINDS += [(torch.float64, "linear")]  # least squares take long
 @cache
 def traced(name: str, dtype: torch.dtype = torch.float32) -> tuple[ew.Graph, tuple]:
     model, args = build(name, dtype=dtype)
-    return ew.trace(model, args), args
+    return ew.trace(model, args, granularity=("edge", "layer")), args
 
 
 def some_masks(graph: ew.Graph, seed: int, count: int = 6) -> list[ew.Mask]:
@@ -204,7 +204,7 @@ def test_a_norm_over_the_last_but_one_dimension_is_not_folded() -> None:
     model.linear = nn.Linear(4, 4)
     model.out = nn.Linear(4, 2)
     nn.init.normal_(model.norm.running_mean)
-    graph = ew.trace(model.eval(), (x,))
+    graph = ew.trace(model.eval(), (x,), granularity=("edge", "layer"))
     masks = some_masks(graph, 0)
     for bits, (out, _) in outputs_of(graph, (x,), masks).items():
         assert apart(ew.masked(graph, graph.mask(bits=bits)).eval()(x).detach(), out) <= 1e-5
