@@ -143,7 +143,7 @@ class Planner:
             "evaluations": sum(e.split == "search" for e in self.measuring.storage.evaluations()),
             "finalists": chosen.count,
             **chosen.choice.record,
-            "model": type(self.graph.program.module).__name__,
+            "model": (self.graph.program.whole or self.graph.program).name,
             "weights": weights_digest(self.graph),
             "edgewise": __version__,
             "torch": torch.__version__,

@@ -24,7 +24,7 @@ from .config import Config
 from .datasets import following, load_batches
 from .evaluations_file import write_evaluations
 from .kept import make_directory, read_kept
-from .sources import load_loss, load_metrics, load_model, loading
+from .sources import load_function, load_loss, load_metrics, load_model, loading
 from .toml_sections import Rows
 from .units import select_units, servable
 
@@ -76,6 +76,8 @@ def trace_job(config: Config, say: Callable[[str], None] = lambda _: None) -> Gr
         granularity=config.units.granularity,
         slices=config.units.slices,
         round_to=config.units.round_to,
+        part=config.model.part,
+        costs=config.model.costs,
     )
     return servable(config, select_units(graph, config.units), say)
 
@@ -99,7 +101,7 @@ def read_objective(config: Config, graph: Graph) -> Objective:
     Raises:
         ConfigError: some of it cannot be read, or does not have the model's input shape.
     """
-    config = replace(config, data=following(config.data, graph.program.args[0]))
+    config = replace(config, data=following(config.data, graph.program.example[0][0]))
     data, objective, calibration = config.data, config.objective, None
     if config.calibration is not None:
         calibration = load_batches(config.calibration_data, config.calibration.rows)
@@ -112,6 +114,7 @@ def read_objective(config: Config, graph: Graph) -> Objective:
         recovery=Recovery(objective.recovery, calibration),
         verify=load_batches(data, data.verify),
         report=load_batches(data, data.report),
+        run=load_function(objective.run) if objective.run else None,
     )
 
 
