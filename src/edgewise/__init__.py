@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .evaluation.ray.executor import Ray as Ray
     from .evaluation.records import Comparison as Comparison
     from .evaluation.records import Evaluation as Evaluation
+    from .evaluation.recover import recover as recover
     from .graph import importance as importance
     from .graph.budget import Budget as Budget
     from .graph.cost import cost as cost
@@ -75,6 +76,7 @@ _HOMES = {
     "Comparison": "evaluation.records",
     "Evaluation": "evaluation.records",
     "prune": "pruning.prune",
+    "recover": "evaluation.recover",
     "sample_masks": "search",
     "Study": "study.study",
     "trace": "tracing.trace",

@@ -581,9 +581,9 @@ def test_inspect_shows_units_with_what_they_save(job: Path) -> None:
     source = f"{job.parent}/net.py:make"
     result = call("inspect", source, "--input", "3,6,6")
     assert result.exit_code == 0, result.output
-    assert "blocks.0.conv1..blocks.0.bn2" in result.stdout
-    assert "bypass:blocks.1.conv2" in result.stdout
-    assert "│ block │" in result.stdout
+    assert "│ 1 edge, 2 layer │" in result.stdout
+    assert "│   blocks.0 branch" in result.stdout
+    assert "│   blocks.1 conv2 bypass" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
@@ -649,7 +649,7 @@ def test_the_demo_ends_with_a_table(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert result.exit_code == 0, result.output
     assert "seed 3" in result.stderr
     assert "sampling: 1/2" in result.stderr
-    assert f"Next: {app.NEXT}" in said(result)
+    assert f"Next: {app.NEXT.format(tmp_path.as_posix())}" in said(result)
     for word in ("unpruned", "1,234", "5,678,901", "1.23", "87.6%", str(tmp_path / "report.html")):
         assert word in result.stdout
 

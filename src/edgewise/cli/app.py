@@ -30,7 +30,7 @@ ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="The job
 Limits = Annotated[
     list[str] | None, typer.Option(help="Limits such as macs=0.7, instead of those in the file.")
 ]
-NEXT = "edgewise init YOUR.py:FUNCTION FOLDER_OF_IMAGES --weights YOUR.pt"
+NEXT = "edgewise init {0}/network.py:DigitsNet {0}/digits --weights {0}/network.safetensors"
 KEPT = "Interrupted. Finished evaluations are kept; the same command resumes."
 
 
@@ -77,7 +77,7 @@ def demo(
         screen.table("Result", ["", "params", "MACs", "latency (ms)", "accuracy"], rows)
         for path in found.files.values():
             screen.path(path)
-        screen.say(f"Next: {NEXT}")
+        screen.say(f"Next: {NEXT.format(directory.as_posix())}")
 
 
 def _figures(row: Mapping[str, float]) -> list[str]:
@@ -115,7 +115,8 @@ def inspect(
     ] = None,
     input: Annotated[str, typer.Option(help="Shape of one example.")] = "3,224,224",
     weights: Weights = None,
-    granularity: Annotated[str, typer.Option(help="Kinds of units.")] = "edge,layer",
+    granularity: Annotated[str, typer.Option(help="Kinds of units.")] = "branch,layer",
+    units: Annotated[bool, typer.Option("--units", help="List every unit.")] = False,
     form: Annotated[
         Form, typer.Option(help="module: also say what the model's own class does without.")
     ] = "program",
@@ -139,7 +140,7 @@ def inspect(
                 graph = trace_job(read_config(model), screen.say)
             else:
                 graph = inspection.trace_named(model, input, weights, granularity)
-            inspection.show_units(screen, graph, form)
+            inspection.show_units(screen, graph, form, units)
         else:
             raise ConfigError("inspect takes either a model or --plan PLAN.json.")
 

@@ -120,15 +120,15 @@ def heal_plan(
     with screen.steps("healing") as progress:
         healed = heal_job(config, graph, objective, small, progress)
     weights = save(healed, config.directory / HEALED)
-    rows, names, measured = [], sorted(objective.metrics), {}
+    rows, measured = [], {}
     whole = graph.program.module
     for name, model in (("unpruned", whole), ("pruned", small), ("healed", healed)):
         found = measured[name] = objective.score(model, objective.last)
-        cells = [f"{value:.4f}" for value in (found.loss, *(found.metrics[n] for n in names))]
+        cells = [f"{value:.4f}" for value in (found.loss, *found.metrics.values())]
         rows.append([name, *cells])
     scores = {name: {"loss": found.loss, **found.metrics} for name, found in measured.items()}
     screen.put(split=objective.last, scores=scores)
-    screen.table(f"On the {objective.last} split", ["", "loss", *names], rows)
+    screen.table(f"On the {objective.last} split", ["", "loss", *found.metrics], rows)
     before, after = measured["unpruned"], measured["healed"]
     samples = objective.samples(objective.last)
     outcome = Measured(after.loss, after.metrics, samples, before.loss, before.metrics)
@@ -157,7 +157,7 @@ def show_plan(screen: Screen, plan: Plan) -> None:
             (after, found.loss, found.metrics),
         ):
             row += [f"{loss:.4f}", *(f"{metrics[name]:.4f}" for name in found.metrics)]
-    screen.show(f"Units removed: {', '.join(plan.removed) or 'none'}")
+    screen.show(f"Units removed: {', '.join(plan.labels or plan.removed) or 'none'}")
     title = f"Measured on the {split} split" if split else "Cost"
     screen.table(title, columns, [before, after])
     for promise in plan.promises:

@@ -22,10 +22,11 @@ from ..graph.graph import Graph, Mask
 from ..values.nested import batch_size
 from ..values.redact import redact
 from .engine import EngineOptions
+from .engine.compile import Compiler
 from .engine.order import visiting_order
 from .engine.pieces import choose, join
 from .engine.run import Run
-from .engine.steps import Compiler, Program
+from .engine.steps import Program
 from .objective import Measurement, Objective
 from .records import Evaluation, Split, Status
 
@@ -127,6 +128,13 @@ class Engine:
             self.pace = seconds / len(part) / max(self.objective.samples(split), 1)
             self.period = min(2 * self.period, PERIOD)
             self.compiler.forget()
+
+    def recovered(self, mask: Mask) -> dict[str, torch.Tensor]:
+        """The recovered tensors of a mask, which is not measured."""
+        program = self.compiler.program(mask)
+        Run([program], self.calibration, self.compiler.memory).calibrate(0)
+        self.compiler.forget()
+        return program.recovered
 
     def _chunk(self, split: Split) -> int:
         """Masks that share values next: fewer where they take long, as results arrive together."""

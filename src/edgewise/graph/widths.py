@@ -155,8 +155,18 @@ def _slices(
         if not saved.params and not saved.macs:
             return [], "removing them saves nothing"
         score = sum(group.scores[count - before : count - kept])
-        label = f"{name}@{kept * wide}/{count * wide}"
-        units.append(Unit(label, group.kind, removal, saved, name, score))
+        size = 1 if group.kind == "heads" else wide
+        units.append(
+            Unit(
+                name=f"{name}@{kept * wide}/{count * wide}",
+                kind=group.kind,
+                removal=removal,
+                cost=saved,
+                group=name,
+                importance=score,
+                label=f"{kept * size} of {count * size}",
+            )
+        )
         before = kept
     return units, None
 

@@ -133,6 +133,7 @@ class Plan:
             `edgewise.pruning.edits`, or {"reason": why its own class cannot do it}; empty in plans
             of schema 3 and less.
         tensors: recovered tensors by name, stored beside the JSON as safetensors.
+        labels: what a person calls the removed units; plans of schema 3 and less have none.
 
     Examples:
         >>> path = study.plan().save("plan.json")
@@ -158,6 +159,7 @@ class Plan:
     certificate: Certificate | None = None
     edits: Mapping[str, Any] = field(default_factory=dict)
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
+    labels: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Plan({', '.join(f'{k}: {v}' for k, v in self._facts().items())})"

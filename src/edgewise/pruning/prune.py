@@ -127,10 +127,12 @@ def resolve(
             "indices with graph.mask([...]), or of bits with graph.mask(bits=...)."
         )
     if not graph.known_as(plan.fingerprint):
+        kinds = getattr(plan, "trace", {}).get("granularity")
         raise PlanError(
             f"The plan was made for graph {plan.fingerprint[:12]}, this one is "
             f"{graph.fingerprint[:12]}: another architecture, granularity, unit selection, or "
-            "version of the model's code. Trace the model that the plan was made for."
+            "version of the model's code. Trace the model that the plan was made for"
+            f"{f', with granularity={tuple(kinds)}' if kinds else ''}."
         )
     mask = graph.mask(bits=plan.bits)
     names = [graph.units[unit].name for unit in mask.removed]

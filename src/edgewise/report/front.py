@@ -39,7 +39,7 @@ def _cells(facts: Facts, point: Point) -> Iterator[Child]:
         yield f"{numbers.count(left)} ({numbers.change(whole, left)})"
     yield f"{numbers.plain(point.predicted)} ± {numbers.plain(point.deviation)}"
     yield numbers.plain(point.measured)
-    names = ", ".join(facts.graph.units[unit].name for unit in point.mask.removed)
+    names = ", ".join(facts.graph.units[unit].label for unit in point.mask.removed)
     yield tag("abbr", len(point.mask.removed), title=names or "nothing", tabindex=0)
     if facts.insight.again:
         limits = " ".join(f"{k}={limit_text(v)}" for k, v in point.budget.limits.items())

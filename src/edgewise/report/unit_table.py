@@ -42,7 +42,7 @@ def _intro(facts: Facts) -> str:
 
 
 def _protected(facts: Facts) -> str:
-    names = sorted(facts.protected)
+    names = [unit.label for unit in facts.graph.units if unit.name in facts.protected]
     one = len(names) == 1
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     return (
@@ -62,7 +62,7 @@ def _row(facts: Facts, index: int) -> Markup:
     unit, removed = facts.graph.units[index], facts.mask.bits[index]
     status = "removed" if removed else "protected" if unit.name in facts.protected else ""
     cells = (
-        unit.name,
+        tag("span", unit.label, title=unit.name),
         unit.kind,
         numbers.count(unit.cost.params),
         numbers.count(unit.cost.macs),

@@ -19,6 +19,7 @@ from ..evaluation.calibration import batch_norms, recalibrated
 from ..evaluation.evaluator import Executor, Outcome
 from ..evaluation.objective import Objective
 from ..evaluation.records import Evaluation, Split
+from ..evaluation.recover import estimate
 from ..evaluation.sense import Sense, sense
 from ..graph.graph import Graph
 from ..pruning.weights import require_savable
@@ -70,6 +71,12 @@ def confirm(
             )
     if storage.unproven:
         storage.adopt(own)
+
+
+def tell_cost(graph: Graph, objective: Objective) -> None:
+    """Say what recovery will take, where that may be much, before the first mask takes it."""
+    if objective.recovery.kind == "linear" and log.isEnabledFor(logging.INFO):
+        log.info("%s", estimate(graph, objective.recovery))
 
 
 def check_savable(graph: Graph) -> None:

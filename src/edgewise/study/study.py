@@ -25,7 +25,7 @@ from ..search import Ask, Patience, Point, Questions, Space, answered, search
 from ..surrogates.interactions import Interactions
 from ..surrogates.searcher import Searcher, recalled, searcher
 from ..values.quantities import check_count
-from .confirming import check_savable, check_unpruned, confirm
+from .confirming import check_savable, check_unpruned, confirm, tell_cost
 from .finalists import verified
 from .fitting import searching
 from .frame import frame
@@ -197,6 +197,7 @@ class Study:
         budget = as_budget(budget)
         check_count("evaluations", evaluations)
         check_count("seed", seed, 0)
+        tell_cost(self.graph, self.objective)
         waits = None if patience is None else Patience(patience, self._measuring.noise)
         found = self._searcher(surrogate)
         space = self.space(budget)

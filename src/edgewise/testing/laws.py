@@ -218,7 +218,7 @@ def check_laws(
         args: its example inputs.
         masks: how many random masks.
         seed: of the masks.
-        options: further arguments of `ew.trace`.
+        options: further arguments of `ew.trace`; every connection is a unit unless they say else.
 
     Returns:
         The graph.
@@ -226,7 +226,7 @@ def check_laws(
     Raises:
         AssertionError: a law does not hold; the message says which and for what mask.
     """
-    graph = trace(model, args, **options)
+    graph = trace(model, args, **{"granularity": ("edge", "layer"), **options})
     law_nothing_removed(model, graph)
     rng = random.Random(seed)
     for _ in range(masks):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
@@ -13,6 +14,7 @@ from torch.utils import _pytree as pytree
 from ..errors import NoUnitsError, TooLargeError, TraceError, UnknownOperatorError
 from ..graph.graph import Graph
 from ..graph.importance import Importance, l2
+from ..graph.outputs import with_outputs_kept
 from ..graph.units import SLICES, with_units
 from .agreement import Judge, reference
 from .builder import Builder
@@ -23,13 +25,15 @@ from .program import Program, modes_of
 from .refuse import refuse, refuse_outputs
 from .sizes import Condition, any_batch, not_one
 
+log = logging.getLogger("edgewise")
+
 
 def trace(
     model: nn.Module,
     args: Sequence[Any] | torch.Tensor,
     kwargs: Mapping[str, Any] | None = None,
     *,
-    granularity: Sequence[str] | str = ("edge", "layer"),
+    granularity: Sequence[str] | str = ("branch", "layer"),
     leaves: Sequence[type[nn.Module] | str] = (),
     frontend: FrontEnd | None = None,
     slices: int = SLICES,
@@ -57,9 +61,11 @@ def trace(
         model: any `nn.Module`.
         args: example inputs, a tuple (or one tensor); dimension 0 is the batch.
         kwargs: example keyword inputs.
-        granularity: kinds of units: "edge" (whole connections and branches), "layer" (layers
-            bypassed by identity), "hidden" (inner channels of a branch or MLP), "heads" (attention
-            heads), "channels" (those of a residual stream), or "raw" (every edge by itself).
+        granularity: kinds of units: "branch" (connections that save parameters or MACs: branches,
+            pieces of concatenations, gates), "edge" (all connections, skips among them), "layer"
+            (layers bypassed by identity), "hidden" (inner channels of a branch or MLP), "heads"
+            (attention heads), "channels" (those of a residual stream), or "raw" (every edge by
+            itself).
         leaves: module classes or paths to treat as one operator each; they need a rule, and
             torch.fx.
         frontend: "torch.fx" or "torch.export", to force one; None tries both in this order.
@@ -106,6 +112,10 @@ def trace(
     )
     bare = replace(bare, program=replace(bare.program, model=model))
     graph = with_units(bare, kinds, slices=slices, round_to=round_to, importance=importance)
+    if "raw" not in kinds:
+        graph = with_outputs_kept(graph)
+    if model.training:
+        log.info("The model is in train mode, and stays so; it is measured as in eval mode.")
     if not graph.units:
         raise NoUnitsError(_why_no_units(model, kinds, graph.refused))
     return graph
@@ -205,9 +215,13 @@ def _scales(once: Mapping[str, Any], doubled: Mapping[str, Any]) -> bool:
 def _why_no_units(model: nn.Module, kinds: tuple[str, ...], refused: Mapping[str, str]) -> str:
     widths = "; ".join(f"{name}: {reason}" for name, reason in list(refused.items())[:5])
     width = f"no width can be cut ({widths or 'no operator produces channels'})"
+    chain = (
+        "every edge lies on every path from input to output (a plain chain), so that removing any "
+        "would disconnect the output"
+    )
     reasons: dict[str, str] = {
-        "edge": "every edge lies on every path from input to output (a plain chain), so that "
-        "removing any would disconnect the output",
+        "branch": f"{chain}, or saves next to nothing",
+        "edge": chain,
         "layer": "no layer that takes MACs has an output of its input's shape",
         "raw": "it has no edge at all",
         "channels": width,

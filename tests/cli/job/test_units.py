@@ -35,7 +35,7 @@ class Net(nn.Module):
 
 @pytest.fixture
 def graph() -> Graph:
-    return ew.trace(Net(), (torch.randn(2, 4),))
+    return ew.trace(Net(), (torch.randn(2, 4),), granularity=("edge", "layer"))
 
 
 @pytest.fixture

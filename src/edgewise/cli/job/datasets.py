@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -293,7 +294,7 @@ def preset(name: str) -> Any:
 
 def _transformed(value: Any, name: str) -> Tensor:
     encoded = isinstance(value, bytes | Path)
-    image = _opened(require("PIL.Image", "data"), value) if encoded else value
+    image = _opened(value) if encoded else value
     image = image.convert("RGB") if hasattr(image, "convert") else _tensor(image, 3)
     found: Tensor = preset(name)(image)
     return found
@@ -326,20 +327,19 @@ def _channels_first(array: Any) -> Any:
 
 def _pixels(value: Any, channels: int) -> Any:
     """An encoded, stored or PIL image as integers [channels, height, width]."""
-    images = require("PIL.Image", "data")
     if isinstance(value, bytes | Path):
-        value = _opened(images, value)
+        value = _opened(value)
     mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(channels, "L" if value.mode in "1L" else "RGB")
     return np.atleast_3d(np.asarray(value.convert(mode))).transpose(2, 0, 1)
 
 
-def _opened(images: Any, value: bytes | Path) -> Any:
+def _opened(value: bytes | Path) -> Image.Image:
     """An encoded image, not yet decoded; ValueError if it would take an absurd amount of memory."""
     with warnings.catch_warnings():  # the warning comes at half of what is refused outright
-        warnings.simplefilter("error", images.DecompressionBombWarning)
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            return images.open(io.BytesIO(value) if isinstance(value, bytes) else value)
-        except (images.DecompressionBombWarning, images.DecompressionBombError) as error:
+            return Image.open(io.BytesIO(value) if isinstance(value, bytes) else value)
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise ValueError(
                 f"{error} If it is a photograph of yours, make a smaller copy of it."
             ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ...errors import EdgewiseError
 from ...evaluation.engine import EngineOptions
+from ...evaluation.losses import LOSSES, METRICS
 from ...evaluation.objective import RecoveryKind
 from ...pruning.heal import Healing
 from ...pruning.prune import Form
@@ -30,8 +31,6 @@ from .toml_sections import (
     Whole,
 )
 
-LOSSES = ("cross_entropy", "calibrated_cross_entropy", "mse")
-METRICS = ("accuracy", "top5")
 CUTS = ("resize", "crop")
 Surrogate = Literal[
     "auto", "GraphGP", "Degree2", "Linear", "PathSum", "CrossGamma", "Logistic", "FCN", "Trees"
@@ -129,7 +128,7 @@ class ObjectiveSection:
             _check_name("metrics", metric, METRICS)
 
 
-def _check_name(key: str, name: str, known: Sequence[str]) -> None:
+def _check_name(key: str, name: str, known: Iterable[str]) -> None:
     if ".py:" not in name and name not in known:
         raise ValueError(
             f"{key} {name!r} is neither built in nor FILE.py:FUNCTION.{nearest(name, known)}"
@@ -140,10 +139,9 @@ def _check_name(key: str, name: str, known: Sequence[str]) -> None:
 class UnitsSection:
     """Which units a mask may remove."""
 
-    granularity: tuple[Literal["edge", "layer", "hidden", "heads", "channels", "raw"], ...] = (
-        "edge",
-        "layer",
-    )
+    granularity: tuple[
+        Literal["branch", "edge", "layer", "hidden", "heads", "channels", "raw"], ...
+    ] = ("branch", "layer")
     slices: Count = 8
     round_to: Count = 1
     only: tuple[str, ...] = ()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
 
-from ...errors import ConfigError
+from ...errors import ConfigError, MaskError
 from ...graph.graph import Graph
 from ...pruning.module_form import without_module_form
 from ...values.files import write_text
-from ...values.spelling import nearest
 from .config import Config
 from .kept import make_directory, read_kept
 from .sections import UnitsSection
@@ -25,22 +23,14 @@ def select_units(graph: Graph, units: UnitsSection) -> Graph:
     Raises:
         ConfigError: a glob matches nothing, or no unit is left.
     """
-    names = [unit.name for unit in graph.units]
-    for pattern in (*units.only, *units.exclude):
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise ConfigError(f"[units] {pattern!r} matches no unit.{nearest(pattern, names)}")
-    keep = {
-        name
-        for name in names
-        if _matches(name, units.only or ("*",)) and not _matches(name, units.exclude)
-    }
+    try:
+        keep = {unit.name for glob in units.only or ("*",) for unit in graph.named(glob)}
+        keep -= {unit.name for glob in units.exclude for unit in graph.named(glob)}
+    except MaskError as error:
+        raise ConfigError(f"[units] {error}") from None
     if not keep:
-        raise ConfigError(f"[units] only and exclude leave none of the {len(names)} units.")
+        raise ConfigError(f"[units] only and exclude leave none of the {len(graph.units)} units.")
     return graph.select(lambda unit: unit.name in keep)
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def servable(config: Config, graph: Graph, say: Callable[[str], None]) -> Graph:

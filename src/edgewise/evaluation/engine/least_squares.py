@@ -1,11 +1,12 @@
 """Ridge regression from rows that come in parts, in memory and time that inputs bound, not rows.
 
-With u the inputs [n], r what is missing [c], and means taken off: min over D of Σ ‖D u − r‖² + λ‖D‖²,
-so D = R (G + λ)⁻¹ with G = Σ uuᵀ and R = Σ ruᵀ. λ is a part of the mean of G's diagonal, and chosen
-on half of the examples. Rows are kept until they outnumber the inputs; from then on only G and R are.
+With u the inputs [n], r what is missing [c], and means taken off: min over D of
+Σ ‖D u − r‖² + λ‖D‖², so D = R (G + λ)⁻¹ with G = Σ uuᵀ and R = Σ ruᵀ. λ is a part of the mean of
+G's diagonal, and chosen on half of the examples. Rows are kept until they outnumber the inputs;
+from then on only G and R are.
 
-Where they never do, D = A L⁻¹ U for some A [c, m]: U [m, n] are the rows and L Lᵀ = U Uᵀ. Since L⁻¹ U
-has orthonormal rows, ‖D‖ = ‖A‖, and A is the same regression with the rows of L as inputs.
+Where they never do, D = A L⁻¹ U for some A [c, m]: U [m, n] are the rows and L Lᵀ = U Uᵀ. Since
+L⁻¹ U has orthonormal rows, ‖D‖ = ‖A‖, and A is the same regression with the rows of L as inputs.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ class Inputs:
     def _clear(self) -> None:
         self.known = False
         self.shift: Any = 0.0  # near the mean, so that sums lose little
-        self.rows: Tensor | None = None  # U and its root L, where rows are few
-        self.root: Tensor | None = None
+        self.rows: Any = None  # U and the root L, where rows are few
+        self.root: Any = None
         self.count = [0, 0]
         self.means: list[Tensor] = []
         self.grams: list[Tensor] = []
@@ -76,8 +77,9 @@ class Inputs:
     def finish(self) -> None:
         """All rows have been there: from here on `means` are means, and taken off."""
         self.known = True
-        for values in (self.count, self.means, self.grams):
-            values.append(values[FIRST] + values[SECOND])  # type: ignore[operator]
+        self.count.append(sum(self.count))
+        for values in (self.means, self.grams):
+            values.append(values[FIRST] + values[SECOND])
         for part, count in enumerate(self.count):
             total = self.means[part] * self.biased
             self.means[part] = total / count
@@ -180,10 +182,9 @@ class Fit:
         nothing = torch.zeros_like(ru[BOTH]), torch.zeros_like(r[BOTH])
         change, bias = solved(BOTH, best) if least < error(*nothing) else nothing
         if inputs.root is not None:
-            change = (
-                torch.linalg.solve_triangular(inputs.root, change, upper=False, left=False)
-                @ inputs.rows
-            )
+            root = inputs.root.nan_to_num()
+            change = torch.linalg.solve_triangular(root, change, upper=False, left=False)
+            change = change @ inputs.rows
         return change, bias - change @ (inputs.shift + torch.zeros_like(change[0]))
 
 

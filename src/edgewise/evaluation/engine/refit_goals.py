@@ -56,7 +56,8 @@ class Goal:
         return (self.layer, *([] if self.norm is None else [self.norm]), *self.alias)
 
 
-def _layers(graph: Graph) -> list[int]:
+def layers_to_fit(graph: Graph) -> list[int]:
+    """The vertices that are layers that can be fitted."""
     module: fx.GraphModule = graph.program.module
     return [
         index
@@ -83,7 +84,7 @@ def _axis(graph: Graph, index: int) -> int:
 
 def last_layers(graph: Graph) -> set[int]:
     """The vertices behind which no layer follows that can be fitted: they give the answer."""
-    layers, before = set(_layers(graph)), set[int]()
+    layers, before = set(layers_to_fit(graph)), set[int]()
     for index in reversed(range(len(graph.vertices))):
         targets = [graph.edges[e].target for e in graph.consumers[index]]
         if any(target in layers or target in before for target in targets):

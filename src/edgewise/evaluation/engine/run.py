@@ -51,8 +51,8 @@ class Run:
     def _value(self, position: int, inputs: Inputs, cache: Cache) -> Any:
         program = self.programs[position]
         try:
+            self.calibrate(position)
             with torch.inference_mode():
-                self._calibrate(program, position)
                 (value,) = _execute(
                     program, program.steps, [program.output], [inputs], cache, self.reads[position]
                 )
@@ -60,14 +60,16 @@ class Run:
             value = self.failed[position] = error
         return value
 
-    def _calibrate(self, program: Program, position: int) -> None:
-        """Run the calibration data up to the last step that has not learned."""
+    def calibrate(self, position: int) -> None:
+        """Run the calibration data up to the last step of a program that has not learned."""
+        program = self.programs[position]
         goals = [s for s in program.learners if s.learner is not None and not s.learner.known]
         if goals:
-            _execute(
-                program, program.calibration, goals, self.calibration,
-                self.calibrated, self.learns[position],
-            )  # fmt: skip
+            with torch.inference_mode():
+                _execute(
+                    program, program.calibration, goals, self.calibration,
+                    self.calibrated, self.learns[position],
+                )  # fmt: skip
 
 
 def wait_for(inputs: Inputs) -> None:

@@ -254,7 +254,7 @@ def describe(facts: Facts, e: Evaluation, names: int = 6) -> str:
 
 def _removed(facts: Facts, bits: str, names: int) -> list[str]:
     """How many units a mask removes, and the first of them."""
-    removed = [facts.graph.units[i].name for i, bit in enumerate(bits) if bit == "1"]
+    removed = [facts.graph.units[i].label for i, bit in enumerate(bits) if bit == "1"]
     more = [f"and {len(removed) - names} more"] if len(removed) > names else []
     return [f"{len(removed)} removed{':' if removed else ''}", *removed[:names], *more]
 

@@ -281,11 +281,11 @@ def _names(graph: Graph, block: Block, fate: Fate) -> str:
 
 
 def _of_unit(facts: Facts, unit: int) -> str:
-    name = facts.graph.units[unit].name
-    words = [f"unit {name}"]
+    known = facts.graph.units[unit]
+    words = [f"unit {known.label} ({known.name})"]
     if facts.mask.bits[unit]:
         words.append("removed")
-    elif name in facts.protected:
+    elif known.name in facts.protected:
         words.append("protected")
     if unit in facts.alone:
         words.append(f"alone: loss {numbers.plain(facts.alone[unit])}")
