@@ -12,6 +12,7 @@ import torch
 from ..errors import PlanError
 from ..evaluation.objective import Objective
 from ..graph.graph import Graph, Mask
+from ..graph.rules import words
 from ..graph.times import OperatorTimes
 from ..latency import LatencyTable, settle
 from ..pruning.module_form import edits_of
@@ -132,6 +133,7 @@ class Planner:
             "evaluations": sum(e.split == "search" for e in self.measuring.storage.evaluations()),
             "finalists": chosen.count,
             **chosen.choice.record,
+            **({"rules": words(self.graph)} if self.graph.ruled else {}),
             "model": type(self.graph.program.module).__name__,
             "weights": weights_digest(self.graph),
             "edgewise": __version__,
