@@ -286,13 +286,20 @@ def forbidding(graph: Graph, allows: Callable[[Graph], bool]) -> str:
     single = [text for text, other in _without_each(graph) if allows(other)]
     if single:
         return f" Forbidden by {'; also by '.join(single)}: without it there are masks."
-    free, all_rules = graph, list[str]()
+    free = graph
     while free.ruled is not None:
-        free, rules = free.ruled
-        all_rules.append(str(rules))
-    if len(all_rules) and allows(free):
-        return f" Forbidden by {', '.join(all_rules)} together: without them there are masks."
+        free = free.ruled[0]
+    if free is not graph and allows(free):
+        return f" Forbidden by {words(graph)} together: without them there are masks."
     return ""
+
+
+def words(graph: Graph) -> str:
+    """All rules of a graph."""
+    if graph.ruled is None:
+        return ""
+    before, rules = graph.ruled
+    return ", ".join(filter(None, (words(before), str(rules))))
 
 
 def _without_each(graph: Graph) -> Iterator[tuple[str, Graph]]:

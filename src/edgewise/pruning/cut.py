@@ -44,7 +44,7 @@ def cut_module(
     module._parameters = dict(whole._parameters)
     module._buffers = dict(whole._buffers)
     names = [*dict(whole.named_parameters()), *dict(whole.named_buffers())]
-    for name, keep in zip(names, slices, strict=True):
+    for name, keep in zip(names, slices, strict=False):
         tensor = cut_tensor(getattr(whole, name), keep)
         place: Any = module._buffers if name in module._buffers else module._parameters
         place[name] = tensor

@@ -273,6 +273,8 @@ class _Drafting:
             for axis, size in enumerate(parameter.shape)
             if parameter.name not in known and size == len(keep)
         ]
+        if vertex.module is not None and all(p.name in known for p in vertex.params):
+            return  # a first state of zeros
         if len(fitting) != 1:
             raise self._error("", index, "it reads a computed constant of which channels are gone")
         ((parameter, axis, keep),) = fitting

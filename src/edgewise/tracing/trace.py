@@ -107,7 +107,7 @@ def trace(
     Examples:
         >>> graph = ew.trace(model, (x,))
         >>> graph
-        Graph(29 vertices, 31 edges, 12 units, 19916b485ebc)
+        Graph(29 vertices, 31 edges, 9 units, ab27f3cafff4)
     """
     refuse(model, args, kwargs or {})
     args = (args,) if isinstance(args, torch.Tensor) else tuple(args)
