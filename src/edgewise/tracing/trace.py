@@ -124,7 +124,7 @@ def trace(
         bare = replace(bare, program=replace(bare.program, model=model, whole=whole), rest=rest)
         graph = with_units(bare, kinds, slices=slices, round_to=round_to, importance=importance)
     if "raw" not in kinds:
-        graph = with_outputs_kept(graph)
+        graph = with_outputs_kept(graph, heads=part is None)
     if model.training:
         log.info("The model is in train mode, and stays so; it is measured as in eval mode.")
     if not graph.units:
