@@ -92,9 +92,10 @@ def restrict(
 ) -> Graph:
     """The same graph with rules for what may go, beside those it has; of one KEY the last holds.
 
-    A PATH is that of a module, or a glob such as "layers.*", each part of which is matched by
-    itself; a rule holds for each module that it matches. A KEY is a PATH, a kind of unit ("heads",
-    "hidden", "channels", "edge", "layer"), or KIND:PATH. ":heads" is a module called so.
+    A PATH is that of a module or how it ends, or a glob such as "layers.*", each part of which is
+    matched by itself; a rule holds for each module that it matches. A KEY is a PATH, a kind of unit
+    ("heads", "hidden", "channels", "layer", and "branch" or "edge", which are one), or KIND:PATH.
+    ":heads" is a module called so.
 
     Args:
         graph: the traced graph.

@@ -85,6 +85,7 @@ def trace(
             `ew.restrict`.
         importance: which channels of a width go first: `ew.importance.l2`, or what
             `ew.importance.taylor` or `.activation` give, or a function of your own.
+        keep, at_most, at_least, tie, alike: rules for what may go; see `ew.restrict`.
         part: the path of a submodule, or several paths: it alone is traced and pruned, on what it
             receives when the model runs on `args`, and everything else is done with the whole
             model: losses see its outputs, and `ew.prune` gives it back with a smaller part.
