@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .graph.operators import table
     from .graph.operators.table import Rule as Rule
     from .graph.operators.table import register as register
+    from .graph.rules import restrict as restrict
     from .pruning import hf as hf
     from .pruning.export import export as export
     from .pruning.heal import Healing as Healing
@@ -69,6 +70,7 @@ _HOMES = {
     "masked": "pruning.masked",
     "Objective": "evaluation.objective",
     "Recovery": "evaluation.objective",
+    "restrict": "graph.rules",
     "Rule": "graph.operators.table",
     "register": "graph.operators.table",
     "Plan": "pruning.plan",

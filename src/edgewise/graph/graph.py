@@ -19,6 +19,7 @@ from ..errors import MaskError
 from ..values.markup import card
 from ..values.spelling import close, fitting
 from .cards import graph_card, mask_line
+from .limits import Limit
 from .removal import Removal
 from .summary import COLUMNS, table
 from .unit import Block
@@ -76,10 +77,10 @@ class Mask:
         return self._with(units, False)
 
     def _with(self, units: Iterable[int], removed: bool) -> Mask:
-        bits = list(self.bits)
+        bits = [*self.bits]
         for unit in units:
             bits[unit] = removed
-        return Mask(tuple(bits), self.fingerprint)
+        return replace(self, bits=tuple(bits))
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +91,9 @@ class Graph:
     data, and `fingerprint` identifies it. Vertices are in topological order, edges sorted by
     (target, slot). `refused` says why widths cannot be removed, by the vertex that produces them;
     `settings` what each operator is given besides data and weights; `blocks` how a person divides
-    it; `rest` what the model around a part costs. Two graphs are equal when their fingerprints are.
+    it; `rest` is what the model around a part costs. No mask may break a limit of `limits`;
+    `ruled` is the graph before its rules, and them. Two graphs are equal when their fingerprints
+    are.
 
     Examples:
         >>> graph = ew.trace(model, (x,), granularity="edge")
@@ -109,6 +112,8 @@ class Graph:
     refused: Mapping[str, str] = field(default_factory=dict, repr=False)
     settings: tuple[str, ...] = field(default=(), repr=False)
     blocks: tuple[Block, ...] = field(default=(), repr=False)
+    limits: tuple[Limit, ...] = field(default=(), repr=False)
+    ruled: tuple[Graph, Any] | None = field(default=None, repr=False)
     rest: Cost = field(default=Cost(0, 0, 0, 0), repr=False)
 
     def __eq__(self, other: object) -> bool:
@@ -154,15 +159,7 @@ class Graph:
         return {
             "vertices": [plain(vertex, skip) for vertex in self.vertices],
             "edges": [[e.source, e.target, e.slot] for e in self.edges],
-            "units": [
-                [
-                    u.name,
-                    u.kind,
-                    list(u.members),
-                    *([axis, *sorted(cut)] for (_, axis), cut in u.removal.channels.items()),
-                ]
-                for u in self.units
-            ],
+            "units": [[u.name, u.kind, list(u.members), *u.removal.cuts] for u in self.units],
         }
 
     @property
@@ -273,8 +270,7 @@ class Graph:
         """
         if bits is not None:
             return self._mask_of_bits(bits)
-        indices = {self._index_of(unit) for unit in removed}
-        return self.empty.with_removed(*indices)
+        return self.empty.with_removed(*map(self._index_of, removed))
 
     def _mask_of_bits(self, bits: Iterable[Any]) -> Mask:
         listed = list(bits)
@@ -334,7 +330,8 @@ class Graph:
         if not callable(keep):
             kept = {unit.name for glob in keep for unit in self.named(glob)}
             keep = lambda unit: unit.name in kept  # noqa: E731
-        return replace(self, units=tuple(filter(keep, self.units)))
+        ruled = self.ruled and (self.ruled[0].select(keep), self.ruled[1])
+        return replace(self, units=tuple(filter(keep, self.units)), ruled=ruled)
 
     def named(self, glob: str) -> tuple[Unit, ...]:
         """The units whose name or label matches a glob.

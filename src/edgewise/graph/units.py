@@ -15,7 +15,7 @@ from .importance import Importance, l2
 from .labels import labelled
 from .liveness import Liveness, alive
 from .removal import Removal
-from .widths import WIDTHS, width_units
+from .widths import WIDTHS, Multiple, width_units
 
 KINDS = ("branch", "edge", "layer", *WIDTHS, "raw")
 SLICES = 8
@@ -28,7 +28,7 @@ def with_units(
     granularity: Sequence[str],
     *,
     slices: int = SLICES,
-    round_to: int = 1,
+    round_to: Multiple = 1,
     importance: Importance = l2,
 ) -> Graph:
     """The graph with the units that a granularity names.
@@ -92,16 +92,18 @@ class _Found(NamedTuple):
 def recorded_units(
     graph: Graph, granularity: Sequence[str], names: Sequence[str], widths: Sequence[Any]
 ) -> Graph:
-    """The graph with the units that a plan recorded: their names, and the widths as plain data.
+    """The graph with the units that a plan recorded: names, and widths and ties as plain data.
 
     The channels of a width are those of the record, whatever weights the graph has.
     """
     kinds = ["edge" if kind == "branch" else kind for kind in granularity if kind not in WIDTHS]
     units = with_units(graph, kinds).units if kinds else ()
     known = {unit.name: unit for unit in units}
-    for name, kind, group, slices in widths:
+    for name, kind, group, slices, *whole in widths:
         cuts = {(int(vertex), int(axis)): frozenset(cut) for vertex, axis, cut in slices}
-        known[name] = Unit(name, kind, Removal(channels=cuts), Cost(0, 0, 0, 0), group, label=name)
+        edges, layers = map(frozenset, whole or ((), ()))
+        removal = Removal(edges, layers, cuts)
+        known[name] = Unit(name, kind, removal, Cost(0, 0, 0, 0), group, label=name)
     found = tuple(known[name] for name in names if name in known)
     return replace(graph, units=found, granularity=tuple(granularity))
 

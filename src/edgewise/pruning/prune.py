@@ -14,6 +14,7 @@ from torch import fx, nn
 from ..errors import MaskError, PlanError
 from ..graph.graph import Graph, Mask
 from ..graph.liveness import liveness
+from ..graph.rules import require_permitted
 from ..tracing.agreement import drawn
 from ..tracing.program import Program, as_module, set_modes
 from ..tracing.signature import sign
@@ -69,7 +70,7 @@ def prune(
         FormError: form="module", and the model's own code cannot do what the mask says; names
             the module, the line and the unit. `ew.without_module_form` lists such units.
         PlanError: the plan belongs to another model.
-        MaskError, DisconnectedError: the mask does.
+        MaskError, DisconnectedError: the mask does, breaks a rule, or cuts off an output.
         VerificationError: the rewritten model differs from the masked one (a bug worth a report).
 
     Examples:
@@ -81,6 +82,7 @@ def prune(
         True
     """
     mask, tensors = resolve(graph, plan, tensors)
+    require_permitted(graph, mask)
     if form not in get_args(Form):
         raise PlanError(f'form is "program" or "module"; got {form!r}.')
     if form == "module":

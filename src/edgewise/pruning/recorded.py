@@ -20,6 +20,9 @@ from ..values.reading import read_fields
 MOST = 2**30  # elements of all example inputs together
 
 
+Slices = tuple[tuple[int, int, tuple[int, ...]], ...]
+
+
 @dataclass(frozen=True)
 class _Trace:
     granularity: tuple[str, ...]
@@ -28,7 +31,8 @@ class _Trace:
     inputs: tuple[tuple[str, tuple[int, ...], str], ...]
     constants: Mapping[str, bool | int | float | str | None]
     tensors_only: bool
-    widths: tuple[tuple[str, str, str, tuple[tuple[int, int, tuple[int, ...]], ...]], ...] = ()
+    widths: tuple[tuple[str, str, str, Slices], ...] = ()
+    ties: tuple[tuple[str, str, str, Slices, tuple[int, ...], tuple[int, ...]], ...] = ()
     parameters: tuple[str, ...] = ()
     operators: tuple[str, ...] = ()
     part: tuple[tuple[str, tuple[str, ...], tuple[str, ...], int], ...] = ()

@@ -203,6 +203,7 @@ class Study:
         found = self._searcher(surrogate)
         space = self.space(budget)
         settings = {"budget": budget.limits, "seed": seed, "surrogate": found.name}
+        settings |= {"rules": [x.rule for x in self.graph.limits]} if self.graph.limits else {}
         if self.latency is not None and budget.latency is not None:
             settings["latency"] = self.latency.digest
         run = self.storage.run(settings)

@@ -16,6 +16,7 @@ from ..errors import NoUnitsError, TooLargeError, TraceError, UnknownOperatorErr
 from ..graph.graph import Cost, Graph
 from ..graph.importance import Importance, l2
 from ..graph.outputs import with_outputs_kept
+from ..graph.rules import Names, Rules, ruled
 from ..graph.units import SLICES, with_units
 from .agreement import Judge, reference
 from .builder import Builder
@@ -39,8 +40,13 @@ def trace(
     leaves: Sequence[type[nn.Module] | str] = (),
     frontend: FrontEnd | None = None,
     slices: int = SLICES,
-    round_to: int = 1,
+    round_to: int | Mapping[str, int] = 1,
     importance: Importance = l2,
+    keep: Names = (),
+    at_most: Mapping[str, float] | None = None,
+    at_least: Mapping[str, int] | None = None,
+    tie: str | Sequence[str] = (),
+    alike: str | Sequence[str] = (),
     part: str | Sequence[str] | None = None,
     costs: Literal["whole", "part"] = "whole",
 ) -> Graph:
@@ -75,7 +81,8 @@ def trace(
         frontend: "torch.fx" or "torch.export", to force one; None tries both in this order.
         slices: nested parts into which each width (hidden, heads, channels) is cut; the most
             important one always stays. A width of fewer channels is cut into single ones.
-        round_to: what remains of a width is a multiple of this many channels.
+        round_to: what remains of a width is a multiple of this many channels; or by KEY, as for
+            `ew.restrict`.
         importance: which channels of a width go first: `ew.importance.l2`, or what
             `ew.importance.taylor` or `.activation` give, or a function of your own.
         part: the path of a submodule, or several paths: it alone is traced and pruned, on what it
@@ -94,6 +101,7 @@ def trace(
         TraceError: the model cannot be traced, or the traced program gives other outputs.
         UnknownOperatorError: an operator has no rule; names it, its line and the way out.
         NoUnitsError: nothing in the model can be removed.
+        RuleError: a rule names nothing, contradicts another one, or leaves nothing to go.
         EdgewiseError: granularity, slices or round_to make no sense for this model.
 
     Examples:
@@ -106,11 +114,12 @@ def trace(
     kinds = (granularity,) if isinstance(granularity, str) else tuple(granularity)
     if costs not in ("whole", "part"):
         raise TraceError(f'costs are those of the "whole" model or of the "part"; got {costs!r}.')
-    whole, rest = None, Cost(0, 0, 0, 0)
+    whole, free = None, Cost(0, 0, 0, 0)
+    rest = free
     if part is not None:
         paths = (part,) if isinstance(part, str) else tuple(part)
         whole, model, kwargs, rest = taken(model, args, kwargs or {}, paths)
-        args = ()
+        args, rest = (), rest if costs == "whole" else free
     with whole.as_called() if whole else nullcontext():
         bare = _bare(model, args, kwargs or {}, leaves, frontend)
         bare = replace(bare, program=replace(bare.program, model=model, whole=whole), rest=rest)
@@ -121,7 +130,8 @@ def trace(
         log.info("The model is in train mode, and stays so; it is measured as in eval mode.")
     if not graph.units:
         raise NoUnitsError(_why_no_units(model, kinds, graph.refused))
-    return graph if costs == "whole" else replace(graph, rest=Cost(0, 0, 0, 0))
+    rules = Rules.of(keep, at_most, at_least, tie, alike)
+    return graph if rules == Rules() else ruled(graph, rules)
 
 
 def _bare(

@@ -146,9 +146,14 @@ class UnitsSection:
         Literal["branch", "edge", "layer", "hidden", "heads", "channels", "raw"], ...
     ] = ("branch", "layer")
     slices: Count = 8
-    round_to: Count = 1
+    round_to: Count | Mapping[str, Count] = 1
     only: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    at_most: Mapping[str, Portion] = field(default_factory=dict)
+    at_least: Mapping[str, Count] = field(default_factory=dict)
+    tie: tuple[str, ...] = ()
+    alike: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
