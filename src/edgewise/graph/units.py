@@ -106,21 +106,19 @@ def _edge_units(graph: Graph) -> list[Unit]:
     """Classes of edges whose removal leaves the same live graph; bridges are left out."""
     whole = alive(graph)
     base = cost_of(graph, whole)
-    classes: dict[object, tuple[Liveness, list[int]]] = {}
+    classes: dict[object, tuple[str, Cost, list[int]]] = {}  # no liveness, which is long
     for series in _series(graph):
         if whole.wants[series[0]] is None:
             continue
         rest = alive(graph, Removal(frozenset(series[:1])))
-        if rest.connected:
-            classes.setdefault(rest.signature, (rest, []))[1].extend(series)
+        if rest.connected and rest.signature in classes:
+            classes[rest.signature][2].extend(series)
+        elif rest.connected:
+            cost = base - cost_of(graph, rest)
+            classes[rest.signature] = _vanished(graph, whole, rest), cost, list(series)
     return [
-        Unit(
-            _class_name(graph, whole, rest, edges),
-            "edge",
-            Removal(frozenset(edges)),
-            base - cost_of(graph, rest),
-        )
-        for rest, edges in classes.values()
+        Unit(name or _edge_name(graph, min(edges)), "edge", Removal(frozenset(edges)), saved)
+        for name, saved, edges in classes.values()
     ]
 
 
@@ -143,15 +141,15 @@ def _series(graph: Graph) -> list[list[int]]:
     return list(found.values())
 
 
-def _class_name(graph: Graph, whole: Liveness, rest: Liveness, edges: list[int]) -> str:
-    """What disappears: "first..last" of the dead vertices, or "source->target" of the edge."""
+def _vanished(graph: Graph, whole: Liveness, rest: Liveness) -> str:
+    """What disappears: "first..last" of the dead vertices; nothing where only edges do."""
     dead = [
         index
         for index, flow in rest.changed.items()
         if flow.out is None and whole.states[index] is not None
     ]
     if not dead:
-        return _edge_name(graph, min(edges))
+        return ""
     first, last = graph.vertices[min(dead)].name, graph.vertices[max(dead)].name
     return first if len(dead) == 1 else f"{first}..{last}"
 
