@@ -33,8 +33,9 @@ from .toml_sections import (
 LOSSES = ("cross_entropy", "calibrated_cross_entropy", "mse")
 METRICS = ("accuracy", "top5")
 Surrogate = Literal[
-    "auto", "GraphGP", "Degree2", "Linear", "PathSum", "CrossGamma", "Logistic", "FCN", "Trees"
-]
+    "auto", "UnitGP", "GraphGP", "Degree2", "Linear", "PathSum", "CrossGamma", "Logistic", "FCN",
+    "Trees",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
