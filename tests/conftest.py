@@ -32,7 +32,7 @@ settings.load_profile("edgewise")
 def residual() -> ew.Graph:
     """Three residual blocks."""
     model, args = build("residual")
-    return ew.trace(model, args)
+    return ew.trace(model, args, granularity=("edge", "layer"))
 
 
 @pytest.fixture(scope="session")

@@ -110,8 +110,17 @@ def plain() -> Names:
     return {}
 
 
+def images() -> Names:
+    """Small images of ten classes, for every purpose."""
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 3, 32, 32, generator=random)
+    pairs = [(part, torch.arange(len(part))) for part in x.split(10)]
+    names = ("search_loader", "verify_loader", "report_loader", "train_loader")
+    return {"images": x} | {name: [pair] for name, pair in zip(names, pairs, strict=True)}
+
+
 SETUPS: dict[str, Callable[[], Names]] = {
-    "README.md": language,
+    "README.md": images,
     "CONTRIBUTING.md": operators,
     "docs/bench.md": studied,
     "docs/certificate.md": studied,
@@ -121,7 +130,8 @@ SETUPS: dict[str, Callable[[], Names]] = {
     "docs/howto/figure.md": reference,
     "docs/howto/gpu.md": trained,
     "docs/howto/own_metric.md": trained,
-    "docs/howto/own_model.md": trained,
+    "docs/howto/own_model.md": language,
+    "docs/howto/rules.md": using,
     "docs/howto/serving.md": reference,
     "docs/howto/tracing_fails.md": trained,
     "docs/howto/using.md": using,

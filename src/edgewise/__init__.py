@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .evaluation.ray.executor import Ray as Ray
     from .evaluation.records import Comparison as Comparison
     from .evaluation.records import Evaluation as Evaluation
+    from .evaluation.recover import recover as recover
     from .graph import importance as importance
     from .graph.budget import Budget as Budget
     from .graph.cost import cost as cost
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .graph.operators import table
     from .graph.operators.table import Rule as Rule
     from .graph.operators.table import register as register
+    from .graph.rules import restrict as restrict
     from .pruning import hf as hf
     from .pruning.export import export as export
     from .pruning.heal import Healing as Healing
@@ -68,6 +70,7 @@ _HOMES = {
     "masked": "pruning.masked",
     "Objective": "evaluation.objective",
     "Recovery": "evaluation.objective",
+    "restrict": "graph.rules",
     "Rule": "graph.operators.table",
     "register": "graph.operators.table",
     "Plan": "pruning.plan",
@@ -75,6 +78,7 @@ _HOMES = {
     "Comparison": "evaluation.records",
     "Evaluation": "evaluation.records",
     "prune": "pruning.prune",
+    "recover": "evaluation.recover",
     "sample_masks": "search",
     "Study": "study.study",
     "trace": "tracing.trace",

@@ -145,11 +145,34 @@ def test_a_whole_job(job: Path) -> None:
     assert f"{plan.measured['report'].loss:.4f}" in result.stdout
     assert "Measured on the report split" in result.stdout
     assert "leave-one-out: 1/10" in result.stderr
+    first, *_ = (line for line in result.stderr.splitlines() if not line.startswith("Reading"))
+    assert first.startswith("Unpruned, on the 24 examples of the search split: accuracy 0.")
+    assert "One mask takes " in said(result)
+    assert "s: the search about 0:00:0" in said(result)
     assert max(map(len, result.stderr.splitlines())) <= 80
     assert "\x1b" not in result.output
     params = sum(t.numel() for k, t in load_file(folder / "pruned.safetensors").items()
                  if "running" not in k and "batches" not in k)  # fmt: skip
     assert params == plan.after.params
+
+
+def test_a_run_warns_where_it_sees_something_else_than_expected(job: Path) -> None:
+    words = "Warning: [objective] expected accuracy 0.9, measured 0."
+    job.write_text(JOB.replace("[objective]", "[objective]\nexpected = 0.9"))
+    assert words in said(call("run", job))
+    seen = Plan.load(job.parent / "job-pruned" / "plan.json").measured["search"]
+    known = round(seen.unpruned_metrics["accuracy"], 2)
+    job.write_text(JOB.replace("[objective]", f"[objective]\nexpected = {known}"))
+    assert "expected accuracy" not in said(call("run", job))
+
+
+def test_a_run_without_recovery_says_how_to_add_one(job: Path) -> None:
+    without = JOB.replace('recovery = "batchnorm"', "")
+    job.write_text(without[: without.index("[calibration]")] + without[without.index("[units]") :])
+    result = call("run", job)
+    assert result.exit_code == 0, result.output
+    assert "No recovery is set, and 6 batch norms keep statistics" in said(result)
+    assert "[calibration] with rows" in said(result)
 
 
 OWN_LOSS = """
@@ -558,9 +581,9 @@ def test_inspect_shows_units_with_what_they_save(job: Path) -> None:
     source = f"{job.parent}/net.py:make"
     result = call("inspect", source, "--input", "3,6,6")
     assert result.exit_code == 0, result.output
-    assert "blocks.0.conv1..blocks.0.bn2" in result.stdout
-    assert "bypass:blocks.1.conv2" in result.stdout
-    assert "│ block │" in result.stdout
+    assert "│ 1 edge, 2 layer │" in result.stdout
+    assert "│   blocks.0 branch" in result.stdout
+    assert "│   blocks.1 conv2 bypass" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
@@ -626,6 +649,7 @@ def test_the_demo_ends_with_a_table(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert result.exit_code == 0, result.output
     assert "seed 3" in result.stderr
     assert "sampling: 1/2" in result.stderr
+    assert f"Next: {app.NEXT.format(tmp_path.as_posix())}" in said(result)
     for word in ("unpruned", "1,234", "5,678,901", "1.23", "87.6%", str(tmp_path / "report.html")):
         assert word in result.stdout
 

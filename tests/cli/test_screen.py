@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from edgewise.cli.screen import Screen, lines, note
+from edgewise.cli.screen import Screen, lines
 from edgewise.evaluation.records import Progress
 
 
 def at(
     done: int, phase: str = "sampling", seconds: float = 0.0, failures: int = 0, pace: float = 0.0
 ) -> Progress:
-    return Progress(phase, done, 100, 0.5 if done > 1 else None, failures, seconds, pace or None)
+    best, found = (0.5, {"accuracy": 0.8125}) if done > 1 else (None, {})
+    return Progress(phase, done, 100, best, failures, seconds, pace or None, found)
 
 
 def test_lines_come_once_a_phase_and_every_tenth() -> None:
@@ -25,8 +26,8 @@ def test_lines_come_once_a_phase_and_every_tenth() -> None:
         update(at(done, "sampling" if done < 55 else "proposals", failures=done // 50))
     assert len(said) == 12
     assert said[0] == "sampling: 1/100, no loss yet"
-    assert said[1] == "sampling: 10/100, best loss 0.5"
-    assert said[6] == "proposals: 55/100, best loss 0.5, 1 failed"
+    assert said[1] == "sampling: 10/100, best loss 0.5, accuracy 0.8125"
+    assert said[6] == "proposals: 55/100, best loss 0.5, accuracy 0.8125, 1 failed"
 
 
 def test_slow_work_says_a_line_a_minute() -> None:
@@ -38,16 +39,17 @@ def test_slow_work_says_a_line_a_minute() -> None:
 
 
 def test_the_loss_of_a_step_is_not_called_the_best() -> None:
-    assert note(at(50, "healing")) == "loss 0.5"
+    assert at(50, "healing").note == "loss 0.5, accuracy 0.8125"
 
 
-@pytest.mark.parametrize(
-    ("pace", "words"),
-    [(0.1, "0:08:20 left, best loss 0.5, 6.0/min"), (12.5, "0:00:04 left, best loss 0.5, 12.5/s")],
-)
-def test_pace_and_time_left(pace: float, words: str) -> None:
-    assert note(at(50, pace=pace)) == words
-    assert "left" not in note(at(100, pace=pace))
+@pytest.mark.parametrize(("pace", "left"), [(0.1, "0:08:20"), (12.5, "0:00:04")])
+def test_time_left_and_the_best_with_its_metric(pace: float, left: str) -> None:
+    assert at(50, pace=pace).note == f"{left} left, best loss 0.5, accuracy 0.8125"
+
+
+@pytest.mark.parametrize(("pace", "words"), [(0.1, "6.0/min"), (12.5, "12.5/s")])
+def test_at_the_end_the_pace(pace: float, words: str) -> None:
+    assert at(100, pace=pace).note == f"best loss 0.5, accuracy 0.8125, {words}"
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
@@ -64,7 +66,7 @@ def test_a_terminal_gets_a_bar_that_fits_it(width: int) -> None:
     assert "0:00:29 left" in text
     assert "best loss 0.5" in text
     assert ("leave-one-out" in text) == (width > 40)
-    assert ("3 failed, 2.0/s" in text) == (width > 40)
+    assert ("accuracy 0.8125, 3 failed" in text) == (width > 40)
 
 
 def test_quiet_gives_lines_on_a_terminal_too(monkeypatch: pytest.MonkeyPatch) -> None:

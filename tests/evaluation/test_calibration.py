@@ -37,7 +37,7 @@ def make(trained: tuple, calibration: torch.Tensor) -> ew.Study:
         targets = model(x).argmax(1)
     recovery = ew.Recovery("batchnorm", [calibration])
     objective = ew.Objective([(x[:128], targets[:128])], losses, recovery=recovery)
-    return ew.Study(ew.trace(model, args), objective)
+    return ew.Study(ew.trace(model, args, granularity=("edge", "layer")), objective)
 
 
 def test_data_of_training_change_nothing(trained: tuple, caplog: pytest.LogCaptureFixture) -> None:

@@ -29,7 +29,7 @@ def first(outputs, targets):
 @given(seed=st.integers(0, 10**6))
 def test_engine_equals_one_mask_at_a_time(name: str, seed: int) -> None:
     model, args = build(name)
-    graph = ew.trace(model, args)
+    graph = ew.trace(model, args, granularity=("edge", "layer"))
     rng = random.Random(seed)
     masks = list({random_mask(graph, rng) for _ in range(6)})
     halves = [
@@ -121,7 +121,7 @@ def test_a_disconnecting_mask_is_a_failed_record() -> None:
 def test_masks_share_what_they_have_in_common() -> None:
     """Leave-one-out of three blocks runs each layer less often than mask by mask."""
     model, args = build("residual")
-    graph = ew.trace(model, args)
+    graph = ew.trace(model, args, granularity=("edge", "layer"))
     count = []
     objective = ew.Objective([(args, torch.zeros(2))], loss=first)
     engine = Engine(graph, objective)
@@ -134,10 +134,15 @@ def test_masks_share_what_they_have_in_common() -> None:
     assert len(count) == 1
 
 
-@pytest.mark.parametrize(("period", "sizes"), [(60.0, [1, 6, 6]), (1e-12, [1, 4, 4, 4])])
+@pytest.mark.parametrize(
+    ("first", "period", "sizes"),
+    [(60.0, 60.0, [1, 6, 6]), (1e-12, 1e-12, [1, 4, 4, 4]), (1e-12, 60.0, [1] * 13)],
+)
 def test_masks_that_take_long_come_a_few_at_a_time(
-    period: float, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+    first: float, period: float, sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And at the beginning one at a time, so that it is soon seen to go on."""
+    monkeypatch.setattr(evaluator, "FIRST", first)
     monkeypatch.setattr(evaluator, "PERIOD", period)
     graph, objective = jobs.make(recovery="none")
     masks = [graph.mask([unit]) for unit in range(12)]

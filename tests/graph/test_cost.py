@@ -40,7 +40,7 @@ def test_by_hand() -> None:
 
 def test_cost_is_that_of_one_example(residual: ew.Graph) -> None:
     model, args = build("residual")
-    one = ew.trace(model, (args[0][:1],))
+    one = ew.trace(model, (args[0][:1],), granularity=("edge", "layer"))
     assert ew.cost(one) == ew.cost(residual)
 
 
@@ -87,7 +87,7 @@ def test_a_tied_parameter_counts_once_and_goes_with_its_last_reader() -> None:
 @cache
 def graph_of(name: str) -> ew.Graph:
     model, args = build(name)
-    return ew.trace(model, args)
+    return ew.trace(model, args, granularity=("edge", "layer"))
 
 
 @pytest.mark.parametrize("name", ZOO)

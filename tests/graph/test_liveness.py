@@ -78,7 +78,7 @@ def test_equal_removals_are_one_unit(residual: ew.Graph) -> None:
 @cache
 def graph_of(name: str) -> ew.Graph:
     model, args = build(name)
-    return ew.trace(model, args)
+    return ew.trace(model, args, granularity=("edge", "layer"))
 
 
 def random_removals(graph: ew.Graph, rng: random.Random) -> tuple[frozenset[int], frozenset[int]]:

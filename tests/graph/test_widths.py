@@ -213,6 +213,19 @@ def test_widths_keep_multiples_of_round_to() -> None:
         assert all(m.out_features % 4 == 0 for n, m in small.named_modules() if n in ("one", "up"))
 
 
+def test_multiples_may_differ_from_width_to_width() -> None:
+    args = (torch.randn(2, 6),)
+    graph = ew.trace(Mlp(), args, granularity="hidden", round_to={"hidden": 2, "up": 4})
+    kept = {name.partition("@")[0]: [] for name in (unit.name for unit in graph.units)}
+    for unit in graph.units:
+        kept[unit.group].append(int(unit.name.partition("@")[2].partition("/")[0]))
+    assert kept == {"hidden:one": [14, 12, 10, 8, 6, 4, 2], "hidden:gate": [4]}
+    with pytest.raises(EdgewiseError, match="No kind of unit is called 'one'"):
+        ew.trace(Mlp(), args, granularity="hidden", round_to={"one:": 2})
+    with pytest.raises(EdgewiseError, match="'heads': 2} names no width that can be cut"):
+        ew.trace(Mlp(), args, granularity="hidden", round_to={"heads": 2})
+
+
 def test_slices_and_rounding_that_leave_nothing_are_errors() -> None:
     args = (torch.randn(2, 6),)
     with pytest.raises(EdgewiseError, match="round_to=16 leaves nothing"):

@@ -298,7 +298,7 @@ def test_more_rounds_where_the_ratio_is_uncertain() -> None:
 
 def test_a_real_measurement_has_all_parts() -> None:
     model, args = build("residual")
-    graph = ew.trace(model, args)
+    graph = ew.trace(model, args, granularity=("edge", "layer"))
     found = measurement.measure(graph, batch=3, threads=1, networks=2, rounds=2)
     assert found.target.batch == 3
     assert found.unpruned > 0
@@ -314,7 +314,7 @@ def test_a_real_measurement_has_all_parts() -> None:
 
 def test_examples_are_repeated_to_the_batch() -> None:
     model, args = build("attention")
-    graph = ew.trace(model, args)
+    graph = ew.trace(model, args, granularity=("edge", "layer"))
     for batch in (1, 5):
         target = measurement.target_of(graph, batch, 1)
         found = measurement.stopwatch(graph, target, 1).args
@@ -324,7 +324,7 @@ def test_examples_are_repeated_to_the_batch() -> None:
 
 def test_threads_are_put_back() -> None:
     model, args = build("residual")
-    graph, before = ew.trace(model, args), torch.get_num_threads()
+    graph, before = ew.trace(model, args, granularity=("edge", "layer")), torch.get_num_threads()
     watch = measurement.stopwatch(graph, measurement.target_of(graph, 1, before + 1), 1)
     seen = []
     watch.clock = lambda: seen.append(torch.get_num_threads()) or float(len(seen))

@@ -85,7 +85,7 @@ def test_batch_and_length_are_free_and_inputs_have_their_names(suffix: str, tmp_
 def test_images_are_free(suffix: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     model, args = build("squeeze_excite")
-    graph = ew.trace(model, args)
+    graph = ew.trace(model, args, granularity=("edge", "layer"))
     small = ew.prune(graph, graph.mask([0])).eval()
     written = ew.export(small, tmp_path / f"small.{suffix}")
     assert written.free == {"x": (0, 2, 3)}

@@ -42,6 +42,20 @@ def test_healing_lowers_the_loss(case) -> None:
     assert [s[:2] for s in steps] == [(i + 1, 16) for i in range(16)]
 
 
+def test_the_loss_that_is_told_is_the_mean_of_the_epoch(case) -> None:
+    _, small, batches = case
+    values, told = [], []
+
+    def loss(outputs, targets):
+        values.append(jobs.losses(outputs, targets).mean())
+        return values[-1]
+
+    settings = ew.Healing(epochs=2, distill=0)
+    ew.heal(small, batches, loss=loss, settings=settings, progress=lambda *s: told.append(s[2]))
+    one, two, three, four = (v.item() for v in values)
+    assert told == pytest.approx([one, (one + two) / 2, three, (three + four) / 2])
+
+
 def test_validation_keeps_the_best_epoch(case) -> None:
     _, small, batches = case
     scores = iter([1.0, 0.5, 2.0, 3.0])

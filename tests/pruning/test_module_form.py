@@ -130,7 +130,7 @@ def test_what_no_edit_can_say_is_refused_with_the_place() -> None:
 
 def test_a_layer_called_twice_is_not_gone_where_one_call_is() -> None:
     model, args = build("twice")
-    graph = ew.trace(model, args)
+    graph = ew.trace(model, args, granularity=("edge", "layer"))
     lost = ew.without_module_form(graph)
     assert any("layer" in reason for reason in lost.values())
 

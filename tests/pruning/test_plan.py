@@ -73,7 +73,7 @@ def test_damaged_plans_are_refused(plan: ew.Plan, tmp_path: Path) -> None:
 def test_a_plan_of_another_model_is_refused(plan: ew.Plan) -> None:
     model, args = build("preactivation")
     with pytest.raises(PlanError, match="The plan was made for graph"):
-        ew.prune(ew.trace(model, args), plan)
+        ew.prune(ew.trace(model, args, granularity=("edge", "layer")), plan)
 
 
 def test_an_unwritable_place_is_explained(plan: ew.Plan, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_loading_into_something_else_is_refused(plan: ew.Plan, tmp_path: Path) -
 def test_weights_of_every_zoo_model_round_trip(name: str, tmp_path: Path) -> None:
     """Also those with tied weights."""
     model, args = build(name)
-    graph = ew.trace(model, args)
+    graph = ew.trace(model, args, granularity=("edge", "layer"))
     mask = graph.mask([0])
     small = ew.prune(graph, mask)
     path = ew.save(small, tmp_path / "small.safetensors")

@@ -94,7 +94,7 @@ def test_hooks_are_kept() -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(lambda *_, name=name: seen.append(name))
-    graph = ew.trace(model, args)
+    graph = ew.trace(model, args, granularity=("edge", "layer"))
     small = ew.prune(graph, graph.mask([0]))
     seen.clear()
     small(*args)
@@ -105,7 +105,7 @@ def test_hooks_are_kept() -> None:
 
 def test_names_stay_readable() -> None:
     model, args = build("residual")
-    graph = ew.trace(model, args)
+    graph = ew.trace(model, args, granularity=("edge", "layer"))
     small = ew.prune(graph, graph.mask([0]))
     kept, all_names = small.state_dict(), model.state_dict()
     assert 0 < len(kept) < len(all_names)

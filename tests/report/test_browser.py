@@ -54,19 +54,23 @@ def browser() -> Iterator[Any]:
         found.close()
 
 
-def opened(browser: Any, report: Path, **settings: Any) -> tuple[Any, list[str]]:
-    """The page, and everything that it complains of or asks the network for."""
+def opened(
+    browser: Any, report: Path, unfolded: bool = True, **settings: Any
+) -> tuple[Any, list[str]]:
+    """The page, unfolded, and everything that it complains of or asks the network for."""
     page, said = browser.new_page(**settings), list[str]()
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("dialog", lambda dialog: said.append(dialog.message))
     page.on("request", lambda asked: said.append(asked.url) if "http" in asked.url[:4] else None)
     page.goto(report.as_uri())
-    page.wait_for_selector(".canvas .main-svg")
+    if unfolded:
+        page.evaluate("document.querySelectorAll('.fold').forEach((fold) => (fold.open = true))")
+        page.wait_for_selector(".canvas .main-svg")
     return page, said
 
 
-def test_hover_zoom_and_click(browser: Any, report: Path) -> None:
+def test_hover_and_zoom(browser: Any, report: Path) -> None:
     page, said = opened(browser, report, viewport={"width": 1240, "height": 900})
     page.locator(".network .node").nth(2).hover()
     assert "gives" in page.locator("#tip").inner_text()
@@ -79,21 +83,68 @@ def test_hover_zoom_and_click(browser: Any, report: Path) -> None:
     assert float(page.locator("svg.network").get_attribute("width")) < float(wider)
     plot = page.locator("[data-chart=pareto]")
     plot.scroll_into_view_if_needed()
-    mark = plot.locator(".scatterlayer .trace .point").nth(0).bounding_box()
-    shown = page.locator("[data-point]:visible").get_attribute("data-point")
-    marks = plot.locator(".scatterlayer .trace .point")
-    for index in range(marks.count()):
-        mark = marks.nth(index).bounding_box()
-        page.mouse.click(mark["x"] + mark["width"] / 2, mark["y"] + mark["height"] / 2)
-        page.wait_for_timeout(400)
-        if page.locator("[data-point]:visible").get_attribute("data-point") != shown:
-            break
-    else:
-        pytest.fail("no click on the front chose another point")
-    assert "run macs=0.9" in page.locator("[data-point]:visible").inner_text()
-    page.locator("[data-choose]").select_option("0")
-    assert page.locator("[data-point]:visible").get_attribute("data-point") == "0"
+    mark = plot.locator(".scatterlayer .trace .point").first.bounding_box()
+    for away in (3, 0):
+        page.mouse.move(mark["x"] + mark["width"] / 2 + away, mark["y"] + mark["height"] / 2)
+    plot.locator(".hoverlayer .hovertext").first.wait_for()
+    assert "run macs=0.9" in page.locator("#pareto .sizes").inner_text()
     assert said == []
+    page.close()
+
+
+def test_one_screen_is_enough_and_the_rest_opens(browser: Any, report: Path) -> None:
+    page, said = opened(browser, report, False, viewport={"width": 1280, "height": 900})
+    last = page.locator("header .card").last.bounding_box()
+    assert last["y"] + last["height"] <= 900
+    assert page.locator(".main-svg").count() == 0  # what is folded away is not drawn
+    page.locator("#evaluations summary").first.click()
+    chart = page.locator("[data-chart=progress] .main-svg").first
+    assert chart.bounding_box()["width"] > 1000
+    page.locator("#network summary").click()
+    assert page.locator(".stage").bounding_box()["width"] > 1000
+    page.locator("abbr").first.focus()
+    assert page.locator("#tip").is_visible()
+    fresh = "document.querySelector('main').cloneNode(true)"
+    page.evaluate(f"""() => {{
+        const fresh = {fresh};
+        for (const fold of fresh.querySelectorAll(".fold")) fold.open = false;
+        document.querySelector("main").replaceWith(fresh);
+        document.dispatchEvent(new CustomEvent("edgewise:contents", {{ detail: fresh }}));
+    }}""")
+    assert page.locator(".fold[open]").count() == 2  # what a reader opened stays open
+    assert said == []
+    page.close()
+
+
+def test_paper_has_it_all_in_its_own_width_and_colours(browser: Any, report: Path) -> None:
+    page, _ = opened(browser, report, False, color_scheme="dark")
+    page.emulate_media(media="print", color_scheme="dark")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator(".fold:not([open])").count() == 0
+    sheet = (210 - 2 * 14) / 25.4 * 96
+    charts = page.locator(".canvas")
+    assert charts.count() == 5
+    for index in range(charts.count()):
+        assert charts.nth(index).locator(".main-svg").first.bounding_box()["width"] <= sheet
+    tick = "document.querySelector('.canvas .xtick text').style.fill"
+    assert page.evaluate(tick) == "rgb(91, 103, 112)"
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator(".fold[open]").count() == 0
+    pdf = page.pdf(format="A4")
+    assert pdf.startswith(b"%PDF")
+    page.close()
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_the_bar_of_a_chart_covers_nothing(browser: Any, report: Path, width: int) -> None:
+    page, _ = opened(browser, report, viewport={"width": width, "height": 900})
+    for plot in page.locator(".plot").all():
+        plot.scroll_into_view_if_needed()
+        plot.locator(".canvas").hover()
+        bar = plot.locator(".modebar").bounding_box()
+        for other in plot.locator(".legend, .cartesianlayer, .cbtitle").all():
+            box = other.bounding_box()
+            assert box is None or box["y"] >= bar["y"] + bar["height"]
     page.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import signal
 import socket
 import subprocess
@@ -140,7 +141,9 @@ def test_a_command_shows_its_run_until_it_ends(held: tuple[Any, str, Path]) -> N
     go.touch()
     seen = list(followed(address))
     assert run.wait(60) == 0
+    assert any(re.search(r"<progress.*leave-one-out: \d+/10, .*best loss", page) for page in seen)
     assert "1 of 6 units removed" in seen[-1]
+    assert "<progress" not in seen[-1]
     assert "units removed" not in before[1]
 
 

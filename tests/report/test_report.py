@@ -22,17 +22,18 @@ from edgewise.graph.budget import Budget
 from edgewise.graph.cost import cost
 from edgewise.graph.graph import Graph
 from edgewise.graph.liveness import liveness
+from edgewise.pruning.certificate import Certificate, Proof
 from edgewise.pruning.plan import Clocked, Measured, Plan
 from edgewise.report import Insight, Outcome, numbers, render, write
 from edgewise.report.charts import plotly
 from edgewise.report.facts import Facts
-from edgewise.report.markup import raw, tag
 from edgewise.report.network.blocks import contract, fates
 from edgewise.report.network.layout import Box, Item, Layout, arrange
 from edgewise.report.network.wrap import fold
 from edgewise.search import Point, Solution
 from edgewise.surrogates.interactions import Interactions, Pair
 from edgewise.tracing.trace import trace
+from edgewise.values.markup import raw, tag
 from meters import Formula
 
 
@@ -119,7 +120,7 @@ def test_the_page_says_whether_the_models_own_class_can_be_had(
 ) -> None:
     plan = replace(plan_of(graph, BRANCH), edits=edits)
     page = render(graph, evaluations(graph), plan, title="t")
-    assert (words or "How to reproduce") in page
+    assert (words or "ew.prune(graph, plan)") in page
     assert ("n the model&#x27;s own class" in page) == (words is not None)
 
 
@@ -188,6 +189,61 @@ def test_page_is_sound_and_says_what_was_chosen(full: str, graph: Graph) -> None
     assert "[0.600, 0.640]" in full
     assert "edgewise run net.toml" in full
     assert "torch 2.9" in full
+
+
+def test_units_add_up_and_the_table_says_the_same(graph: Graph) -> None:
+    """A branch takes with it the layers inside, which the plan does not name."""
+    plan = plan_of(graph, BRANCH)
+    page = render(graph, evaluations(graph), plan, title="Net")
+    found = re.search(r"(\d+) of (\d+) units removed, (\d+) more gone with them: (\d+) left", page)
+    assert found is not None
+    chosen, total, more, left = map(int, found.groups())
+    assert (chosen, left) == (len(plan.removed), plan.after.units)
+    assert chosen + more + left == total == plan.before.units
+    row = re.search(r"Units</abbr></th><td>(\d+)</td><td>(\d+)</td>", page)
+    assert row is not None
+    assert (int(row[1]), int(row[2])) == (total, left)
+
+
+def test_one_screen_comes_first_and_all_else_is_folded(graph: Graph) -> None:
+    outcome = Outcome(
+        files={"plan.json": "the plan"},
+        load="ew.load(make)",
+        next={"Heal": "edgewise heal net.toml"},
+    )
+    proven = Certificate(Proof("GraphGP", 0.6, 0.5))
+    plan = replace(plan_of(graph, BRANCH), certificate=proven)
+    page = render(graph, evaluations(graph), plan, title="Net", outcome=outcome)
+    first, *folds = page[page.index("<main>") : page.index("</main>")].split('<details id="')
+    for words in ("What went", "blocks.1", "plan.json", "ew.load(make)", "edgewise heal net.toml"):
+        assert words in first
+    for word in ("urrogate", "proven", "What is certain", "plotly", "svg"):
+        assert word not in first
+    assert [fold[: fold.index('"')] for fold in folds] == [
+        "measured", "network", "predicted", "evaluations", "units", "reproduce",
+    ]  # fmt: skip
+    assert all('class="fold"><summary><h2>' in fold for fold in folds)
+    assert "About the surrogate only" in folds[0]
+
+
+def test_what_went_is_said_in_words() -> None:
+    kinds = ("edge", "layer", "hidden")
+    wide = trace(Net(), torch.randn(2, 3, 8, 8), granularity=kinds)
+    slices = next(g for g in wide.nested if "blocks.0.conv1" in wide.units[g[0]].name)[:2]
+    names = [BRANCH, "bypass:blocks.2.conv1", *(wide.units[i].name for i in slices)]
+    page = render(wide, [], plan_of(wide, *names), title="Net")
+    for kind, words in (
+        ("Branches, connections", "blocks.1"),
+        ("Layers, passed by", "blocks.2.conv1"),
+        ("Inner channels left", "blocks.0.conv1 2 of 4"),
+    ):
+        assert f"<dt>{kind}</dt><dd>{words}</dd>" in page
+
+
+def test_words_are_explained_where_they_stand(full: str) -> None:
+    words = with_class(Page(full), "abbr")
+    assert len(words) > 10
+    assert all(word["title"] and word["tabindex"] == "0" for word in words)
 
 
 def test_intervals_stand_beside_what_was_measured(full: str) -> None:
@@ -288,7 +344,7 @@ def test_latency_is_shown_and_judged_where_it_was_measured(graph: Graph) -> None
     plan = replace(plan_of(graph, BRANCH), latency=clocked, budget={"latency": 0.9, "macs": 1.0})
     plan = replace(plan, before=replace(plan.before, seconds=table.unpruned))
     page = render(graph, evaluations(graph), plan, title="Net")
-    assert "7 ms left" in page
+    assert "10 ms → 7 ms" in page
     assert "quartiles 6.9 ms to 7.2 ms), limit 6.5 ms: MISSED" in page
     times = table.times(graph)
     known, blind = (Facts(graph, evaluations(graph), plan, Outcome(), t) for t in (times, None))

@@ -65,7 +65,7 @@ def test_likely_masks_are_those_within_the_budget() -> None:
 
 def test_graphs_without_widths_are_not_judged() -> None:
     model, args = build("residual")
-    graph = ew.trace(model, args)
+    graph = ew.trace(model, args, granularity=("edge", "layer"))
     space = Space(graph, ew.Budget(macs=0.5))
     assert space.likely([graph.empty], graph.empty).all()
     assert not space.allows(graph.empty)

@@ -65,6 +65,38 @@ def test_going_on_measures_nothing_twice(tmp_path: Path) -> None:
     assert len(again.evaluations) == 30
 
 
+def test_what_is_looked_at_before_a_search_changes_nothing_and_is_measured_once() -> None:
+    asked: list[str] = []
+
+    class Counting(Serial):
+        def evaluate(self, masks: Any, split: Any = "search", **options: Any) -> Any:
+            asked.extend(f"{split} {mask}" for mask in masks)
+            return super().evaluate(masks, split, **options)
+
+    plain, study = ew.Study(*jobs.make()), ew.Study(*jobs.make(), executor=Counting)
+    first = study.graph.mask([1])
+    seen = [study.preview(mask) for mask in (study.graph.empty, first, first)]
+    assert study.evaluations == []
+    for each in (plain, study):
+        each.run(20, 0.7)
+    assert len(set(asked)) == len(asked)
+    records = [[(e.mask, e.loss, e.origin) for e in s.evaluations] for s in (plain, study)]
+    assert sorted(records[0]) == sorted(records[1])
+    losses = {e.mask: e.loss for e in study.evaluations}
+    assert [losses[e.mask] for e in seen] == [e.loss for e in seen]
+    assert study.preview(first).origin == "leave-one-out"
+
+
+def test_a_number_alone_limits_the_macs(caplog: pytest.LogCaptureFixture) -> None:
+    study = ew.Study(*jobs.make())
+    study.run(20, 0.7)
+    assert "budget=0.7 is read as Budget(macs=0.7)" in caplog.text
+    assert study.plan(finalists=2).budget == {"macs": 0.7}
+    assert study.plan("65%", finalists=2).after.macs <= 0.65 * ew.cost(study.graph).macs
+    rng = np.random.default_rng(0)
+    assert ew.sample_masks(study.graph, 2, budget=0.7, rng=rng)
+
+
 def test_a_new_budget_starts_from_what_is_known() -> None:
     study = ew.Study(*jobs.make())
     study.run(30, jobs.BUDGET)

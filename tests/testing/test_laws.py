@@ -17,7 +17,7 @@ LIVES_ON = laws.law_lives_on
 @cache
 def traced(name: str, dtype: torch.dtype = torch.float32) -> tuple[torch.nn.Module, ew.Graph]:
     model, args = build(name, dtype=dtype)
-    return model, ew.trace(model, args)
+    return model, ew.trace(model, args, granularity=("edge", "layer"))
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -91,7 +91,7 @@ def test_torchvision(name: str) -> None:
         torch.manual_seed(0)
         model = getattr(torchvision.models, name)(weights=None).eval()
         x = torch.randn(2, 3, VISION[name], VISION[name])
-    graph = ew.trace(model, (x,))
+    graph = ew.trace(model, (x,), granularity=("edge", "layer"))
     laws.law_nothing_removed(model, graph)
     rng = random.Random(0)
     for _ in range(2):

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 import edgewise as ew
 from edgewise.testing import ZOO, build, laws
 
+WIDTHS = ("edge", "layer", "hidden", "heads", "channels")
+
 
 @dataclass
 class Answer:
@@ -136,7 +138,7 @@ def test_it_saves_and_loads(encoder: tuple[Encoder, ew.Graph], tmp_path) -> None
     assert torch.equal(again(*args).logits, small(*args).logits)
 
 
-@pytest.mark.parametrize("name", [n for n in ZOO if n not in ("recurrent",)])
+@pytest.mark.parametrize("name", ZOO)
 def test_the_zoo_obeys_the_laws(name: str) -> None:
     """What torch.fx traces, torch.export traces too, with the same meaning."""
     model, args = build(name)
@@ -212,3 +214,52 @@ def test_a_custom_operator_gets_a_rule_as_the_error_says() -> None:
         target = torch.ops.edgewise_tests.twice.default
         rule = ew.ops.TABLE.targets.pop(target)
         del ew.ops.TABLE.rules[rule.name]
+
+
+class Written(nn.Module):
+    """Parts of tensors written in place, beside a batch norm of vectors along time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.norm = nn.Conv1d(3, 4, 1), nn.BatchNorm1d(4)
+        self.inner, self.leave = nn.Conv1d(4, 4, 1), nn.Conv1d(4, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm(self.enter(x))
+        z = torch.zeros_like(y)
+        z[:, :, 1:] = y[:, :, :-1]
+        z[:, :, 0] += 1
+        return self.leave(y + self.inner(z))
+
+
+def test_slices_are_written_beside_a_batch_norm() -> None:
+    graph = laws.check_laws(Written(), (torch.randn(2, 3, 5),), masks=3, granularity=WIDTHS)
+    assert graph.frontend == "torch.export"
+    assert isinstance(graph.program.module.get_submodule("norm"), nn.BatchNorm1d)
+    assert "channels:enter" in {unit.group for unit in graph.units}
+
+
+@pytest.mark.parametrize("frontend", ["torch.fx", "torch.export"])
+@pytest.mark.parametrize("layer", [True, False])
+def test_deformable_convolutions_lose_channels(frontend, layer: bool) -> None:
+    ops = pytest.importorskip("torchvision.ops")
+
+    class Deformed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter, self.offset = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 18, 1)
+            kind = ops.DeformConv2d if layer else nn.Conv2d
+            self.deform, self.leave = kind(4, 5, 3, padding=1), nn.Conv2d(5, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y, offset = self.enter(x), self.offset(x)
+            if layer:
+                return self.leave(self.deform(y, offset))
+            weights = self.deform.weight, self.deform.bias
+            return self.leave(ops.deform_conv2d(y, offset, *weights, padding=1))
+
+    args = (torch.randn(2, 3, 6, 6),)
+    options = {"granularity": "hidden", "frontend": frontend}
+    graph = laws.check_laws(Deformed(), args, masks=2, slices=3, **options)
+    assert len({unit.group for unit in graph.units}) == 2
+    assert "offset" in graph.refused

@@ -19,13 +19,18 @@ app = typer.Typer(
     help="Prune connections, layers and blocks of PyTorch models, chosen jointly.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: edgewise init net.py:make photos --weights net.pt && edgewise run job.toml",
 )
 app.add_typer(study_app, name="study")
 
+MODEL = "torchvision:NAME, timm:NAME or FILE.py:FUNCTION."
+Weights = Annotated[Path | None, typer.Option(help="safetensors or state dict.")]
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="The job's file.")]
 Limits = Annotated[
     list[str] | None, typer.Option(help="Limits such as macs=0.7, instead of those in the file.")
 ]
+NEXT = "edgewise init {0}/network.py:DigitsNet {0}/digits --weights {0}/network.safetensors"
 KEPT = "Interrupted. Finished evaluations are kept; the same command resumes."
 
 
@@ -49,7 +54,11 @@ def _root(
     pass
 
 
-@app.command()
+def _example(words: str) -> str:
+    return f"Example: edgewise {words}"
+
+
+@app.command(epilog=_example("demo --directory first"))
 def demo(
     directory: Annotated[Path, typer.Option(help="Where results go.")] = Path("edgewise-demo"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")] = 0,
@@ -68,6 +77,7 @@ def demo(
         screen.table("Result", ["", "params", "MACs", "latency (ms)", "accuracy"], rows)
         for path in found.files.values():
             screen.path(path)
+        screen.say(f"Next: {NEXT.format(directory.as_posix())}")
 
 
 def _figures(row: Mapping[str, float]) -> list[str]:
@@ -75,14 +85,38 @@ def _figures(row: Mapping[str, float]) -> list[str]:
     return [format(row[name], form) for name, form in formats.items()]
 
 
-@app.command()
+@app.command(epilog=_example("init torchvision:resnet18 photos --weights mine.pt"))
+def init(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="A folder of class folders, or of train and val; or FILE.py:FUNCTION.",
+        ),
+    ],
+    weights: Weights = None,
+    output: Annotated[Path, typer.Option(help="The file to write.")] = Path("job.toml"),
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a job file for a model and its data, and say what it takes them for."""
+    with open_screen(False, debug, json=json) as screen:
+        from .init import write_job
+
+        screen.path(write_job(model, data, weights, output, screen.say))
+        screen.say(f"Next: edgewise run {output}")
+
+
+@app.command(epilog=_example("inspect torchvision:resnet50"))
 def inspect(
     model: Annotated[
-        str | None, typer.Argument(help="torchvision:NAME, timm:NAME or FILE.py:FUNCTION.")
+        str | None, typer.Argument(metavar="MODEL", help=f"{MODEL[:-1]}, or a JOB.toml.")
     ] = None,
     input: Annotated[str, typer.Option(help="Shape of one example.")] = "3,224,224",
-    weights: Annotated[Path | None, typer.Option(help="safetensors or state dict.")] = None,
-    granularity: Annotated[str, typer.Option(help="Kinds of units.")] = "edge,layer",
+    weights: Weights = None,
+    granularity: Annotated[str, typer.Option(help="Kinds of units.")] = "branch,layer",
+    units: Annotated[bool, typer.Option("--units", help="List every unit.")] = False,
     form: Annotated[
         Form, typer.Option(help="module: also say what the model's own class does without.")
     ] = "program",
@@ -96,12 +130,17 @@ def inspect(
     with open_screen(False, debug, json=json) as screen:
         from ..errors import ConfigError
         from . import inspect as inspection
+        from .job.config import read_config
+        from .job.job import trace_job
 
         if plan is not None and model is None:
             inspection.show_edits(screen, plan)
         elif model is not None and plan is None:
-            graph = inspection.trace_named(model, input, weights, granularity)
-            inspection.show_units(screen, graph, form)
+            if model.endswith(".toml"):
+                graph = trace_job(read_config(model), screen.say)
+            else:
+                graph = inspection.trace_named(model, input, weights, granularity)
+            inspection.show_units(screen, graph, form, units)
         else:
             raise ConfigError("inspect takes either a model or --plan PLAN.json.")
 
@@ -116,7 +155,7 @@ class _Run(TyperCommand):
         return super().parse_args(ctx, list(bare))
 
 
-@app.command(cls=_Run)
+@app.command(cls=_Run, epilog=_example("run job.toml --evaluations 50 --budget macs=0.5"))
 def run(
     config: ConfigFile,
     evaluations: Annotated[int | None, typer.Option(min=1, help="Masks to evaluate.")] = None,
@@ -169,7 +208,7 @@ def _port(text: str | None) -> int | None:
     return int(text)
 
 
-@app.command()
+@app.command(epilog=_example("bench job.toml --methods greedy,taylor"))
 def bench(
     config: ConfigFile,
     methods: Annotated[
@@ -220,7 +259,7 @@ def _seed(text: str) -> int:
     return int(text)
 
 
-@app.command()
+@app.command(epilog=_example("prune job.toml job-pruned/plan.json --form module"))
 def prune(
     config: ConfigFile,
     plan: Annotated[Path, typer.Argument(metavar="PLAN.json", help="The plan to apply.")],
@@ -248,7 +287,7 @@ def prune(
         screen.path(path)
 
 
-@app.command()
+@app.command(epilog=_example("heal job.toml"))
 def heal(
     config: ConfigFile,
     plan: Annotated[
@@ -272,11 +311,11 @@ def heal(
         chosen = Plan.load(plan or job.directory / "plan.json")
         graph = trace_job(job, screen.say)
         make_directory(job.directory)
-        for path in heal_plan(job, graph, read_objective(job), chosen, screen):
+        for path in heal_plan(job, graph, read_objective(job, graph), chosen, screen):
             screen.path(path)
 
 
-@app.command()
+@app.command(epilog=_example("report job.toml"))
 def report(
     config: ConfigFile, json: Json = False, quiet: Quiet = False, debug: Debug = False
 ) -> None:
@@ -291,7 +330,7 @@ def report(
         screen.path(write_page(job, graph, study, load_plan(job, graph)))
 
 
-@app.command()
+@app.command(epilog=_example("schema > edgewise.schema.json"))
 def schema() -> None:
     """Print the JSON schema of job files, from which editors complete and check them."""
     typer.echo(

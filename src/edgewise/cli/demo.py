@@ -25,45 +25,14 @@ from ..pruning.prune import prune
 from ..pruning.weights import save
 from ..study.study import Study
 from ..tracing.trace import trace
+from ..values.files import write_text
+from . import digits_net
+from .digits_net import DigitsNet
 
 BUDGET = Budget(macs=0.5)
 EVALUATIONS = 90
 Say = Callable[[str], None]
 Row = dict[str, float]
-
-
-class Block(nn.Module):
-    """conv-bn-relu-conv-bn beside a shortcut."""
-
-    def __init__(self, inner: int, outer: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inner, outer, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outer)
-        self.conv2 = nn.Conv2d(outer, outer, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outer)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inner != outer:
-            self.shortcut = nn.Conv2d(inner, outer, 1, stride, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(y + self.shortcut(x))
-
-
-class DigitsNet(nn.Module):
-    """Ten residual blocks for 8×8 digits."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(1, 16, 3, padding=1)
-        self.blocks = nn.Sequential(
-            *(Block(16, 16) for _ in range(5)), Block(16, 32, 2), *(Block(32, 32) for _ in range(4))
-        )
-        self.head = nn.Linear(32, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.blocks(F.relu(self.stem(x)))
-        return self.head(F.adaptive_avg_pool2d(x, 1).flatten(1))  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -108,7 +77,7 @@ def digits() -> Digits:
 
     data = load_digits()
     order = torch.randperm(len(data.target), generator=torch.Generator().manual_seed(0))
-    images = torch.tensor(data.images, dtype=torch.float32).unsqueeze(1)[order] / 16 - 0.5
+    images = torch.tensor(data.images, dtype=torch.float32).unsqueeze(1)[order] / 8 - 1
     labels = torch.tensor(data.target)[order]
     cuts = [0, 800, 1100, 1400, len(labels)]
     parts = [(images[a:b], labels[a:b]) for a, b in pairwise(cuts)]
@@ -189,12 +158,30 @@ def run_demo(
         "pruned": _row(small, after.params, after.macs, data.report),
         "fine-tuned": _row(healed, after.params, after.macs, data.report),
     }
+    leave(directory, model, data)
     files = {
         "plan": plan.save(directory / "plan.json"),
         "weights": save(healed, directory / "pruned.safetensors"),
         "report": _report(directory / "report.html", study, plan, rows),
+        "network": directory / "network.py",
+        "images": directory / "digits",
     }
     return DemoResult(rows, plan, study.evaluations, files)
+
+
+def leave(directory: Path, model: nn.Module, data: Digits) -> None:
+    """The network, its weights and the digits as images, for the first job of one's own."""
+    from PIL import Image
+
+    write_text(directory / "network.py", Path(digits_net.__file__).read_text("utf-8"))
+    save(model, directory / "network.safetensors")
+    held_out = [torch.cat(both) for both in zip(data.search, data.verify, data.report, strict=True)]
+    for name, (images, labels) in (("train", data.train), ("val", held_out)):
+        for row, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+            folder = directory / "digits" / name / str(label)
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = ((image[0] + 1) * 127.5).round().byte()
+            Image.fromarray(pixels.numpy()).save(folder / f"{row}.png")
 
 
 def _report(path: Path, study: Study, plan: Plan, rows: dict[str, Row]) -> Path:
@@ -212,7 +199,15 @@ def _report(path: Path, study: Study, plan: Plan, rows: dict[str, Row]) -> Path:
     extra = {"Command": "edgewise demo"}
     again = "study.run(budget=ew.Budget({limits})); study.plan()"
     insight = replace(study.insight(plan), again=again)
-    outcome = Outcome(healed=after, latency_ms=times)
+    outcome = Outcome(
+        after,
+        times,
+        {"pruned.safetensors": "weights of the pruned network, fine-tuned",
+         "plan.json": "what was chosen and why"},
+        "import edgewise as ew\nfrom edgewise.cli.demo import DigitsNet\n\n"
+        'small = ew.load(DigitsNet, "plan.json", "pruned.safetensors")',
+        {"Hand it on as ONNX": 'ew.export(small, "small.onnx")'},
+    )  # fmt: skip
     page = render(
         study.graph, study.evaluations, plan, title="edgewise demo: digits",
         outcome=outcome, extra=extra, insight=insight,

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Container
 from dataclasses import asdict
-from itertools import groupby
-from math import prod
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..graph.cost import cost, full_macs
-from ..graph.graph import Graph, Unit
+from ..graph.cost import cost
+from ..graph.graph import Graph
+from ..graph.summary import COLUMNS, table
 from ..graph.units import KINDS
 from ..pruning.edits import from_dict
 from ..pruning.module_form import without_module_form
@@ -24,7 +21,7 @@ from .job.job import random_example
 from .job.sources import load_model
 from .screen import Screen
 
-COLUMNS = ("block or removable unit", "kind", "params", "MACs", "share")
+LINES = 40  # of the table, which then fits a screen
 FORM = "own class"  # whether the unit has the module form
 OLDER = "it was made before plans had one; `edgewise prune --form module` looks for it"
 
@@ -54,13 +51,6 @@ def trace_named(source: str, shape: str, weights: Path | None, granularity: str)
     return trace(load_model(section), random_example(section.input or ()), granularity=kinds)
 
 
-def block(unit: Unit) -> str:
-    """The module that a unit belongs to: that of the last vertex in its name."""
-    name = (unit.group or unit.name).rpartition(":")[2]
-    last = re.split(r"\.\.|->", name)[-1]
-    return last.rpartition(".")[0]
-
-
 def title(graph: Graph) -> str:
     """The graph's size and cost in a line or two."""
     whole = cost(graph)
@@ -71,15 +61,22 @@ def title(graph: Graph) -> str:
     )
 
 
-def show_units(screen: Screen, graph: Graph, form: Form) -> None:
-    """A table of a graph's units; for the module form also those without it, and why."""
+def show_units(screen: Screen, graph: Graph, form: Form, every: bool) -> None:
+    """A table of a graph's blocks and, where they fit or every one is asked for, its units.
+
+    For the module form also how many have it, and why others do not.
+    """
     screen.put(**to_dict(graph))
-    if form == "program":
-        screen.table(title(graph), COLUMNS, rows(graph), 2)
-        return
-    missing = without_module_form(graph)
-    screen.put(without_module_form=missing)
-    screen.table(title(graph), (*COLUMNS, FORM), rows(graph, missing), 2)
+    missing = without_module_form(graph) if form == "module" else {}
+    if form == "module":
+        screen.put(without_module_form=missing)
+    rows = []
+    for cells, units in table(graph.blocks, graph.units, None if every else LINES):
+        served = sum(unit.name not in missing for unit in units)
+        own = f"{served} of {len(units)}" if len(units) != 1 else "yes" if served else "no"
+        rows.append([*cells, *([own if units else ""] if form == "module" else [])])
+    columns = (*COLUMNS, *([FORM] if form == "module" else []))
+    screen.table(title(graph), columns, rows, 2)
     for name, reason in missing.items():
         screen.show(f"{name}: {reason}")
 
@@ -99,36 +96,6 @@ def show_edits(screen: Screen, path: Path) -> None:
     screen.table(f"Edits of {path.name}", ("module", "what becomes of it"), found, 2)
 
 
-def rows(graph: Graph, missing: Container[str] | None = None) -> list[list[str]]:
-    """A row a block with what it costs, and below it its units with what removing each saves.
-
-    Args:
-        graph: the traced graph.
-        missing: units without the module form, where a last column tells that.
-    """
-    total = max(cost(graph).macs, 1)
-    found: list[list[str]] = []
-    for name, units in groupby(graph.units, block):
-        whole = _figures(*_block_cost(graph, name), total)
-        found.append([name or "(whole model)", "block", *whole, *([""] * (missing is not None))])
-        for unit in units:
-            saved = _figures(unit.cost.params, unit.cost.macs, total)
-            own = [] if missing is None else ["no" if unit.name in missing else "yes"]
-            found.append([f"  {unit.name}", unit.kind, *saved, *own])
-    return found
-
-
-def _figures(params: int, macs: int, total: int) -> list[str]:
-    return [f"{params:,}", f"{macs:,}", f"{macs / total:.1%}"]
-
-
-def _block_cost(graph: Graph, name: str) -> tuple[int, int]:
-    """Parameters and MACs of all vertices in a module."""
-    inside = [i for i, v in enumerate(graph.vertices) if v.name.startswith(f"{name}." * bool(name))]
-    params = {p.name: p.shape for i in inside for p in graph.vertices[i].params if not p.buffer}
-    return sum(map(prod, params.values())), sum(full_macs(graph, i) for i in inside)
-
-
 def to_dict(graph: Graph) -> dict[str, Any]:
     """The same as JSON-ready data."""
     return {
@@ -138,7 +105,13 @@ def to_dict(graph: Graph) -> dict[str, Any]:
         "edges": len(graph.edges),
         "cost": asdict(cost(graph)),
         "units": [
-            {"name": u.name, "kind": u.kind, "block": block(u), "saves": asdict(u.cost)}
+            {
+                "name": u.name,
+                "label": u.label,
+                "kind": u.kind,
+                "block": u.block,
+                "saves": asdict(u.cost),
+            }
             for u in graph.units
         ],
     }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +56,7 @@ def _search(config: Config, study: Study, screen: Screen) -> Plan:
     done = sum(e.split == "search" for e in study.evaluations)
     if done:
         screen.say(f"Resuming study {config.name!r}: {done} evaluations are kept from before")
+    _foresee(config, study, done, screen)
     screen.say(f"Searching among {len(study.graph.units)} units, budget {config.budget}")
     search = config.search
     with screen.progress() as progress:
@@ -68,6 +72,38 @@ def _search(config: Config, study: Study, screen: Screen) -> Plan:
         return study.plan(finalists=search.finalists, certify=search.certify, progress=progress)
 
 
+def _foresee(config: Config, study: Study, done: int, screen: Screen) -> None:
+    """Say what the unpruned network scores, and how long the search will take."""
+    assert config.budget is not None
+    unpruned = study.preview(study.graph.empty)
+    if unpruned.loss is None:
+        return  # the search will say why
+    scores = {**unpruned.metrics, "loss": unpruned.loss}
+    told = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+    screen.say(f"Unpruned, on the {unpruned.samples} examples of the search split: {told}")
+    name, value = next(iter(scores.items()))
+    expected = config.objective.expected
+    if expected is not None and abs(value - expected) > _slack(expected, name, unpruned.samples):
+        screen.warn(
+            f"[objective] expected {name} {expected:g}, measured {value:.4g}. Are the inputs "
+            "normalised as in training, the weights loaded, the classes in the same order?"
+        )
+    mask = study.space(config.budget).reachable()
+    begin = time.monotonic()
+    record, spent = study.preview(mask), time.monotonic() - begin
+    seconds, left = max(record.seconds, spent), max(config.search.evaluations - done, 0)
+    screen.say(
+        f"One mask takes {duration(seconds)}: the search about "
+        f"{timedelta(seconds=round(seconds * left))} for {left}"
+    )
+
+
+def _slack(expected: float, name: str, samples: int) -> float:
+    """By how much a score may differ: by three standard errors, if it is a share."""
+    share = name != "loss" and 0 <= expected <= 1
+    return max(0.02, 3 * math.sqrt(expected * (1 - expected) / samples) if share else expected / 10)
+
+
 def heal_plan(
     config: Config, graph: Graph, objective: Objective, plan: Plan, screen: Screen
 ) -> list[Path]:
@@ -76,23 +112,23 @@ def heal_plan(
     from ..pruning.prune import prune
     from ..pruning.weights import save
     from .job.healing import forget, heal_job
-    from .job.job import write_outcome
+    from .job.job import HEALED, write_outcome
 
     assert config.heal is not None
     screen.say(f"Fine-tuning for {config.heal.epochs} epochs, taught by the unpruned model")
     small = prune(graph, plan, form=config.result.form)
     with screen.steps("healing") as progress:
         healed = heal_job(config, graph, objective, small, progress)
-    weights = save(healed, config.directory / "healed.safetensors")
-    rows, names, measured = [], sorted(objective.metrics), {}
+    weights = save(healed, config.directory / HEALED)
+    rows, measured = [], {}
     whole = graph.program.module
     for name, model in (("unpruned", whole), ("pruned", small), ("healed", healed)):
         found = measured[name] = objective.score(model, objective.last)
-        cells = [f"{value:.4f}" for value in (found.loss, *(found.metrics[n] for n in names))]
+        cells = [f"{value:.4f}" for value in (found.loss, *found.metrics.values())]
         rows.append([name, *cells])
     scores = {name: {"loss": found.loss, **found.metrics} for name, found in measured.items()}
     screen.put(split=objective.last, scores=scores)
-    screen.table(f"On the {objective.last} split", ["", "loss", *names], rows)
+    screen.table(f"On the {objective.last} split", ["", "loss", *found.metrics], rows)
     before, after = measured["unpruned"], measured["healed"]
     samples = objective.samples(objective.last)
     outcome = Measured(after.loss, after.metrics, samples, before.loss, before.metrics)
@@ -121,7 +157,7 @@ def show_plan(screen: Screen, plan: Plan) -> None:
             (after, found.loss, found.metrics),
         ):
             row += [f"{loss:.4f}", *(f"{metrics[name]:.4f}" for name in found.metrics)]
-    screen.show(f"Units removed: {', '.join(plan.removed) or 'none'}")
+    screen.show(f"Units removed: {', '.join(plan.labels or plan.removed) or 'none'}")
     title = f"Measured on the {split} split" if split else "Cost"
     screen.table(title, columns, [before, after])
     for promise in plan.promises:
@@ -137,6 +173,6 @@ def _live(config: Config, graph: Graph, port: int | None, screen: Screen) -> Ite
     from ..report.live import serving
     from .job.job import live_pages
 
-    with serving(live_pages(config, graph), port) as address:
+    with serving(live_pages(config, graph, lambda: screen.now), port) as address:
         screen.say(f"The report so far: {address}")
         yield

@@ -7,24 +7,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, TaskID, TextColumn
-from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from ..evaluation.bar import Callback, drawn
 from ..evaluation.records import Progress
 from ..values.redact import legible, redact
 
-Callback = Callable[[Progress], None]
 LINE_EVERY = 60.0  # seconds
 LEGIBLE = 16  # columns of a table's words, at least, if they have as many
-NARROW = 60  # columns; below it there is no room for a bar
-_COUNT, _NOTE = "{task.completed:.0f}/{task.total:.0f}", "{task.fields[note]}"
 
 
 class Screen:
@@ -41,6 +36,7 @@ class Screen:
         self.out = Console(highlight=False)
         self.err = Console(stderr=True, highlight=False)
         self.live = self.err.is_terminal and not quiet
+        self.now: Progress | None = None  # where the work stands
 
     def say(self, text: str) -> None:
         """A line on what is going on."""
@@ -125,14 +121,19 @@ class Screen:
     def progress(self) -> Iterator[Callback]:
         """A callback for long work: it draws a bar on a terminal, elsewhere it writes lines."""
         if not self.live:
-            yield lines(self.say)
+            yield self._noted(lines(self.say))
             return
-        columns: list[ProgressColumn] = [_column(f"{_COUNT}, {_NOTE}")]
-        if self.err.width >= NARROW:
-            columns = [_column("{task.description}"), BarColumn(bar_width=None)]
-            columns += [_column(_COUNT), _column(_NOTE)]
-        with Bars(*columns, console=self.err, expand=True, transient=True) as bars:
-            yield _bar(bars)
+        with drawn(self.err) as update:
+            yield self._noted(update)
+
+    def _noted(self, show: Callback) -> Callback:
+        """The callback, which also keeps where the work stands."""
+
+        def update(now: Progress) -> None:
+            self.now = now
+            show(now)
+
+        return update
 
 
 def _plain(text: str, **look: Any) -> Text:
@@ -145,23 +146,6 @@ def _cell(text: str, **look: Any) -> Text:
     return _plain(text.replace("\n", "\\n"), **look)
 
 
-def _column(form: str) -> TextColumn:
-    return TextColumn(form, markup=False)
-
-
-def _bar(bars: Bars) -> Callback:
-    task: list[TaskID] = []
-
-    def update(now: Progress) -> None:
-        values: dict[str, Any] = {"total": now.total, "completed": now.done, "note": note(now)}
-        phase = legible(now.phase)
-        if not task:
-            task.append(bars.add_task(phase, **values))
-        bars.update(task[0], description=phase, **values)
-
-    return update
-
-
 def lines(say: Callable[[str], None]) -> Callback:
     """A callback that says one line a phase, one every tenth of the work, and one a minute."""
     said: dict[str, Any] = {"at": None, "seconds": 0.0}
@@ -170,27 +154,6 @@ def lines(say: Callable[[str], None]) -> Callback:
         at = (now.phase, 10 * now.done // max(now.total, 1))
         if at != said["at"] or now.seconds - said["seconds"] >= LINE_EVERY:
             said.update(at=at, seconds=now.seconds)
-            say(f"{now.phase}: {now.done}/{now.total}, {note(now)}")
+            say(str(now))
 
     return update
-
-
-def note(now: Progress) -> str:
-    """Time left, loss, failures and pace in words, as far as there are any.
-
-    Healing tells the loss of a step, which is not the best so far.
-    """
-    word = "loss" if now.phase == "healing" else "best loss"
-    parts = ["no loss yet" if now.best is None else f"{word} {now.best:.4g}"]
-    if now.seconds_left and now.done < now.total:
-        parts.insert(0, f"{timedelta(seconds=round(now.seconds_left))} left")
-    if now.failures:
-        parts.append(f"{now.failures} failed")
-    if now.per_second:
-        parts.append(_pace(now.per_second))
-    return ", ".join(parts)
-
-
-def _pace(per_second: float) -> str:
-    """Evaluations a second, or a minute where that is easier to read."""
-    return f"{60 * per_second:.1f}/min" if per_second < 1 else f"{per_second:.1f}/s"

@@ -26,7 +26,7 @@ Name = Annotated[str | None, typer.Option("--name", "-n", help="Which study, if 
 _ANYWHERE = ("unpruned", "leave-one-out")  # evaluations that heed no budget
 
 
-@app.command("list")
+@app.command("list", epilog="Example: edgewise study list job.toml")
 def list_studies(storage: Place, json: Json = False, debug: Debug = False) -> None:
     """The studies of a storage: how many evaluations, the best loss, failures."""
     with open_screen(False, debug, json=json) as screen:
@@ -42,7 +42,7 @@ def list_studies(storage: Place, json: Json = False, debug: Debug = False) -> No
         screen.table("Studies", columns, rows)
 
 
-@app.command()
+@app.command(epilog="Example: edgewise study show job.toml --best 3")
 def show(
     storage: Place,
     name: Name = None,
@@ -78,7 +78,7 @@ def show(
             screen.show(f"{count} × {reason[:300]}")
 
 
-@app.command()
+@app.command(epilog="Example: edgewise study export job.toml masks.csv --losses")
 def export(
     storage: Place,
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="FILE.csv or FILE.parquet.")],
@@ -96,7 +96,7 @@ def export(
         screen.path(write_evaluations(output, study.evaluations(), each))
 
 
-@app.command()
+@app.command(epilog="Example: edgewise study prune-failed job.toml --dry-run")
 def prune_failed(
     storage: Place,
     name: Name = None,

@@ -13,7 +13,12 @@ from ..values.arguments import call
 from .objective import Measurement, Objective
 
 PART = 128  # examples at a time: statistics of so many differ little from those of all
-_Norm = nn.modules.batchnorm._BatchNorm
+
+
+def batch_norms(module: nn.Module) -> list[Any]:
+    """The batch norms that keep statistics."""
+    kind = nn.modules.batchnorm._BatchNorm
+    return [m for m in module.modules() if isinstance(m, kind) and m.track_running_stats]
 
 
 def recalibrated(graph: Graph, objective: Objective) -> Measurement:
@@ -23,7 +28,7 @@ def recalibrated(graph: Graph, objective: Objective) -> Measurement:
     loses too. Images without the shifts, padding or normalisation of training do that.
     """
     module = copy.deepcopy(graph.program.module).eval()
-    for norm in (m for m in module.modules() if isinstance(m, _Norm) and m.track_running_stats):
+    for norm in batch_norms(module):
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches
         norm.train()

@@ -19,17 +19,19 @@ import torch
 
 from ..errors import ObjectiveError, lacks_memory
 from ..graph.graph import Graph, Mask
+from ..values.nested import batch_size
 from ..values.redact import redact
 from .engine import EngineOptions
+from .engine.compile import Compiler
 from .engine.order import visiting_order
 from .engine.pieces import choose, join
-from .engine.refit import Targets
 from .engine.run import Run
-from .engine.steps import Compiler, Program
+from .engine.steps import Program
 from .objective import Measurement, Objective
 from .records import Evaluation, Split, Status
 
 PERIOD = 60.0  # seconds that the masks of a chunk should take at most, together
+FIRST = 2.0  # the same at the beginning, doubled with every chunk: it is soon seen to go on
 SHARING = 4  # masks that share values even if they take longer
 
 
@@ -71,6 +73,7 @@ class Engine:
     ) -> None:
         self.graph, self.objective = graph, objective
         self.options, self.pace = options or EngineOptions(), 0.0  # seconds a mask and example
+        self.period = FIRST
         graph.program.module.eval()
         self._check_inputs()
         search = [inputs for inputs, _ in objective.splits["search"]]
@@ -78,10 +81,8 @@ class Engine:
         recovers = objective.recovery.kind != "none"
         whole = [join(objective.recovery.batches)] if recovers else []
         self.calibration = [self.pieces.laid_out(part) for _, part in self.pieces.of(whole)]
-        fits = objective.recovery.kind == "linear"
-        self.compiler = Compiler(
-            graph, recovers, Targets(graph, self.calibration) if fits else None
-        )
+        fits = batch_size(whole[0]) if objective.recovery.kind == "linear" else 0
+        self.compiler = Compiler(graph, recovers, self.options.limit, fits)
 
     def _check_inputs(self) -> None:
         """Raise ObjectiveError unless the data give the inputs that the traced model takes."""
@@ -125,20 +126,29 @@ class Engine:
                 seconds += outcome.evaluation.seconds
                 yield outcome
             self.pace = seconds / len(part) / max(self.objective.samples(split), 1)
+            self.period = min(2 * self.period, PERIOD)
             self.compiler.forget()
+
+    def recovered(self, mask: Mask) -> dict[str, torch.Tensor]:
+        """The recovered tensors of a mask, which is not measured."""
+        program = self.compiler.program(mask)
+        Run([program], self.calibration, self.compiler.memory).calibrate(0)
+        self.compiler.forget()
+        return program.recovered
 
     def _chunk(self, split: Split) -> int:
         """Masks that share values next: fewer where they take long, as results arrive together."""
         seconds = self.pace * self.objective.samples(split)
-        fits = PERIOD / seconds if seconds else 0.0
-        return min(self.options.chunk, max(int(fits), SHARING))
+        fits = self.period / seconds if seconds else 0.0
+        least = SHARING if not seconds or self.period >= PERIOD else 1
+        return min(self.options.chunk, max(int(fits), least))
 
     def _evaluate_chunk(
         self, masks: Sequence[Mask], split: Split, tensors: bool
     ) -> Iterator[Outcome]:
         programs, failed = self._programs(masks, split)
         yield from failed
-        run = Run(programs, self.calibration, self.options.limit)
+        run = Run(programs, self.calibration, self.compiler.memory)
         answers = [_Answer() for _ in programs]
         parts = self.pieces.of(inputs for inputs, _ in self.objective.splits[split])
         numbers = [number for number, _ in parts]

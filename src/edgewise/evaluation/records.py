@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Literal
+
+from ..values.markup import tag
 
 Status = Literal["ok", "failed", "nan", "out of memory"]
 Split = Literal["search", "trial", "verify", "report"]
@@ -57,7 +60,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run stands, told to a callback after every evaluation.
+    """Where a run stands, told to a callback after every evaluation; `str` says it in words.
 
     Args:
         phase: "leave-one-out", "greedy removal", "sampling", "proposals", "verifying",
@@ -69,6 +72,11 @@ class Progress:
         seconds: spent in this run so far.
         per_second: evaluations a second, those not counted that were known before; None if all
             were.
+        metrics: of the mask whose loss is the best.
+
+    Examples:
+        >>> print(Progress("sampling", 50, 200, 0.412, 0, 10.0, 5.0))
+        sampling: 50/200, 0:00:30 left, best loss 0.412
     """
 
     phase: str
@@ -78,11 +86,35 @@ class Progress:
     failures: int
     seconds: float
     per_second: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def seconds_left(self) -> float | None:
         """Until all is done at the pace so far, None if there is no pace yet."""
         return (self.total - self.done) / self.per_second if self.per_second else None
+
+    @property
+    def note(self) -> str:
+        """Time left or pace, the best so far and failures in words, as far as there are any.
+
+        Healing tells the mean loss of an epoch, which is not the best so far.
+        """
+        word = "loss" if self.phase == "healing" else "best loss"
+        parts = ["no loss yet" if self.best is None else f"{word} {self.best:.4g}"]
+        parts += [f"{name} {value:.4g}" for name, value in self.metrics.items()]
+        if self.failures:
+            parts.append(f"{self.failures} failed")
+        if self.seconds_left and self.done < self.total:
+            parts.insert(0, f"{timedelta(seconds=round(self.seconds_left))} left")
+        elif (pace := self.per_second) is not None and pace > 0:
+            parts.append(f"{60 * pace:.1f}/min" if pace < 1 else f"{pace:.1f}/s")
+        return ", ".join(parts)
+
+    def __str__(self) -> str:
+        return f"{self.phase}: {self.done}/{self.total}, {self.note}"
+
+    def _repr_html_(self) -> str:
+        return tag("div", tag("progress", value=self.done, max=max(self.total, 1)), f" {self}")
 
 
 @dataclass(frozen=True, slots=True)

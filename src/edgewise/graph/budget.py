@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, fields
 
 from ..errors import BudgetError
 from ..values.quantities import amount, as_limit, limit_text
 from ..values.spelling import nearest
 from .graph import Cost
+
+log = logging.getLogger("edgewise")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +89,19 @@ class Budget:
 
     def __str__(self) -> str:
         return ", ".join(f"{name}={limit_text(value)}" for name, value in self.limits.items())
+
+
+def as_budget(value: Budget | float | str | None) -> Budget:
+    """The budget that is given; a number or a text alone is one of MACs, which is logged.
+
+    Examples:
+        >>> from edgewise.graph.budget import as_budget
+        >>> as_budget(0.5)
+        Budget(units=None, params=None, macs=0.5, activation_bytes=None, weight_bytes=None, ...)
+    """
+    if isinstance(value, Budget):
+        return value
+    found = Budget(macs=0.7 if value is None else value)
+    if value is not None:
+        log.warning("budget=%r is read as Budget(%s): at most so much of the MACs.", value, found)
+    return found

@@ -191,9 +191,14 @@ def weight(vertex: Vertex) -> int:
     return sum(elements(p.shape) for p in vertex.params if not p.buffer)
 
 
+def full_count(graph: Graph, index: int) -> Count:
+    """What one vertex costs in the unpruned network."""
+    return _full(graph).vertices[index]
+
+
 def full_macs(graph: Graph, index: int) -> int:
     """Multiply-accumulates of one vertex in the unpruned network."""
-    return _full(graph).vertices[index].macs
+    return full_count(graph, index).macs
 
 
 def read_by_several(graph: Graph, quantity: str) -> tuple[tuple[int, tuple[int, ...]], ...]:

@@ -4,87 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import compress
-from math import nan
-from typing import Any, Literal
+from textwrap import wrap
+from typing import Any
 
 import numpy as np
 
 from ..errors import MaskError
+from ..values.markup import card
 from ..values.spelling import close, fitting
+from .cards import graph_card, mask_line
+from .limits import Limit
 from .removal import Removal
+from .summary import COLUMNS, table
+from .unit import Block
+from .unit import Cost as Cost
+from .unit import Unit as Unit
+from .unit import UnitKind as UnitKind
 from .vertices import Edge, Shape, Vertex, plain
-
-UnitKind = Literal["edge", "layer", "channels", "hidden", "heads"]
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What a network takes for one example.
-
-    Args:
-        units: removable units that are alive.
-        params: parameter elements.
-        macs: multiply-accumulates of convolutions, linear maps, matrix products and attention.
-        activation_bytes: bytes of all the tensors that operators give, views not counted.
-        weight_bytes: bytes of the parameters; buffers, such as a batch norm's statistics, are not
-            counted.
-        seconds: for a whole batch, as a latency table predicts; None where none was asked.
-
-    Examples:
-        >>> saved = ew.cost(graph) - ew.cost(graph, graph.mask([0]))
-        >>> saved.params == graph.units[0].cost.params
-        True
-    """
-
-    units: int
-    params: int
-    macs: int
-    activation_bytes: int
-    weight_bytes: int = 0
-    seconds: float | None = None
-
-    @property
-    def latency(self) -> float:
-        """`seconds` under the name that a budget has for it; not a number where it is unknown."""
-        return nan if self.seconds is None else self.seconds
-
-    def __sub__(self, other: Cost) -> Cost:
-        names = ("units", "params", "macs", "activation_bytes", "weight_bytes")
-        less = {name: getattr(self, name) - getattr(other, name) for name in names}
-        known = self.seconds is not None and other.seconds is not None
-        return Cost(**less, seconds=self.latency - other.latency if known else None)
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """The smallest thing a mask removes.
-
-    `removal` is what goes with it, and `kind` what people call that: "edge", "layer" (bypassed by
-    identity), or a width, "channels", "hidden" or "heads". Widths of one `group` are nested: they
-    are removed in their order, the least important first, `importance` being what the channels of
-    one add up to. `cost` is what removing this unit alone saves.
-
-    Examples:
-        >>> unit = graph.units[0]
-        >>> unit.name, unit.kind, unit.cost.params
-        ('blocks.0.first.0..blocks.0.norm', 'edge', 1192)
-    """
-
-    name: str
-    kind: UnitKind
-    removal: Removal
-    cost: Cost
-    group: str = ""
-    importance: float = 0.0
-
-    @property
-    def members(self) -> tuple[int, ...]:
-        """Indices of the edges that go, then of the vertices that are bypassed or narrowed."""
-        return (*sorted(self.removal.edges), *self.removal.vertices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +53,12 @@ class Mask:
     def __str__(self) -> str:
         return "".join("1" if bit else "0" for bit in self.bits)
 
+    def __repr__(self) -> str:
+        return f"Mask({mask_line(self.bits)})"
+
+    def _repr_html_(self) -> str:
+        return card("Mask", {"Removed": mask_line(self.bits), "Graph": self.fingerprint[:12]})
+
     @property
     def removed(self) -> tuple[int, ...]:
         """Indices of the removed units."""
@@ -129,10 +77,10 @@ class Mask:
         return self._with(units, False)
 
     def _with(self, units: Iterable[int], removed: bool) -> Mask:
-        bits = list(self.bits)
+        bits = [*self.bits]
         for unit in units:
             bits[unit] = removed
-        return Mask(tuple(bits), self.fingerprint)
+        return replace(self, bits=tuple(bits))
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,8 +90,9 @@ class Graph:
     Everything but `program` (what the front end keeps to run and rewrite the network) is plain
     data, and `fingerprint` identifies it. Vertices are in topological order, edges sorted by
     (target, slot). `refused` says why widths cannot be removed, by the vertex that produces them;
-    `settings` what each operator is given besides data and weights. Two graphs are equal when their
-    fingerprints are.
+    `settings` what each operator is given besides data and weights; `blocks` how a person divides
+    it. No mask may break a limit of `limits`; `ruled` is the graph before its rules, and them. Two
+    graphs are equal when their fingerprints are.
 
     Examples:
         >>> graph = ew.trace(model, (x,), granularity="edge")
@@ -161,6 +110,9 @@ class Graph:
     program: Any = field(default=None, repr=False)
     refused: Mapping[str, str] = field(default_factory=dict, repr=False)
     settings: tuple[str, ...] = field(default=(), repr=False)
+    blocks: tuple[Block, ...] = field(default=(), repr=False)
+    limits: tuple[Limit, ...] = field(default=(), repr=False)
+    ruled: tuple[Graph, Any] | None = field(default=None, repr=False)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Graph) and other.fingerprint == self.fingerprint
@@ -176,6 +128,9 @@ class Graph:
             f"Graph({len(self.vertices)} vertices, {len(self.edges)} edges, "
             f"{len(self.units)} units, {self.fingerprint[:12]})"
         )
+
+    def _repr_html_(self) -> str:
+        return graph_card(self)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -202,15 +157,7 @@ class Graph:
         return {
             "vertices": [plain(vertex, skip) for vertex in self.vertices],
             "edges": [[e.source, e.target, e.slot] for e in self.edges],
-            "units": [
-                [
-                    u.name,
-                    u.kind,
-                    list(u.members),
-                    *([axis, *sorted(cut)] for (_, axis), cut in u.removal.channels.items()),
-                ]
-                for u in self.units
-            ],
+            "units": [[u.name, u.kind, list(u.members), *u.removal.cuts] for u in self.units],
         }
 
     @property
@@ -277,8 +224,9 @@ class Graph:
 
     @cached_property
     def unit_index(self) -> dict[str, int]:
-        """Unit name → index."""
-        return {unit.name: i for i, unit in enumerate(self.units)}
+        """Unit name → index, and label → index."""
+        labels = {unit.label: i for i, unit in enumerate(self.units) if unit.label}
+        return labels | {unit.name: i for i, unit in enumerate(self.units)}
 
     @cached_property
     def nested(self) -> tuple[tuple[int, ...], ...]:
@@ -312,7 +260,7 @@ class Graph:
         """A mask of this graph.
 
         Args:
-            removed: indices or names of the units to remove.
+            removed: indices, names or labels of the units to remove.
             bits: alternatively one value a unit (numbers, bools or a string of 0 and 1).
 
         Raises:
@@ -320,8 +268,7 @@ class Graph:
         """
         if bits is not None:
             return self._mask_of_bits(bits)
-        indices = {self._index_of(unit) for unit in removed}
-        return self.empty.with_removed(*indices)
+        return self.empty.with_removed(*map(self._index_of, removed))
 
     def _mask_of_bits(self, bits: Iterable[Any]) -> Mask:
         listed = list(bits)
@@ -363,15 +310,40 @@ class Graph:
                 "granularity and unit selection."
             )
 
-    def select(self, keep: Callable[[Unit], bool]) -> Graph:
-        """The same graph offering fewer units: those for which `keep(unit)` is true.
+    def select(self, keep: Callable[[Unit], bool] | Iterable[str]) -> Graph:
+        """The same graph offering fewer units.
+
+        Args:
+            keep: a function that is true of them, or globs on their names and labels.
+
+        Raises:
+            MaskError: a glob matches no unit.
 
         Examples:
-            >>> branches = graph.select(lambda unit: unit.kind == "edge")
-            >>> len(branches.units)
+            >>> len(graph.select(lambda unit: unit.kind == "edge").units)
             6
+            >>> [unit.label for unit in graph.select(["* branch"]).units]
+            ['blocks.0 branch', 'blocks.1 branch', 'blocks.2 branch']
         """
-        return replace(self, units=tuple(unit for unit in self.units if keep(unit)))
+        if not callable(keep):
+            kept = {unit.name for glob in keep for unit in self.named(glob)}
+            keep = lambda unit: unit.name in kept  # noqa: E731
+        ruled = self.ruled and (self.ruled[0].select(keep), self.ruled[1])
+        return replace(self, units=tuple(filter(keep, self.units)), ruled=ruled)
+
+    def named(self, glob: str) -> tuple[Unit, ...]:
+        """The units whose name or label matches a glob.
+
+        Raises:
+            MaskError: none does; suggests the nearest.
+        """
+        found = tuple(
+            u for u in self.units if fnmatchcase(u.name, glob) or fnmatchcase(u.label, glob)
+        )
+        if not found:
+            near = close(glob, self.unit_index)
+            raise MaskError(f"{glob!r} matches no unit.{near} `graph.units` lists them all.")
+        return found
 
     def matrix(self, masks: Iterable[Mask]) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Masks as an array [len(masks), len(units)] of 0.0 and 1.0 (1 = removed)."""
@@ -379,21 +351,31 @@ class Graph:
         bits = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), len(self.units))
         return bits.astype(np.float64)
 
-    def summary(self, width: int | None = None) -> str:
-        """The graph's size and units as text; within `width` columns names lose their middle."""
-        kinds = sorted({unit.kind for unit in self.units})
-        counts = ", ".join(f"{sum(u.kind == k for u in self.units)} {k}" for k in kinds)
-        lines = [
+    def summary(self, width: int | None = None, lines: int | None = 40) -> str:
+        """The graph's size, its blocks and its units as text.
+
+        A row a block: its units by kind, what it costs, and its share of the MACs. Units follow
+        with what each saves alone, where all of them fit into so many `lines` (None: any number);
+        where the blocks do not fit either, those alike share a row. Within `width` columns long
+        labels lose their middle.
+        """
+        taken = f"taken from the example: {'; '.join(self.fixed)}" if self.fixed else ""
+        kinds = Counter(unit.kind for unit in self.units)
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        head = [
             f"{len(self.vertices)} vertices, {len(self.edges)} edges, {len(self.units)} units "
-            f"({counts or 'none'}); front end: {self.frontend}",
-            f"fingerprint {self.fingerprint[:16]}",
-            *([f"taken from the example: {'; '.join(self.fixed)}"] if self.fixed else []),
+            f"({counts or 'none'})",
+            f"front end: {self.frontend}; fingerprint {self.fingerprint[:16]}",
+            *wrap(taken, width or 80, max_lines=2, placeholder=" …"),
             "",
         ]
-        longest = max((len(unit.name) for unit in self.units), default=0)
-        room = max(longest, 4) if width is None else max(width - 40, 16)
-        lines.append(f"{'unit':<{room}}  {'kind':<6} {'params':>10} {'MACs':>14}")
-        for unit in self.units:
-            name, cost = fitting(unit.name, room), unit.cost
-            lines.append(f"{name:<{room}}  {unit.kind:<6} {cost.params:>10,} {cost.macs:>14,}")
-        return "\n".join(lines)
+        rows = table(self.blocks, self.units, lines and lines - len(head) - 1)
+        cells = [COLUMNS, *(row.cells for row in rows)]
+        wide = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        if width is not None:
+            wide[0] = max(min(wide[0], width - sum(wide[1:]) - 2 * len(wide) + 2), 16)
+        for first, second, *others in cells:
+            left = f"{fitting(first, wide[0]):<{wide[0]}}  {second:<{wide[1]}}"
+            right = (f"{cell:>{room}}" for cell, room in zip(others, wide[2:], strict=True))
+            head.append("  ".join((left, *right)))
+        return "\n".join(head)

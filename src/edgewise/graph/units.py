@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import EdgewiseError
+from .blocks import blocks_of
 from .cost import cost_of, full_macs
 from .graph import Cost, Graph, Unit
 from .importance import Importance, l2
-from .liveness import Liveness, alive
+from .labels import labelled
+from .liveness import alive
 from .removal import Removal
-from .widths import WIDTHS, width_units
+from .widths import WIDTHS, Multiple, width_units
 
-KINDS = ("edge", "layer", *WIDTHS, "raw")
+KINDS = ("branch", "edge", "layer", *WIDTHS, "raw")
 SLICES = 8
+LEAST = 1e-4  # of the network's parameters or MACs, which a branch saves
+MIXES = ("pool", "resample", "fft")  # operators that take time without either
 
 
 def with_units(
@@ -24,16 +28,17 @@ def with_units(
     granularity: Sequence[str],
     *,
     slices: int = SLICES,
-    round_to: int = 1,
+    round_to: Multiple = 1,
     importance: Importance = l2,
 ) -> Graph:
     """The graph with the units that a granularity names.
 
     Args:
         graph: vertices and edges.
-        granularity: "edge" (series-contracted edges), "layer" (vertices that take MACs and keep
-            their input's shape, bypassed by identity), "channels", "hidden" and "heads" (widths),
-            or "raw" alone (every edge by itself, also those that disconnect the output).
+        granularity: "branch" (series-contracted edges that save something, see `_edge_units`),
+            "edge" (all of them), "layer" (vertices that take MACs and keep their input's shape,
+            bypassed by identity), "channels", "hidden" and "heads" (widths), or "raw" alone (every
+            edge by itself, also those that disconnect the output).
         slices, round_to, importance: of widths; see `width_units`.
 
     Raises:
@@ -46,49 +51,73 @@ def with_units(
         )
     if "raw" in granularity and len(granularity) > 1:
         raise EdgewiseError('granularity "raw" cannot be mixed with others: it is every edge.')
-    units: list[Unit] = []
+    found: list[_Found] = []
     if "raw" in granularity:
-        units += _raw_units(graph)
-    if "edge" in granularity:
-        units += _edge_units(graph)
+        found += map(_Found, _raw_units(graph))
+    if "branch" in granularity or "edge" in granularity:
+        found += _edge_units(graph, slight="edge" in granularity)
     if "layer" in granularity:
-        units += _layer_units(graph)
+        found += map(_Found, _layer_units(graph))
     refused: dict[str, str] = {}
     if any(kind in WIDTHS for kind in granularity):
         widths, refused = width_units(graph, granularity, slices, round_to, importance)
-        units += widths
+        found += map(_Found, widths)
     # the sort is stable: widths of one group stay in the order of their removal
-    units.sort(key=lambda unit: (min(graph.starts(unit.removal)), unit.kind, unit.members))
-    return replace(graph, units=_distinct(units), granularity=tuple(granularity), refused=refused)
+    found.sort(
+        key=lambda one: (min(graph.starts(one.unit.removal)), one.unit.kind, one.unit.members)
+    )
+    named = labelled(graph, _distinct(one.unit for one in found), [one.dead for one in found])
+    offered = [one._replace(unit=u) for u, one in zip(named, found, strict=True) if one.offered]
+    if "branch" in granularity and "edge" not in granularity:  # whole branches before their parts
+        offered.sort(
+            key=lambda one: (min(graph.starts(one.unit.removal) | {*one.dead}), -len(one.dead))
+        )
+    return replace(
+        graph,
+        units=tuple(one.unit for one in offered),
+        granularity=tuple(granularity),
+        refused=refused,
+        blocks=blocks_of(graph),
+    )
+
+
+class _Found(NamedTuple):
+    """A unit, the vertices that die with it, and whether it is offered."""
+
+    unit: Unit
+    dead: Sequence[int] = ()
+    offered: bool = True
 
 
 def recorded_units(
     graph: Graph, granularity: Sequence[str], names: Sequence[str], widths: Sequence[Any]
 ) -> Graph:
-    """The graph with the units that a plan recorded: their names, and the widths as plain data.
+    """The graph with the units that a plan recorded: names, and widths and ties as plain data.
 
     The channels of a width are those of the record, whatever weights the graph has.
     """
-    plain = [kind for kind in granularity if kind not in WIDTHS]
-    units = with_units(graph, plain).units if plain else ()
+    kinds = ["edge" if kind == "branch" else kind for kind in granularity if kind not in WIDTHS]
+    units = with_units(graph, kinds).units if kinds else ()
     known = {unit.name: unit for unit in units}
-    for name, kind, group, slices in widths:
+    for name, kind, group, slices, *whole in widths:
         cuts = {(int(vertex), int(axis)): frozenset(cut) for vertex, axis, cut in slices}
-        known[name] = Unit(name, kind, Removal(channels=cuts), Cost(0, 0, 0, 0), group)
+        edges, layers = map(frozenset, whole or ((), ()))
+        removal = Removal(edges, layers, cuts)
+        known[name] = Unit(name, kind, removal, Cost(0, 0, 0, 0), group, label=name)
     found = tuple(known[name] for name in names if name in known)
     return replace(graph, units=found, granularity=tuple(granularity))
 
 
-def _distinct(units: list[Unit]) -> tuple[Unit, ...]:
+def _distinct(units: Iterable[Unit]) -> list[Unit]:
     """The units with unique names."""
-    count = Counter(unit.name for unit in units)
-    seen: Counter[str] = Counter()
+    listed = list(units)
+    count, seen = Counter(unit.name for unit in listed), Counter[str]()
     named = []
-    for unit in units:
+    for unit in listed:
         seen[unit.name] += 1
         again = f"#{seen[unit.name]}" if count[unit.name] > 1 else ""
         named.append(replace(unit, name=unit.name + again))
-    return tuple(named)
+    return named
 
 
 def _raw_units(graph: Graph) -> list[Unit]:
@@ -102,11 +131,16 @@ def _edge_name(graph: Graph, edge: int) -> str:
     return f"{graph.vertices[source].name}->{graph.vertices[target].name}"
 
 
-def _edge_units(graph: Graph) -> list[Unit]:
-    """Classes of edges whose removal leaves the same live graph; bridges are left out."""
+def _edge_units(graph: Graph, slight: bool) -> list[_Found]:
+    """Classes of edges whose removal leaves the same live graph; bridges are left out.
+
+    Those that are `slight` are offered where that is asked: they save no more than `LEAST` of the
+    network's parameters and of its MACs, and no operator that mixes places (`MIXES`) goes with
+    them. Nor do they save more together: what dies when several go dies with a unit of its own.
+    """
     whole = alive(graph)
     base = cost_of(graph, whole)
-    classes: dict[object, tuple[str, Cost, list[int]]] = {}  # no liveness, which is long
+    classes: dict[object, tuple[list[int], Cost, list[int]]] = {}  # no liveness, which is long
     for series in _series(graph):
         if whole.wants[series[0]] is None:
             continue
@@ -114,12 +148,23 @@ def _edge_units(graph: Graph) -> list[Unit]:
         if rest.connected and rest.signature in classes:
             classes[rest.signature][2].extend(series)
         elif rest.connected:
-            cost = base - cost_of(graph, rest)
-            classes[rest.signature] = _vanished(graph, whole, rest), cost, list(series)
-    return [
-        Unit(name or _edge_name(graph, min(edges)), "edge", Removal(frozenset(edges)), saved)
-        for name, saved, edges in classes.values()
-    ]
+            gone = [i for i, f in rest.changed.items() if f.out is None]
+            dead = sorted(i for i in gone if whole.states[i] is not None)
+            classes[rest.signature] = dead, base - cost_of(graph, rest), list(series)
+    found = []
+    for dead, saved, edges in classes.values():
+        much = slight or _much(graph, base, saved, dead)
+        unit = Unit(_class_name(graph, dead, edges), "edge", Removal(frozenset(edges)), saved)
+        found.append(_Found(unit, dead, much))
+    return found
+
+
+def _much(graph: Graph, base: Cost, saved: Cost, dead: Iterable[int]) -> bool:
+    """Whether a saving is worth a unit."""
+    if any(graph.vertices[index].op.startswith(MIXES) for index in dead):
+        return True
+    names = ("params", "macs") if base.params or base.macs else ("activation_bytes",)
+    return any(getattr(saved, name) > LEAST * getattr(base, name) for name in names)
 
 
 def _series(graph: Graph) -> list[list[int]]:
@@ -141,15 +186,10 @@ def _series(graph: Graph) -> list[list[int]]:
     return list(found.values())
 
 
-def _vanished(graph: Graph, whole: Liveness, rest: Liveness) -> str:
-    """What disappears: "first..last" of the dead vertices; nothing where only edges do."""
-    dead = [
-        index
-        for index, flow in rest.changed.items()
-        if flow.out is None and whole.states[index] is not None
-    ]
+def _class_name(graph: Graph, dead: Sequence[int], edges: Iterable[int]) -> str:
+    """What disappears: "first..last" of the dead vertices, or "source->target" of the edge."""
     if not dead:
-        return ""
+        return _edge_name(graph, min(edges))
     first, last = graph.vertices[min(dead)].name, graph.vertices[max(dead)].name
     return first if len(dead) == 1 else f"{first}..{last}"
 

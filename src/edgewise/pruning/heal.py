@@ -95,7 +95,8 @@ def heal(
             there. With a loader whose order depends on the epoch alone the result is the same as
             without the interruption.
         accelerator: an `accelerate.Accelerator`, for devices, mixed precision and several GPUs.
-        progress: called as progress(step, steps, loss).
+        progress: called as progress(step, steps, loss), the loss being the mean of the epoch so
+            far.
 
     Returns:
         The healed module, in eval mode. If the loss stops being finite, training stops there with
@@ -194,6 +195,7 @@ class _Run:
     def train(self, loss: Callable[[Any, Any], Any], progress: Any) -> bool:
         """One epoch; whether the loss stayed finite."""
         steps, step = self.batches * self.settings.epochs, self.batches * self.epoch
+        first, total = step, 0.0
         self.model.train()
         for inputs, targets in self.loader:
             with self._precision():
@@ -207,7 +209,8 @@ class _Run:
             self.schedule.step()
             step += 1
             if progress is not None and self.first_process:
-                progress(step, steps, float(value.detach()))
+                total += float(value.detach())
+                progress(step, steps, total / (step - first))
         return True
 
     def _precision(self) -> AbstractContextManager[Any]:

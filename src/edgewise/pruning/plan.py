@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from ..errors import PlanError
 from ..graph.graph import Cost
 from ..values.files import read_json, sha256, write_atomically, write_text
+from ..values.markup import card
 from ..values.quantities import duration
 from ..values.reading import read_fields, read_value
 from .certificate import Certificate
@@ -132,6 +133,7 @@ class Plan:
             `edgewise.pruning.edits`, or {"reason": why its own class cannot do it}; empty in plans
             of schema 3 and less.
         tensors: recovered tensors by name, stored beside the JSON as safetensors.
+        labels: what a person calls the removed units; plans of schema 3 and less have none.
 
     Examples:
         >>> path = study.plan().save("plan.json")
@@ -157,6 +159,24 @@ class Plan:
     certificate: Certificate | None = None
     edits: Mapping[str, Any] = field(default_factory=dict)
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
+    labels: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Plan({', '.join(f'{k}: {v}' for k, v in self._facts().items())})"
+
+    def _repr_html_(self) -> str:
+        return card("Plan", {**self._facts(), "removed": ", ".join(self.removed) or "nothing"})
+
+    def _facts(self) -> dict[str, str]:
+        """What it removes, saves and scores, a line each."""
+        facts = {"removed": f"{len(self.removed)} of {len(self.bits)} units"}
+        for name, key in (("MACs", "macs"), ("parameters", "params")):
+            before, after = getattr(self.before, key), getattr(self.after, key)
+            facts[name] = f"{before:,} → {after:,} ({after / max(before, 1) - 1:+.1%})"
+        for split, found in self.measured.items():
+            values = {"loss": found.loss, **found.metrics}
+            facts[split] = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        return facts
 
     @property
     def promises(self) -> tuple[str, ...]:

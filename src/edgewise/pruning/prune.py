@@ -14,6 +14,7 @@ from torch import fx, nn
 from ..errors import MaskError, PlanError
 from ..graph.graph import Graph, Mask
 from ..graph.liveness import liveness
+from ..graph.rules import require_permitted
 from ..tracing.agreement import drawn
 from ..tracing.program import Program, as_module, set_modes
 from ..tracing.signature import sign
@@ -67,7 +68,7 @@ def prune(
         FormError: form="module", and the model's own code cannot do what the mask says; names
             the module, the line and the unit. `ew.without_module_form` lists such units.
         PlanError: the plan belongs to another model.
-        MaskError, DisconnectedError: the mask does.
+        MaskError, DisconnectedError: the mask does, breaks a rule, or cuts off an output.
         VerificationError: the rewritten model differs from the masked one (a bug worth a report).
 
     Examples:
@@ -79,6 +80,7 @@ def prune(
         True
     """
     mask, tensors = resolve(graph, plan, tensors)
+    require_permitted(graph, mask)
     if form == "module":
         return in_own_class(graph, mask, tensors, getattr(plan, "edits", None) or None)[0]
     if form != "program":
@@ -127,10 +129,12 @@ def resolve(
             "indices with graph.mask([...]), or of bits with graph.mask(bits=...)."
         )
     if not graph.known_as(plan.fingerprint):
+        kinds = getattr(plan, "trace", {}).get("granularity")
         raise PlanError(
             f"The plan was made for graph {plan.fingerprint[:12]}, this one is "
             f"{graph.fingerprint[:12]}: another architecture, granularity, unit selection, or "
-            "version of the model's code. Trace the model that the plan was made for."
+            "version of the model's code. Trace the model that the plan was made for"
+            f"{f', with granularity={tuple(kinds)}' if kinds else ''}."
         )
     mask = graph.mask(bits=plan.bits)
     names = [graph.units[unit].name for unit in mask.removed]

@@ -19,6 +19,9 @@ from ..values.reading import read_fields
 MOST = 2**30  # elements of all example inputs together
 
 
+Slices = tuple[tuple[int, int, tuple[int, ...]], ...]
+
+
 @dataclass(frozen=True)
 class _Trace:
     granularity: tuple[str, ...]
@@ -27,7 +30,8 @@ class _Trace:
     inputs: tuple[tuple[str, tuple[int, ...], str], ...]
     constants: Mapping[str, bool | int | float | str | None]
     tensors_only: bool
-    widths: tuple[tuple[str, str, str, tuple[tuple[int, int, tuple[int, ...]], ...]], ...] = ()
+    widths: tuple[tuple[str, str, str, Slices], ...] = ()
+    ties: tuple[tuple[str, str, str, Slices, tuple[int, ...], tuple[int, ...]], ...] = ()
     parameters: tuple[str, ...] = ()
     operators: tuple[str, ...] = ()
 

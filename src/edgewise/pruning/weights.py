@@ -241,7 +241,8 @@ def _with_units(raw: Graph, plan: Plan) -> Graph:
     record = plan.trace
     kinds = tuple(record["granularity"])
     try:
-        graph = recorded_units(raw, kinds, record["units"], record.get("widths", []))
+        cuts = [*record.get("widths", []), *record.get("ties", [])]
+        graph = recorded_units(raw, kinds, record["units"], cuts)
         graph.fingerprint  # noqa: B018 - it reads all of them
     except (TraceError, LookupError, ValueError, TypeError) as error:
         name = plan.provenance.get("model", "its model")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 
 from ..evaluation.records import Evaluation
+from ..values.markup import Markup, table, tag
 from . import numbers
 from .charts import charts
 from .charts.canvas import canvas
 from .facts import Facts
-from .markup import Markup, tag
+from .terms import fold, scrolled
 
 SHOWN = 50
 LONGEST = 400
@@ -19,19 +20,14 @@ def predictions(facts: Facts) -> Markup | None:
     """Predicted against measured loss, where something was predicted."""
     if not facts.foreseen:
         return None
-    return tag(
-        "section",
-        tag("h2", "Predicted and measured loss", id="predicted"),
-        tag(
-            "p",
-            "Each mark is a mask whose loss the surrogate predicted before it was measured. On the "
-            "diagonal the prediction was right; above it, the network was worse than predicted. "
-            "Bars: one standard deviation of the prediction.",
-            class_="lead",
-        ),
-        tag("p", charts.precision(facts.foreseen), class_="lead"),
+    return fold(
+        "predicted",
+        "Predicted and measured loss",
+        numbers.counted(len(facts.foreseen), "prediction"),
+        "Each mark is a mask whose loss the surrogate predicted before it was measured. On the "
+        "diagonal the prediction was right; above it, the network was worse than predicted. Bars: "
+        f"one standard deviation of the prediction. {charts.precision(facts.foreseen)}",
         canvas(charts.predicted(facts)),
-        aria_labelledby="predicted",
     )
 
 
@@ -39,29 +35,26 @@ def comparison(facts: Facts) -> Markup | None:
     """Best loss against evaluations of several methods, where they were compared."""
     if not facts.insight.histories:
         return None
-    return tag(
-        "section",
-        tag("h2", "Compared with other methods", id="methods"),
-        tag(
-            "p",
-            "The lowest loss within the budget after each evaluation on the search split, for "
-            "equal data. A method that measures one mask within the budget is a point.",
-            class_="lead",
-        ),
+    return fold(
+        "methods",
+        "Compared with other methods",
+        ", ".join(facts.insight.histories),
+        "The lowest loss within the budget after each evaluation on the search split, for equal "
+        "data. A method that measures one mask within the budget is a point.",
         canvas(charts.methods(facts.insight.histories)),
-        aria_labelledby="methods",
     )
 
 
 def course(facts: Facts) -> Markup:
     """Every evaluation in order, and the failures."""
-    return tag(
-        "section",
-        tag("h2", "Evaluations", id="evaluations"),
-        tag("p", _intro(facts), class_="lead"),
+    failed = f", {len(facts.failures)} failed" if facts.failures else ""
+    return fold(
+        "evaluations",
+        "Evaluations",
+        f"{len(facts.evaluations)} in all{failed}",
+        _intro(facts),
         canvas(charts.progress(facts)) if facts.drawn else None,
         _failures(facts),
-        aria_labelledby="evaluations",
     )
 
 
@@ -74,18 +67,10 @@ def _intro(facts: Facts) -> str:
     )
     seconds = sum(e.seconds for e in facts.evaluations)
     count = numbers.counted(len(facts.evaluations), "evaluation")
-    text = f"{count} in {_duration(seconds)}: {splits}."
+    text = f"{count} in {numbers.period(seconds)}: {splits}."
     if not facts.search:
         return text
     return f"{text} The plot shows the search split in order."
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def _failures(facts: Facts) -> Markup | None:
@@ -94,27 +79,13 @@ def _failures(facts: Facts) -> Markup | None:
         return None
     more = len(failures) - SHOWN
     head = ("Number", "Split", "Origin", "Status", "Removed", "Reason")
-    table = tag(
-        "table",
-        tag("caption", numbers.counted(len(failures), "failed evaluation")),
-        tag("thead", tag("tr", (tag("th", name, scope="col") for name in head))),
-        tag("tbody", map(_failure, failures[:SHOWN])),
-        class_="failures",
-    )
+    caption = numbers.counted(len(failures), "failed evaluation")
+    rows = table(head, map(_failure, failures[:SHOWN]), caption, class_="failures")
     note = tag("p", f"{more} more are in the study.", class_="note") if more > 0 else None
-    box = tag("div", table, class_="scroll", tabindex=0, role="group", aria_label="Failures")
-    return tag("div", box, note, class_="card")
+    return tag("div", scrolled("Failures", rows), note, class_="card")
 
 
-def _failure(e: Evaluation) -> Markup:
+def _failure(e: Evaluation) -> tuple[str, ...]:
     reason = e.error or "no reason recorded"
     reason = reason if len(reason) <= LONGEST else f"{reason[:LONGEST]}…"
-    return tag(
-        "tr",
-        tag("th", str(e.number), scope="row"),
-        tag("td", e.split),
-        tag("td", e.origin),
-        tag("td", e.status),
-        tag("td", numbers.count(e.mask.count("1"))),
-        tag("td", reason, class_="reason"),
-    )
+    return str(e.number), e.split, e.origin, e.status, numbers.count(e.mask.count("1")), reason

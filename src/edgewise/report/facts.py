@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,6 +18,8 @@ from ..graph.times import OperatorTimes
 from ..pruning.plan import Measured, Plan
 from ..search import Point
 from ..surrogates.interactions import Interactions
+from ..values.markup import Markup, card
+from . import numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +29,16 @@ class Outcome:
     Args:
         healed: loss and metrics after fine-tuning, beside those of the unpruned network.
         latency_ms: milliseconds for one batch before and after pruning.
+        files: what lies beside the page: the name of each file → what it holds.
+        load: Python that loads the pruned network from them.
+        next: what can be done next → the command that does it.
     """
 
     healed: Measured | None = None
     latency_ms: tuple[float, float] | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    load: str = ""
+    next: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +104,23 @@ class Facts:
                     f"the graph {len(self.graph.units)} units. Pass the graph of that study."
                 )
         return self
+
+    def card(self, title: str) -> Markup:
+        """What a notebook shows of a study."""
+        splits = Counter(e.split for e in self.evaluations)
+        counts = ", ".join(f"{count} on the {split} split" for split, count in splits.items())
+        return card(
+            title,
+            {
+                "Network": self.graph,
+                "Evaluations": counts or "none yet",
+                "Failed": len(self.failures) or None,
+                "Unpruned loss": None if self.unpruned is None else numbers.plain(self.unpruned),
+                f"Best loss within {self.budget}": numbers.plain(self.best[-1][1])
+                if self.best
+                else None,
+            },
+        )
 
     @cached_property
     def mask(self) -> Mask:

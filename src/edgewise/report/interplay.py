@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ..values.markup import Markup, tag
 from .charts import pairs
 from .charts.canvas import canvas
 from .facts import Facts
-from .markup import Markup, tag
+from .terms import fold
 
 SHOWN = 8
 
@@ -16,14 +17,14 @@ def interplay(facts: Facts) -> Markup | None:
     if found is None or not found.pairs:
         return None
     lines = pairs.sentences(facts.graph, found, SHOWN)
-    return tag(
-        "section",
-        tag("h2", "Interactions", id="interactions"),
-        tag("p", _intro(facts), class_="lead"),
+    return fold(
+        "interactions",
+        "Interactions",
+        "which units hurt or help each other",
+        _intro(facts),
         canvas(pairs.heat_map(facts.graph, found)),
         tag("h3", "Strongest pairs") if lines else None,
         tag("ul", (tag("li", line) for line in lines), class_="says") if lines else None,
-        aria_labelledby="interactions",
     )
 
 

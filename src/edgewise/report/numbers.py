@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from ..values.quantities import duration
 
 THIN = "\N{NARROW NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
+Show = Callable[[float], str]  # a number as text
 
 
 def count(value: float) -> str:
@@ -74,6 +76,13 @@ def shape(value: tuple[int, ...] | None, batched: tuple[int, ...] = ()) -> str:
 def signed(value: float) -> str:
     """A real number with its sign: "+0.120"."""
     return plain(value) if value < 0 else f"+{plain(value)}"
+
+
+def period(seconds: float) -> str:
+    """How long work took or takes: "45 s", "12 min", "3.5 h"."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def counted(number: int, noun: str) -> str:

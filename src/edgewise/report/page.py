@@ -7,18 +7,19 @@ from importlib.resources import files
 from pathlib import Path
 
 from ..errors import EdgewiseError
-from ..evaluation.records import Evaluation
+from ..evaluation.records import Evaluation, Progress
 from ..graph.graph import Graph
 from ..graph.times import OperatorTimes
 from ..pruning.plan import Plan
 from ..values.files import write_text
+from ..values.markup import Markup, raw, tag
 from .charts import plotly
 from .evaluations import comparison, course, predictions
 from .facts import Facts, Insight, Outcome
+from .first import first
 from .front import front
-from .headline import headline
 from .interplay import interplay
-from .markup import Markup, raw, tag
+from .measured import measured
 from .network.network import network
 from .reproduce import reproduce
 from .unit_table import units
@@ -82,11 +83,21 @@ def shell(title: str) -> str:
     return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
 
 
-def contents(facts: Facts, title: str, extra: Mapping[str, str]) -> Markup:
-    """All that the page says: its sections from top to bottom."""
+def contents(
+    facts: Facts, title: str, extra: Mapping[str, str], now: Progress | None = None
+) -> Markup:
+    """All that the page says: one screen for whoever decides, and below it what is folded away.
+
+    Args:
+        facts: of the study.
+        title: the model's name.
+        extra: as for `render`.
+        now: where a run stands that is going on.
+    """
     return tag(
         "main",
-        headline(facts, title),
+        first(facts, title, now),
+        measured(facts),
         network(facts),
         front(facts),
         interplay(facts),

@@ -7,45 +7,48 @@
   };
 
   // Charts name the page's colours as `var(--o-…)`; plotly wants the colours themselves.
-  const coloured = (value, css) => {
+  const probe = document.createElement("i");
+  document.body.append(probe);
+  const coloured = (value) => {
     if (typeof value === "string") {
-      const name = /^var\((--[\w-]+)\)$/.exec(value);
-      return name ? coloured(css.getPropertyValue(name[1]).trim(), css) : value;
+      if (!value.startsWith("var(")) return value;
+      probe.style.color = value;
+      return getComputedStyle(probe).color;
     }
-    if (Array.isArray(value)) return value.map((inner) => coloured(inner, css));
+    if (Array.isArray(value)) return value.map(coloured);
     if (value === null || typeof value !== "object") return value;
-    return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, coloured(inner, css)]));
+    return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, coloured(inner)]));
   };
 
-  const draw = (plot) => {
-    const { data, layout } = coloured(
-      JSON.parse(plot.querySelector("script").textContent), getComputedStyle(document.documentElement));
+  // What is folded away has no width yet: it is drawn when it is opened.
+  const draw = (plot, size = {}) => {
+    if (plot.closest(".fold:not([open])")) return;
+    const canvas = plot.querySelector(".canvas");
+    const { data, layout } = coloured(JSON.parse(plot.querySelector("script").textContent));
     if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false; // a finger scrolls the page
-    return Plotly.react(plot.querySelector(".canvas"), data, layout, settings);
+    Plotly.react(canvas, data, { ...layout, ...size }, settings);
   };
 
-  const choose = (section, number) => {
-    for (const card of section.querySelectorAll("[data-point]"))
-      card.hidden = card.dataset.point !== number;
-  };
+  const all = (size, root = document) => { for (const plot of root.querySelectorAll(".plot")) draw(plot, size); };
+  dark.addEventListener("change", () => all());
+  document.addEventListener("toggle", ({ target }) => {
+    if (target.matches(".fold[open]")) all({}, target);
+  }, true);
 
-  const wake = (root) => {
-    for (const plot of root.querySelectorAll(".plot")) {
-      draw(plot);
-      plot.querySelector(".canvas").on("plotly_click", (event) => {
-        const select = plot.parentNode.querySelector("[data-choose]");
-        const key = event.points[0].customdata;
-        if (!select || key === undefined) return;
-        select.value = key;
-        choose(plot.parentNode, select.value);
-      });
-    }
-    for (const select of root.querySelectorAll("[data-choose]"))
-      select.addEventListener("change", () => choose(select.closest("section"), select.value));
-  };
-
-  const all = () => document.querySelectorAll(".plot").forEach(draw);
-  dark.addEventListener("change", all);
-  document.addEventListener("edgewise:contents", (event) => wake(event.detail));
-  wake(document);
+  // On paper all is open, in the colours and the width of a page.
+  let shut = [];
+  addEventListener("beforeprint", () => {
+    shut = [...document.querySelectorAll(".fold:not([open])")];
+    for (const section of shut) section.open = true;
+    document.documentElement.style.colorScheme = "light";
+    for (const plot of document.querySelectorAll(".plot"))
+      draw(plot, { width: 660, height: plot.querySelector(".map") ? 600 : plot.querySelector(".square") ? 440 : 320 });
+  });
+  addEventListener("afterprint", () => {
+    document.documentElement.style.colorScheme = "";
+    for (const section of shut) section.open = false;
+    all({ width: undefined, height: undefined });
+  });
+  document.addEventListener("edgewise:contents", () => all());
+  all();
 })();

@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
+from ..values.markup import Markup, tag
 from ..values.quantities import limit_text
 from ..values.redact import redact
 from ..values.version import __version__
 from . import numbers
 from .facts import Facts
-from .markup import Markup, tag
+from .terms import definitions, fold
 
 
 def reproduce(facts: Facts, extra: Mapping[str, str]) -> Markup:
-    """The section with fingerprint, provenance, removed units and the caller's own texts."""
-    return tag(
-        "section",
-        tag("h2", "How to reproduce", id="reproduce"),
-        tag("dl", (_entry(*pair) for pair in _entries(facts)), class_="facts card"),
-        _removed(facts),
+    """The section with fingerprint, provenance and the caller's own texts."""
+    return fold(
+        "reproduce",
+        "How to reproduce",
+        "versions, seed, mask and configuration",
+        None,
+        tag("div", definitions(dict(_entries(facts))), class_="card"),
         ([tag("h3", label), tag("pre", redact(text), tabindex=0)] for label, text in extra.items()),
-        aria_labelledby="reproduce",
     )
 
 
@@ -39,10 +40,8 @@ def _entries(facts: Facts) -> Iterator[tuple[str, str]]:
     yield "Fingerprint", graph.fingerprint
     if plan is None:
         return
-    yield (
-        "Budget",
-        ", ".join(f"{k} = {limit_text(v)}" for k, v in plan.budget.items()) or numbers.DASH,
-    )
+    limits = ", ".join(f"{k} = {limit_text(v)}" for k, v in plan.budget.items())
+    yield "Budget", limits or numbers.DASH
     yield "Surrogate", plan.surrogate
     yield "Recovery", plan.recovery
     loss, deviation = plan.predicted.get("loss"), plan.predicted.get("deviation")
@@ -52,11 +51,6 @@ def _entries(facts: Facts) -> Iterator[tuple[str, str]]:
     for name, value in plan.provenance.items():
         yield f"{name[:1].upper()}{name[1:]}", _plain(value)
     yield "Mask", plan.bits
-    if "modules" in plan.edits:
-        yield "In the model's own class", 'ew.prune(graph, plan, form="module")'
-        yield "Without tracing", "ew.load(make_model, plan, weights)"
-    elif "reason" in plan.edits:
-        yield "Not in the model's own class", plan.edits["reason"]
 
 
 def _plain(value: object) -> str:
@@ -64,17 +58,3 @@ def _plain(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
     return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def _entry(name: str, value: str) -> Markup:
-    return tag("div", tag("dt", name), tag("dd", value))
-
-
-def _removed(facts: Facts) -> list[Markup] | None:
-    if facts.plan is None:
-        return None
-    names = facts.plan.removed
-    return [
-        tag("h3", f"Removed units ({len(names)})"),
-        tag("ul", (tag("li", tag("code", name)) for name in names), class_="names"),
-    ]

@@ -28,11 +28,20 @@
     place(x, y);
   };
   document.addEventListener("pointerover", (event) => show(marked(event.target), event.clientX, event.clientY));
+  document.addEventListener("focusin", ({ target }) => {
+    if (!target.matches("abbr")) return;
+    const { left, bottom } = target.getBoundingClientRect();
+    show(target, left, bottom - 8);
+  });
+  document.addEventListener("focusout", ({ target }) => { if (target.matches("abbr")) show(null); });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") show(null); });
 
   // A box of repeated blocks opens the part of the drawing that it controls. What is open stays so
   // when the contents of a live page are replaced.
-  const open = new Set();
+  const open = new Set(), folds = new Set();
+  document.addEventListener("toggle", ({ target }) => {
+    if (target.matches(".fold")) folds[target.open ? "add" : "delete"](target.id);
+  }, true);
   const turn = (box, on) => {
     const panel = document.getElementById(box.getAttribute("aria-controls"));
     box.setAttribute("aria-expanded", on);
@@ -53,6 +62,14 @@
   for (const title of root.querySelectorAll(".network title")) {
     title.parentNode.dataset.tip = title.textContent;
     title.remove();
+  }
+  for (const word of root.querySelectorAll("abbr[title]")) {
+    word.dataset.tip = word.title;
+    word.removeAttribute("title");
+  }
+  for (const id of folds) {
+    const section = root.querySelector(`#${id}`);
+    if (section) section.open = true;
   }
   edges.clear();
   for (const edge of root.querySelectorAll("[data-ends]"))
@@ -83,7 +100,7 @@
     figure.addEventListener("blur", () => show(null));
   }
 
-  for (const pane of root.querySelectorAll(".pannable")) {
+  for (const pane of root.querySelectorAll(".fold:has(.stage)")) {
     const stage = pane.querySelector(".stage");
     const drawings = [...stage.querySelectorAll("svg.network")];
     const widest = () => Math.max(...drawings.filter((svg) => !svg.closest("[hidden]")).map((svg) => svg.viewBox.baseVal.width));
@@ -147,7 +164,11 @@
       stage.scrollTop = held.y - event.clientY;
     });
     addEventListener("pointerup", () => { held = null; stage.classList.remove("held"); });
-    if (widest() > stage.clientWidth - 16) setZoom(Math.max((stage.clientWidth - 16) / widest(), 0.75), 0, 0);
+    const begin = () => {
+      if (!stage.clientWidth) return pane.addEventListener("toggle", begin, { once: true });
+      if (widest() > stage.clientWidth - 16) setZoom(Math.max((stage.clientWidth - 16) / widest(), 0.75), 0, 0);
+    };
+    begin();
   }
   };
   document.addEventListener("edgewise:contents", (event) => wake(event.detail));

@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
+from ..values.markup import Markup, join, row, table, tag
 from . import numbers
 from .facts import Facts
-from .markup import Markup, join, tag
+from .terms import fold, scrolled, term
 
 HEAD = ("Unit", "Kind", "Parameters", "MACs", "Loss without it", "Status")
 
 
 def units(facts: Facts) -> Markup:
     """The section with the units' table."""
-    return tag(
-        "section",
-        tag("h2", "Units", id="units"),
-        tag("p", _intro(facts), class_="lead"),
+    rows = (_row(facts, unit) for unit in _order(facts))
+    return fold(
+        "units",
+        "Units",
+        f"all {len(facts.graph.units)}, most damaging first",
+        _intro(facts),
         tag("p", _protected(facts), class_="lead") if facts.protected else None,
-        tag(
-            "div",
-            tag(
-                "table",
-                tag("caption", "Units, most damaging first", class_="hidden"),
-                tag("thead", tag("tr", (tag("th", name, scope="col") for name in HEAD))),
-                tag("tbody", (_row(facts, unit) for unit in _order(facts))),
-                class_="units",
-            ),
-            class_="card scroll tall",
-            tabindex=0,
-            role="group",
-            aria_label="Table of units",
+        scrolled(
+            "Table of units", table([*map(term, HEAD)], rows, class_="units"), class_="card tall"
         ),
-        aria_labelledby="units",
     )
 
 
@@ -51,7 +42,7 @@ def _intro(facts: Facts) -> str:
 
 
 def _protected(facts: Facts) -> str:
-    names = sorted(facts.protected)
+    names = [unit.label for unit in facts.graph.units if unit.name in facts.protected]
     one = len(names) == 1
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     return (
@@ -70,16 +61,15 @@ def _order(facts: Facts) -> list[int]:
 def _row(facts: Facts, index: int) -> Markup:
     unit, removed = facts.graph.units[index], facts.mask.bits[index]
     status = "removed" if removed else "protected" if unit.name in facts.protected else ""
-    return tag(
-        "tr",
-        tag("th", unit.name, scope="row"),
-        tag("td", unit.kind),
-        tag("td", numbers.count(unit.cost.params)),
-        tag("td", numbers.count(unit.cost.macs)),
-        tag("td", _bar(facts, index), class_="damage"),
-        tag("td", tag("span", status, class_=f"status {status}") if status else None),
-        class_="removed" if removed else None,
+    cells = (
+        tag("span", unit.label, title=unit.name),
+        unit.kind,
+        numbers.count(unit.cost.params),
+        numbers.count(unit.cost.macs),
+        _bar(facts, index),
+        tag("span", status, class_=f"status {status}") if status else None,
     )
+    return row(cells, class_="removed" if removed else None)
 
 
 def _bar(facts: Facts, index: int) -> Markup | str:

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from math import isfinite
+from statistics import mean
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import PlanError, StorageError
-from ..evaluation.calibration import recalibrated
+from ..errors import ObjectiveError, PlanError, StorageError
+from ..evaluation.calibration import batch_norms, recalibrated
 from ..evaluation.evaluator import Executor, Outcome
 from ..evaluation.objective import Objective
 from ..evaluation.records import Evaluation, Split
+from ..evaluation.recover import estimate
+from ..evaluation.sense import Sense, sense
 from ..graph.graph import Graph
 from ..pruning.weights import require_savable
 from ..values.identity import Identity
@@ -69,6 +73,12 @@ def confirm(
         storage.adopt(own)
 
 
+def tell_cost(graph: Graph, objective: Objective) -> None:
+    """Say what recovery will take, where that may be much, before the first mask takes it."""
+    if objective.recovery.kind == "linear" and log.isEnabledFor(logging.INFO):
+        log.info("%s", estimate(graph, objective.recovery))
+
+
 def check_savable(graph: Graph) -> None:
     """Warn if the weights that a plan leads to cannot be saved."""
     try:
@@ -77,19 +87,56 @@ def check_savable(graph: Graph) -> None:
         log.warning("`ew.save` will refuse the pruned network: %s", problem)
 
 
-def check_calibration(
+def check_unpruned(
     graph: Graph, objective: Objective, loss: float, unpruned: NDArray[np.float32] | None
 ) -> None:
-    """Warn if statistics of the calibration data harm a network that lacks nothing.
+    """Warn if what is measured of the unpruned network says that something was forgotten.
 
     Args:
         graph: of the network.
-        objective: with the calibration data.
+        objective: what is measured.
         loss: of the unpruned network on the search split.
         unpruned: the same of every example [n], if known.
+
+    Raises:
+        ObjectiveError: the loss is a score.
     """
-    if objective.recovery.kind == "none":
-        return
+    if (found := sense(graph, objective)) is not None:
+        _check_sense(found)
+    if objective.recovery.kind != "none":
+        _check_calibration(graph, objective, loss, unpruned)
+    elif norms := batch_norms(graph.program.module):
+        log.warning(
+            "No recovery is set, and %d batch norms keep statistics of the unpruned network, so "
+            "that masks look worse than they are. Add recovery=ew.Recovery(\"batchnorm\", inputs) "
+            "to the objective; in a job, recovery = \"batchnorm\" to [objective], and a section "
+            "[calibration] with rows.", len(norms),
+        )  # fmt: skip
+
+
+def _check_sense(found: Sense) -> None:
+    wrong = mean(found.shuffled)
+    if found.is_score:
+        raise ObjectiveError(
+            f"The unpruned network has a loss of {found.right:.4g}, and with the targets of other "
+            f"examples one of {wrong:.4g}. Either the loss is a score, for which the search would "
+            "find the worst network: give 1 - score, or -score. Or classes are not in the order "
+            "of training."
+        )
+    if found.by_chance:
+        log.warning(
+            "The unpruned network is near chance on the search split: its loss is %.4g, and with "
+            "the targets of other examples %.4g%s. Are its weights loaded, inputs normalised as "
+            "in training, classes in the same order?", found.right, wrong,
+            f"; the same answer for all would have {found.constant:.4g}"
+            if isfinite(found.constant) else "",
+        )  # fmt: skip
+
+
+def _check_calibration(
+    graph: Graph, objective: Objective, loss: float, unpruned: NDArray[np.float32] | None
+) -> None:
+    """Warn if statistics of the calibration data harm a network that lacks nothing."""
     found = recalibrated(graph, objective)
     certain = found.each is None or unpruned is None or (
         compare(found.each.numpy(), unpruned).interval[0] > 0

@@ -53,6 +53,13 @@ class Finalists:
         """The predicted losses of the masks."""
         return [self.expected[mask][0] for mask in self.masks]
 
+    def expects(self, mask: Mask) -> tuple[float, float]:
+        """The predicted loss and deviation of a mask, be it among them or not."""
+        if mask in self.expected:
+            return self.expected[mask]
+        mean, std = self.model.predict(np.array([mask.bits], float), return_std=True)
+        return float(mean[0]), float(std[0])
+
 
 def searching(searcher: Searcher, graph: Graph) -> FitFunction:
     """What fits a surrogate in every round of a search.
@@ -197,7 +204,7 @@ def shortlist(
         raise PlanError(
             f"No mask within the budget ({space.budget}) was found; run() with it first."
         )
-    found = list(masks)
+    found = list(dict.fromkeys(map(space.minimal, masks)))  # as a person would say them
     mean, std = predicted(model, space.graph, found)
     order = np.argsort(mean, kind="stable")
     return Finalists(

@@ -34,6 +34,7 @@ class Measuring:
     def __init__(self, objective: Objective, storage: Storage, executor: Executor) -> None:
         self.objective, self.storage, self.executor = objective, storage, executor
         self._tried: set[tuple[str, str]] = set()
+        self._ahead: dict[tuple[str, str], Outcome] = {}  # measured before they were asked for
 
     def known(self, split: Split) -> dict[str, Evaluation]:
         """The evaluations on the whole of a split, and the failures, by mask."""
@@ -69,7 +70,7 @@ class Measuring:
             for record in found:
                 del waiting[record.mask]
                 yield record
-            for outcome in self.executor.evaluate([waiting[bits] for bits in mine], split):
+            for outcome in self._measured([waiting[bits] for bits in mine], split):
                 mean, std = ask.expected.get(waiting.pop(outcome.evaluation.mask), (None, None))
                 record = replace(
                     outcome.evaluation, origin=ask.origin, predicted=mean, deviation=std
@@ -77,6 +78,24 @@ class Measuring:
                 self._tried.add((record.mask, record.split))
                 self.storage.add(record, _each(outcome))
                 yield record
+
+    def preview(self, mask: Mask) -> Evaluation:
+        """A mask on the search split: what is known of it, else measured and kept in memory only.
+
+        A search that asks for it later stores it, with the reason why it asked.
+        """
+        key: tuple[str, Split] = (str(mask), "search")
+        if known := self.known("search").get(key[0]):
+            return known
+        if key not in self._ahead:
+            self._ahead[key] = next(iter(self.executor.evaluate([mask], "search")))
+        return self._ahead[key].evaluation
+
+    def _measured(self, masks: list[Mask], split: Split) -> Iterator[Outcome]:
+        ready = [mask for mask in masks if (str(mask), split) in self._ahead]
+        yield from (self._ahead.pop((str(mask), split)) for mask in ready)
+        if rest := [mask for mask in masks if mask not in ready]:
+            yield from self.executor.evaluate(rest, split)
 
     def _retry(self, record: Evaluation | None) -> bool:
         """Whether a failure is tried again: once a process, since its cause may be mended."""

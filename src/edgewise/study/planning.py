@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ import torch
 from ..errors import PlanError
 from ..evaluation.objective import Objective
 from ..graph.graph import Graph, Mask
+from ..graph.outputs import severed
 from ..graph.times import OperatorTimes
 from ..latency import LatencyTable, settle
 from ..pruning.module_form import edits_of
@@ -25,8 +27,10 @@ from .fitting import Finalists, shortlist
 from .measuring import Measuring
 from .progress import Callback, Teller
 from .provenance import trace_record, weights_digest
+from .put_backs import with_put_backs
 from .statistics import measured
 
+log = logging.getLogger("edgewise")
 Spaces = Callable[[OperatorTimes | None], Space]
 
 
@@ -80,6 +84,7 @@ class Planner:
             chosen = shortlist(space, self.searcher, evaluations, finalists, seed)
             told.total += chosen.count
             winner = verified(self.measuring, chosen.masks, chosen.losses, chosen.count, told)
+            winner = with_put_backs(space, self.measuring, winner, told)
             return winner, (space, chosen, winner)
 
         if self.table is None or limit is None:
@@ -97,6 +102,11 @@ class Planner:
         self, space: Space, chosen: Finalists, winner: Mask, told: Teller, clocked: Clocked | None
     ) -> Plan:
         told.phase = "reporting"
+        for output, inputs in severed(self.graph, winner).items():
+            log.warning(
+                "In this plan the output %s no longer depends on %s: keep one of the removed units "
+                "that lead to it, or measure what it gives.", output, ", ".join(inputs),
+            )  # fmt: skip
         splits = [split for split in self.objective.splits if split != "trial"]
         results = {s: self.measuring.final(winner, self.graph.empty, s, told) for s in splits}
         last = results[splits[-1]][0]
@@ -104,7 +114,7 @@ class Planner:
         assert after is not None
         if clocked is not None:
             after = replace(after, seconds=clocked.seconds)
-        mean, std = chosen.expected.get(winner, (None, None))
+        mean, std = chosen.expects(winner)
         units = self.graph.units
         return Plan(
             bits=str(winner),
@@ -123,6 +133,7 @@ class Planner:
             latency=clocked,
             edits=edits_of(self.graph, winner, last.tensors),
             tensors=last.tensors,
+            labels=tuple(units[u].label for u in winner.removed),
         )
 
     def _provenance(self, chosen: Finalists) -> dict[str, Any]:

@@ -53,7 +53,12 @@ def trace_record(graph: Graph) -> dict[str, Any]:
         "granularity": list(graph.granularity),
         "frontend": graph.frontend,
         "units": [unit.name for unit in graph.units],
-        "widths": [_width_record(unit) for unit in graph.units if unit.group],
+        "widths": [_record(unit) for unit in graph.units if unit.group and not unit.tied],
+        "ties": [
+            [*_record(unit), sorted(unit.removal.edges), sorted(unit.removal.layers)]
+            for unit in graph.units
+            if unit.tied
+        ],
         "inputs": inputs,
         "constants": {k: v for k, v in program.fixed.items() if isinstance(v, plain)},
         "tensors_only": len(inputs) == len(program.args),
@@ -64,7 +69,7 @@ def trace_record(graph: Graph) -> dict[str, Any]:
     }
 
 
-def _width_record(unit: Unit) -> list[Any]:
-    """A width as plain data: its channels were ordered by weights that a factory may not have."""
+def _record(unit: Unit) -> list[Any]:
+    """What a unit cuts as plain data: its channels were ordered by weights that may be others."""
     slices = [[*place, sorted(cut)] for place, cut in unit.removal.channels.items()]
     return [unit.name, unit.kind, unit.group, slices]

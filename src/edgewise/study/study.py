@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..evaluation.bar import shown
 from ..evaluation.engine import EngineOptions
 from ..evaluation.evaluator import MakeExecutor, Serial
 from ..evaluation.objective import Objective
 from ..evaluation.records import Comparison, Evaluation, Split
-from ..graph.budget import Budget
+from ..graph.budget import Budget, as_budget
 from ..graph.graph import Graph, Mask
 from ..graph.liveness import liveness
 from ..graph.times import OperatorTimes
@@ -24,7 +25,7 @@ from ..search import Ask, Patience, Point, Questions, Space, answered, search
 from ..surrogates.interactions import Interactions
 from ..surrogates.searcher import Searcher, recalled, searcher
 from ..values.quantities import check_count
-from .confirming import check_calibration, check_savable, confirm
+from .confirming import check_savable, check_unpruned, confirm, tell_cost
 from .finalists import verified
 from .fitting import searching
 from .frame import frame
@@ -71,16 +72,10 @@ class Study:
     """
 
     def __init__(
-        self,
-        graph: Graph,
-        objective: Objective,
-        storage: str | None = None,
-        name: str = "study",
-        *,
-        executor: MakeExecutor = Serial,
-        engine: EngineOptions | None = None,
+        self, graph: Graph, objective: Objective, storage: str | None = None, name: str = "study",
+        *, executor: MakeExecutor = Serial, engine: EngineOptions | None = None,
         latency: LatencyTable | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.graph, self.name = graph, name
         check_savable(graph)
         self.objective = objective = objective.placed(graph.program.names)
@@ -106,6 +101,12 @@ class Study:
         """End the workers; the evaluations can still be read."""
         self._measuring.executor.close()
 
+    def __repr__(self) -> str:
+        return f"Study({self.name!r}, {len(self.evaluations)} evaluations, {self.graph})"
+
+    def _repr_html_(self) -> str:
+        return self._facts().card(f"Study {self.name}")
+
     @property
     def evaluations(self) -> list[Evaluation]:
         """All evaluations so far, in the order in which they were finished."""
@@ -130,6 +131,10 @@ class Study:
             liveness(self.graph, mask).require_connected()
         ask = Ask("given", "given", masks)
         return self._measuring.answer(ask, split, self._measuring.known(split), silent)
+
+    def preview(self, mask: Mask) -> Evaluation:
+        """A mask on the search split; it is stored once a search asks for it."""
+        return self._measuring.preview(mask)
 
     def losses(self, mask: Mask, split: Split = "search") -> NDArray[np.float32] | None:
         """The stored loss of every example [n] of a split, in the order of the data.
@@ -161,15 +166,10 @@ class Study:
         return compare(*(self._measuring.losses(m, split)[rows] for m in (first, second)))
 
     def run(
-        self,
-        evaluations: int = 300,
-        budget: Budget | None = None,
-        *,
-        seed: int = 0,
-        surrogate: Any = "auto",
-        patience: int | None = None,
-        progress: Callback | None = None,
-    ) -> None:
+        self, evaluations: int = 300, budget: Budget | float | str | None = None, *,
+        seed: int = 0, surrogate: Any = "auto", patience: int | None = None,
+        progress: Callback | bool | None = None,
+    ) -> None:  # fmt: skip
         """Search for good masks at a budget.
 
         Calling it again with the same budget, seed and surrogate resumes; with a larger number
@@ -177,7 +177,7 @@ class Study:
 
         Args:
             evaluations: evaluations of this run in all, those done earlier included.
-            budget: limits on what remains.
+            budget: limits on what remains; a number or text alone limits the MACs.
             seed: of everything random.
             surrogate: "auto", the name of one in `ew.surrogates`, or a scikit-learn regressor
                 (what makes one, without arguments, will do); those without an uncertainty get one
@@ -185,7 +185,7 @@ class Study:
             patience: rounds in a row, after which the search ends, in which nothing is expected
                 to improve by half a standard error of a paired difference between the best masks;
                 None uses up all evaluations. It needs the losses of single examples.
-            progress: called after every evaluation.
+            progress: called after every evaluation; True draws a bar, also in notebooks.
 
         Raises:
             BudgetError: the budget cannot be met; names the smallest cost that can.
@@ -194,21 +194,24 @@ class Study:
             EdgewiseError: there is to be patience, and the losses of examples are not known; or
                 the surrogate is none, cannot be fitted, or predicts what is no loss.
         """
-        budget = budget or Budget(macs=0.7)
+        budget = as_budget(budget)
         check_count("evaluations", evaluations)
         check_count("seed", seed, 0)
+        tell_cost(self.graph, self.objective)
         waits = None if patience is None else Patience(patience, self._measuring.noise)
         found = self._searcher(surrogate)
         space = self.space(budget)
         settings = {"budget": budget.limits, "seed": seed, "surrogate": found.name}
+        settings |= {"rules": [x.rule for x in self.graph.limits]} if self.graph.limits else {}
         if self.latency is not None and budget.latency is not None:
             settings["latency"] = self.latency.digest
         run = self.storage.run(settings)
         before = in_order(self.evaluations[: run.before])
         fit = searching(found, self.graph)
         steps = search(space, fit, seed=seed, limit=evaluations, before=before, patience=waits)
-        told = Teller(progress, space, evaluations)
-        self.follow(steps, told)
+        with shown(progress) as callback:
+            told = Teller(callback, space, evaluations)
+            self.follow(steps, told)
         told.ended(patience is not None)
 
     def _searcher(self, surrogate: Any | None = None) -> Searcher:
@@ -239,19 +242,19 @@ class Study:
             fresh = str(empty) not in known
             answers = self._measuring.answer(ask, "search", known, told)
             if fresh and ask.origin == "unpruned" and answers[0].loss is not None:
-                check_calibration(self.graph, self.objective, answers[0].loss, self.losses(empty))
+                check_unpruned(self.graph, self.objective, answers[0].loss, self.losses(empty))
             return answers
 
         return answered(steps, answer)
 
     def plan(
         self,
-        budget: Budget | None = None,
+        budget: Budget | float | str | None = None,
         *,
         finalists: int = 16,
         certify: int = 0,
         surrogate: Any | None = None,
-        progress: Callback | None = None,
+        progress: Callback | bool | None = None,
     ) -> Plan:
         """Choose a mask: finalists meet on the verify split, the winner on the report split.
 
@@ -268,7 +271,7 @@ class Study:
                 the number before looking at what it gives.
             surrogate: as for `run`; by default that of the last run, which has to be given again
                 where it was a regressor of your own and another process ran.
-            progress: called after every evaluation.
+            progress: called after every evaluation; True draws a bar, also in notebooks.
 
         Returns:
             The plan, with recovered tensors if the objective recovers.
@@ -282,15 +285,16 @@ class Study:
         check_count("finalists", finalists)
         check_count("certify", certify, 0)
         run = self._measuring.last_run()
-        budget = budget or Budget(**run["budget"])
+        budget = as_budget(budget or Budget(**run["budget"]))
         planner = Planner(
             self.name, self.graph, self.objective, self._measuring, self.latency, run,
             self._searcher(surrogate),
         )  # fmt: skip
-        return planner.plan(
-            partial(self.space, budget), budget.latency,
-            finalists=finalists, certify=certify, progress=progress,
-        )  # fmt: skip
+        with shown(progress) as callback:
+            return planner.plan(
+                partial(self.space, budget), budget.latency,
+                finalists=finalists, certify=certify, progress=callback,
+            )  # fmt: skip
 
     def space(self, budget: Budget, times: OperatorTimes | None = None) -> Space:
         """The masks within a budget, of which there are some.
@@ -309,14 +313,10 @@ class Study:
         return space
 
     def pareto(
-        self,
-        budgets: Sequence[Budget] | None = None,
-        *,
-        objectives: Sequence[str] | None = None,
-        time_limit: float | None = 10.0,
-        seed: int = 0,
+        self, budgets: Sequence[Budget] | None = None, *,
+        objectives: Sequence[str] | None = None, time_limit: float | None = 10.0, seed: int = 0,
         surrogate: Any | None = None,
-    ) -> list[Point]:
+    ) -> list[Point]:  # fmt: skip
         """What all evaluations so far say is reachable at several budgets; nothing is measured.
 
         A surrogate's prediction of a mask that was chosen for it is often too good: run() with a
@@ -371,8 +371,8 @@ class Study:
             >>> len(found.units) <= len(graph.units)
             True
         """
-        knowledge = self._knowledge()
-        return knowledge.interactions(base or self.graph.empty, knowledge.process())
+        known = self._knowledge()
+        return known.interactions(base or self.graph.empty, known.process())
 
     def insight(self, plan: Plan | None = None) -> Insight:
         """What a report shows beyond evaluations: the front, interactions and flows.

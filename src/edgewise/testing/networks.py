@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
-from .models import add, rows
+from .models import Head, add, conv, rows
 
 
 class Recommender(nn.Module):
@@ -72,7 +72,63 @@ class Siamese(nn.Module):
         return first - second * third  # type: ignore[no-any-return]
 
 
+class Sampled(nn.Module):
+    """Maxima and their places, samples at places that are computed, windows as channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.mix, self.flow = conv(3, 4), conv(4, 4), nn.Conv2d(3, 2, 1)
+        self.gate, self.line = nn.Conv2d(2, 1, 1), nn.Linear(16, 16)
+        self.leave, self.head = nn.Conv2d(4, 8, 1), Head(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, places = F.max_pool2d(self.enter(x), 2, return_indices=True)
+        y = F.max_unpool2d(self.mix(y), places, (2, 2))
+        h, w = y.shape[2:]
+        lines = (torch.linspace(-1, 1, n, dtype=y.dtype, device=y.device) for n in (w, h))
+        grid = torch.stack(torch.meshgrid(*lines, indexing="xy"), -1)
+        z = F.grid_sample(y, grid + self.flow(x).permute(0, 2, 3, 1), align_corners=True)
+        most = torch.max(z, 1, keepdim=True)
+        z = y + z * self.gate(torch.cat([most.values, z.mean(1, keepdim=True)], 1)).sigmoid()
+        windows = self.line(F.unfold(z, 2, stride=2).transpose(1, 2)).transpose(1, 2)
+        z = z + F.fold(windows, (h, w), 2, stride=2)
+        return self.head(F.pixel_shuffle(self.leave(z), 2))  # type: ignore[no-any-return]
+
+
+class Signal(nn.Module):
+    """A spectrum, mixed along time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.inner, self.leave = (nn.Conv1d(*c, 1) for c in ((5, 6), (6, 6), (6, 2)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        window = torch.hann_window(8, dtype=x.dtype, device=x.device)
+        y = self.enter(torch.stft(x, 8, 4, window=window, return_complex=True).abs())
+        y = y + self.inner(torch.fft.fft(y, dim=-1, norm="ortho").real)
+        return self.leave(y)  # type: ignore[no-any-return]
+
+
+class Recurrent(nn.Module):
+    """Read forth and back, then step by step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both = nn.LSTM(6, 4, 2, batch_first=True, bidirectional=True)
+        self.forth, self.step = nn.GRU(8, 4, batch_first=True), nn.LSTMCell(4, 5)
+        self.last, self.leave = nn.GRUCell(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, (hidden, _) = self.both(x)
+        y = self.forth(y)[0]
+        first, _ = self.step(y[:, -1])
+        return self.leave(self.last(hidden[-1] + y[:, 0], first))  # type: ignore[no-any-return]
+
+
 add("recommender", Recommender, rows(6), lambda: torch.randint(0, 9, (2, 2, 3)))
 add("normed", Normed, rows())
 add("noisy", Noisy, rows())
 add("siamese", Siamese, rows(), rows())
+add("sampled", Sampled)
+add("signal", Signal, rows(32))
+add("recurrent", Recurrent, lambda: torch.randn(2, 5, 6))

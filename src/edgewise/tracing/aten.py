@@ -43,12 +43,13 @@ def restate(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
         kwargs: likewise.
     """
     target = node.target
-    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
-        return Restated("call_function", target, args, kwargs)
-    name = target._schema.name.removeprefix("aten::")
-    special = _SPECIAL.get(name)
+    name = target._schema.name if isinstance(target, torch._ops.OpOverload) else ""
+    special = _SPECIAL.get(name.removeprefix("aten::"))
     if special is not None:
         return special(node, args, kwargs)
+    if not name.startswith("aten::"):
+        return Restated("call_function", target, args, kwargs)
+    name = name.removeprefix("aten::")
     function = _torch_function(name)
     if function is None:
         if not callable(getattr(torch.Tensor, name, print)):
@@ -153,20 +154,8 @@ def _layer_norm(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
     return Restated("call_function", F.layer_norm, args[:5])
 
 
-def _dropout(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
-    return Restated("call_function", F.dropout, args)
-
-
-def _split_with_sizes(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
-    return Restated("call_function", torch.split, args, kwargs)
-
-
 def _constant_pad(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
     return Restated("call_function", F.pad, (args[0], args[1], "constant", _given(args, 2, 0)))
-
-
-def _zero(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
-    return Restated("call_function", torch.zeros_like, args)
 
 
 def _rsub(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
@@ -183,15 +172,59 @@ def _method(name: str) -> Callable[[fx.Node, Args, Kwargs], Any]:
 
 
 def _max_pool(name: str) -> Callable[[fx.Node, Args, Kwargs], Any]:
-    """Pooling that also gives the places of the largest values, which nobody reads."""
+    """Pooling that also gives the places of the largest values, which few read."""
 
     def made(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+        if any(user.args[1] == 1 for user in node.users):
+            return Restated("call_function", getattr(F, f"{name}_with_indices"), args, kwargs)
         return Restated("call_function", getattr(F, name), args, kwargs, first_of=2)
 
     return made
 
 
-_FACTORIES = ("arange", "zeros", "ones", "full", "empty", "eye", "linspace", "scalar_tensor")
+def _grid_sampler(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+    x, grid, mode, padding, corners = args
+    names = ("bilinear", "nearest", "bicubic")[mode], ("zeros", "border", "reflection")[padding]
+    return Restated("call_function", F.grid_sample, (x, grid, *names, corners))
+
+
+def _deform_conv(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+    from torchvision.ops import deform_conv2d  # where there is such a node, there is torchvision
+
+    x, weight, offset, mask, bias, *sizes, _, _, used = args
+    pairs = (tuple(sizes[i : i + 2]) for i in (0, 2, 4))
+    given = (x, offset, weight, bias, *pairs, mask if used else None)
+    return Restated("call_function", deform_conv2d, given)
+
+
+def _stft(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+    """Of a signal that is padded already, unless it is told how."""
+    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+    given = {"center": False, **dict(zip(names[1:], args[1:], strict=False)), **kwargs}
+    return Restated("call_function", torch.stft, args[:1], given)
+
+
+def _copy(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+    """What is written over a whole tensor takes its place."""
+    old, new = (_value(given) for given in node.args[:2])
+    if old.dtype != new.dtype:
+        return Restated("call_function", node.target, args, kwargs)
+    return args[1] if old.shape == new.shape else Restated("call_method", "expand_as", args[1::-1])
+
+
+def _function(function: Any) -> Callable[[fx.Node, Args, Kwargs], Any]:
+    def made(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
+        return Restated("call_function", function, args, kwargs)
+
+    return made
+
+
+_FACTORIES = (
+    "arange", "zeros", "ones", "full", "empty", "eye", "linspace", "scalar_tensor", "tril_indices",
+    "triu_indices", "hann_window", "hamming_window", "blackman_window", "bartlett_window",
+    "kaiser_window",
+)  # fmt: skip
+_TRANSFORMS = [name for name in torch.fft.__all__ if name != "Tensor"]
 
 
 def _factory(name: str) -> Callable[[fx.Node, Args, Kwargs], Any]:
@@ -206,6 +239,16 @@ _SPECIAL: dict[str, Callable[[fx.Node, Args, Kwargs], Any]] = {
     **{f"adaptive_max_pool{d}d": _max_pool(f"adaptive_max_pool{d}d") for d in (1, 2, 3)},
     **{f"max_pool{d}d_with_indices": _max_pool(f"max_pool{d}d") for d in (1, 2, 3)},
     **{name: _factory(name) for name in _FACTORIES},
+    **{f"fft_{name}": _function(getattr(torch.fft, name)) for name in _TRANSFORMS},
+    **{f"max_unpool{d}d": _function(getattr(torch._C._nn, f"max_unpool{d}d")) for d in (2, 3)},
+    "grid_sampler": _grid_sampler,
+    "affine_grid_generator": _function(F.affine_grid),
+    "torchvision::deform_conv2d": _deform_conv,
+    "stft": _stft,
+    "copy": _copy,
+    "_conj": _function(torch.conj),
+    "im2col": _function(F.unfold),
+    "col2im": _function(F.fold),
     "to": _to,
     "_to_copy": _to,
     "slice": _slice,
@@ -219,8 +262,8 @@ _SPECIAL: dict[str, Callable[[fx.Node, Args, Kwargs], Any]] = {
     "instance_norm": _instance_norm,
     "group_norm": _group_norm,
     "layer_norm": _layer_norm,
-    "dropout": _dropout,
-    "split_with_sizes": _split_with_sizes,
+    "dropout": _function(F.dropout),
+    "split_with_sizes": _function(torch.split),
     "constant_pad_nd": _constant_pad,
     "_unsafe_view": _method("reshape"),
     "alias": _same,
@@ -230,7 +273,7 @@ _SPECIAL: dict[str, Callable[[fx.Node, Args, Kwargs], Any]] = {
     "contiguous": _method("contiguous"),
     "unfold": _method("unfold"),
     "rsub": _rsub,
-    "zero": _zero,
-    "__and__": lambda node, args, kwargs: Restated("call_function", operator.and_, args, kwargs),
-    "__or__": lambda node, args, kwargs: Restated("call_function", operator.or_, args, kwargs),
+    "zero": _function(torch.zeros_like),
+    "__and__": _function(operator.and_),
+    "__or__": _function(operator.or_),
 }

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from ..errors import TraceError, UnknownOperatorError
 from ..graph.graph import Graph
+from ..graph.operators.absence import by_axes
 from ..graph.operators.calls import Call, Constant, Slot
 from ..graph.operators.table import TABLE, Rule
 from ..graph.vertices import Edge, Parameter, Shape, Vertex
@@ -144,7 +145,9 @@ class Builder:
         elif node.target is operator.getitem and slots:
             source = self.vertices[self.index[slots[0].name]]
             if source.shape is None:
-                key = {"split": "piece", "unbind": "member"}.get(source.op, "take")
+                alike = TABLE.rules[source.op].flow is by_axes  # all members have its channels
+                rest = "twin" if alike else "take"
+                key = {"split": "piece", "unbind": "member"}.get(source.op, rest)
         return TABLE.find(key) or self._unknown(node, _target_name(node, None))
 
     def _unknown(self, node: fx.Node, name: str) -> NoReturn:

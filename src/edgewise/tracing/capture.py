@@ -16,6 +16,7 @@ from .aliasing import settle_writes
 from .cleanup import (
     drop_unused,
     name_inplace,
+    name_members,
     out_of_place,
     reshape_views,
     restore_outputs,
@@ -75,6 +76,7 @@ def capture(
     reshape_views(module.graph)
     out_of_place(module.graph)
     shapes_only(module.graph)
+    name_members(module.graph)
     _functional_modules(module)
     module.graph.lint()
     module.recompile()

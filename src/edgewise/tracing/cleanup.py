@@ -12,6 +12,7 @@ from torch import fx
 from torch.nn import functional as F
 
 from ..errors import TraceError
+from ..graph.operators.runtime import largest, smallest
 
 IN_PLACE_ADVICE = (
     "The code writes into a tensor in place, which a graph of data flows cannot express. "
@@ -141,6 +142,29 @@ def out_of_place(graph: fx.Graph) -> None:
                 raise TraceError(f"{node.target} at {place}: {IN_PLACE_ADVICE}")
             node.target = node.target.rstrip("_")
             _rewire(graph, node)
+
+
+_RANKED = ("max", "min", "median", "mode", "sort", "topk", "kthvalue", "cummax", "cummin")
+_EXTREMES = {"max": largest, "min": smallest}
+
+
+def name_members(graph: fx.Graph) -> None:
+    """`x.sort().values` becomes `x.sort()[0]`; a maximum of which only the values are read, one
+    operator."""
+    for node in list(graph.nodes):
+        name = getattr(node.target, "__name__", node.target)
+        if node.op not in ("call_function", "call_method") or name not in _RANKED:
+            continue
+        for user in list(node.users):
+            if user.target is getattr and user.args[1] in ("values", "indices"):
+                user.target, user.args = operator.getitem, (node, int(user.args[1] == "indices"))
+        dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+        picks = [user.args if user.target is operator.getitem else () for user in node.users]
+        if name in _EXTREMES and isinstance(dim, int) and set(picks) <= {(node, 0)}:
+            node.op, node.target = "call_function", _EXTREMES[name]
+            for user in list(node.users):
+                user.replace_all_uses_with(node)
+                graph.erase_node(user)
 
 
 _SHAPED = {"expand_as": "expand", "reshape_as": "reshape", "view_as": "reshape"}

@@ -54,7 +54,9 @@ class _Tracer(fx.Tracer):
     proxy_buffer_attributes = True  # so that methods of buffers may take traced sizes
 
     def __init__(self, leaves: Sequence[type[nn.Module] | str]) -> None:
-        super().__init__()
+        home: Any = sys.modules.get("torchvision.ops.deform_conv")  # not followed, for its checks
+        super().__init__(autowrap_functions=() if home is None else (home.deform_conv2d,))
+        self._autowrap_search += [] if home is None else [home, sys.modules["torchvision.ops"]]
         self.leaves = tuple(leaves)
         self.last_line = ""
 

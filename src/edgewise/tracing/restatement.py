@@ -20,9 +20,11 @@ from ..graph.operators.table import TABLE
 from ..values.nested import holds_tensor
 from .aten import Restated, restate
 from .dtypes import DTYPE, IDLE
+from .train_eval import DIMENSIONS
 
 _INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
 _ASSERTS = re.compile(r"_assert|_guards_fn|sym_constrain|_check")
+_NOWHERE = "_empty_nn_module_stack_from_metadata_hook"  # torch.export's name for no module
 _USER_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 
@@ -125,6 +127,8 @@ class Restatement:
         path = self.leaf_calls.get(node)
         if path is not None:
             return self._noted(self.graph.call_module(path, (self._value(_data(node)[0]),)), node)
+        if (cell := _recurrent(node, self.root)) is not None:
+            return self._recurring(cell, node, args)
         new = restate(node, args, kwargs)
         if not isinstance(new, Restated):
             return new
@@ -138,6 +142,25 @@ class Restatement:
         self._noted(created, node)
         return created if new.first_of == 1 else (created, *[None] * (new.first_of - 1))
 
+    def _recurring(self, path: str, node: fx.Node, args: tuple[Any, ...]) -> Any:
+        """The call of a recurrent module, whose results are nested otherwise than the operator's.
+
+        A first state that the module made itself is not written down.
+        """
+        made = [n.meta.get("nn_module_stack") for n in pytree.tree_leaves(node.args[1])]
+        own = node.meta["nn_module_stack"]
+        given = () if all(stack == own for stack in made) else (_pair(args[1]),)
+        called = self._noted(self.graph.call_module(path, (args[0], *given)), node)
+
+        def member(of: fx.Node, place: int) -> fx.Node:
+            return self._noted(self.graph.call_function(operator.getitem, (of, place)), node)
+
+        results = len(node.target._schema.returns)  # type: ignore[union-attr]
+        if results < 3:  # one tensor, a pair of them, or an output and a pair of states
+            return called
+        state = member(called, 1)
+        return member(called, 0), member(state, 0), member(state, 1)
+
     def _device(self) -> fx.Node:
         """The device of the first input: what the program makes must follow it."""
         if self._device_node is None:
@@ -147,8 +170,9 @@ class Restatement:
 
     def _noted(self, new: fx.Node, node: fx.Node) -> fx.Node:
         new.meta["source"] = _source(node)
+        new.meta[DIMENSIONS] = getattr(pytree.tree_leaves(node.meta.get("val"))[0], "ndim", None)
         stack = node.meta.get("nn_module_stack")
-        if stack:
+        if stack and _NOWHERE not in stack:
             new.meta["nn_module_stack"] = stack
         return new
 
@@ -227,6 +251,26 @@ def _single_operator_calls(graph: fx.Graph, root: nn.Module) -> dict[fx.Node, st
         for node, (key, path) in calls.items()
         if count[key, path] == 1 and path and _stands_for(node, path, root)
     }
+
+
+def _recurrent(node: fx.Node, root: nn.Module) -> str | None:
+    """The path of the recurrent module of which a flat node is the call, if it is one."""
+    stack = node.meta.get("nn_module_stack")
+    name = getattr(getattr(node.target, "_schema", None), "name", "")
+    if not stack or not name.startswith(("aten::lstm", "aten::gru", "aten::rnn_")):
+        return None
+    path = re.sub(r"@\d+$", "", list(stack.values())[-1][0])
+    weights = {str(n.target) for n in pytree.tree_leaves(node.args[2:]) if isinstance(n, fx.Node)}
+    try:
+        module = root.get_submodule(path)
+    except AttributeError:
+        return None
+    own = {f"{path}.{name}" for name, _ in module.named_parameters()}
+    return path if weights == own and TABLE.find_module(module) is not None else None
+
+
+def _pair(state: Any) -> Any:
+    return tuple(state) if isinstance(state, list) else state
 
 
 def _stands_for(node: fx.Node, path: str, root: nn.Module) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
@@ -13,6 +14,8 @@ from torch.utils import _pytree as pytree
 from ..errors import NoUnitsError, TooLargeError, TraceError, UnknownOperatorError
 from ..graph.graph import Graph
 from ..graph.importance import Importance, l2
+from ..graph.outputs import with_outputs_kept
+from ..graph.rules import Names, Rules, ruled
 from ..graph.units import SLICES, with_units
 from .agreement import Judge, reference
 from .builder import Builder
@@ -23,18 +26,25 @@ from .program import Program, modes_of
 from .refuse import refuse, refuse_outputs
 from .sizes import Condition, any_batch, not_one
 
+log = logging.getLogger("edgewise")
+
 
 def trace(
     model: nn.Module,
     args: Sequence[Any] | torch.Tensor,
     kwargs: Mapping[str, Any] | None = None,
     *,
-    granularity: Sequence[str] | str = ("edge", "layer"),
+    granularity: Sequence[str] | str = ("branch", "layer"),
     leaves: Sequence[type[nn.Module] | str] = (),
     frontend: FrontEnd | None = None,
     slices: int = SLICES,
-    round_to: int = 1,
+    round_to: int | Mapping[str, int] = 1,
     importance: Importance = l2,
+    keep: Names = (),
+    at_most: Mapping[str, float] | None = None,
+    at_least: Mapping[str, int] | None = None,
+    tie: str | Sequence[str] = (),
+    alike: str | Sequence[str] = (),
 ) -> Graph:
     """The dataflow graph of a model.
 
@@ -57,15 +67,18 @@ def trace(
         model: any `nn.Module`.
         args: example inputs, a tuple (or one tensor); dimension 0 is the batch.
         kwargs: example keyword inputs.
-        granularity: kinds of units: "edge" (whole connections and branches), "layer" (layers
-            bypassed by identity), "hidden" (inner channels of a branch or MLP), "heads" (attention
-            heads), "channels" (those of a residual stream), or "raw" (every edge by itself).
+        granularity: kinds of units: "branch" (connections that save parameters or MACs: branches,
+            pieces of concatenations, gates), "edge" (all connections, skips among them), "layer"
+            (layers bypassed by identity), "hidden" (inner channels of a branch or MLP), "heads"
+            (attention heads), "channels" (those of a residual stream), or "raw" (every edge by
+            itself).
         leaves: module classes or paths to treat as one operator each; they need a rule, and
             torch.fx.
         frontend: "torch.fx" or "torch.export", to force one; None tries both in this order.
         slices: nested parts into which each width (hidden, heads, channels) is cut; the most
             important one always stays. A width of fewer channels is cut into single ones.
-        round_to: what remains of a width is a multiple of this many channels.
+        round_to: what remains of a width is a multiple of this many channels; or by KEY, as for
+            `ew.restrict`.
         importance: which channels of a width go first: `ew.importance.l2`, or what
             `ew.importance.taylor` or `.activation` give, or a function of your own.
 
@@ -76,6 +89,7 @@ def trace(
         TraceError: the model cannot be traced, or the traced program gives other outputs.
         UnknownOperatorError: an operator has no rule; names it, its line and the way out.
         NoUnitsError: nothing in the model can be removed.
+        RuleError: a rule names nothing, contradicts another one, or leaves nothing to go.
         EdgewiseError: granularity, slices or round_to make no sense for this model.
 
     Examples:
@@ -106,9 +120,14 @@ def trace(
     )
     bare = replace(bare, program=replace(bare.program, model=model))
     graph = with_units(bare, kinds, slices=slices, round_to=round_to, importance=importance)
+    if "raw" not in kinds:
+        graph = with_outputs_kept(graph)
+    if model.training:
+        log.info("The model is in train mode, and stays so; it is measured as in eval mode.")
     if not graph.units:
         raise NoUnitsError(_why_no_units(model, kinds, graph.refused))
-    return graph
+    rules = Rules.of(keep, at_most, at_least, tie, alike)
+    return graph if rules == Rules() else ruled(graph, rules)
 
 
 def _choices(frontend: FrontEnd | None, leaves: Sequence[Any]) -> tuple[FrontEnd, ...]:
@@ -205,9 +224,13 @@ def _scales(once: Mapping[str, Any], doubled: Mapping[str, Any]) -> bool:
 def _why_no_units(model: nn.Module, kinds: tuple[str, ...], refused: Mapping[str, str]) -> str:
     widths = "; ".join(f"{name}: {reason}" for name, reason in list(refused.items())[:5])
     width = f"no width can be cut ({widths or 'no operator produces channels'})"
+    chain = (
+        "every edge lies on every path from input to output (a plain chain), so that removing any "
+        "would disconnect the output"
+    )
     reasons: dict[str, str] = {
-        "edge": "every edge lies on every path from input to output (a plain chain), so that "
-        "removing any would disconnect the output",
+        "branch": f"{chain}, or saves next to nothing",
+        "edge": chain,
         "layer": "no layer that takes MACs has an output of its input's shape",
         "raw": "it has no edge at all",
         "channels": width,

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from ..graph.operators.runtime import by_mode, precision
 
+DIMENSIONS = "edgewise_dimensions"  # of what a node gives
+
 
 def follow_modes(graph: fx.Graph, training: fx.Graph | None) -> None:
     """Make arguments that depend on `self.training` depend on the mode of the program.
@@ -105,7 +107,7 @@ def batch_norm_modules(module: fx.GraphModule) -> None:
         value = module.get_submodule(path) if path else None
         if not isinstance(value, nn.Module) or not isinstance(given["input"], fx.Node):
             continue
-        plain = _plain_batch_norm(value, given)
+        plain = _plain_batch_norm(value, given, node.meta.get(DIMENSIONS, 4))
         _replace_submodule(module, path, plain)
         with module.graph.inserting_before(node):
             new = module.graph.call_module(path, (given["input"],))
@@ -131,10 +133,9 @@ def _home(given: dict[str, Any]) -> str:
     return paths.pop() if len(paths) == 1 else ""
 
 
-def _plain_batch_norm(source: nn.Module, given: dict[str, Any]) -> nn.Module:
-    ndim = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 5: nn.BatchNorm3d}
-    value = given["input"].meta.get("val")
-    kind: Any = ndim.get(getattr(value, "ndim", 4), nn.BatchNorm2d)
+def _plain_batch_norm(source: nn.Module, given: dict[str, Any], ndim: int) -> nn.Module:
+    kinds = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 5: nn.BatchNorm3d}
+    kind: Any = kinds.get(ndim, nn.BatchNorm2d)
     for base in (nn.BatchNorm1d, nn.BatchNorm3d):
         kind = base if isinstance(source, base) else kind
     statistics: Any = source.running_mean

@@ -61,14 +61,19 @@ class Identity:
         return bool(self.digests) and self.python == other.python
 
     def changes(self, now: Identity) -> dict[str, str | None]:
-        """The parts that differ, and the first difference where it is known."""
+        """The parts that differ, and the first difference where it is known.
+
+        "units" if all that differs is which units of the network can be removed.
+        """
         if not self.proves(now):
             return {} if self.structure == now.structure else {"graph": None}
-        return {
+        changed = {
             name: difference(self.lines.get(name, ()), lines)
             for name, lines in now.lines.items()
             if self.digests.get(name) != now.digests[name]
         }
+        other = not changed and self.structure != now.structure
+        return {"units": None} if other else changed
 
 
 def difference(stored: Sequence[str], now: Sequence[str]) -> str | None:

@@ -177,7 +177,7 @@ def test_other_databases_stay_as_they_are(tmp_path: Path) -> None:
         ),
         (
             MODEL + DATA + '[units]\ngranularity = ["edges"]\n',
-            ["granularity[0] must be one of edge", "'edge'?"],
+            ["granularity[0] must be one of branch, edge", "'edge'?"],
         ),
         (MODEL + DATA + '[units]\nonly = "layer*"\n', ["[units] only must be a list"]),
         (MODEL + DATA + "[budget]\n", ["[budget]", "at least one limit"]),

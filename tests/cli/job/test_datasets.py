@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from torch import nn
+from torchvision import models
+from torchvision.transforms import v2
 
-from edgewise.cli.job.datasets import load_batches
+from edgewise.cli.job.datasets import following, load_batches
 from edgewise.cli.job.sections import DataSection
 from edgewise.cli.job.toml_sections import Rows, Source
 from edgewise.errors import ConfigError
@@ -99,6 +103,52 @@ def test_images_take_the_channels_of_the_mean(tmp_path: Path) -> None:
         assert load_batches(data, ALL)[0][0].shape == (2, channels, 4, 6)
 
 
+def test_grey_images_get_the_channels_that_are_asked_for(tmp_path: Path) -> None:
+    path = parquet(tmp_path, [png(255, mode="L"), png(9)], [0, 1])
+    for channels in (1, 3):
+        assert load_batches(section(path, channels=channels), ALL)[0][0].shape[1] == channels
+    arrays = parquet(tmp_path, [np.full((4, 6), 9).tolist()], [0])
+    assert load_batches(section(arrays, channels=3), ALL)[0][0].shape == (1, 3, 4, 6)
+
+
+@pytest.mark.parametrize("takes", [nn.Sequential(nn.Conv2d(3, 2, 1)), torch.zeros(1, 3, 8, 8)])
+def test_images_follow_the_model(takes: Any) -> None:
+    data = section("images")
+    assert following(data, takes).channels == 3
+    assert following(data, nn.Linear(3, 3)).channels is None
+    assert following(replace(data, channels=1), takes).channels == 1
+
+
+def test_resize_and_crop_are_those_of_imagenet(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (40, 57, 3), dtype=np.uint8))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    path = parquet(tmp_path, [buffer.getvalue()], [0])
+    for resize, crop in ((20, 16), (13, 16)):  # the second is padded, as there
+        found = load_batches(section(path, resize=resize, crop=crop), ALL)[0][0][0]
+        want = v2.functional.center_crop(v2.functional.resize(image, [resize]), [crop])
+        want = v2.functional.to_dtype(v2.functional.pil_to_tensor(want), scale=True)
+        assert torch.allclose(found, want, atol=2 / 255)
+
+
+def test_the_transform_of_torchvisions_weights_by_name(tmp_path: Path) -> None:
+    path = parquet(tmp_path, [png(9, mode="L", size=(300, 400))], [0])
+    found = load_batches(section(path, transform="ResNet18_Weights.DEFAULT"), ALL)[0][0]
+    image = Image.open(io.BytesIO(png(9, size=(300, 400))))
+    wanted = models.ResNet18_Weights.DEFAULT.transforms()(image)
+    assert torch.equal(found[0], wanted)
+    with pytest.raises(ConfigError, match=r"no weights 'ResNet18.*'\. Did you mean 'ResNet18_We"):
+        load_batches(section(path, transform="ResNet18_Weight.DEFAULT"), ALL)
+    for key, value in {"resize": 8, "size": (8, 8), "mean": (0.0,)}.items():
+        with pytest.raises(ValueError, match=f"transform does what {key} would"):
+            section(
+                path,
+                transform="ResNet18_Weights.DEFAULT",
+                **{key: value, "std": (1.0,) * (key == "mean")},
+            )
+
+
 def test_size_resizes(tmp_path: Path) -> None:
     path = parquet(tmp_path, [png(9), png(9, size=(8, 8))], [0, 1])
     inputs, _ = load_batches(section(path, size=(5, 3)), ALL)[0]
@@ -108,7 +158,9 @@ def test_size_resizes(tmp_path: Path) -> None:
 
 def test_images_of_different_shapes_need_a_size(tmp_path: Path) -> None:
     path = parquet(tmp_path, [png(9), png(9, size=(8, 8))], [0, 1])
-    with pytest.raises(ConfigError, match=r"differ in shape.*size = \[height, width\]"):
+    with pytest.raises(
+        ConfigError, match=r"differ in shape.*size = \[height, width\], or .*crop = 224"
+    ):
         load_batches(section(path), ALL)
 
 
@@ -174,6 +226,15 @@ def test_an_image_folder_takes_one_image_of_each_class_in_turn(tmp_path: Path) -
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="one folder of images a class"):
         load_batches(section(tmp_path), ALL)
+
+
+def test_a_folder_with_one_class_says_which_folder_is_meant(tmp_path: Path) -> None:
+    folder_of_images(tmp_path / "photos" / "animals")
+    with pytest.raises(ConfigError, match=r"one class, animals.* each class: .*/animals\."):
+        load_batches(section(tmp_path / "photos"), ALL)
+    folder_of_images(tmp_path / "photos" / "animals" / "cat")  # deeper folders are of one class
+    with pytest.raises(ConfigError, match="If it has moved"):
+        load_batches(section(tmp_path / "fotos"), ALL)
 
 
 def test_torchvision_sets_are_opened_without_download(tmp_path: Path) -> None:

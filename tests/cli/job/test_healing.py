@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -93,6 +95,17 @@ def test_a_job_heals_and_goes_on_where_it_stopped(
     flipped = plan.bits[::-1].translate({48: "1", 49: "0"})
     other = replace(plan, bits=flipped, edits={})
     assert load_outcome(config, other).healed is None  # another mask was healed
+    assert "healed.safetensors" not in load_outcome(config, other).files
+    # the lines of the report load what it names
+    page, names = (folder / "report.html").read_text(), dict[str, Any]()
+    assert all(name in page and (folder / name).exists() for name in outcome.files)
+    assert html.escape(outcome.load) in page
+    monkeypatch.syspath_prepend(job.parent)
+    monkeypatch.chdir(folder)
+    exec(outcome.load, names)
+    assert {k: v.shape for k, v in names["small"].state_dict().items()} == {
+        k: v.shape for k, v in healed.items()
+    }
 
     train = Training.__iter__
 

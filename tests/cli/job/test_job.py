@@ -60,14 +60,14 @@ def test_the_example_is_the_first_row_unless_a_shape_is_given(config: Config) ->
 
 
 def test_the_objective_has_all_three_splits(config: Config) -> None:
-    objective = read_objective(config)
+    objective = read_objective(config, trace_job(config))
     assert [objective.samples(split) for split in ("search", "verify", "report")] == [4, 4, 4]
     assert list(objective.metrics) == ["accuracy"]
 
 
 def test_data_of_another_shape_than_the_input_is_an_error(config: Config) -> None:
     with pytest.raises(ConfigError, match=r"input is \[5\], but the examples .* shape \[4\]"):
-        read_objective(replace(config, model=replace(config.model, input=(5,))))
+        read_objective(replace(config, model=replace(config.model, input=(5,))), trace_job(config))
 
 
 def test_a_job_without_a_budget_says_how_to_give_one(config: Config) -> None:

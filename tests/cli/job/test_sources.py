@@ -17,6 +17,7 @@ from edgewise.cli.job.sources import (
     load_metrics,
     load_model,
     load_weights,
+    loading,
 )
 from edgewise.cli.job.toml_sections import Source
 from edgewise.errors import ConfigError
@@ -220,3 +221,23 @@ def test_measures_of_a_file(file: Path) -> None:
     loss = load_loss(f"{file}:mean_loss")
     assert loss(torch.ones(2), torch.zeros(2)).item() == 1.0
     assert list(load_metrics([f"{file}:mean_loss"])) == ["mean_loss"]
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        (
+            ModelSection(Source("torchvision:resnet18"), {"num_classes": 7}),
+            ["from torchvision import models", "models.get_model('resnet18', num_classes=7)"],
+        ),
+        (ModelSection(Source("timm:vit_tiny")), ["import timm", "timm.create_model('vit_tiny')"]),
+        (ModelSection(Source("/a b/net.py:make")), ["from net import make\n", "ew.load(make, "]),
+    ],
+)
+def test_the_lines_that_load_a_model_make_it_as_the_job_does(
+    section: ModelSection, words: list[str]
+) -> None:
+    lines = loading(section, "pruned.safetensors")
+    compile(lines, "lines", "exec")
+    assert all(word in lines for word in words)
+    assert lines.endswith(', "plan.json", "pruned.safetensors")')

@@ -12,8 +12,7 @@ from torch.nn import functional as F
 
 import edgewise as ew
 import jobs
-from edgewise.evaluation.engine import refit
-from edgewise.evaluation.engine.refit import Sums, chosen, fitted, patches, places, sampled
+from edgewise.evaluation.engine.refit import chosen, patches, sampled
 from edgewise.evaluation.evaluator import Engine, Outcome
 from edgewise.testing import ZOO, build, random_mask
 
@@ -167,38 +166,11 @@ def test_patches_are_what_a_layer_reads(layer: nn.Module) -> None:
     axis = 1 if dims else 2
     with torch.no_grad():
         out = layer(x)
-        at = places(out, axis, 4 * 3)
+        at = chosen(out.numel() // 5, 12)
         sizes = out.shape[2:] if dims else out.shape[1:-1]
         found = F.linear(patches(layer, x, sizes, at), layer.weight.flatten(1), layer.bias)
-    assert found.shape[1] == 3
+    assert len(found) == 12
     torch.testing.assert_close(found, sampled(out, axis, at))
-
-
-def sums(u: torch.Tensor, r: torch.Tensor) -> Sums:
-    parts = [Sums.of(a, b) for a, b in zip(u.split(37), r.split(37), strict=True)]
-    return sum(parts[1:], parts[0])
-
-
-@pytest.mark.parametrize("biased", [True, False])
-def test_the_fit_is_ridge_regression(biased: bool) -> None:
-    generator = torch.Generator().manual_seed(0)
-    u = torch.randn(400, 7, generator=generator, dtype=torch.float64) + 2
-    r = u @ torch.randn(7, 3, generator=generator, dtype=torch.float64) + 1
-    change, bias = fitted([sums(u[::2], r[::2]), sums(u[1::2], r[1::2])], biased)
-    v, s = (u - u.mean(0), r - r.mean(0)) if biased else (u, r)
-    ridge = refit.RIDGES[0] * v.square().sum(0).mean()
-    expected = torch.linalg.solve(v.T @ v + ridge * torch.eye(7, dtype=v.dtype), v.T @ s).T
-    torch.testing.assert_close(change, expected)
-    wanted = r.mean(0) - expected @ u.mean(0) if biased else torch.zeros(3, dtype=v.dtype)
-    torch.testing.assert_close(bias, wanted)
-
-
-def test_what_does_not_hold_for_the_other_half_changes_nothing() -> None:
-    generator = torch.Generator().manual_seed(0)
-    u, r = (torch.randn(30, n, generator=generator, dtype=torch.float64) for n in (20, 2))
-    change, bias = fitted([sums(u[:15], r[:15]), sums(u[15:], -r[:15] + r[15:])], True)
-    assert change.abs().max() == 0
-    assert bias.abs().max() == 0
 
 
 def test_chosen_places_are_distinct_and_always_the_same() -> None:

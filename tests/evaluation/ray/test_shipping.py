@@ -35,7 +35,7 @@ def listing(graph: ew.Graph) -> list[str]:
 )  # torch pickles no parametrisations
 def test_a_program_stays_as_it_is(name: str) -> None:
     model, args = build(name)
-    graph = ew.trace(model, args)
+    graph = ew.trace(model, args, granularity=("edge", "layer"))
     objective = ew.Objective([(args, torch.zeros(2))], loss=jobs.losses)
     other, same = unpack(pack(graph, objective))
     assert other.fingerprint == graph.fingerprint

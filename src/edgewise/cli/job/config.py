@@ -129,7 +129,8 @@ def read_config(path: str | Path) -> Config:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
-        raise ConfigError(redact(f"{path} is not valid TOML: {error}.")) from error
+        hint = " Write paths with /, or in single quotes." if "\\" in str(error) else ""
+        raise ConfigError(redact(f"{path} is not valid TOML: {error}.{hint}")) from error
     found = read_tables(Sections, tables, path.parent, path.name)
     return Config(**{f.name: getattr(found, f.name) for f in fields(found)}, path=path)
 

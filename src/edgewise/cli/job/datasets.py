@@ -8,17 +8,20 @@ import itertools
 import struct
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
 import numpy as np
 import torch
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import ConfigError
-from ...values.spelling import nearest
+from ...values.spelling import close, nearest
 from .sections import DataSection
 from .sources import load_function, require
 from .toml_sections import Rows
@@ -27,14 +30,19 @@ Batch = tuple[Tensor, Tensor]
 Example = tuple[Any, Any]
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
 CHANNELS = (1, 3)
+NOWHERE = (
+    "There is no data at {}. If it has moved, say where to in [data] source: a .parquet file, a "
+    "folder of class folders, torchvision:NAME?root=… or FILE.py:FUNCTION."
+)
 
 
 def load_batches(data: DataSection, rows: Rows) -> list[Batch]:
     """The examples of a row range as batches; no other row is decoded.
 
     Images (encoded, PIL, or arrays of integers with two dimensions or more) become float32
-    [channels, height, width] in 0–1; other values stay as they are. `size` resizes, `mean` and
-    `std` normalise per channel.
+    [channels, height, width] in 0–1; other values stay as they are. `size` resizes, or `resize`
+    and `crop` as in evaluations on ImageNet; `mean` and `std` normalise per channel; `transform`
+    does all of it as torchvision did for weights of its own.
 
     Args:
         data: the source and how to read it.
@@ -60,6 +68,17 @@ def load_batches(data: DataSection, rows: Rows) -> list[Batch]:
     return [_stack(group, data) for group in groups]
 
 
+def following(data: DataSection, takes: nn.Module | Tensor) -> DataSection:
+    """The data with the channels of the model's first convolution, or of its example input."""
+    if isinstance(takes, Tensor):
+        channels = takes.shape[1] if takes.ndim == 4 else None
+    else:
+        convs = (m.in_channels for m in takes.modules() if isinstance(m, nn.Conv2d))
+        channels = next(convs, None)
+    known = channels not in CHANNELS or data.channels or data.mean or data.transform
+    return data if known else replace(data, channels=channels)
+
+
 def _examples(data: DataSection, rows: Rows) -> Iterator[Example]:
     source = data.source
     if ".py:" in source:
@@ -71,10 +90,7 @@ def _examples(data: DataSection, rows: Rows) -> Iterator[Example]:
     elif Path(source).suffix == ".parquet":
         yield from _from_parquet(Path(source), data, rows)
     else:
-        raise ConfigError(
-            f"There is no data at {source}: [data] source must be a .parquet file, a folder of "
-            "class folders, torchvision:NAME?root=… or FILE.py:FUNCTION."
-        )
+        raise ConfigError(NOWHERE.format(source))
 
 
 def _from_function(source: str, rows: Rows) -> Iterator[Example]:
@@ -106,6 +122,22 @@ def _items(dataset: Any, rows: Rows) -> Iterator[Example]:
     return (dataset[i] for i in range(rows.start, last))
 
 
+def rows_of(source: str) -> int:
+    """How many examples a source has; of those that only reading tells, at most 10 000.
+
+    Raises:
+        ConfigError: it cannot be opened.
+    """
+    if Path(source).is_dir():
+        return sum(1 for _ in images_in(Path(source)))
+    if source.endswith(".parquet"):
+        return int(parquet_file(Path(source)).metadata.num_rows)
+    if ".py:" not in source and not source.startswith("torchvision:"):
+        raise ConfigError(NOWHERE.format(source))
+    found = load_function(source)() if ".py:" in source else _torchvision(source)
+    return len(found) if _is_dataset(found) else sum(1 for _ in itertools.islice(found, 10_000))
+
+
 def _torchvision(source: str) -> Any:
     """The data set of torchvision:NAME?root=…&key=value, which must be on disk already."""
     name, _, query = source.removeprefix("torchvision:").partition("?")
@@ -132,22 +164,27 @@ def _literal(text: str) -> str | bool | int:
 def _from_folder(folder: Path, rows: Rows) -> Iterator[Example]:
     """Rows take one image of each class in turn, so that every range holds all classes."""
     classes = sorted(path for path in folder.iterdir() if path.is_dir())
-    files = [sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGES) for path in classes]
+    files = [sorted(images_in(path)) for path in classes]
     if not any(files):
         raise ConfigError(f"{folder} must hold one folder of images a class; found no image.")
+    if len(classes) == 1:
+        raise ConfigError(
+            f"{folder} holds one class, {classes[0].name}: there is nothing to tell apart. [data] "
+            "source is the folder that holds a folder for each class"
+            f"{f': {classes[0]}' if any(p.is_dir() for p in classes[0].iterdir()) else ''}."
+        )
     turns = itertools.zip_longest(*([(p, label) for p in f] for label, f in enumerate(files)))
     pairs = (pair for turn in turns for pair in turn if pair is not None)
     return itertools.islice(pairs, rows.start, rows.stop)
 
 
+def images_in(folder: Path) -> Iterator[Path]:
+    """The images of a folder, those of folders in it too."""
+    return (path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
+
+
 def _from_parquet(path: Path, data: DataSection, rows: Rows) -> Iterator[Example]:
-    parquet = require("pyarrow.parquet", "data")
-    if not path.is_file():
-        raise ConfigError(f"There is no file {path}.")
-    try:
-        file = parquet.ParquetFile(path)
-    except (OSError, ValueError) as error:  # pyarrow's errors are one of the two
-        raise ConfigError(f"{path} is not a readable parquet file: {error}") from error
+    file = parquet_file(path)
     columns = file.schema_arrow.names
     for name in (data.image, data.label):
         if name not in columns:
@@ -156,6 +193,17 @@ def _from_parquet(path: Path, data: DataSection, rows: Rows) -> Iterator[Example
     for table in _overlapping(file, [data.image, data.label], rows):
         for image, label in zip(table[data.image], table[data.label], strict=True):
             yield _cell(image.as_py(), number, path.parent), label.as_py()
+
+
+def parquet_file(path: Path) -> Any:
+    """A parquet file, its schema read; ConfigError if it is none."""
+    parquet = require("pyarrow.parquet", "data")
+    if not path.is_file():
+        raise ConfigError(f"There is no file {path}.")
+    try:
+        return parquet.ParquetFile(path)
+    except (OSError, ValueError) as error:  # pyarrow's errors are one of the two
+        raise ConfigError(f"{path} is not a readable parquet file: {error}") from error
 
 
 def _overlapping(file: Any, columns: list[str], rows: Rows) -> Iterator[Any]:
@@ -188,7 +236,9 @@ def _cell(value: Any, number: Any, folder: Path) -> Any:
 
 def _input(value: Any, data: DataSection, row: int) -> Tensor:
     try:
-        tensor = _tensor(value, len(data.mean))
+        if data.transform is not None:
+            return _transformed(value, data.transform)
+        tensor = _tensor(value, data.channels or len(data.mean))
     except ConfigError:
         raise
     except (OSError, ValueError, TypeError, RuntimeError, SyntaxError, struct.error) as error:
@@ -196,9 +246,8 @@ def _input(value: Any, data: DataSection, row: int) -> Tensor:
         raise ConfigError(
             f"{data.source}: row {row}{name} is no image or array: {error}"
         ) from error
-    if data.size is not None:
-        shape: Any = data.size
-        tensor = F.interpolate(tensor[None], shape, mode="bilinear", antialias=True)[0]
+    if data.size or data.resize or data.crop:
+        tensor = _fitted(tensor, data)
     if data.mean:
         if not tensor.ndim or tensor.shape[0] != len(data.mean):
             raise ConfigError(
@@ -210,18 +259,62 @@ def _input(value: Any, data: DataSection, row: int) -> Tensor:
     return tensor
 
 
+def _fitted(image: Tensor, data: DataSection) -> Tensor:
+    """[channels, height, width] resized, the whole or its shorter side; its centre cut out."""
+    size: Any = data.size
+    if data.resize:
+        size = [data.resize * side // min(image.shape[-2:]) for side in image.shape[-2:]]
+    if size:
+        image = F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
+    if data.crop:
+        for axis, side in enumerate(image.shape[-2:]):
+            half = (side - data.crop) / 2
+            before = round(half) if half > 0 else int(half)  # as torchvision does
+            edges = [-before, before + data.crop - side]  # negative padding cuts
+            image = F.pad(image, [0, 0, *edges] if axis == 0 else edges)
+    return image
+
+
+@lru_cache
+def preset(name: str) -> Any:
+    """What torchvision did to images for weights of its own, such as ResNet18_Weights.DEFAULT.
+
+    Raises:
+        ConfigError: it has no such weights, or is not installed.
+    """
+    models = require("torchvision.models", "vision")
+    try:
+        return models.get_weight(name).transforms()
+    except (ValueError, KeyError, AttributeError) as error:
+        known = [str(w) for m in models.list_models() for w in models.get_model_weights(m)]
+        raise ConfigError(
+            f"[data] transform: torchvision has no weights {name!r}.{close(name, known)}"
+        ) from error
+
+
+def _transformed(value: Any, name: str) -> Tensor:
+    encoded = isinstance(value, bytes | Path)
+    image = _opened(value) if encoded else value
+    image = image.convert("RGB") if hasattr(image, "convert") else _tensor(image, 3)
+    found: Tensor = preset(name)(image)
+    return found
+
+
 def _tensor(value: Any, channels: int) -> Tensor:
-    if isinstance(value, Tensor):
-        return value.float() / 255 if value.dtype == torch.uint8 else _single(value)
     if isinstance(value, bytes | Path) or hasattr(value, "convert"):
-        array = _pixels(value, channels)
+        value = _pixels(value, channels)
+    if isinstance(value, Tensor):
+        tensor, pixels = value, value.dtype == torch.uint8
     else:
         array = np.asarray(value)
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"it holds {array.dtype}")
-    if array.dtype.kind in "iu" and array.ndim > 1:
-        return torch.tensor(_channels_first(array)).float() / 255
-    return _single(torch.tensor(array))
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"it holds {array.dtype}")
+        pixels = array.dtype.kind in "iu" and array.ndim > 1
+        tensor = torch.tensor(_channels_first(array) if pixels else array)
+    if not pixels:
+        return _single(tensor)
+    grey = tensor.ndim == 3 and len(tensor) == 1 and channels in CHANNELS
+    return (tensor.expand(channels, -1, -1) if grey else tensor).float() / 255
 
 
 def _channels_first(array: Any) -> Any:
@@ -234,20 +327,19 @@ def _channels_first(array: Any) -> Any:
 
 def _pixels(value: Any, channels: int) -> Any:
     """An encoded, stored or PIL image as integers [channels, height, width]."""
-    images = require("PIL.Image", "data")
     if isinstance(value, bytes | Path):
-        value = _opened(images, value)
+        value = _opened(value)
     mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(channels, "L" if value.mode in "1L" else "RGB")
     return np.atleast_3d(np.asarray(value.convert(mode))).transpose(2, 0, 1)
 
 
-def _opened(images: Any, value: bytes | Path) -> Any:
+def _opened(value: bytes | Path) -> Image.Image:
     """An encoded image, not yet decoded; ValueError if it would take an absurd amount of memory."""
     with warnings.catch_warnings():  # the warning comes at half of what is refused outright
-        warnings.simplefilter("error", images.DecompressionBombWarning)
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            return images.open(io.BytesIO(value) if isinstance(value, bytes) else value)
-        except (images.DecompressionBombWarning, images.DecompressionBombError) as error:
+            return Image.open(io.BytesIO(value) if isinstance(value, bytes) else value)
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise ValueError(
                 f"{error} If it is a photograph of yours, make a smaller copy of it."
             ) from error
@@ -275,5 +367,6 @@ def _stack(examples: Iterable[tuple[Tensor, Tensor]], data: DataSection) -> Batc
         shapes = sorted({tuple(x.shape) for x in inputs})
         raise ConfigError(
             f"{data.source}: examples differ in shape ({', '.join(map(str, shapes[:3]))}). "
-            "Set [data] size = [height, width]."
+            "Set [data] size = [height, width], or resize and crop: resize = 256, crop = 224 are "
+            "what networks for ImageNet take."
         ) from error

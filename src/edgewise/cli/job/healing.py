@@ -17,8 +17,8 @@ from ...graph.graph import Graph
 from ...pruning.heal import Healing, heal
 from ...values.nested import copies_of
 from .config import Config
-from .datasets import Batch, load_batches
-from .sections import HealSection
+from .datasets import Batch, following, load_batches
+from .sections import DataSection, HealSection
 from .toml_sections import Rows
 
 CHECKPOINT = "heal.checkpoint"
@@ -88,12 +88,12 @@ def require_healing(config: Config, graph: Graph) -> None:
     if section is None:
         return
     _require_accelerate(section)
-    rows = section.rows
+    data, rows = following(config.data, graph.program.args[0]), section.rows
     for row in sorted({rows.start, (rows.stop or rows.start + 1) - 1}):
         try:
-            pairs = _pairs(config, section, Rows(row, row + 1))
+            pairs = _pairs(data, section, Rows(row, row + 1))
         except ConfigError:
-            _pairs(config, section, rows)  # it says how many rows there are
+            _pairs(data, section, rows)  # it says how many rows there are
             raise
         _training(section, pairs)
     program = graph.program
@@ -120,9 +120,10 @@ def heal_job(
     section = config.heal
     if section is None:
         raise ConfigError(f"{config.path.name} has no [heal]: add one with at least rows.")
+    data = following(config.data, graph.program.args[0])
     return heal(
         small,
-        _training(section, _pairs(config, section, section.rows)),
+        _training(section, _pairs(data, section, section.rows)),
         teacher=graph.program.module if section.distill else None,
         loss=objective.loss,
         settings=Healing(**{f.name: getattr(section, f.name) for f in fields(Healing)}),
@@ -138,9 +139,8 @@ def forget(config: Config) -> None:
     (config.directory / CHECKPOINT).unlink(missing_ok=True)
 
 
-def _pairs(config: Config, section: HealSection, rows: Rows) -> list[Batch]:
-    data = replace(config.data, source=section.source or config.data.source, batch=1_000)
-    return load_batches(data, rows)
+def _pairs(data: DataSection, section: HealSection, rows: Rows) -> list[Batch]:
+    return load_batches(replace(data, source=section.source or data.source, batch=1_000), rows)
 
 
 def _training(section: HealSection, pairs: list[Batch]) -> Training:

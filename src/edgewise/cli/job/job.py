@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from ...errors import ConfigError, LatencyError, PlanError
 from ...evaluation.objective import Objective, Recovery
@@ -20,20 +21,30 @@ from ...pruning.weights import save
 from ...tracing.trace import trace
 from ...values.files import read_text, write_text
 from .config import Config
-from .datasets import load_batches
+from .datasets import following, load_batches
 from .evaluations_file import write_evaluations
 from .kept import make_directory, read_kept
-from .sources import load_loss, load_metrics, load_model
+from .sources import load_loss, load_metrics, load_model, loading
 from .toml_sections import Rows
 from .units import select_units, servable
 
 if TYPE_CHECKING:
+    from ...evaluation.records import Progress
     from ...graph.times import OperatorTimes
     from ...latency import LatencyTable
     from ...report import Insight, Outcome
     from ...report.live import Pages
     from ...study.bench import Row
     from ...study.study import Study
+
+PRUNED, HEALED = "pruned.safetensors", "healed.safetensors"
+FILES = {
+    HEALED: "weights of the pruned network, fine-tuned",
+    PRUNED: "weights of the pruned network",
+    "plan.json": "what was chosen and why",
+    "plan.tensors.safetensors": "recovered statistics and weights: stays beside plan.json",
+    "evaluations.csv": "every evaluation",
+}
 
 
 def require_search(config: Config) -> None:
@@ -61,7 +72,7 @@ def trace_job(config: Config, say: Callable[[str], None] = lambda _: None) -> Gr
     model = load_model(config.model)
     graph = trace(
         model,
-        (_example(config).to(config.model.device),),
+        (_example(config, model).to(config.model.device),),
         granularity=config.units.granularity,
         slices=config.units.slices,
         round_to=config.units.round_to,
@@ -69,12 +80,12 @@ def trace_job(config: Config, say: Callable[[str], None] = lambda _: None) -> Gr
     return servable(config, select_units(graph, config.units), say)
 
 
-def _example(config: Config) -> torch.Tensor:
+def _example(config: Config, model: nn.Module) -> torch.Tensor:
     """[1, ...]: random numbers of the given input shape, else the first row of the search split."""
     if config.model.input is not None:
         return random_example(config.model.input)
     first = config.data.search.start
-    return load_batches(config.data, Rows(first, first + 1))[0][0]
+    return load_batches(following(config.data, model), Rows(first, first + 1))[0][0]
 
 
 def random_example(shape: Sequence[int]) -> torch.Tensor:
@@ -82,12 +93,13 @@ def random_example(shape: Sequence[int]) -> torch.Tensor:
     return torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
 
 
-def read_objective(config: Config) -> Objective:
-    """Data, loss, metrics and recovery of a config, read from disk.
+def read_objective(config: Config, graph: Graph) -> Objective:
+    """Data, loss, metrics and recovery of a config, read from disk as its model takes them.
 
     Raises:
         ConfigError: some of it cannot be read, or does not have the model's input shape.
     """
+    config = replace(config, data=following(config.data, graph.program.args[0]))
     data, objective, calibration = config.data, config.objective, None
     if config.calibration is not None:
         calibration = load_batches(config.calibration_data, config.calibration.rows)
@@ -180,7 +192,7 @@ def open_study(
 
         executor = Ray(config.ray.address, config.ray.workers, config.ray.threads, config.ray.gpus)
     make_directory(config.directory)
-    objective = read_objective(config)
+    objective = read_objective(config, graph)
     return Study(
         graph, objective, config.storage, config.name + suffix,
         executor=executor, engine=config.engine, latency=latency,
@@ -207,14 +219,16 @@ def write_results(config: Config, graph: Graph, study: Study, plan: Plan) -> lis
     saved = plan.save(folder / "plan.json")
     beside = [saved.with_suffix(".tensors.safetensors")] if plan.tensors else []
     table = write_evaluations(folder / "evaluations.csv", study.evaluations)
-    page = write_page(config, graph, study, Plan.load(saved))
-    weights = write_weights(folder, graph, plan, config.result.form)  # last: it may refuse
+    try:
+        weights = write_weights(folder, graph, plan, config.result.form)
+    finally:  # whether it refuses or not, and names the files that there are
+        page = write_page(config, graph, study, Plan.load(saved))
     return [saved, *beside, weights, table, page]
 
 
 def write_weights(folder: Path, graph: Graph, plan: Plan, form: Form) -> Path:
     """The pruned, verified model's weights as `pruned.safetensors` in a folder."""
-    return save(prune(graph, plan, form=form), folder / "pruned.safetensors")
+    return save(prune(graph, plan, form=form), folder / PRUNED)
 
 
 def write_comparison(config: Config, rows: Sequence[Row]) -> list[Path]:
@@ -261,16 +275,37 @@ def write_outcome(config: Config, plan: Plan, healed: Measured) -> Path:
 
 
 def load_outcome(config: Config, plan: Plan | None) -> Outcome:
-    """What became of a plan; nothing if another mask was healed."""
+    """What became of a plan, its files, and what can be done next."""
     from ...report import Outcome
 
+    if plan is None:
+        return Outcome()
+    healed = _healed(config, plan)
+    there = {name: what for name, what in FILES.items() if (config.directory / name).exists()}
+    if healed is None:
+        there.pop(HEALED, None)
+    weights = next((name for name in (HEALED, PRUNED) if name in there), None)
+    name, left = config.path.name, plan.after.macs / max(plan.before.macs, 1)
+    heal = "Fine-tune it" if config.heal else "Fine-tune it (add [heal])"
+    steps = {
+        **({} if healed else {heal: f"edgewise heal {name}"}),
+        "Make it smaller": f"edgewise run {name} --budget macs={max(round(100 * left) - 10, 5)}%",
+        "Compare methods": f"edgewise bench {name}",
+        "Hand it on as ONNX": 'ew.export(small, "small.onnx")',
+    }
+    return Outcome(
+        healed, files=there, load=loading(config.model, weights) if weights else "", next=steps
+    )
+
+
+def _healed(config: Config, plan: Plan) -> Measured | None:
+    """What healing gave; None where there was none, or another mask was healed."""
     path = config.directory / "healed.json"
-    if plan is None or not path.exists():
-        return Outcome()
+    if not path.exists():
+        return None
     found = read_kept(path, _Healed)
-    if (found.fingerprint, found.bits) != (plan.fingerprint, plan.bits):
-        return Outcome()
-    return Outcome(healed=found.healed)
+    same = (found.fingerprint, found.bits) == (plan.fingerprint, plan.bits)
+    return found.healed if same else None
 
 
 @dataclass(frozen=True)
@@ -294,7 +329,9 @@ def page_facts(config: Config) -> dict[str, str]:
     }
 
 
-def live_pages(config: Config, graph: Graph) -> Pages:
+def live_pages(
+    config: Config, graph: Graph, progress: Callable[[], Progress | None] = lambda: None
+) -> Pages:
     """The report of a job while it runs, read from the storage by a connection of its own."""
     from ...report import Facts, Insight, contents, shell
     from ...report.live import Pages
@@ -306,7 +343,7 @@ def live_pages(config: Config, graph: Graph) -> Pages:
         records, plan = stored.evaluations(), load_plan(config, graph)
         insight, times = Insight(config.budget), _times(config, graph)
         facts = Facts(graph, records, plan, load_outcome(config, plan), times, insight).check()
-        return contents(facts, config.name, page_facts(config))
+        return contents(facts, config.name, page_facts(config), progress())
 
     return Pages(lambda: shell(config.name), now)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ...errors import EdgewiseError
 from ...evaluation.engine import EngineOptions
+from ...evaluation.losses import LOSSES, METRICS
 from ...evaluation.objective import RecoveryKind
 from ...pruning.heal import Healing
 from ...pruning.prune import Form
@@ -30,8 +31,7 @@ from .toml_sections import (
     Whole,
 )
 
-LOSSES = ("cross_entropy", "calibrated_cross_entropy", "mse")
-METRICS = ("accuracy", "top5")
+CUTS = ("resize", "crop")
 Surrogate = Literal[
     "auto", "UnitGP", "GraphGP", "Degree2", "Linear", "PathSum", "CrossGamma", "Logistic", "FCN",
     "Trees",
@@ -70,7 +70,11 @@ class DataSection:
     source: Source
     image: str = "image"
     label: str = "label"
+    transform: str | None = None
+    channels: Count | None = None
     size: tuple[Count, ...] | None = None
+    resize: Count | None = None
+    crop: Count | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     batch: Count = 250
@@ -86,6 +90,9 @@ class DataSection:
             )
         if self.size is not None and len(self.size) != 2:
             raise ValueError(f"size must be [height, width], got {list(self.size)}")
+        for one, others in (("transform", ("size", "resize", "crop", "mean")), ("size", CUTS)):
+            if getattr(self, one) and (both := [key for key in others if getattr(self, key)]):
+                raise ValueError(f"{one} does what {', '.join(both)} would: keep one of them")
         splits = list(self.splits.items())
         for (first, a), (second, b) in [(x, y) for i, x in enumerate(splits) for y in splits[:i]]:
             if a.overlaps(b):
@@ -114,6 +121,7 @@ class ObjectiveSection:
     loss: Function = "cross_entropy"
     metrics: tuple[Function, ...] = ("accuracy",)
     recovery: RecoveryKind = "none"
+    expected: float | None = None
 
     def __post_init__(self) -> None:
         _check_name("loss", self.loss, LOSSES)
@@ -121,7 +129,7 @@ class ObjectiveSection:
             _check_name("metrics", metric, METRICS)
 
 
-def _check_name(key: str, name: str, known: Sequence[str]) -> None:
+def _check_name(key: str, name: str, known: Iterable[str]) -> None:
     if ".py:" not in name and name not in known:
         raise ValueError(
             f"{key} {name!r} is neither built in nor FILE.py:FUNCTION.{nearest(name, known)}"
@@ -132,14 +140,18 @@ def _check_name(key: str, name: str, known: Sequence[str]) -> None:
 class UnitsSection:
     """Which units a mask may remove."""
 
-    granularity: tuple[Literal["edge", "layer", "hidden", "heads", "channels", "raw"], ...] = (
-        "edge",
-        "layer",
-    )
+    granularity: tuple[
+        Literal["branch", "edge", "layer", "hidden", "heads", "channels", "raw"], ...
+    ] = ("branch", "layer")
     slices: Count = 8
-    round_to: Count = 1
+    round_to: Count | Mapping[str, Count] = 1
     only: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    at_most: Mapping[str, Portion] = field(default_factory=dict)
+    at_least: Mapping[str, Count] = field(default_factory=dict)
+    tie: tuple[str, ...] = ()
+    alike: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ...errors import ConfigError
-from ...evaluation.losses import calibrated_cross_entropy, per_example
+from ...evaluation.losses import LOSSES, METRICS, Measure
 from ...values.spelling import nearest
 from .sections import ModelSection
-
-Measure = Callable[[Any, Any], Tensor]
 
 
 def load_model(section: ModelSection) -> nn.Module:
@@ -43,6 +40,25 @@ def load_model(section: ModelSection) -> nn.Module:
     if section.weights is not None:
         load_weights(model, section.weights, strict=section.strict)
     return _sent(model, section.device).eval()
+
+
+def loading(section: ModelSection, weights: str) -> str:
+    """Python that builds a section's pruned model again, from files of these names."""
+    kind, _, name = section.source.partition(":")
+    given = [f"{key}={value!r}" for key, value in section.arguments.items()]
+    if kind in ("torchvision", "timm"):
+        way, make = ("from torchvision import models", "models.get_model")
+        if kind == "timm":
+            way, make = "import timm", "timm.create_model"
+        given.insert(0, repr(name))
+    else:
+        path, _, make = section.source.rpartition(":")
+        way = f"from {Path(path).stem} import {make}"
+    text = f"import edgewise as ew\n{way}\n\n"
+    if given:
+        text += f"make_model = lambda: {make}({', '.join(given)})\n"
+        make = "make_model"
+    return f'{text}small = ew.load({make}, "plan.json", "{weights}")'
 
 
 def _sent(model: nn.Module, device: str) -> nn.Module:
@@ -142,7 +158,7 @@ def load_weights(model: nn.Module, path: Path, *, strict: bool = True) -> None:
     Raises:
         ConfigError: the file cannot be read, or its tensors do not fit.
     """
-    state = _read_state(path)
+    state = read_state(path)
     own = model.state_dict()
     missing = sorted(own.keys() - state.keys()) if strict else []
     unexpected = sorted(state.keys() - own.keys()) if strict else []
@@ -156,16 +172,31 @@ def load_weights(model: nn.Module, path: Path, *, strict: bool = True) -> None:
     if problems:
         raise ConfigError(
             f"{path} does not fit {type(model).__name__}; {'; '.join(problems)}."
-            f"{' With strict = false names may differ.' if not shapes else ''}"
+            f"{_hint(state, own) if shapes else ' With strict = false names may differ.'}"
         )
     model.load_state_dict(state, strict=strict)
+
+
+def classes_of(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> int | None:
+    """How many classes weights are of, where nothing else tells them from those of a model."""
+    pairs = [(state[n].shape, own[n].shape) for n in own.keys() & state.keys()]
+    others = [(a, b) for a, b in pairs if a != b]
+    counts = {a[0] if a[1:] == b[1:] else None for a, b in others}
+    return counts.pop() if len(counts) == 1 else None
+
+
+def _hint(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    count = classes_of(state, own)
+    hint = f" They are of {count} classes: arguments = {{ num_classes = {count} }}"
+    return "" if count is None else hint
 
 
 def _few(names: Sequence[str], count: int = 4) -> str:
     return ", ".join(names[:count]) + (", …" if len(names) > count else "")
 
 
-def _read_state(path: Path) -> Mapping[str, Tensor]:
+def read_state(path: Path) -> Mapping[str, Tensor]:
+    """The tensors of a safetensors file or a torch state dict, by name; ConfigError as above."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -193,37 +224,12 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
 
 def load_loss(name: str) -> Measure:
     """A loss of one value a sample, by name (`cross_entropy`, ...), or FILE.py:FUNCTION."""
-    return _LOSSES[name] if name in _LOSSES else load_function(name)
+    return LOSSES[name] if name in LOSSES else load_function(name)
 
 
 def load_metrics(names: Sequence[str]) -> dict[str, Measure]:
     """Metrics by name: `accuracy`, `top5` or FILE.py:FUNCTION, called by the function's name."""
     return {
-        name.rpartition(":")[2]: _METRICS[name] if name in _METRICS else load_function(name)
+        name.rpartition(":")[2]: METRICS[name] if name in METRICS else load_function(name)
         for name in names
     }
-
-
-def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    return per_example(F.cross_entropy(outputs, targets, reduction="none"))
-
-
-def _mse(outputs: Tensor, targets: Tensor) -> Tensor:
-    return per_example((outputs - targets.reshape(outputs.shape)).square())
-
-
-def _accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    return per_example((outputs.argmax(1) == targets).float())
-
-
-def _top5(outputs: Tensor, targets: Tensor) -> Tensor:
-    best = outputs.topk(min(5, outputs.shape[1]), dim=1).indices
-    return per_example((best == targets.unsqueeze(1)).any(1).float())
-
-
-_LOSSES: dict[str, Measure] = {
-    "cross_entropy": _cross_entropy,
-    "calibrated_cross_entropy": calibrated_cross_entropy,
-    "mse": _mse,
-}
-_METRICS: dict[str, Measure] = {"accuracy": _accuracy, "top5": _top5}

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
 
-from ...errors import ConfigError
+from ...errors import ConfigError, MaskError, RuleError
 from ...graph.graph import Graph
+from ...graph.rules import Rules, ruled
 from ...pruning.module_form import without_module_form
 from ...values.files import write_text
-from ...values.spelling import nearest
 from .config import Config
 from .kept import make_directory, read_kept
 from .sections import UnitsSection
@@ -20,27 +19,24 @@ SHOWN = 3  # units that are told with their reasons
 
 
 def select_units(graph: Graph, units: UnitsSection) -> Graph:
-    """The graph with the units that match `only` (if given) and do not match `exclude`.
+    """The graph with the units that match `only` (if given) and not `exclude`, under the rules.
 
     Raises:
-        ConfigError: a glob matches nothing, or no unit is left.
+        ConfigError: a glob matches nothing, a rule cannot be used, or no unit is left.
     """
-    names = [unit.name for unit in graph.units]
-    for pattern in (*units.only, *units.exclude):
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise ConfigError(f"[units] {pattern!r} matches no unit.{nearest(pattern, names)}")
-    keep = {
-        name
-        for name in names
-        if _matches(name, units.only or ("*",)) and not _matches(name, units.exclude)
-    }
+    try:
+        keep = {unit.name for glob in units.only or ("*",) for unit in graph.named(glob)}
+        keep -= {unit.name for glob in units.exclude for unit in graph.named(glob)}
+    except MaskError as error:
+        raise ConfigError(f"[units] {error}") from None
     if not keep:
-        raise ConfigError(f"[units] only and exclude leave none of the {len(names)} units.")
-    return graph.select(lambda unit: unit.name in keep)
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+        raise ConfigError(f"[units] only and exclude leave none of the {len(graph.units)} units.")
+    rules = Rules(**{f.name: getattr(units, f.name) for f in fields(Rules)})
+    chosen = graph.select(lambda unit: unit.name in keep)
+    try:
+        return chosen if rules == Rules() else ruled(chosen, rules)
+    except RuleError as error:
+        raise ConfigError(f"[units] {error}") from error
 
 
 def servable(config: Config, graph: Graph, say: Callable[[str], None]) -> Graph:

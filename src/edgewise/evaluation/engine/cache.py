@@ -9,14 +9,8 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from .options import Memory
 from .steps import Step
-
-
-class Memory:
-    """Bytes that several caches hold together, and what they may hold."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.held = limit, 0
 
 
 class Cache:

@@ -45,3 +45,10 @@ class EngineOptions:
     def limit(self) -> int:
         """`memory` in bytes."""
         return parse_bytes(self.memory)
+
+
+class Memory:
+    """Bytes that several caches hold together, and what they may hold."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.held = limit, 0

@@ -22,7 +22,6 @@ from ...graph.vertices import Shape
 from ...pruning.lower import Lowered
 from .batch_norm import plain
 
-MOST = 4608  # inputs of a fitted weight, such as 512 channels x 3 x 3: their square is in memory
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _PRECISE = (torch.float32, torch.float64)
 
@@ -57,7 +56,8 @@ class Goal:
         return (self.layer, *([] if self.norm is None else [self.norm]), *self.alias)
 
 
-def _layers(graph: Graph) -> list[int]:
+def layers_to_fit(graph: Graph) -> list[int]:
+    """The vertices that are layers that can be fitted."""
     module: fx.GraphModule = graph.program.module
     return [
         index
@@ -69,8 +69,6 @@ def _layers(graph: Graph) -> list[int]:
 def fits(layer: Any) -> bool:
     """Whether a module is a layer that can be fitted."""
     if type(layer) not in _LAYERS or not plain(layer) or layer.weight.dtype not in _PRECISE:
-        return False
-    if layer.weight[0].numel() > MOST:
         return False
     if isinstance(layer, nn.Linear):
         return True
@@ -86,7 +84,7 @@ def _axis(graph: Graph, index: int) -> int:
 
 def last_layers(graph: Graph) -> set[int]:
     """The vertices behind which no layer follows that can be fitted: they give the answer."""
-    layers, before = set(_layers(graph)), set[int]()
+    layers, before = set(layers_to_fit(graph)), set[int]()
     for index in reversed(range(len(graph.vertices))):
         targets = [graph.edges[e].target for e in graph.consumers[index]]
         if any(target in layers or target in before for target in targets):

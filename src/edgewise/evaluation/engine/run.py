@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from ...values.nested import device_of
-from .cache import Cache, Memory
+from .cache import Cache
+from .options import Memory
 from .steps import Program, Step, missing
 
 Inputs = tuple[Any, ...]
@@ -22,14 +23,14 @@ class Run:
     Args:
         programs: in the order in which they are visited.
         calibration: all the calibration data, in pieces.
-        limit: bytes that values kept for later programs may take.
+        memory: what values kept for later programs may take.
     """
 
     def __init__(
-        self, programs: Sequence[Program], calibration: Sequence[Inputs], limit: int
+        self, programs: Sequence[Program], calibration: Sequence[Inputs], memory: Memory
     ) -> None:
         self.programs, self.calibration = programs, calibration
-        self.memory = Memory(limit)
+        self.memory = memory
         self.reads = _reads([([p.output], p.steps) for p in programs])
         self.learns = _reads([(p.learners, p.calibration) for p in programs])
         self.calibrated = Cache(_count(self.learns), self.memory)
@@ -50,8 +51,8 @@ class Run:
     def _value(self, position: int, inputs: Inputs, cache: Cache) -> Any:
         program = self.programs[position]
         try:
+            self.calibrate(position)
             with torch.inference_mode():
-                self._calibrate(program, position)
                 (value,) = _execute(
                     program, program.steps, [program.output], [inputs], cache, self.reads[position]
                 )
@@ -59,14 +60,16 @@ class Run:
             value = self.failed[position] = error
         return value
 
-    def _calibrate(self, program: Program, position: int) -> None:
-        """Run the calibration data up to the last step that has not learned."""
+    def calibrate(self, position: int) -> None:
+        """Run the calibration data up to the last step of a program that has not learned."""
+        program = self.programs[position]
         goals = [s for s in program.learners if s.learner is not None and not s.learner.known]
         if goals:
-            _execute(
-                program, program.calibration, goals, self.calibration,
-                self.calibrated, self.learns[position],
-            )  # fmt: skip
+            with torch.inference_mode():
+                _execute(
+                    program, program.calibration, goals, self.calibration,
+                    self.calibrated, self.learns[position],
+                )  # fmt: skip
 
 
 def wait_for(inputs: Inputs) -> None:

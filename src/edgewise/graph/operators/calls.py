@@ -116,13 +116,15 @@ def beyond_channels(call: Call) -> dict[str, Any]:
     return {"axes": [i if i < 2 else None for i in range(call.ndim)]}
 
 
-def but_axis(name: str, default: int | None) -> Callable[[Call], dict[str, Any]]:
-    """Every axis keeps its channels but the one that argument `name` gives."""
+def but_axis(name: str, default: int | tuple[int, ...] | None) -> Callable[[Call], dict[str, Any]]:
+    """Every axis keeps its channels but the ones that argument `name` gives (None: none does)."""
 
     def read(call: Call) -> dict[str, Any]:
-        dim = call.get(name, default)
-        gone = None if dim is None else int(dim) % call.ndim
-        return {"axes": [None if i == gone or gone is None else i for i in range(call.ndim)]}
+        dims = call.get(name, default)
+        dims = [dims] if isinstance(dims, int) else list(dims or ())
+        dims += [v for k, v in sorted(call.args.items()) if k.startswith("*")]
+        gone = {int(d) % call.ndim for d in dims or range(call.ndim)}
+        return {"axes": [None if i in gone else i for i in range(call.ndim)]}
 
     return read
 
@@ -138,6 +140,27 @@ def reduced(call: Call) -> dict[str, Any]:
         before = sum(d < axis for d in gone)
         axes.append(None if axis in gone else axis if kept else axis - before)
     return {"axes": axes}
+
+
+def extreme(call: Call) -> dict[str, Any]:
+    """As `reduced`; the extremum of two tensors has no axis to itself."""
+    several = not isinstance(call.get("dim"), int | None)
+    return {"axes": [None] * call.ndim} if several else reduced(call)
+
+
+def regrouped(place: int) -> Callable[[Call], dict[str, Any]]:
+    """Each channel of axis -`place`, on the one side, is a run of channels on the other.
+
+    They go as in a convolution in groups; a single one is not taken apart.
+    """
+
+    def read(call: Call) -> dict[str, Any]:
+        axis, before, after = call.ndim - place, call.shapes[0] or (), call.out or ()
+        groups = min(before[axis], after[axis])
+        axes = [i if i < axis else None for i in range(call.ndim)]
+        return {"mixes": axis if groups > 1 else None, "axes": axes, "groups": groups}
+
+    return read
 
 
 def permuted(call: Call) -> dict[str, Any]:
@@ -207,24 +230,6 @@ def padded(call: Call) -> dict[str, Any]:
         if not isinstance(amount, int) or amount
     }
     return {"axes": [None if i in touched else i for i in range(call.ndim)]}
-
-
-def rolled(call: Call) -> dict[str, Any]:
-    """torch.roll(shifts, dims)."""
-    dims = call.get("dims", ())
-    gone = {
-        int(d) % call.ndim for d in ([dims] if isinstance(dims, int) else dims or range(call.ndim))
-    }
-    return {"axes": [None if i in gone else i for i in range(call.ndim)]}
-
-
-def flipped(call: Call) -> dict[str, Any]:
-    """torch.flip(dims)."""
-    dims = call.get("dims", ())
-    dims = [dims] if isinstance(dims, int) else list(dims)
-    dims += [v for k, v in call.args.items() if k.startswith("*")]
-    gone = {int(d) % call.ndim for d in dims}
-    return {"axes": [None if i in gone else i for i in range(call.ndim)]}
 
 
 def summed(call: Call) -> dict[str, Any]:

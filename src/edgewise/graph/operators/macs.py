@@ -58,9 +58,9 @@ def _conv(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> list[
     assert vertex.shape is not None
     if shapes[0] is None or ins[0] is None:
         return []
-    if len(shapes) > 1:  # the weight is data too
-        return [(elements(vertex.shape) * math.prod((shapes[1] or (0, 0))[1:]), [])]
     groups, kernel = int(vertex.attrs["groups"]), int(vertex.attrs["kernel"])
+    if not kernel:  # the weight is data too
+        return [(elements(vertex.shape) * math.prod((shapes[1] or (0, 0))[1:]), [])]
     line = ins[0].keep(1) if groups == 1 else None
     return [_times(of_shape(vertex.shape, out, kernel), shapes[0][1] // groups, line)]
 

@@ -103,7 +103,8 @@ def _contract(vertex: Vertex, shapes: Shapes, ins: States) -> Flow:
     (a number), by a letter that other inputs share where they are summed over, or None where
     absent channels must be read as zeros. A channel that one input lacks is dropped from all. An
     axis of fewer channels than the output's is repeated (attention heads that share their keys):
-    it goes with all the channels that it serves.
+    it goes with all the channels that it serves. attrs["apart"] says that no channel meets another
+    of its kind, so that they are no heads.
     """
     if any(state is None for state in ins) or vertex.shared or not ins:
         return join.flow(vertex, shapes, ins)
@@ -165,7 +166,7 @@ def _couple_contract(
     for first, *others in summed.values():
         for other in others:
             joining.join(first, other)
-    if len(ins) > 1:
+    if len(ins) > 1 and not vertex.attrs.get("apart"):
         joining.heads += [ids for axes, ids in out.items() if len(axes) == 1]
     return out
 

@@ -6,6 +6,7 @@ without a label must be there in full.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -180,4 +181,71 @@ def _attending(call: Call) -> list[Operand]:
             axes[-2] = axes[-2] if by_query else None
             axes[-1] = axes[-1] if name == "value" else None
         found.append(Operand(name, call.get(name), axes))
+    return found
+
+
+def unpooled(call: Call) -> dict[str, Any]:
+    """Values and the places where they go, channel by channel."""
+    return {"labels": [[None, 1, *[None] * (call.ndim - 2)]] * len(call.shapes), "apart": True}
+
+
+def sampled(call: Call) -> dict[str, Any]:
+    """Images, channel by channel, at the places of a grid."""
+    return {"labels": _meeting(call, _sampling(call))[0], "apart": True}
+
+
+def sampled_follows(call: Call) -> Follows:
+    return _meeting(call, _sampling(call))[1]
+
+
+def _sampling(call: Call) -> list[Operand]:
+    shapes = {name: _shape(call, call.get(name)) or () for name in ("input", "grid")}
+    images: list[Label] = [1 if axis == 1 else None for axis in range(len(shapes["input"]))]
+    grid: list[Label] = [None] * len(shapes["grid"])
+    return [Operand("input", call.get("input"), images), Operand("grid", call.get("grid"), grid)]
+
+
+def deformed(call: Call) -> dict[str, Any]:
+    """A convolution at places that are data. In groups of any kind it needs all its channels."""
+    weight, groups, apart = _deforming(call)
+    labels: list[list[Label]] = [[None] * len(shape or ()) for shape in call.shapes]
+    labels[0] = [None, "channels" if apart else None, None, None]
+    kernel = math.prod(weight[2:])
+    return {"labels": labels, "groups": groups, "kernel": kernel, "apart": True}
+
+
+def deformed_follows(call: Call) -> Follows:
+    inner: Follow = ("in", 1) if _deforming(call)[2] else None
+    return {"weight": (("out", 1), inner), "bias": (("out", 1),)}
+
+
+def _deforming(call: Call) -> tuple[Shape, int, bool]:
+    """The shape of the weight (none if it is data), its groups, and whether all are one."""
+    given = call.get("weight")
+    weight = tuple(given.shape) if hasattr(given, "shape") else ()
+    image, offset = call.shapes[0], _shape(call, call.args.get("offset"))
+    if not weight or image is None or offset is None or not isinstance(call.args["input"], Slot):
+        return (), 1, False
+    groups = image[1] // weight[1]
+    return weight, groups, groups == 1 and offset[1] == 2 * math.prod(weight[2:])
+
+
+def written(call: Call) -> dict[str, Any]:
+    """A tensor and what is written over places of one of its axes; the others are alike."""
+    return {"labels": _meeting(call, _writing(call))[0], "apart": True}
+
+
+def written_follows(call: Call) -> Follows:
+    return _meeting(call, _writing(call))[1]
+
+
+def _writing(call: Call) -> list[Operand]:
+    out = call.out or ()
+    dim = int(call.get("dim", 0)) % max(len(out), 1)
+    found = []
+    for name in ("input", "src"):
+        shape = _shape(call, call.get(name)) or ()
+        skipped = [axis for axis in range(len(out)) if len(shape) == len(out) or axis != dim]
+        alike: list[Label] = [axis if axis not in (0, dim) else None for axis in skipped]
+        found.append(Operand(name, call.get(name), alike))
     return found

@@ -39,6 +39,22 @@ def assemble(x: Tensor, axis: int, segments: Segments, fill: float = 0.0) -> Ten
     return parts[0] if len(parts) == 1 else torch.cat(parts, axis)
 
 
+def largest(x: Tensor, dim: int, keepdim: bool = False) -> Tensor:
+    """The values of `torch.max` along a dimension, whose gradient goes to one of them."""
+    if has_torch_function_unary(x):
+        traced: Tensor = handle_torch_function(largest, (x,), x, dim, keepdim)
+        return traced
+    return torch.max(x, dim, keepdim)[0]
+
+
+def smallest(x: Tensor, dim: int, keepdim: bool = False) -> Tensor:
+    """As `largest`, of `torch.min`."""
+    if has_torch_function_unary(x):
+        traced: Tensor = handle_torch_function(smallest, (x,), x, dim, keepdim)
+        return traced
+    return torch.min(x, dim, keepdim)[0]
+
+
 def precision(x: Tensor, *limit: str) -> Any:
     """The dtype of x, or what `torch.finfo` calls a limit of that: "min", "eps"."""
     if has_torch_function_unary(x):

@@ -28,6 +28,8 @@ from .macs import Macs as Macs
 from .rule import Rule as Rule
 from .rule import Table
 from .runtime import RaggedGroupNorm, assemble, ragged_group_norm
+from .spatial import fill_signals, fill_spatial
+from .spellings import aten, modules, spelled
 
 TABLE = Table()
 
@@ -52,35 +54,13 @@ def register(target: Any, rule: Rule) -> None:
     TABLE.add(rule, target)
 
 
-def _spelled(names: str) -> list[Any]:
-    """Every public spelling of these operators: torch.x, torch.nn.functional.x and Tensor.x."""
-    found: list[Any] = []
-    for name in names.split():
-        places = [getattr(module, name, None) for module in (torch, F)]
-        places += [f"Tensor.{name}"] if hasattr(torch.Tensor, name) else []
-        assert any(places), name
-        found += [place for place in places if place is not None]
-    return found
-
-
-def _modules(names: str) -> list[type[nn.Module]]:
-    return [getattr(nn, name) for name in names.split()]
-
-
-def _aten(names: str) -> list[Any]:
-    """ATen operators that torch offers under no public name."""
-    return [
-        getattr(getattr(torch.ops.aten, n.split(".")[0]), n.split(".")[1]) for n in names.split()
-    ]
-
-
 # -- element by element ------------------------------------------------------------------------
 
 
 def _fill_pointwise() -> None:
     TABLE.add(
         Rule("pointwise", absence.by_axes, read=read.same_axes, follows=read.broadcast),
-        *_spelled(
+        *spelled(
             "relu relu6 leaky_relu elu selu celu gelu silu mish hardswish hardsigmoid hardtanh "
             "softplus softsign tanhshrink logsigmoid threshold hardshrink softshrink rrelu "
             "sigmoid tanh exp exp2 expm1 log log1p log2 log10 sqrt rsqrt abs neg negative positive "
@@ -90,23 +70,23 @@ def _fill_pointwise() -> None:
             "eq ne gt lt ge le isnan isinf isfinite logical_not logical_and logical_or logical_xor "
             "bitwise_not bitwise_and bitwise_or bitwise_xor remainder fmod floor_divide "
             "masked_fill type_as clone detach float half double bfloat16 bool int long to type "
-            "atan2 fmax fmin"
+            "atan2 fmax fmin real imag conj angle polar resolve_conj"
         ),
-        *_modules(
+        *modules(
             "ReLU ReLU6 LeakyReLU ELU SELU CELU GELU SiLU Mish Hardswish Hardsigmoid Hardtanh "
             "Softplus Softsign Tanhshrink LogSigmoid Sigmoid Tanh Threshold Hardshrink Softshrink "
             "RReLU"
         ),
         operator.neg, operator.pow, operator.floordiv, operator.mod, operator.abs, operator.gt,
         operator.lt, operator.ge, operator.le, operator.eq, operator.ne, operator.and_,
-        operator.or_, operator.xor, operator.invert,
+        operator.or_, operator.xor, operator.invert, torch.complex,
     )  # fmt: skip
     TABLE.add(
         Rule("identity", absence.by_axes, read=read.same_axes, view=True),
-        *_modules(
+        *modules(
             "Identity Dropout Dropout1d Dropout2d Dropout3d AlphaDropout FeatureAlphaDropout"
         ),
-        *_spelled("dropout alpha_dropout feature_alpha_dropout contiguous"),
+        *spelled("dropout alpha_dropout feature_alpha_dropout contiguous"),
         F.dropout1d, F.dropout2d, F.dropout3d,
         "torchvision.ops.stochastic_depth.StochasticDepth",
         "torchvision.ops.stochastic_depth.stochastic_depth",
@@ -126,22 +106,22 @@ def _fill_merging() -> None:
     add(
         Rule("add", absence.add, two, read.summed, read.broadcast, lower=lowering.add),
         operator.add,
-        *_spelled("add"),
+        *spelled("add"),
     )
     add(
         Rule("sub", absence.add, two, read.subtracted, read.broadcast, lower=lowering.add),
         operator.sub,
-        *_spelled("sub subtract"),
+        *spelled("sub subtract"),
     )
     add(
         Rule("mul", absence.multiply, two, read.factors, read.broadcast),
         operator.mul,
-        *_spelled("mul multiply"),
+        *spelled("mul multiply"),
     )
     add(
         Rule("div", absence.multiply, two, read.quotient, read.broadcast),
         operator.truediv,
-        *_spelled("div divide true_divide"),
+        *spelled("div divide true_divide"),
     )
     pieces = "tensors dim"
     add(Rule("cat", absence.concat, pieces, read.concatenated),
@@ -157,7 +137,7 @@ def _fill_mixers() -> None:
         "conv", absence.mix, "input weight bias stride padding dilation groups", read.conv_read,
         read.conv_follows, count.conv_macs, resize=resize.conv_resize, lower=lowering.conv,
     )  # fmt: skip
-    TABLE.add(conv, *_modules("Conv1d Conv2d Conv3d"), F.conv1d, F.conv2d, F.conv3d)
+    TABLE.add(conv, *modules("Conv1d Conv2d Conv3d"), F.conv1d, F.conv2d, F.conv3d)
     transpose = Rule(
         "conv_transpose", absence.mix,
         "input weight bias stride padding output_padding groups dilation",
@@ -165,7 +145,7 @@ def _fill_mixers() -> None:
         resize=resize.conv_transpose_resize, lower=lowering.conv,
     )  # fmt: skip
     TABLE.add(
-        transpose, *_modules("ConvTranspose1d ConvTranspose2d ConvTranspose3d"),
+        transpose, *modules("ConvTranspose1d ConvTranspose2d ConvTranspose3d"),
         F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d,
     )  # fmt: skip
     linear = Rule(
@@ -179,8 +159,8 @@ def _fill_mixers() -> None:
 def _fill_norms() -> None:
     signature = "input running_mean running_var weight bias training momentum eps"
     for name, targets in {
-        "batch_norm": [*_modules("BatchNorm1d BatchNorm2d BatchNorm3d"), F.batch_norm],
-        "instance_norm": [*_modules("InstanceNorm1d InstanceNorm2d InstanceNorm3d"),
+        "batch_norm": [*modules("BatchNorm1d BatchNorm2d BatchNorm3d"), F.batch_norm],
+        "instance_norm": [*modules("InstanceNorm1d InstanceNorm2d InstanceNorm3d"),
                           F.instance_norm],
     }.items():  # fmt: skip
         TABLE.add(
@@ -206,55 +186,6 @@ def _fill_norms() -> None:
     )  # fmt: skip
 
 
-def _fill_spatial() -> None:
-    for dims in (1, 2, 3):
-        kinds = "MaxPool AvgPool AdaptiveAvgPool AdaptiveMaxPool LPPool"
-        kinds += " ZeroPad ReflectionPad ReplicationPad ConstantPad CircularPad"
-        names = "max_pool avg_pool adaptive_avg_pool adaptive_max_pool lp_pool"
-        TABLE.add(
-            Rule(f"pool{dims}d", absence.by_axes, read=read.leading_axes(dims)),
-            *(getattr(nn, f"{kind}{dims}d") for kind in kinds.split()),
-            *(getattr(F, f"{name}{dims}d") for name in names.split()),
-        )
-    upsample = (
-        "upsample_nearest1d.vec upsample_nearest2d.vec upsample_nearest3d.vec "
-        "upsample_linear1d.vec upsample_bilinear2d.vec upsample_trilinear3d.vec "
-        "upsample_bicubic2d.vec _upsample_bilinear2d_aa.vec _upsample_bicubic2d_aa.vec "
-        "_upsample_nearest_exact2d.vec"
-    )
-    TABLE.add(
-        Rule("resample", absence.by_axes, "input", read.beyond_channels),
-        *_modules("Upsample UpsamplingNearest2d UpsamplingBilinear2d"), F.interpolate, F.upsample,
-        *_aten(upsample),
-    )  # fmt: skip
-    softmax = Rule("softmax", absence.by_axes, "input dim", read.but_axis("dim", None))
-    TABLE.add(softmax, *_modules("Softmax LogSoftmax Softmin"), *_spelled("softmax log_softmax"))
-    TABLE.add(Rule("softmax2d", absence.by_axes, read=read.but_first(1)), nn.Softmax2d)
-    TABLE.add(Rule("pad", absence.by_axes, "input pad mode value", read.padded), F.pad)
-    TABLE.add(Rule("roll", absence.by_axes, "input shifts dims", read.rolled), *_spelled("roll"))
-    TABLE.add(Rule("flip", absence.by_axes, "input dims", read.flipped), *_spelled("flip"))
-    TABLE.add(Rule("triangle", absence.by_axes, read=read.leading_axes(2)), *_spelled("tril triu"))
-    TABLE.add(
-        Rule("reduce", absence.by_axes, "input dim keepdim", read.reduced), *_spelled("all any")
-    )
-    for name in ["mean", "sum", "amax", "amin", "prod", "logsumexp"]:
-        taken = Rule(name, absence.reduce, "input dim keepdim", read.reduced,
-                     reference=reference.reduced)  # fmt: skip
-        TABLE.add(taken, *_spelled(name))
-    TABLE.add(
-        Rule("spread", absence.join), *_spelled("std var norm std_mean var_mean"),
-        torch.linalg.norm, torch.linalg.vector_norm, *_aten("linalg_vector_norm.default"),
-    )  # fmt: skip
-    TABLE.add(
-        Rule("accumulate", absence.by_axes, "input dim", read.but_axis("dim", None)),
-        *_spelled("cumsum cumprod"),
-    )
-    TABLE.add(
-        Rule("normalize", absence.by_axes, "input p dim", read.but_axis("dim", 1)), F.normalize
-    )
-    TABLE.add(Rule("glu", absence.halves, "input dim", read.halved), nn.GLU, F.glu)
-
-
 # -- shapes ------------------------------------------------------------------------------------
 
 
@@ -262,49 +193,46 @@ def _fill_views() -> None:
     add = TABLE.add
     add(
         Rule("reshape", absence.reshape, "input shape", view=True, lower=lowering.reshape),
-        *_spelled("flatten reshape view squeeze unsqueeze unflatten view_as reshape_as ravel"),
-        *_modules("Flatten Unflatten"),
+        *spelled("flatten reshape view squeeze unsqueeze unflatten view_as reshape_as ravel"),
+        *modules("Flatten Unflatten"),
     )
     add(
         Rule("permute", absence.by_axes, "input dims", read.permuted, view=True),
-        *_spelled("permute"), "torchvision.ops.misc.Permute",
+        *spelled("permute"), "torchvision.ops.misc.Permute",
     )  # fmt: skip
     add(
         Rule("transpose", absence.by_axes, "input dim0 dim1", read.transposed, view=True),
-        *_spelled("transpose swapaxes swapdims t adjoint"), "Tensor.mT",
+        *spelled("transpose swapaxes swapdims t adjoint"), "Tensor.mT",
     )  # fmt: skip
     add(
         Rule("movedim", absence.by_axes, "input source destination", read.moved, view=True),
-        *_spelled("movedim moveaxis"),
+        *spelled("movedim moveaxis"),
     )
     add(Rule("reverse", absence.by_axes, read=read.reversed_axes, view=True), "Tensor.T")
     add(Rule("index", absence.by_axes, "input index", read.indexed, view=True), operator.getitem)
     add(
         Rule("narrow", absence.by_axes, "input dim", read.but_axis("dim", 0), view=True),
-        *_spelled("narrow"),
+        *spelled("narrow"),
     )
     add(
         Rule("expand", absence.by_axes, read=read.broadcast_axes, view=True, lower=lowering.expand),
-        *_spelled("expand expand_as broadcast_to"),
+        *spelled("expand expand_as broadcast_to"),
     )
-    add(Rule("repeat", absence.by_axes, read=read.broadcast_axes), *_spelled("repeat tile"))
-    add(Rule("interleave", absence.join), *_spelled("repeat_interleave"))
+    add(Rule("repeat", absence.by_axes, read=read.broadcast_axes), *spelled("repeat tile"))
+    add(Rule("interleave", absence.join), *spelled("repeat_interleave"))
     add(
         Rule(
             "split", absence.split, "input sections dim", read.cut, view=True, lower=lowering.split
         ),
-        *_spelled("chunk split tensor_split split_with_sizes"),
+        *spelled("chunk split tensor_split split_with_sizes"),
     )
-    add(Rule("unbind", absence.unbind, "input dim", read.cut, view=True), *_spelled("unbind"))
+    add(Rule("unbind", absence.unbind, "input dim", read.cut, view=True), *spelled("unbind"))
     add(Rule("member", absence.member, "input index", view=True), "member")
     add(Rule("piece", absence.piece, "input index", view=True, lower=lowering.piece), "piece")
     add(Rule("take", absence.take, "input index", view=True), "take")
     add(Rule("construct", absence.join, view=True), "construct")
-    add(
-        Rule("shuffle", absence.join),
-        *_modules("PixelShuffle PixelUnshuffle ChannelShuffle Fold Unfold"),
-        *_spelled("pixel_shuffle pixel_unshuffle channel_shuffle fold"), F.unfold,
-    )  # fmt: skip
+    add(Rule("twin", absence.split, "input index", view=True), "twin")
+    add(Rule("shuffle", absence.join), nn.ChannelShuffle, *spelled("channel_shuffle"))
     add(Rule("unfold", absence.join, view=True), "Tensor.unfold", "Tensor.as_strided")
 
 
@@ -317,7 +245,7 @@ def _fill_products() -> None:
         Rule("matmul", absence.contract, "input other", products.matmul_read,
              products.matmul_follows, count.bilinear_macs),
         operator.matmul,
-        *_spelled("matmul bmm mm"),
+        *spelled("matmul bmm mm"),
     )  # fmt: skip
     add(
         Rule("grouped_matmul", absence.join, "input other", products.matmul_read,
@@ -328,12 +256,12 @@ def _fill_products() -> None:
     add(
         Rule("addmm", absence.contract, "bias input other", products.addmm_read,
              products.addmm_follows, count.bilinear_macs),
-        *_spelled("addmm baddbmm"),
+        *spelled("addmm baddbmm"),
     )  # fmt: skip
     add(
         Rule("addmv", absence.join, "bias input other", products.addmm_read,
              macs=count.bilinear_macs),
-        *_spelled("addmv"),
+        *spelled("addmv"),
     )  # fmt: skip
     add(
         Rule("einsum", absence.contract, "equation tensors", products.einsum_read,
@@ -355,32 +283,31 @@ def _fill_joins() -> None:
         nn.MultiheadAttention,
     )  # fmt: skip
     recurrent = Rule("recurrent", absence.join, macs=count.recurrent_macs)
-    add(recurrent, *_modules("LSTM GRU RNN LSTMCell GRUCell RNNCell"))
+    add(
+        recurrent, *modules("LSTM GRU RNN LSTMCell GRUCell RNNCell"),
+        torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu, torch.lstm_cell, torch.gru_cell,
+        torch.rnn_tanh_cell, torch.rnn_relu_cell,
+    )  # fmt: skip
     add(
         Rule("embedding", absence.lookup, "input weight", follows=read.embedding_follows,
              resize=resize.embedding_resize),
-        *_modules("Embedding EmbeddingBag"), F.embedding, F.embedding_bag,
+        *modules("Embedding EmbeddingBag"), F.embedding, F.embedding_bag,
     )  # fmt: skip
     add(Rule("emitted", absence.join), assemble, ragged_group_norm, RaggedGroupNorm)
     add(
         Rule("combine", absence.join),
-        *_spelled(
-            "where maximum minimum max min gather index_select take_along_dim argmax argmin topk "
+        *spelled(
+            "where maximum minimum gather index_select take_along_dim topk "
             "sort argsort scatter scatter_add index_add index_put index_copy index_fill "
-            "masked_scatter slice_scatter select_scatter diagonal diag diff outer cross kron "
+            "masked_scatter diagonal diag diff outer cross kron "
             "lerp addcmul addcdiv bucketize searchsorted histc bincount one_hot cdist "
-            "cosine_similarity grid_sample affine_grid bilinear zeros_like ones_like full_like "
+            "cosine_similarity affine_grid bilinear zeros_like ones_like full_like "
             "empty_like rand_like randn_like new_zeros new_ones new_full new_empty copysign "
-            "logaddexp view_as_real view_as_complex real imag conj unique_consecutive"
+            "logaddexp unique_consecutive"
         ),
-        *_modules("Bilinear CosineSimilarity PairwiseDistance"),
-        torch.complex, torch.fft.fft, torch.fft.ifft, torch.fft.rfft, torch.fft.irfft,
-        torch.fft.fft2, torch.fft.ifft2, torch.fft.rfft2, torch.fft.irfft2,
+        *modules("Bilinear CosineSimilarity PairwiseDistance"),
         torch.meshgrid,
-        *_aten(
-            "meshgrid.indexing copy.default fill.Tensor fill.Scalar slice_scatter.default "
-            "select_scatter.default"
-        ),
+        *aten("meshgrid.indexing copy.default fill.Tensor fill.Scalar"),
     )  # fmt: skip
 
 
@@ -388,11 +315,13 @@ def _fill() -> None:
     TABLE.add(Rule("input", absence.join), "placeholder")
     TABLE.add(Rule("output", absence.join), "output")
     fills: list[Callable[[], None]] = [
-        _fill_pointwise, _fill_merging, _fill_mixers, _fill_norms, _fill_spatial, _fill_views,
+        _fill_pointwise, _fill_merging, _fill_mixers, _fill_norms, _fill_views,
         _fill_products, _fill_joins,
     ]  # fmt: skip
     for fill in fills:
         fill()
+    fill_spatial(TABLE.add)
+    fill_signals(TABLE.add)
 
 
 _fill()

@@ -26,14 +26,8 @@ def heat_map(graph: Graph, found: Interactions) -> Chart:
     return Chart(
         "interactions",
         summary(found),
-        ("First unit", "Second unit", "Effect", "Deviation"),
-        tuple(
-            (graph.units[p.first].name, graph.units[p.second].name, numbers.plain(p.effect),
-             numbers.plain(p.deviation))
-            for p in strongest(found, 50)
-        ),
         heat=Heat(
-            tuple(_short(graph.units[unit].name) for unit in found.units),
+            tuple(_short(graph.units[unit].label) for unit in found.units),
             tuple(map(tuple, values)),
             tuple(map(tuple, texts)),
             largest,
@@ -59,7 +53,7 @@ def strongest(found: Interactions, count: int) -> list[Pair]:
 
 def say(graph: Graph, found: Interactions, pair: Pair) -> str:
     """A pair in words."""
-    one, other = (graph.units[unit].name for unit in (pair.first, pair.second))
+    one, other = (graph.units[unit].label for unit in (pair.first, pair.second))
     verb = "hurt more" if pair.effect > 0 else "hurt less"
     return f"{one} and {other} {verb} together than one by one: {_size(found, pair)}."
 
@@ -75,7 +69,7 @@ def _size(found: Interactions, pair: Pair) -> str:
 
 
 def _cell(graph: Graph, pair: Pair) -> str:
-    names = [graph.units[unit].name for unit in (pair.first, pair.second)]
+    names = [graph.units[unit].label for unit in (pair.first, pair.second)]
     known = [] if pair.known else ["not known: less than one standard deviation"]
     effect = f"effect {numbers.signed(pair.effect)} ± {numbers.plain(pair.deviation)}"
     return "\n".join([*names, effect, *known])

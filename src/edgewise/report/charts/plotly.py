@@ -61,6 +61,11 @@ def _layout(chart: Chart, colours: Mapping[str, str]) -> dict[str, Any]:
         },
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"},
         "hovermode": "closest",
+        "modebar": {
+            "bgcolor": "rgba(0,0,0,0)",
+            "color": colours["grey"],
+            "activecolor": colours["ink"],
+        },
     }
     if chart.x and chart.y:
         layout |= {"xaxis": _axis(chart.x, colours), "yaxis": _axis(chart.y, colours)}
@@ -115,7 +120,6 @@ def _series(series: Series, colours: Mapping[str, str]) -> dict[str, Any]:
         "showlegend": series.listed,
         "hoverinfo": "text" if series.texts else "skip",
         "hovertext": list(map(plain, series.texts)),
-        "customdata": list(series.keys),
     }
     if series.form:
         edge = {"width": 1.6 if thin else 0.8, "color": colour if thin else colours["paper"]}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...values.markup import Markup, tag
 from ..facts import Facts
-from ..markup import Markup, tag
+from ..terms import fold
 from .blocks import Fate
 from .repeats import Run, closed, opened
 from .svg import Sheet, diagram, kind, panel, placed, strike
@@ -17,10 +18,11 @@ def network(facts: Facts) -> Markup:
     """The section that draws the graph."""
     sheet = Sheet(facts)
     found = _shown_closed(sheet)
-    return tag(
-        "section",
-        tag("h2", "The network", id="network"),
-        tag("p", _caption(sheet, found), class_="lead"),
+    return fold(
+        "network",
+        "The network",
+        "what stays and what is gone, drawn",
+        _caption(sheet, found),
         tag(
             "div",
             _legend(sheet.after) if facts.plan else None,
@@ -28,8 +30,6 @@ def network(facts: Facts) -> Markup:
             class_="tools",
         ),
         tag("div", _stage(sheet, found), class_="figure"),
-        class_="pannable",
-        aria_labelledby="network",
     )
 
 

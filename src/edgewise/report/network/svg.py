@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ...graph.graph import Graph
+from ...values.markup import Markup, number, tag
 from .. import numbers
 from ..facts import Facts
-from ..markup import Markup, number, tag
 from .blocks import Block, Fate, Link, Membership, contract, fates, membership, units_of
 from .layout import Box, Item, Point, arrange
 from .repeats import Run, View, runs
@@ -281,11 +281,11 @@ def _names(graph: Graph, block: Block, fate: Fate) -> str:
 
 
 def _of_unit(facts: Facts, unit: int) -> str:
-    name = facts.graph.units[unit].name
-    words = [f"unit {name}"]
+    known = facts.graph.units[unit]
+    words = [f"unit {known.label} ({known.name})"]
     if facts.mask.bits[unit]:
         words.append("removed")
-    elif name in facts.protected:
+    elif known.name in facts.protected:
         words.append("protected")
     if unit in facts.alone:
         words.append(f"alone: loss {numbers.plain(facts.alone[unit])}")

@@ -35,6 +35,10 @@ ORDER = (
     " Data count, in their order too: a DataLoader that shuffles, also of calibration data, makes "
     "another objective in every process."
 )
+UNITS = (
+    " To go on with it, trace with its granularity, slices and choice of units; one that was begun "
+    'when every connection was offered by default needs granularity=("edge", "layer").'
+)
 _INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
@@ -335,11 +339,12 @@ class Storage:
 
 def _other(name: str, url: str, changed: Mapping[str, str | None]) -> str:
     details = "; ".join(text for text in changed.values() if text)
-    parts = " and ".join("other weights" if p == "weights" else f"another {p}" for p in changed)
+    parts = " and ".join(f"{'other' if p[-1] == 's' else 'another'} {p}" for p in changed)
     return (
         f"Study {name!r} in {url} was made with {parts}{f' ({details})' if details else ''}. Its "
         "evaluations do not apply here. Name this study otherwise, or use another storage."
         f"{ORDER if ' data was ' in details else ''}"
+        f"{UNITS if changed.get('units', changed.get('graph', '')) is None else ''}"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 Child = object
 Attribute = str | int | float | bool | None
@@ -35,6 +35,36 @@ def tag(element: str, *children: Child, **attributes: Attribute) -> Markup:
     if element in VOID:
         return Markup(opening)
     return Markup(f"{opening}{join(children)}</{element}>")
+
+
+def table(
+    head: Sequence[Child],
+    rows: Iterable[Sequence[Child]],
+    caption: Child = None,
+    **attributes: Attribute,
+) -> Markup:
+    """A table whose first column names its rows; a row may be markup of `row` already."""
+    return tag(
+        "table",
+        tag("caption", caption) if caption else None,
+        tag("thead", tag("tr", (tag("th", name, scope="col") for name in head))) if head else None,
+        tag("tbody", (cells if isinstance(cells, Markup) else row(cells) for cells in rows)),
+        **attributes,
+    )
+
+
+def row(cells: Sequence[Child], **attributes: Attribute) -> Markup:
+    """A row of a table."""
+    first, *others = cells
+    head = tag("th", first, scope="row")
+    return tag("tr", head, (tag("td", cell) for cell in others), **attributes)
+
+
+def card(title: str, facts: Mapping[str, Child]) -> Markup:
+    """What a notebook shows of a value: its title, and what there is to know of it."""
+    rows = ((name, fact) for name, fact in facts.items() if fact not in (None, ""))
+    bold = tag("b", title)
+    return table((), rows, bold, style="text-align: left; width: auto")
 
 
 def join(children: Iterable[Child]) -> Markup:
