@@ -86,9 +86,8 @@ def measured(name: str, rounds: int) -> dict:
     peak = dict.fromkeys(KINDS, 0.0)
     for _ in range(rounds):
         for kind in KINDS:
-            engine = Engine(
-                graph, ew.Objective(pairs, loss, recovery=ew.Recovery(kind, [calibration]))
-            )
+            recovery = ew.Recovery(kind, [calibration])
+            engine = Engine(graph, ew.Objective(pairs, loss, recovery=recovery))
             begin = process_time()
             (outcome,) = engine.evaluate([mask])
             seconds[kind].append(process_time() - begin)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .evaluation.ray.executor import Ray as Ray
     from .evaluation.records import Comparison as Comparison
     from .evaluation.records import Evaluation as Evaluation
+    from .evaluation.recover import recover as recover
     from .graph import importance as importance
     from .graph.budget import Budget as Budget
     from .graph.cost import cost as cost
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .graph.operators import table
     from .graph.operators.table import Rule as Rule
     from .graph.operators.table import register as register
+    from .graph.rules import restrict as restrict
     from .graph.unit import Cost as Cost
     from .graph.unit import Unit as Unit
     from .pruning import hf as hf
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from .pruning.weights import load as load
     from .pruning.weights import save as save
     from .search import sample_masks as sample_masks
+    from .study import hooks as hooks
     from .study.study import Study as Study
     from .tracing.trace import trace as trace
     from .values.version import __version__ as __version__
@@ -63,11 +66,13 @@ _HOMES = {
     "Healing": "pruning.heal",
     "heal": "pruning.heal",
     "hf": "pruning.hf",
+    "hooks": "study.hooks",
     "liveness": "graph.liveness",
     "calibrated_cross_entropy": "evaluation.losses",
     "masked": "pruning.masked",
     "Objective": "evaluation.objective",
     "Recovery": "evaluation.objective",
+    "restrict": "graph.rules",
     "Rule": "graph.operators.table",
     "register": "graph.operators.table",
     "Plan": "pruning.plan",
@@ -75,6 +80,7 @@ _HOMES = {
     "Comparison": "evaluation.records",
     "Evaluation": "evaluation.records",
     "prune": "pruning.prune",
+    "recover": "evaluation.recover",
     "sample_masks": "search",
     "Study": "study.study",
     "trace": "tracing.trace",

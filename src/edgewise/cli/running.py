@@ -109,7 +109,7 @@ def heal_plan(
 ) -> list[Path]:
     """Fine-tune the pruned model of a plan; the paths of its weights and of what it scores."""
     from ..pruning.plan import Measured
-    from ..pruning.prune import prune
+    from ..pruning.prune import prune, unpruned
     from ..pruning.weights import save
     from .job.healing import forget, heal_job
     from .job.job import HEALED, write_outcome
@@ -120,15 +120,14 @@ def heal_plan(
     with screen.steps("healing") as progress:
         healed = heal_job(config, graph, objective, small, progress)
     weights = save(healed, config.directory / HEALED)
-    rows, names, measured = [], sorted(objective.metrics), {}
-    whole = graph.program.module
-    for name, model in (("unpruned", whole), ("pruned", small), ("healed", healed)):
+    rows, measured = [], {}
+    for name, model in (("unpruned", unpruned(graph)), ("pruned", small), ("healed", healed)):
         found = measured[name] = objective.score(model, objective.last)
-        cells = [f"{value:.4f}" for value in (found.loss, *(found.metrics[n] for n in names))]
+        cells = [f"{value:.4f}" for value in (found.loss, *found.metrics.values())]
         rows.append([name, *cells])
     scores = {name: {"loss": found.loss, **found.metrics} for name, found in measured.items()}
     screen.put(split=objective.last, scores=scores)
-    screen.table(f"On the {objective.last} split", ["", "loss", *names], rows)
+    screen.table(f"On the {objective.last} split", ["", "loss", *found.metrics], rows)
     before, after = measured["unpruned"], measured["healed"]
     samples = objective.samples(objective.last)
     outcome = Measured(after.loss, after.metrics, samples, before.loss, before.metrics)

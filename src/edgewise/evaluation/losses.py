@@ -1,10 +1,19 @@
-"""A loss for searches that a lack of training misleads."""
+"""Losses and metrics by name, one of them for searches that a lack of training misleads."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from ..errors import ObjectiveError
+from ..values.spelling import nearest
+
+Measure = Callable[[Any, Any], Tensor]
+IGNORED = -100  # what cross-entropy leaves out
 
 STEPS = 12  # of Newton's method, which is exact to rounding after about six
 LEAST, MOST = 0.01, 100.0  # scales tried
@@ -67,3 +76,75 @@ def _scale(z: Tensor, targets: Tensor) -> Tensor:
 
 def _one_hot(targets: Tensor, z: Tensor) -> Tensor:
     return F.one_hot(targets, z.shape[1]).movedim(-1, 1).to(z.dtype)
+
+
+def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    wanted = targets if targets.is_floating_point() else _classes(outputs, targets)
+    return per_example(F.cross_entropy(outputs, wanted, reduction="none"))
+
+
+def _mse(outputs: Tensor, targets: Tensor) -> Tensor:
+    return per_example((outputs - targets.reshape(outputs.shape)).square())
+
+
+def _accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
+    return per_example((outputs.argmax(1) == _classes(outputs, targets)).float())
+
+
+def _top5(outputs: Tensor, targets: Tensor) -> Tensor:
+    best = outputs.topk(min(5, outputs.shape[1]), dim=1).indices
+    return per_example((best == _classes(outputs, targets).unsqueeze(1)).any(1).float())
+
+
+def _classes(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Class indices; one-hot targets, or probabilities, are understood."""
+    if targets.shape == outputs.shape:
+        return targets.argmax(1)
+    count, known = outputs.shape[1], targets[targets != IGNORED]
+    if known.numel() and not 0 <= int(known.min()) <= int(known.max()) < count:
+        raise ObjectiveError(
+            f"Targets go from {known.min():g} to {known.max():g}, and the network tells {count} "
+            f"classes apart, 0 to {count - 1}. Count them from 0, or use the network's own classes"
+        )
+    return targets
+
+
+LOSSES: Mapping[str, Measure] = {
+    "cross_entropy": _cross_entropy,
+    "calibrated_cross_entropy": calibrated_cross_entropy,
+    "mse": _mse,
+}
+METRICS: Mapping[str, Measure] = {"accuracy": _accuracy, "top5": _top5}
+
+
+def named_loss(loss: str | Measure) -> Measure:
+    """The loss itself, or the built-in one of that name.
+
+    Raises:
+        ObjectiveError: there is none.
+    """
+    found: Measure = _named("loss", loss, LOSSES)
+    return found
+
+
+def named_metrics(metrics: Any) -> dict[str, Any]:
+    """Metrics by name, of one or several, each of them a built-in name, a function or an object.
+
+    Raises:
+        ObjectiveError: there is no built-in one of a name.
+    """
+    if isinstance(metrics, Mapping) and not hasattr(metrics, "compute"):
+        return {name: _named("metric", metric, METRICS) for name, metric in metrics.items()}
+    several = isinstance(metrics, Iterable) and not isinstance(metrics, str)
+    each = metrics if several and not hasattr(metrics, "compute") else [metrics]
+    return {_name(metric): _named("metric", metric, METRICS) for metric in each}
+
+
+def _name(metric: Any) -> str:
+    return metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
+
+
+def _named(kind: str, given: Any, known: Mapping[str, Measure]) -> Any:
+    if isinstance(given, str) and given not in known:
+        raise ObjectiveError(f"No {kind} is called {given!r}.{nearest(given, known)}")
+    return known[given] if isinstance(given, str) else given

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import starmap
 from typing import Any, Literal, get_args
 
 import torch
@@ -15,11 +16,20 @@ from ..tracing.program import evaluating
 from ..values.arguments import arguments, call, inputs_in, placed
 from ..values.description import digest, lines
 from ..values.markup import card
-from ..values.nested import batch_size, copies_of, joined, judged, leaves_of
+from ..values.nested import copies_of, device_of, joined, judged
+from .loaders import (
+    Batch,
+    check_disjoint,
+    examples,
+    inputs_of,
+    items,
+    pair_of,
+    read,
+    require_examples,
+)
+from .losses import named_loss, named_metrics
 from .records import Split
 
-Batch = tuple[Any, Any]  # inputs, a tuple of arguments or a dict by name, and targets
-Measure = Callable[[Any, Any], torch.Tensor]
 RecoveryKind = Literal["none", "batchnorm", "linear"]
 
 FEWEST = 32  # calibration examples to fit weights to
@@ -49,7 +59,7 @@ class Recovery:
     """
 
     kind: RecoveryKind = "none"
-    calibration: Iterable[Any] | None = None
+    calibration: Any = None
     items: tuple[Any, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -60,23 +70,28 @@ class Recovery:
             raise ObjectiveError(
                 f'Recovery("{self.kind}") needs calibration data: a few hundred inputs.'
             )
-        object.__setattr__(self, "items", tuple(self.calibration or ()))
+        object.__setattr__(self, "items", items(self.calibration))
         batches = self.batches
         for number, inputs in enumerate(batches):
-            _require_examples(inputs, f"Calibration batch {number}")
+            require_examples(inputs, f"Calibration batch {number}")
         if self.kind != "none" and not batches:
             raise ObjectiveError("The calibration loader is empty.")
-        examples = sum(batch_size(inputs) for inputs in batches)
-        if self.kind == "linear" and examples < FEWEST:
+        count = sum(starmap(examples, map(pair_of, self.items)))
+        if self.kind == "linear" and count < FEWEST:
             raise ObjectiveError(
-                f'Recovery("linear") fits weights to the calibration data, which have {examples} '
+                f'Recovery("linear") fits weights to the calibration data, which have {count} '
                 f"examples. Give it at least {FEWEST}; 500 to 2 000 are good."
             )
 
     @property
     def batches(self) -> tuple[Any, ...]:
         """The inputs of each batch; of pairs the first, as long as nobody says it takes two."""
-        return tuple(_inputs(item) for item in self.items)
+        return tuple(inputs_of(item) for item in self.items)
+
+    def pairs(self, raw: bool) -> tuple[Batch, ...]:
+        """The batches with their targets, where they have any; as they are, or arguments."""
+        pairs = map(pair_of, self.items)
+        return tuple((i if raw else arguments(i), targets) for i, targets in pairs)
 
     def placed(self, names: Sequence[str]) -> Recovery:
         """The same with all inputs as tuples in the order of `names`, and no targets."""
@@ -92,16 +107,23 @@ class Objective:
 
     Args:
         loader: the search split, an iterable of (inputs, targets) batches; inputs are a tensor, a
-            tuple of them, or a dict by the names that the traced model gives them.
+            tuple of them, or a dict by the names that the traced model gives them. A data set of
+            single examples, or a pair of arrays or tensors of all of them, will do.
         loss: called as loss(outputs, targets); gives the mean over the batch (a scalar) or one
-            value an example ([batch]). Per-example values also give confidence intervals.
+            value an example ([batch]). Per-example values also give confidence intervals. Or the
+            name of a built-in one, as in a job file.
         metrics: further measures by name, called and averaged likewise; or objects with `reset`,
             `update(outputs, targets)` and `compute()`, such as torchmetrics', for what is no
-            mean (AUC).
+            mean (AUC), and whose dicts are several. Names of built-in ones will do, and one or a
+            list instead of a dict.
         recovery: training-free repair before measuring.
         verify: a second split that decides among the finalists. Its first quarter, in whole
             batches of together at least 100 examples, is the trial that most of them do not pass.
         report: a third, used once, for the chosen network.
+        run: called as run(model, (inputs, targets)) where calling the model on a batch's inputs is
+            not enough, with a batch as the loader gives it; what it returns goes to loss and
+            metrics. It gets the model in eval mode, which it may change, and the same random
+            numbers for every mask. It needs a graph of a part.
 
     Raises:
         ObjectiveError: a loader is empty or gives something else than pairs.
@@ -112,24 +134,30 @@ class Objective:
         32
     """
 
-    loader: Iterable[Any]
-    loss: Measure
-    metrics: Mapping[str, Any] = field(default_factory=dict)
+    loader: Any
+    loss: Any
+    metrics: Any = field(default_factory=dict)
     recovery: Recovery = field(default_factory=Recovery)
-    verify: Iterable[Any] | None = None
-    report: Iterable[Any] | None = None
+    verify: Any = None
+    report: Any = None
+    run: Callable[[torch.nn.Module, Any], Any] | None = None
     splits: Mapping[Split, tuple[Batch, ...]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        splits: dict[Split, tuple[Batch, ...]] = {"search": _batches(self.loader, "search")}
+        object.__setattr__(self, "loss", named_loss(self.loss))
+        object.__setattr__(self, "metrics", named_metrics(self.metrics))
+        raw = self.run is not None
+        splits: dict[Split, tuple[Batch, ...]] = {"search": read(self.loader, "search", raw)}
         if self.verify is not None:
-            verify = _batches(self.verify, "verify")
+            verify = read(self.verify, "verify", raw)
             trial = verify[: len(verify) // TRIAL]
-            if sum(batch_size(inputs) for inputs, _ in trial) >= LEAST:
+            if sum(starmap(examples, trial)) >= LEAST:
                 splits["trial"] = trial
             splits["verify"] = verify
         if self.report is not None:
-            splits["report"] = _batches(self.report, "report")
+            splits["report"] = read(self.report, "report", raw)
+        if not isinstance(self.loader, tuple):  # as `over` gives them
+            check_disjoint(splits)
         object.__setattr__(self, "splits", splits)
 
     def __repr__(self) -> str:
@@ -148,7 +176,7 @@ class Objective:
 
     def samples(self, split: Split) -> int:
         """Examples in a split."""
-        return sum(batch_size(inputs) for inputs, _ in self.splits[split])
+        return sum(starmap(examples, self.splits[split]))
 
     def measure(self, outputs: Sequence[Any], split: Split) -> Measurement:
         """Loss and metrics of the outputs of all batches of a split.
@@ -162,7 +190,7 @@ class Objective:
         pairs = list(zip(outputs, self.splits[split], strict=True))
         losses = [_of_batch("loss", self.loss, *pair) for pair in pairs]
         known = all(value.numel() == count for value, count in losses)
-        found = {name: _metric(name, m, pairs) for name, m in self.metrics.items()}
+        found = {k: v for n, m in self.metrics.items() for k, v in _metric(n, m, pairs).items()}
         return Measurement(
             loss=_mean(losses),
             metrics={name: value for name, (value, _) in found.items()},
@@ -178,9 +206,21 @@ class Objective:
 
     def score(self, model: torch.nn.Module, split: Split) -> Measurement:
         """Loss and metrics of a model as it is, in eval mode, without recovery."""
-        with evaluating(model), torch.inference_mode():
-            outputs = [call(model, inputs) for inputs, _ in self.splits[split]]
+        outputs = []
+        for number, batch in enumerate(self.splits[split]):
+            with evaluating(model), torch.inference_mode():
+                outputs.append(self.outputs(model, batch, number))
         return self.measure(outputs, split)
+
+    def outputs(self, model: torch.nn.Module, batch: Batch, number: int) -> Any:
+        """What goes to loss and metrics of a batch; any random numbers depend on its number."""
+        home = device_of(model)
+        devices = [home] if home is not None and home.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.default_generator.manual_seed(number)
+            for device in devices:
+                torch.cuda.default_generators[device.index].manual_seed(number)
+            return call(model, batch[0]) if self.run is None else self.run(model, batch)
 
     def placed(self, names: Sequence[str]) -> Objective:
         """The same with all inputs as tuples, those of dicts in the order of `names`.
@@ -199,7 +239,8 @@ class Objective:
             split: tuple((change(inputs), targets) for inputs, targets in part)
             for split, part in self.splits.items()
         }
-        batches = [(change(inputs), None) for inputs in self.recovery.batches] or None
+        batches: Any = [(change(inputs), None) for inputs in self.recovery.batches] or None
+        batches = batches if self.run is None else self.recovery.items or None
         changed = replace(
             self,
             loader=splits["search"],
@@ -215,6 +256,7 @@ class Objective:
     def measures(self) -> tuple[str, ...]:
         """One line for whatever decides what loss, metrics and recovery compute."""
         named = {"loss": self.loss} | {f"metric {n}": m for n, m in sorted(self.metrics.items())}
+        named |= {} if self.run is None else {"run": self.run}
         found = [line for name, measure in named.items() for line in lines(name, measure)]
         return (*found, f"recovery: {self.recovery.kind}")
 
@@ -253,41 +295,9 @@ class Measurement:
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
-def _batches(loader: Iterable[Any], split: str) -> tuple[Batch, ...]:
-    found: list[Batch] = []
-    for item in loader:
-        if not isinstance(item, list | tuple) or len(item) != 2:
-            raise ObjectiveError(
-                f"The {split} loader must give (inputs, targets) pairs; batch {len(found)} is a "
-                f"{type(item).__name__}."
-            )
-        found.append((_inputs(item), item[1]))
-        _require_examples(found[-1][0], f"Batch {len(found) - 1} of the {split} loader")
-    if not found:
-        raise ObjectiveError(f"The {split} loader is empty: there is nothing to measure on.")
-    return tuple(found)
-
-
-def _inputs(item: Any) -> tuple[Any, ...] | dict[str, Any]:
-    """The model's arguments in a batch given as (inputs, targets) or as inputs alone."""
-    return arguments(item[0] if isinstance(item, list | tuple) and len(item) == 2 else item)
-
-
-def _require_examples(inputs: Any, name: str) -> None:
-    if any(isinstance(leaf, torch.Tensor) and leaf.is_meta for leaf in leaves_of(inputs)):
-        raise ObjectiveError(f"{name} is on the meta device: it has no values to measure with.")
-    if batch_size(inputs) == 0:
-        shapes = [list(leaf.shape) for leaf in leaves_of(inputs) if isinstance(leaf, torch.Tensor)]
-        raise ObjectiveError(
-            f"{name} has no examples: its inputs are of shape {', '.join(map(str, shapes))}. "
-            "Leave empty batches out."
-        )
-
-
 def _of_batch(name: str, measure: Any, outputs: Any, batch: Batch) -> tuple[torch.Tensor, int]:
     """What a measure gives for a batch, checked: a scalar or one value an example; how many."""
-    inputs, targets = batch
-    value, count = judged(measure, copies_of(outputs), targets), batch_size(inputs)
+    value, count = judged(measure, copies_of(outputs), batch[1]), examples(*batch)
     tensor = torch.as_tensor(value).detach().cpu().double()
     if tensor.numel() != 1 and tuple(tensor.shape) != (count,):
         raise ObjectiveError(
@@ -297,18 +307,21 @@ def _of_batch(name: str, measure: Any, outputs: Any, batch: Batch) -> tuple[torc
     return tensor, count
 
 
-def _metric(name: str, metric: Any, pairs: Sequence[tuple[Any, Batch]]) -> tuple[float, int | None]:
+def _metric(
+    name: str, metric: Any, pairs: Sequence[tuple[Any, Batch]]
+) -> dict[str, tuple[float, int | None]]:
     """A metric over all batches, accumulated where it can be, else the mean; and its count."""
     if hasattr(metric, "update") and hasattr(metric, "compute"):
         metric.reset()
         for out, (_, targets) in pairs:
             metric.update(copies_of(out), joined(metric, copies_of(targets), out))
-        value = float(metric.compute())
+        value = metric.compute()
         metric.reset()
-        return value, None
+        values = value if isinstance(value, Mapping) else {name: value}
+        return {str(key): (float(value), None) for key, value in values.items()}
     parts = [_of_batch(f"metric {name}", metric, *pair) for pair in pairs]
     binary = all(v.numel() == n and ((v == 0) | (v == 1)).all() for v, n in parts)
-    return _mean(parts), int(sum(float(v.sum()) for v, _ in parts)) if binary else None
+    return {name: (_mean(parts), int(sum(float(v.sum()) for v, _ in parts)) if binary else None)}
 
 
 def _mean(parts: Sequence[tuple[torch.Tensor, int]]) -> float:

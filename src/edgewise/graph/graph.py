@@ -17,6 +17,8 @@ import numpy as np
 from ..errors import MaskError
 from ..values.markup import card
 from ..values.spelling import close, fitting
+from .cards import graph_card, mask_line
+from .limits import Limit
 from .removal import Removal
 from .summary import COLUMNS, counted, table
 from .unit import Block
@@ -24,8 +26,6 @@ from .unit import Cost as Cost
 from .unit import Unit as Unit
 from .unit import UnitKind as UnitKind
 from .vertices import Edge, Shape, Vertex, plain
-
-LISTED = 12  # units that a mask names
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +53,10 @@ class Mask:
         return "".join("1" if bit else "0" for bit in self.bits)
 
     def __repr__(self) -> str:
-        return f"Mask({self._said()})"
+        return f"Mask({mask_line(self.bits)})"
 
     def _repr_html_(self) -> str:
-        return card("Mask", {"Removed": self._said(), "Graph": self.fingerprint[:12]})
-
-    def _said(self) -> str:
-        found = [*map(str, self.removed)]
-        more = [f"and {len(found) - LISTED} more"] if len(found) > LISTED else []
-        listed = f": {', '.join(found[:LISTED] + more)}" if found else ""
-        return f"{len(found)} of {len(self)} units removed{listed}"
+        return card("Mask", {"Removed": mask_line(self.bits), "Graph": self.fingerprint[:12]})
 
     @property
     def removed(self) -> tuple[int, ...]:
@@ -82,10 +76,10 @@ class Mask:
         return self._with(units, False)
 
     def _with(self, units: Iterable[int], removed: bool) -> Mask:
-        bits = list(self.bits)
+        bits = [*self.bits]
         for unit in units:
             bits[unit] = removed
-        return Mask(tuple(bits), self.fingerprint)
+        return replace(self, bits=tuple(bits))
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +90,8 @@ class Graph:
     data, and `fingerprint` identifies it. Vertices are in topological order, edges sorted by
     (target, slot). `refused` says why widths cannot be removed, by the vertex that produces them;
     `settings` what each operator is given besides data and weights; `blocks` how a person divides
-    it. Two graphs are equal when their fingerprints are.
+    it; `rest` what the model around a part costs. No mask may break a limit of `limits`; `ruled` is
+    the graph before its rules, and them. Two graphs are equal when their fingerprints are.
 
     Examples:
         >>> graph = ew.trace(model, (x,), granularity="edge")
@@ -115,6 +110,9 @@ class Graph:
     refused: Mapping[str, str] = field(default_factory=dict, repr=False)
     settings: tuple[str, ...] = field(default=(), repr=False)
     blocks: tuple[Block, ...] = field(default=(), repr=False)
+    limits: tuple[Limit, ...] = field(default=(), repr=False)
+    ruled: tuple[Graph, Any] | None = field(default=None, repr=False)
+    rest: Cost = field(default=Cost(0, 0, 0, 0), repr=False)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Graph) and other.fingerprint == self.fingerprint
@@ -132,14 +130,7 @@ class Graph:
         )
 
     def _repr_html_(self) -> str:
-        facts: dict[str, object] = {
-            "Operators": f"{len(self.vertices)}, joined by {len(self.edges)} edges",
-            "Units": counted(self.units) or "none",
-            "Read by": self.frontend,
-            "Taken from the example": "; ".join(self.fixed),
-            "Fingerprint": self.fingerprint[:12],
-        }
-        return card("Graph", facts)
+        return graph_card(self)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -166,15 +157,7 @@ class Graph:
         return {
             "vertices": [plain(vertex, skip) for vertex in self.vertices],
             "edges": [[e.source, e.target, e.slot] for e in self.edges],
-            "units": [
-                [
-                    u.name,
-                    u.kind,
-                    list(u.members),
-                    *([axis, *sorted(cut)] for (_, axis), cut in u.removal.channels.items()),
-                ]
-                for u in self.units
-            ],
+            "units": [[u.name, u.kind, list(u.members), *u.removal.cuts] for u in self.units],
         }
 
     @property
@@ -285,8 +268,7 @@ class Graph:
         """
         if bits is not None:
             return self._mask_of_bits(bits)
-        indices = {self._index_of(unit) for unit in removed}
-        return self.empty.with_removed(*indices)
+        return self.empty.with_removed(*map(self._index_of, removed))
 
     def _mask_of_bits(self, bits: Iterable[Any]) -> Mask:
         listed = list(bits)
@@ -346,7 +328,8 @@ class Graph:
         if not callable(keep):
             kept = {unit.name for glob in keep for unit in self.named(glob)}
             keep = lambda unit: unit.name in kept  # noqa: E731
-        return replace(self, units=tuple(filter(keep, self.units)))
+        ruled = self.ruled and (self.ruled[0].select(keep), self.ruled[1])
+        return replace(self, units=tuple(filter(keep, self.units)), ruled=ruled)
 
     def named(self, glob: str) -> tuple[Unit, ...]:
         """The units whose name or label matches a glob.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import nan
 from typing import Literal
 
-from ..values.markup import card
+from .cards import cost_card
 from .removal import Removal
 
 UnitKind = Literal["edge", "layer", "channels", "hidden", "heads"]
@@ -39,17 +39,7 @@ class Cost:
     seconds: float | None = None
 
     def _repr_html_(self) -> str:
-        return card(
-            "Cost of one example",
-            {
-                "MACs": f"{self.macs:,}",
-                "Parameters": f"{self.params:,}",
-                "Bytes of weights": f"{self.weight_bytes:,}",
-                "Bytes of activations": f"{self.activation_bytes:,}",
-                "Units": self.units,
-                "Seconds a batch": None if self.seconds is None else f"{self.seconds:.4g}",
-            },
-        )
+        return cost_card(self)
 
     @property
     def latency(self) -> float:
@@ -70,9 +60,10 @@ class Unit:
     `removal` is what goes with it, and `kind` what people call that: "edge", "layer" (bypassed by
     identity), or a width, "channels", "hidden" or "heads". Widths of one `group` are nested: they
     are removed in their order, the least important first, `importance` being what the channels of
-    one add up to. `cost` is what removing this unit alone saves. `name` identifies it, in files
-    too; `label` is what a person would say, and serves wherever a name does; `block` is the label
-    of the block that it belongs to.
+    one add up to, `counts` how many heads or channels it takes of how many. `cost` is what removing
+    this unit alone saves. `name` identifies it, in files too; `label` is what a person would say,
+    and serves wherever a name does; `block` is the label of the block that it belongs to. A unit
+    that a rule ties has the names of those it is made of in `tied`.
 
     Examples:
         >>> unit = graph.units[0]
@@ -88,6 +79,8 @@ class Unit:
     importance: float = 0.0
     label: str = ""
     block: str = ""
+    counts: tuple[int, int] = (1, 1)
+    tied: tuple[str, ...] = ()
 
     @property
     def members(self) -> tuple[int, ...]:

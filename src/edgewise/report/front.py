@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 from ..search import Point
-from ..values.markup import Markup, tag
+from ..values.markup import Child, Markup, table, tag
 from ..values.quantities import limit_text
 from . import numbers
 from .charts import charts
 from .charts.canvas import canvas
 from .facts import Facts
-from .terms import definitions, fold
+from .terms import fold, scrolled, term
 
 
 def front(facts: Facts) -> Markup | None:
@@ -19,69 +19,28 @@ def front(facts: Facts) -> Markup | None:
     points = facts.insight.front
     if not points:
         return None
-    first = _nearest(facts)
+    head = [*map(term, ("MACs", "Parameters", "Predicted loss", "Measured loss")), "Units removed"]
+    head += ["How to get it"] if facts.insight.again else []
+    rows = (list(_cells(facts, point)) for point in points)
     return fold(
         "pareto",
         "Other budgets",
         f"what would be lost at {numbers.counted(len(points), 'other size')}",
         "The least loss that the surrogate thinks reachable at each cost. A prediction of a mask "
-        "that was chosen for it is often too good: run that budget before you believe it. Choose a "
-        "point to see what it removes and how it is made.",
+        "that was chosen for it is often too good: run that budget before you believe it.",
         canvas(charts.pareto(facts, points)),
-        _choice(points, first),
-        (_card(facts, i, point, hidden=i != first) for i, point in enumerate(points)),
+        scrolled("Other budgets", table(head, rows, class_="sizes"), class_="card"),
     )
 
 
-def _nearest(facts: Facts) -> int:
-    """The point that costs about what the plan does; else the first."""
-    points = facts.insight.front
-    if facts.plan is None:
-        return 0
-    name = next(iter(points[0].budget.limits))
-    cost = getattr(facts.plan.after, name)
-    return min(range(len(points)), key=lambda i: abs(getattr(points[i].cost, name) - cost))
-
-
-def _choice(points: Sequence[Point], first: int) -> Markup:
-    options = (
-        tag("option", _name(point), value=i, selected=i == first) for i, point in enumerate(points)
-    )
-    return tag("label", "Point ", tag("select", options, data_choose="front"), class_="choose")
-
-
-def _name(point: Point) -> str:
-    name = next(iter(point.budget.limits))
-    left = numbers.quantity(name, getattr(point.cost, name))
-    return f"{left}, predicted loss {numbers.plain(point.predicted)}"
-
-
-def _card(facts: Facts, index: int, point: Point, hidden: bool) -> Markup:
-    units = [facts.graph.units[unit].label for unit in point.mask.removed]
-    rows = {
-        "Left": _left(facts, point),
-        "Predicted loss": f"{numbers.plain(point.predicted)} ± {numbers.plain(point.deviation)}",
-        "Measured loss": numbers.plain(point.measured),
-        "Removed": ", ".join(units) or "nothing",
-    }
-    limits = " ".join(f"{k}={limit_text(v)}" for k, v in point.budget.limits.items())
-    command = facts.insight.again.replace("{limits}", limits)
-    return tag(
-        "div",
-        definitions(rows),
-        tag("pre", command, tabindex=0) if command else None,
-        class_="card point",
-        data_point=index,
-        aria_live="polite",
-        hidden=hidden,
-    )
-
-
-def _left(facts: Facts, point: Point) -> str:
-    cost, whole = point.cost, facts.before
-    parts = [
-        f"{numbers.quantity(name, getattr(cost, name))} "
-        f"({numbers.change(getattr(whole, name), getattr(cost, name))})"
-        for name in ("macs", "params")
-    ]
-    return ", ".join(parts)
+def _cells(facts: Facts, point: Point) -> Iterator[Child]:
+    for name in ("macs", "params"):
+        left, whole = getattr(point.cost, name), getattr(facts.before, name)
+        yield f"{numbers.count(left)} ({numbers.change(whole, left)})"
+    yield f"{numbers.plain(point.predicted)} ± {numbers.plain(point.deviation)}"
+    yield numbers.plain(point.measured)
+    names = ", ".join(facts.graph.units[unit].label for unit in point.mask.removed)
+    yield tag("abbr", len(point.mask.removed), title=names or "nothing", tabindex=0)
+    if facts.insight.again:
+        limits = " ".join(f"{k}={limit_text(v)}" for k, v in point.budget.limits.items())
+        yield tag("code", facts.insight.again.replace("{limits}", limits))

@@ -26,32 +26,13 @@
     const canvas = plot.querySelector(".canvas");
     const { data, layout } = coloured(JSON.parse(plot.querySelector("script").textContent));
     if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false; // a finger scrolls the page
-    const fresh = !canvas.on;
     Plotly.react(canvas, data, { ...layout, ...size }, settings);
-    if (fresh) canvas.on("plotly_click", (event) => {
-      const select = plot.parentNode.querySelector("[data-choose]");
-      const key = event.points[0].customdata;
-      if (!select || key === undefined) return;
-      select.value = key;
-      choose(plot.parentNode, select.value);
-    });
   };
 
-  const choose = (section, number) => {
-    for (const card of section.querySelectorAll("[data-point]"))
-      card.hidden = card.dataset.point !== number;
-  };
-
-  const wake = (root) => {
-    for (const plot of root.querySelectorAll(".plot")) draw(plot);
-    for (const select of root.querySelectorAll("[data-choose]"))
-      select.addEventListener("change", () => choose(select.closest(".fold"), select.value));
-  };
-
-  const all = (size) => { for (const plot of document.querySelectorAll(".plot")) draw(plot, size); };
+  const all = (size, root = document) => { for (const plot of root.querySelectorAll(".plot")) draw(plot, size); };
   dark.addEventListener("change", () => all());
   document.addEventListener("toggle", ({ target }) => {
-    if (target.matches(".fold[open]")) target.querySelectorAll(".plot").forEach((plot) => draw(plot));
+    if (target.matches(".fold[open]")) all({}, target);
   }, true);
 
   // On paper all is open, in the colours and the width of a page.
@@ -68,6 +49,6 @@
     for (const section of shut) section.open = false;
     all({ width: undefined, height: undefined });
   });
-  document.addEventListener("edgewise:contents", (event) => wake(event.detail));
-  wake(document);
+  document.addEventListener("edgewise:contents", () => all());
+  all();
 })();

@@ -19,12 +19,13 @@ from ..evaluation.calibration import batch_norms, recalibrated
 from ..evaluation.evaluator import Executor, Outcome
 from ..evaluation.objective import Objective
 from ..evaluation.records import Evaluation, Split
+from ..evaluation.recover import estimate
 from ..evaluation.sense import Sense, sense
 from ..graph.graph import Graph
 from ..pruning.weights import require_savable
 from ..values.identity import Identity
 from .statistics import compare
-from .storage.storage import Storage
+from .storage.storage import OTHERWISE, Storage
 
 log = logging.getLogger("edgewise")
 ALIKE = 1e-3  # relative difference of losses that other processors and versions of torch explain
@@ -65,11 +66,17 @@ def confirm(
             raise StorageError(
                 f"Study {storage.name!r} in {storage.url} answers for another network or another "
                 f"objective: for {what} on the {split} split {other}. Its evaluations do not apply "
-                "here. Name this study otherwise, or use another storage. (A loss or a metric that "
+                f"here. {OTHERWISE}. (A loss or a metric that "
                 "draws random numbers differs every time: give it a generator with a fixed seed.)"
             )
     if storage.unproven:
         storage.adopt(own)
+
+
+def tell_cost(graph: Graph, objective: Objective) -> None:
+    """Say what recovery will take, where that may be much, before the first mask takes it."""
+    if objective.recovery.kind == "linear" and log.isEnabledFor(logging.INFO):
+        log.info("%s", estimate(graph, objective.recovery))
 
 
 def check_savable(graph: Graph) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +13,8 @@ import torch
 from ..errors import PlanError
 from ..evaluation.objective import Objective
 from ..graph.graph import Graph, Mask
+from ..graph.outputs import severed
+from ..graph.rules import words
 from ..graph.times import OperatorTimes
 from ..latency import LatencyTable, settle
 from ..pruning.module_form import edits_of
@@ -25,8 +28,10 @@ from .fitting import Finalists, shortlist
 from .measuring import Measuring
 from .progress import Callback, Teller
 from .provenance import trace_record, weights_digest
+from .put_backs import with_put_backs
 from .statistics import measured
 
+log = logging.getLogger("edgewise")
 Spaces = Callable[[OperatorTimes | None], Space]
 
 
@@ -80,6 +85,7 @@ class Planner:
             chosen = shortlist(space, self.searcher, evaluations, finalists, seed)
             told.total += chosen.count
             winner = verified(self.measuring, chosen.masks, chosen.losses, chosen.count, told)
+            winner = with_put_backs(space, self.measuring, winner, told)
             return winner, (space, chosen, winner)
 
         if self.table is None or limit is None:
@@ -97,6 +103,11 @@ class Planner:
         self, space: Space, chosen: Finalists, winner: Mask, told: Teller, clocked: Clocked | None
     ) -> Plan:
         told.phase = "reporting"
+        for output, inputs in severed(self.graph, winner).items():
+            log.warning(
+                "In this plan the output %s no longer depends on %s: keep one of the removed units "
+                "that lead to it, or measure what it gives.", output, ", ".join(inputs),
+            )  # fmt: skip
         splits = [split for split in self.objective.splits if split != "trial"]
         results = {s: self.measuring.final(winner, self.graph.empty, s, told) for s in splits}
         last = results[splits[-1]][0]
@@ -104,7 +115,7 @@ class Planner:
         assert after is not None
         if clocked is not None:
             after = replace(after, seconds=clocked.seconds)
-        mean, std = chosen.expected.get(winner, (None, None))
+        mean, std = chosen.expects(winner)
         units = self.graph.units
         return Plan(
             bits=str(winner),
@@ -133,7 +144,8 @@ class Planner:
             "evaluations": sum(e.split == "search" for e in self.measuring.storage.evaluations()),
             "finalists": chosen.count,
             **chosen.choice.record,
-            "model": type(self.graph.program.module).__name__,
+            **({"rules": words(self.graph)} if self.graph.ruled else {}),
+            "model": (self.graph.program.whole or self.graph.program).name,
             "weights": weights_digest(self.graph),
             "edgewise": __version__,
             "torch": torch.__version__,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from ..evaluation.records import Evaluation, Progress
+from ..graph.outputs import severed
 from ..search import Space
 
 log = logging.getLogger("edgewise")
@@ -31,6 +32,7 @@ class Teller:
         self.callback, self.space, self.total, self.title = callback, space, total, title
         self.phase, self.done, self.failures = "", 0, 0
         self.split, self.best, self.metrics = "", math.inf, dict[str, float]()
+        self.severed = set[str]()
         self.begin = self.last = time.monotonic()
         self.fresh, self.working = 0, 0.0  # what was not known before, and the seconds it took
 
@@ -46,12 +48,26 @@ class Teller:
         better = record.loss is not None and record.loss < self.best
         if better and self.space.allows(self.space.graph.mask(bits=record.mask)):
             self.best, self.metrics = record.loss or 0.0, dict(record.metrics)
+        if not kept and record.ok and self.phase != "reporting":  # of a plan, which tells it
+            self._tell_severed(record)
         if self.callback is not None:
             total = max(self.total, self.done)
             best = self.best if math.isfinite(self.best) else None
             pace = self.fresh / self.working if self.working > 0 else None
             so_far = (self.done, total, best, self.failures, now - self.begin, pace, self.metrics)
             self.callback(Progress(self.phase, *so_far))
+
+    def _tell_severed(self, record: Evaluation) -> None:
+        """Log, once for each output, that a mask made it independent of an input."""
+        graph = self.space.graph
+        for output, inputs in severed(graph, graph.mask(bits=record.mask)).items():
+            if output not in self.severed:
+                self.severed.add(output)
+                log.warning(
+                    "Under mask %s the output %s no longer depends on %s. It is measured all the "
+                    "same; if the loss does not look at that output, it should.",
+                    record.mask, output, ", ".join(inputs),
+                )  # fmt: skip
 
     def ended(self, patient: bool) -> None:
         """Log why a search ended before its evaluations were used up, where it did."""

@@ -25,7 +25,7 @@ from ..search import Ask, Patience, Point, Questions, Space, answered, search
 from ..surrogates.interactions import Interactions
 from ..surrogates.searcher import Searcher, recalled, searcher
 from ..values.quantities import check_count
-from .confirming import check_savable, check_unpruned, confirm
+from .confirming import check_savable, check_unpruned, confirm, tell_cost
 from .finalists import verified
 from .fitting import searching
 from .frame import frame
@@ -78,7 +78,8 @@ class Study:
     ) -> None:  # fmt: skip
         self.graph, self.name = graph, name
         check_savable(graph)
-        self.objective = objective = objective.placed(graph.program.names)
+        program = graph.program
+        self.objective = objective = objective if program.whole else objective.placed(program.names)
         self.latency = latency and latency.check(graph)
         self._searchers: dict[str, Searcher] = {}  # surrogates of the user's own, by their names
         own = identity(graph, objective)
@@ -166,15 +167,10 @@ class Study:
         return compare(*(self._measuring.losses(m, split)[rows] for m in (first, second)))
 
     def run(
-        self,
-        evaluations: int = 300,
-        budget: Budget | float | str | None = None,
-        *,
-        seed: int = 0,
-        surrogate: Any = "auto",
-        patience: int | None = None,
+        self, evaluations: int = 300, budget: Budget | float | str | None = None, *,
+        seed: int = 0, surrogate: Any = "auto", patience: int | None = None,
         progress: Callback | bool | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Search for good masks at a budget.
 
         Calling it again with the same budget, seed and surrogate resumes; with a larger number
@@ -202,10 +198,12 @@ class Study:
         budget = as_budget(budget)
         check_count("evaluations", evaluations)
         check_count("seed", seed, 0)
+        tell_cost(self.graph, self.objective)
         waits = None if patience is None else Patience(patience, self._measuring.noise)
         found = self._searcher(surrogate)
         space = self.space(budget)
         settings = {"budget": budget.limits, "seed": seed, "surrogate": found.name}
+        settings |= {"rules": [x.rule for x in self.graph.limits]} if self.graph.limits else {}
         if self.latency is not None and budget.latency is not None:
             settings["latency"] = self.latency.digest
         run = self.storage.run(settings)

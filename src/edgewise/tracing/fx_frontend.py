@@ -17,7 +17,7 @@ from .cleanup import IN_PLACE, IN_PLACE_ADVICE, drop_unused
 from .lengths import lengths_traced
 from .program import as_module
 
-_TORCH = os.path.dirname(torch.__file__)
+_TORCH = os.path.join(os.path.dirname(torch.__file__), "")  # and not torchvision
 _HERE = os.path.dirname(os.path.dirname(__file__))
 
 
@@ -54,7 +54,9 @@ class _Tracer(fx.Tracer):
     proxy_buffer_attributes = True  # so that methods of buffers may take traced sizes
 
     def __init__(self, leaves: Sequence[type[nn.Module] | str]) -> None:
-        super().__init__(autowrap_functions=_python_functions())
+        home: Any = sys.modules.get("torchvision.ops.deform_conv")  # not followed, for its checks
+        super().__init__(autowrap_functions=() if home is None else (home.deform_conv2d,))
+        self._autowrap_search += [] if home is None else [home, sys.modules["torchvision.ops"]]
         self.leaves = tuple(leaves)
         self.last_line = ""
 
@@ -71,12 +73,6 @@ class _Tracer(fx.Tracer):
         node = super().create_node(*args, **kwargs)
         self.last_line = node.meta["source"] = _user_line()
         return node
-
-
-def _python_functions() -> tuple[Callable[..., Any], ...]:
-    """Functions that have a rule and would not be followed, of packages that are imported."""
-    home = sys.modules.get("torchvision.ops.deform_conv")
-    return (home.deform_conv2d,) if home is not None else ()
 
 
 def _opaque(module: nn.Module) -> bool:

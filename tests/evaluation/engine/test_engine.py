@@ -16,11 +16,13 @@ import edgewise as ew
 import jobs
 from edgewise.errors import EdgewiseError
 from edgewise.evaluation.engine import EngineOptions
-from edgewise.evaluation.engine.cache import Cache, Memory
+from edgewise.evaluation.engine.cache import Cache
+from edgewise.evaluation.engine.compile import Compiler
+from edgewise.evaluation.engine.options import Memory
 from edgewise.evaluation.engine.order import visiting_order
 from edgewise.evaluation.engine.pieces import choose, cut, join
 from edgewise.evaluation.engine.run import Run
-from edgewise.evaluation.engine.steps import Compiler, Step
+from edgewise.evaluation.engine.steps import Step
 from edgewise.evaluation.evaluator import Engine
 from edgewise.pruning.verify import TOLERANCE, relative_difference
 from edgewise.testing import ZOO, build, random_mask
@@ -138,7 +140,7 @@ def test_nothing_is_kept_after_the_last_mask() -> None:
     graph, objective = jobs.make()
     compiler = Compiler(graph, recover=True)
     programs = [compiler.program(graph.mask([u])) for u in range(8)]
-    run = Run(programs, objective.recovery.batches, 10**9)
+    run = Run(programs, objective.recovery.batches, Memory(10**9))
     for inputs, _ in objective.splits["search"]:
         assert all(not isinstance(v, Exception) for _, v, _ in run.piece(inputs))
         assert run.memory.held == 0

@@ -11,20 +11,21 @@ import torch
 
 from edgewise.cli.demo import DigitsNet
 from edgewise.report.charts import charts, matplotlib, plotly
+from edgewise.report.charts.canvas import canvas
 from edgewise.report.charts.chart import Axis, Chart, Heat, Series
 from edgewise.report.network import drawing
 from edgewise.tracing.trace import trace
 
 CHART = Chart(
-    "name", "A sentence.", ("a",), (("1",),), Axis("x"), Axis("y <b>$", log=True),
+    "name", "A sentence.", Axis("x"), Axis("y <b>$", log=True),
     (
         Series("dots <i>", (1.0, 2.0), (3.0, 4.0), "plum", "star", texts=("<a>\nb", "c"),
-               spread=(0.1, None), keys=(7, 8)),
+               spread=(0.1, None)),
         Series("line", (1.0, nan, 2.0), (1.0, nan, 2.0), stroke="steps"),
     ),
 )  # fmt: skip
 HEAT = Chart(
-    "map", "A sentence.", (), (),
+    "map", "A sentence.",
     heat=Heat(("u", "u"), ((None, 0.5), (0.5, None)), (("", "x"), ("x", "")), 0.5, "effect"),
 )  # fmt: skip
 
@@ -36,7 +37,14 @@ def test_drawers_show_the_same_numbers() -> None:
         assert [x for x in trace_.x if x is not None] == kept
     assert list(axes.lines[0].get_ydata()) == [3.0, 4.0]
     assert figure.layout.yaxis.type == axes.get_yscale() == "log"
-    assert list(figure.data[0].customdata) == [7, 8]
+
+
+def test_the_table_of_a_chart_has_all_its_points() -> None:
+    dots, cells = canvas(CHART), canvas(HEAT)
+    for name, x, y in (("dots &lt;i&gt;", 1, 3), ("dots &lt;i&gt;", 2, 4), ("line", 1, 1)):
+        assert f'scope="row">{name}</th><td>{x}.000</td><td>{y}.000</td>' in dots
+    assert "nan" not in dots[dots.index("<details") :]
+    assert cells.count('<th scope="row">u</th><td>u</td><td>0.500</td>') == 1
 
 
 def test_names_are_text_not_markup() -> None:
@@ -66,7 +74,7 @@ def test_methods_with_one_mask_are_points() -> None:
     assert [(s.form, s.stroke, s.listed) for s in chart.series] == [
         ("dot", None, True), (None, "steps", True), (None, "steps", False)
     ]  # fmt: skip
-    assert chart.rows[1] == ("two", "2", "0.300")
+    assert "the lowest search loss is 0.300" in chart.sentence
 
 
 def test_the_network_is_a_chart_too() -> None:

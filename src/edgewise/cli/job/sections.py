@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ...errors import EdgewiseError
 from ...evaluation.engine import EngineOptions
+from ...evaluation.losses import LOSSES, METRICS
 from ...evaluation.objective import RecoveryKind
 from ...pruning.heal import Healing
 from ...pruning.prune import Form
@@ -30,12 +31,11 @@ from .toml_sections import (
     Whole,
 )
 
-LOSSES = ("cross_entropy", "calibrated_cross_entropy", "mse")
-METRICS = ("accuracy", "top5")
 CUTS = ("resize", "crop")
 Surrogate = Literal[
-    "auto", "GraphGP", "Degree2", "Linear", "PathSum", "CrossGamma", "Logistic", "FCN", "Trees"
-]
+    "auto", "UnitGP", "GraphGP", "Degree2", "Linear", "PathSum", "CrossGamma", "Logistic", "FCN",
+    "Trees",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,8 @@ class ModelSection:
     input: tuple[Count, ...] | None = None
     strict: bool = True
     device: str = "cpu"
+    part: str | tuple[str, ...] | None = None
+    costs: Literal["whole", "part"] = "whole"
 
     def __post_init__(self) -> None:
         if ".py:" not in self.source and not self.source.startswith(
@@ -121,6 +123,7 @@ class ObjectiveSection:
     loss: Function = "cross_entropy"
     metrics: tuple[Function, ...] = ("accuracy",)
     recovery: RecoveryKind = "none"
+    run: Function | None = None
     expected: float | None = None
 
     def __post_init__(self) -> None:
@@ -129,7 +132,7 @@ class ObjectiveSection:
             _check_name("metrics", metric, METRICS)
 
 
-def _check_name(key: str, name: str, known: Sequence[str]) -> None:
+def _check_name(key: str, name: str, known: Iterable[str]) -> None:
     if ".py:" not in name and name not in known:
         raise ValueError(
             f"{key} {name!r} is neither built in nor FILE.py:FUNCTION.{nearest(name, known)}"
@@ -144,9 +147,14 @@ class UnitsSection:
         Literal["branch", "edge", "layer", "hidden", "heads", "channels", "raw"], ...
     ] = ("branch", "layer")
     slices: Count = 8
-    round_to: Count = 1
+    round_to: Count | Mapping[str, Count] = 1
     only: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    at_most: Mapping[str, Portion] = field(default_factory=dict)
+    at_least: Mapping[str, Count] = field(default_factory=dict)
+    tie: tuple[str, ...] = ()
+    alike: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

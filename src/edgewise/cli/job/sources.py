@@ -14,14 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ...errors import ConfigError
-from ...evaluation.losses import calibrated_cross_entropy, per_example
+from ...evaluation.losses import LOSSES, METRICS, Measure
 from ...values.spelling import nearest
 from .sections import ModelSection
-
-Measure = Callable[[Any, Any], Tensor]
 
 
 def load_model(section: ModelSection) -> nn.Module:
@@ -57,14 +54,11 @@ def loading(section: ModelSection, weights: str) -> str:
     else:
         path, _, make = section.source.rpartition(":")
         way = f"from {Path(path).stem} import {make}"
-    lines = (
-        "import edgewise as ew",
-        f"{way}\n",
-        "def make_model():",
-        f"    return {make}({', '.join(given)})\n",
-        f'small = ew.load(make_model, "plan.json", "{weights}")',
-    )
-    return "\n".join(lines)
+    text = f"import edgewise as ew\n{way}\n\n"
+    if given:
+        text += f"make_model = lambda: {make}({', '.join(given)})\n"
+        make = "make_model"
+    return f'{text}small = ew.load({make}, "plan.json", "{weights}")'
 
 
 def _sent(model: nn.Module, device: str) -> nn.Module:
@@ -230,37 +224,12 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
 
 def load_loss(name: str) -> Measure:
     """A loss of one value a sample, by name (`cross_entropy`, ...), or FILE.py:FUNCTION."""
-    return _LOSSES[name] if name in _LOSSES else load_function(name)
+    return LOSSES[name] if name in LOSSES else load_function(name)
 
 
 def load_metrics(names: Sequence[str]) -> dict[str, Measure]:
     """Metrics by name: `accuracy`, `top5` or FILE.py:FUNCTION, called by the function's name."""
     return {
-        name.rpartition(":")[2]: _METRICS[name] if name in _METRICS else load_function(name)
+        name.rpartition(":")[2]: METRICS[name] if name in METRICS else load_function(name)
         for name in names
     }
-
-
-def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    return per_example(F.cross_entropy(outputs, targets, reduction="none"))
-
-
-def _mse(outputs: Tensor, targets: Tensor) -> Tensor:
-    return per_example((outputs - targets.reshape(outputs.shape)).square())
-
-
-def _accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    return per_example((outputs.argmax(1) == targets).float())
-
-
-def _top5(outputs: Tensor, targets: Tensor) -> Tensor:
-    best = outputs.topk(min(5, outputs.shape[1]), dim=1).indices
-    return per_example((best == targets.unsqueeze(1)).any(1).float())
-
-
-_LOSSES: dict[str, Measure] = {
-    "cross_entropy": _cross_entropy,
-    "calibrated_cross_entropy": calibrated_cross_entropy,
-    "mse": _mse,
-}
-_METRICS: dict[str, Measure] = {"accuracy": _accuracy, "top5": _top5}

@@ -1,11 +1,12 @@
 """Ridge regression from rows that come in parts, in memory and time that inputs bound, not rows.
 
-With u the inputs [n], r what is missing [c], and means taken off: min over D of Σ ‖D u − r‖² + λ‖D‖²,
-so D = R (G + λ)⁻¹ with G = Σ uuᵀ and R = Σ ruᵀ. λ is a part of the mean of G's diagonal, and chosen
-on half of the examples. Rows are kept until they outnumber the inputs; from then on only G and R are.
+With u the inputs [n], r what is missing [c], and means taken off: min over D of
+Σ ‖D u − r‖² + λ‖D‖², so D = R (G + λ)⁻¹ with G = Σ uuᵀ and R = Σ ruᵀ. λ is a part of the mean of
+G's diagonal, and chosen on half of the examples. Rows are kept until they outnumber the inputs;
+from then on only G and R are.
 
-Where they never do, D = A L⁻¹ U for some A [c, m]: U [m, n] are the rows and L Lᵀ = U Uᵀ. Since L⁻¹ U
-has orthonormal rows, ‖D‖ = ‖A‖, and A is the same regression with the rows of L as inputs.
+Where they never do, D = A L⁻¹ U for some A [c, m]: U [m, n] are the rows and L Lᵀ = U Uᵀ. Since
+L⁻¹ U has orthonormal rows, ‖D‖ = ‖A‖, and A is the same regression with the rows of L as inputs.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ class Inputs:
     def _clear(self) -> None:
         self.known = False
         self.shift: Any = 0.0  # near the mean, so that sums lose little
-        self.rows: Tensor | None = None  # U and its root L, where rows are few
-        self.root: Tensor | None = None
-        self.count = [0, 0]
+        self.rows: Any = None  # U and the root L, where rows are few
+        self.root: Any = None
+        self.count: list[Tensor | float] = [0.0, 0.0]  # of rows: the sum of their weights squared
         self.means: list[Tensor] = []
         self.grams: list[Tensor] = []
         self._factors: dict[tuple[int, float], Tensor] = {}
@@ -64,20 +65,21 @@ class Inputs:
         if not keeps:
             self._clear()
 
-    def add(self, u: Tensor, half: int) -> None:
-        """Sum up rows of a half."""
+    def add(self, u: Tensor, weight: Tensor, half: int) -> None:
+        """Sum up rows of a half, multiplied by their weights already."""
         if not self.grams:
             self.means = [u.new_zeros(u.shape[1]) for _ in (FIRST, SECOND)]
             self.grams = [u.new_zeros(u.shape[1], u.shape[1]) for _ in (FIRST, SECOND)]
-        self.count[half] += len(u)
-        self.means[half] += u.sum(0)
+        self.count[half] += weight @ weight
+        self.means[half] += weight @ u
         _add_lower(self.grams[half], u.mT)
 
     def finish(self) -> None:
         """All rows have been there: from here on `means` are means, and taken off."""
         self.known = True
-        for values in (self.count, self.means, self.grams):
-            values.append(values[FIRST] + values[SECOND])  # type: ignore[operator]
+        self.count.append(sum(self.count))
+        for values in (self.means, self.grams):
+            values.append(values[FIRST] + values[SECOND])
         for part, count in enumerate(self.count):
             total = self.means[part] * self.biased
             self.means[part] = total / count
@@ -103,40 +105,43 @@ class Fit:
 
     def __init__(self, inputs: Inputs) -> None:
         self.inputs = inputs
-        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._waiting: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         self._r: list[Tensor] = []  # of either half Σ r and Σ ruᵀ
         self._ru: list[Tensor] = []
 
-    def add(self, u: Tensor, r: Tensor, half: Tensor) -> None:
-        """Take rows [rows, inputs], [rows, channels], and the half that each belongs to."""
-        self._waiting.append((u, r, half))
+    def add(self, u: Tensor, r: Tensor, half: Tensor, weight: Tensor) -> None:
+        """Take rows [rows, inputs], [rows, channels], the half that each belongs to, its weight.
+
+        A weight is what the error of a row is multiplied by.
+        """
+        self._waiting.append((u, r, half, weight))
         if sum(len(rows) for rows, *_ in self._waiting) > max(u.shape[1], FEWEST):
             self._sum(*self._moved())
 
-    def _moved(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The rows that wait, inputs shifted."""
-        u, r, half = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
+    def _moved(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The rows that wait, inputs shifted, multiplied by their weights."""
+        u, r, half, weight = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
         if self.inputs.biased and not self._r and not self.inputs.known:
             self.inputs.shift = u.mean(0)
         self._waiting = []
-        return u - self.inputs.shift, r, half
+        return (u - self.inputs.shift) * weight[:, None], r * weight[:, None], half, weight
 
-    def _sum(self, u: Tensor, r: Tensor, half: Tensor) -> None:
+    def _sum(self, u: Tensor, r: Tensor, half: Tensor, weight: Tensor) -> None:
         if not self._r:
             self._r = [r.new_zeros(r.shape[1]) for _ in (FIRST, SECOND)]
             self._ru = [r.new_zeros(r.shape[1], u.shape[1]) for _ in (FIRST, SECOND)]
         for part in (FIRST, SECOND):
             mine = (half == part).nonzero().flatten()
-            self._r[part] += r[mine].sum(0)
+            self._r[part] += weight[mine] @ r[mine]
             self._ru[part].addmm_(r[mine].mT, u[mine])
             if not self.inputs.known:
-                self.inputs.add(u[mine], part)
+                self.inputs.add(u[mine], weight[mine], part)
 
     def _rest(self) -> None:
         """Sum up the last rows, or the rows of their root if all together are few."""
         if not self._waiting:
             return
-        u, r, half = self._moved()
+        u, r, half, weight = self._moved()
         if not self._r and len(u) <= u.shape[1]:
             if not self.inputs.known:
                 kernel = _add_lower(u.new_zeros(len(u), len(u)), u)
@@ -145,7 +150,7 @@ class Fit:
                 tiny = limits.tiny + 4 * limits.eps * kernel.trace()
                 self.inputs.rows, self.inputs.root = u, _root(kernel, tiny)
             u = self.inputs.root
-        self._sum(u, r, half)
+        self._sum(u, r, half, weight)
 
     def solve(self) -> tuple[Tensor, Tensor]:
         """The change of the weight [channels, inputs] and of the bias.
@@ -180,10 +185,9 @@ class Fit:
         nothing = torch.zeros_like(ru[BOTH]), torch.zeros_like(r[BOTH])
         change, bias = solved(BOTH, best) if least < error(*nothing) else nothing
         if inputs.root is not None:
-            change = (
-                torch.linalg.solve_triangular(inputs.root, change, upper=False, left=False)
-                @ inputs.rows
-            )
+            root = inputs.root.nan_to_num()
+            change = torch.linalg.solve_triangular(root, change, upper=False, left=False)
+            change = change @ inputs.rows
         return change, bias - change @ (inputs.shift + torch.zeros_like(change[0]))
 
 

@@ -56,7 +56,8 @@ class Goal:
         return (self.layer, *([] if self.norm is None else [self.norm]), *self.alias)
 
 
-def _layers(graph: Graph) -> list[int]:
+def layers_to_fit(graph: Graph) -> list[int]:
+    """The vertices that are layers that can be fitted."""
     module: fx.GraphModule = graph.program.module
     return [
         index
@@ -83,7 +84,7 @@ def _axis(graph: Graph, index: int) -> int:
 
 def last_layers(graph: Graph) -> set[int]:
     """The vertices behind which no layer follows that can be fitted: they give the answer."""
-    layers, before = set(_layers(graph)), set[int]()
+    layers, before = set(layers_to_fit(graph)), set[int]()
     for index in reversed(range(len(graph.vertices))):
         targets = [graph.edges[e].target for e in graph.consumers[index]]
         if any(target in layers or target in before for target in targets):
@@ -146,18 +147,16 @@ class Goals:
 
     def _followed(self, goal: Goal, at: int, summed: bool = False) -> Goal:
         """The goal moved on through what only it is read by."""
-        shape, rectified = self.graph.vertices[at].shape, False
+        shape = self.graph.vertices[at].shape
         alias: list[fx.Node] = []
         while (target := self._reader(at, shape)) is not None:
             op, node = self.graph.vertices[target].op, self.node_of.get(target)
             alone = target in self.alive.forwarded and op == "add" and self._plus(target)
-            if alone or (target in self.alive.bypassed and not rectified):
+            if alone or target in self.alive.bypassed:
                 goal = replace(goal, vertex=target)
             elif op == "identity" and target not in self.alive.forwarded and node is not None:
-                alias += [] if summed or rectified else [node]
-            elif op == "relu":
-                rectified = True  # a rectified value is rectified again at no loss
-            elif node is not None and not (summed or rectified):
+                alias += [] if summed else [node]
+            elif node is not None and not summed:
                 others = self._others(target, alias[-1] if alias else goal.norm or goal.layer)
                 if not others:
                     break

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from math import isnan
+
 from ...values.markup import Markup, raw, table, tag
+from .. import numbers
 from ..terms import scrolled
 from . import plotly
-from .chart import Chart
+from .chart import Axis, Chart
 
 MOST = 200  # rows of a table
 COLOURS = {role: f"var(--o-{role})" for role in plotly.COLOURS}  # the page's style has them
@@ -26,9 +29,30 @@ def canvas(chart: Chart) -> Markup:
 
 
 def _table(chart: Chart) -> list[Markup | None]:
-    more = len(chart.rows) - MOST
-    rows = table(chart.columns, chart.rows[:MOST])
+    rows = _rows(chart)
+    more = len(rows) - MOST
+    head = ("Which", *(axis.title.capitalize() for axis in (chart.x, chart.y) if axis))
+    if chart.heat:
+        head = ("One", "Other", chart.heat.title.capitalize())
     return [
-        scrolled(f"Data of the chart: {chart.name}", rows, class_="tall"),
+        scrolled(f"Data of the chart: {chart.name}", table(head, rows[:MOST]), class_="tall"),
         tag("p", f"{more} more are in the study.", class_="note") if more > 0 else None,
     ]
+
+
+def _rows(chart: Chart) -> list[tuple[str, ...]]:
+    """What every point or cell stands for."""
+    if chart.heat:
+        names, cells = chart.heat.labels, chart.heat.values
+        pairs = ((i, j) for i in range(len(names)) for j in range(i))
+        return [(names[j], names[i], numbers.plain(v)) for i, j in pairs if (v := cells[i][j])]
+    return [
+        (series.name, *(_value(axis, v) for axis, v in ((chart.x, x), (chart.y, y))))
+        for series in chart.series
+        for x, y in zip(series.xs, series.ys, strict=True)
+        if series.listed and not isnan(x + y)
+    ]
+
+
+def _value(axis: Axis | None, value: float) -> str:
+    return numbers.plain(value) if axis is None or axis.ticks == "plain" else numbers.count(value)

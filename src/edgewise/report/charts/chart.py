@@ -38,7 +38,6 @@ class Series:
         texts: what each point says when it is pointed at [n], lines separated by a line feed.
         labels: what stands beside each mark [n].
         spread: half the width of a horizontal bar through each point [n]; None where it has none.
-        keys: numbers by which a page knows the points [n].
         listed: whether the legend names it.
     """
 
@@ -51,7 +50,6 @@ class Series:
     texts: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     spread: tuple[float | None, ...] = ()
-    keys: tuple[int, ...] = ()
     listed: bool = True
 
 
@@ -81,7 +79,6 @@ class Chart:
     Args:
         name: a word for files and addresses within a page.
         sentence: what it shows, for who does not see it.
-        columns, rows: the same data as a table of texts.
         x, y: the axes; None where there is nothing to read off them.
         series: in drawing order.
         heat: instead of series.
@@ -90,8 +87,6 @@ class Chart:
 
     name: str
     sentence: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
     x: Axis | None = None
     y: Axis | None = None
     series: tuple[Series, ...] = ()

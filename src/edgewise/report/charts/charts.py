@@ -59,11 +59,6 @@ def predicted(facts: Facts) -> Chart:
     return Chart(
         "predicted",
         precision(points),
-        ("Evaluation", "Origin", "Predicted", "Measured"),
-        tuple(
-            (str(e.number), e.origin, numbers.plain(guess), numbers.plain(loss))
-            for e, guess, loss in points
-        ),
         Axis("predicted loss", log),
         Axis("measured loss", log),
         (diagonal, *groups) if points else (),
@@ -110,19 +105,10 @@ def progress(facts: Facts) -> Chart:
     return Chart(
         "progress",
         _course(facts, losses, within),
-        ("Evaluation", "Origin", "Removed", "Loss"),
-        tuple(
-            (str(e.number), e.origin, str(e.mask.count("1")), _loss(e))
-            for e in facts.search
-        ),
         Axis("evaluation", ticks="whole"),
         Axis("loss on the search split", spans_decades(losses)),
         (*filter(None, lines), *series),
     )  # fmt: skip
-
-
-def _loss(e: Evaluation) -> str:
-    return numbers.plain(e.loss) if e.ok else e.status
 
 
 def _course(facts: Facts, losses: Sequence[float], within: str) -> str:
@@ -170,7 +156,7 @@ def pareto(facts: Facts, points: Sequence[Point]) -> Chart:
     seen = [(i, point) for i, point in enumerate(points) if point.measured is not None]
     foreseen = Series(
         "predicted", costs, losses, "blue", "dot", "solid",
-        tuple(point_text(facts, point) for point in points), keys=tuple(range(len(points))),
+        tuple(point_text(facts, point) for point in points),
     )  # fmt: skip
     known = Series(
         "measured on the search split",
@@ -179,7 +165,6 @@ def pareto(facts: Facts, points: Sequence[Point]) -> Chart:
         "plum",
         "star",
         texts=tuple(point_text(facts, point) for _, point in seen),
-        keys=tuple(i for i, _ in seen),
     )
     bounds = [
         Series("one standard deviation", costs, edge, "grey", stroke="dotted", listed=sign > 0)
@@ -190,12 +175,6 @@ def pareto(facts: Facts, points: Sequence[Point]) -> Chart:
         "pareto",
         f"{numbers.counted(len(points), 'point')}, of which none is both dearer and predicted to "
         "be worse than another.",
-        (QUANTITIES[name].capitalize(), "Predicted loss", "Measured loss", "Units removed"),
-        tuple(
-            (numbers.quantity(name, cost), _guess(point), numbers.plain(point.measured),
-             str(len(point.mask.removed)))
-            for cost, point in zip(costs, points, strict=True)
-        ),
         Axis(QUANTITIES[name], ticks="whole" if name == "units" else "prefixed"),
         Axis("loss on the search split", spans_decades(losses)),
         (*bounds, foreseen, *((known,) if seen else ())),
@@ -232,17 +211,12 @@ def methods(histories: Mapping[str, Sequence[Sequence[float | None]]]) -> Chart:
             known = [(float(n), value) for n, value in enumerate(run, 1) if value is not None]
             if known:
                 series.append(_history(name, known, ROLES[place % len(ROLES)], number == 0))
-    ends = [(name, _last(runs)) for name, runs in histories.items()]
-    lowest = min((end for _, end in ends if end is not None), default=None)
+    ends = [run[-1] for runs in histories.values() for run in runs if run]
+    lowest = min((end for end in ends if end is not None), default=None)
     return Chart(
         "methods",
         f"{numbers.counted(len(histories), 'method')}, equal numbers of evaluations; the lowest "
         f"search loss is {numbers.plain(lowest)}.",
-        ("Method", "Evaluations", "Lowest search loss"),
-        tuple(
-            (name, str(max(map(len, histories[name]), default=0)), numbers.plain(end))
-            for name, end in ends
-        ),
         Axis("evaluations", ticks="whole"),
         Axis("lowest search loss within the budget"),
         tuple(series),
@@ -255,11 +229,6 @@ def _history(name: str, known: Sequence[tuple[float, float]], role: Role, first:
     if len(set(ys)) == 1:
         return Series(name, xs[:1], ys[:1], role, "dot", texts=texts[:1], listed=first)
     return Series(name, xs, ys, role, stroke="steps", texts=texts, listed=first)
-
-
-def _last(runs: Sequence[Sequence[float | None]]) -> float | None:
-    found = [run[-1] for run in runs if run and run[-1] is not None]
-    return min((value for value in found if value is not None), default=None)
 
 
 def _by_origin(

@@ -26,12 +26,6 @@ def heat_map(graph: Graph, found: Interactions) -> Chart:
     return Chart(
         "interactions",
         summary(found),
-        ("First unit", "Second unit", "Effect", "Deviation"),
-        tuple(
-            (graph.units[p.first].label, graph.units[p.second].label, numbers.plain(p.effect),
-             numbers.plain(p.deviation))
-            for p in strongest(found, 50)
-        ),
         heat=Heat(
             tuple(_short(graph.units[unit].label) for unit in found.units),
             tuple(map(tuple, values)),

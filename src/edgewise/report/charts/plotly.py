@@ -120,7 +120,6 @@ def _series(series: Series, colours: Mapping[str, str]) -> dict[str, Any]:
         "showlegend": series.listed,
         "hoverinfo": "text" if series.texts else "skip",
         "hovertext": list(map(plain, series.texts)),
-        "customdata": list(series.keys),
     }
     if series.form:
         edge = {"width": 1.6 if thin else 0.8, "color": colour if thin else colours["paper"]}

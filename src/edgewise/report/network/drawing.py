@@ -40,12 +40,6 @@ def boxes(graph: Graph, mask: Mask | None = None) -> Chart:
     return Chart(
         "graph",
         f"{numbers.counted(len(blocks), 'block')} from top to bottom, {gone} of them removed.",
-        ("Block", "Shape", "Parameters", "MACs", "State"),
-        tuple(
-            (block.label, numbers.shape(block.shape, block.batched), numbers.count(block.params),
-             numbers.count(block.macs), kind)
-            for block, kind in zip(blocks, after, strict=True)
-        ),
         series=tuple(one for one in series if one.xs),
     )  # fmt: skip
 

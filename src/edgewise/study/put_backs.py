@@ -1,0 +1,40 @@
+"""The last step of a plan: what need not have gone comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..evaluation.records import Split
+from ..graph.graph import Mask
+from ..search import Ask, Questions, Space
+from .measuring import Measuring
+from .progress import Teller
+
+
+def with_put_backs(space: Space, measuring: Measuring, winner: Mask, told: Teller) -> Mask:
+    """The mask with units put back, one at a time, while that is within the budget and better.
+
+    In the end there is no unit left that fits and whose return would lower the measured loss: on
+    the verify split or, without one, on the search split.
+
+    Args:
+        space: the masks within the budget.
+        measuring: answers what is asked.
+        winner: the mask to begin with.
+        told: of every evaluation.
+    """
+    split: Split = "verify" if "verify" in measuring.objective.splits else "search"
+    while True:
+        returns = map(winner.with_kept, space.gone(winner))
+        fits = [mask for mask in returns if space.allows(mask)]
+        if not fits:
+            return winner
+        told.phase, told.total = "putting back", told.total + len(fits) + 1
+        best = measuring.ranked(_together([winner, *fits]), split, told)[0]
+        if best == winner:
+            return winner
+        winner = best
+
+
+def _together(masks: Sequence[Mask]) -> Questions:
+    yield Ask("putting back", "finalist", tuple(masks))
