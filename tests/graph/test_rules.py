@@ -122,6 +122,7 @@ def test_a_module_called_as_a_kind_is_named_with_a_colon() -> None:
         ({"keep": "Mpl"}, "Did you mean 'Mlp'"),
         ({"keep": nn.LSTM}, "No module is a LSTM"),
         ({"keep": [3]}, "take paths, keep also classes; got 3"),
+        ({"at_most": 0.5}, 'at_most has a number by KEY, as {"heads": …}; got 0.5'),
         ({"at_most": {"hiden": 0.5}}, "Did you mean 'hidden'"),
         ({"at_most": {"head:blocks.0": 0.5}}, "No kind of unit is called 'head'. Did you mean"),
         ({"at_most": {"heads": 2}}, "at_most={'heads': 2}: a share is at least 0 and below 1"),
