@@ -234,8 +234,8 @@ def test_what_went_is_said_in_words() -> None:
     page = render(wide, [], plan_of(wide, *names), title="Net")
     for kind, words in (
         ("Branches, connections", "blocks.1 branch"),
-        ("Layers, passed by", "blocks.2 conv1 bypass"),
-        ("Inner channels left", "blocks.0 conv1 hidden 2 of 4"),
+        ("Layers, passed by", "blocks.2 conv1"),
+        ("Inner channels left", "blocks.0 conv1 2 of 4"),
     ):
         assert f"<dt>{kind}</dt><dd>{words}</dd>" in page
 

@@ -23,7 +23,7 @@ from .job.sections import CUTS, DataSection, ModelSection
 from .job.sources import classes_of, load_function, load_model, read_state, require
 from .job.toml_sections import Rows, anchored
 
-SHOWN = 64, 500  # images on which normalisations are compared, at least and at most,
+SHOWN = 64, 250  # images on which normalisations are compared, at least and at most,
 PIXELS = 10_000_000  # and what they have together, in between
 MOST = {"search": 500, "verify": 2000, "report": 5000}  # rows of each split
 CALIBRATION = 500

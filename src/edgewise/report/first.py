@@ -136,7 +136,8 @@ def _went(facts: Facts) -> Markup:
     found: dict[str, dict[str, str]] = {}
     for index in facts.mask.removed:  # of a width, the last slice says what is left
         unit = facts.graph.units[index]
-        found.setdefault(WENT[unit.kind], {})[unit.group or unit.name] = unit.label
+        name = unit.label.replace(f" {unit.kind} ", " ").removesuffix(" bypass")
+        found.setdefault(WENT[unit.kind], {})[unit.group or unit.name] = name
     rows = {kind: _listed([*names.values()]) for kind, names in found.items()}
     rows = rows or {"Removed": "nothing"}
     return _card("What went", definitions(rows), tag("p", balance(facts), class_="note"))

@@ -115,22 +115,22 @@ def trace(
     kinds = (granularity,) if isinstance(granularity, str) else tuple(granularity)
     if costs not in ("whole", "part"):
         raise TraceError(f'costs are those of the "whole" model or of the "part"; got {costs!r}.')
-    whole, rest = None, Cost(0, 0, 0, 0)
+    whole, free = None, Cost(0, 0, 0, 0)
+    rest = free
     if part is not None:
         paths = (part,) if isinstance(part, str) else tuple(part)
         whole, model, kwargs, rest = taken(model, args, kwargs or {}, paths)
-        args = ()
+        args, rest = (), rest if costs == "whole" else free
     with whole.as_called() if whole else nullcontext():
         bare = _bare(model, args, kwargs or {}, leaves, frontend)
         bare = replace(bare, program=replace(bare.program, model=model, whole=whole), rest=rest)
         graph = with_units(bare, kinds, slices=slices, round_to=round_to, importance=importance)
     if "raw" not in kinds:
-        graph = with_outputs_kept(graph)
+        graph = with_outputs_kept(graph, heads=part is None)
     if model.training:
         log.info("The model is in train mode, and stays so; it is measured as in eval mode.")
     if not graph.units:
         raise NoUnitsError(_why_no_units(model, kinds, graph.refused))
-    graph = graph if costs == "whole" else replace(graph, rest=Cost(0, 0, 0, 0))
     rules = Rules.of(keep, at_most, at_least, tie, alike)
     return graph if rules == Rules() else ruled(graph, rules)
 
