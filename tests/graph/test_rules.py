@@ -109,7 +109,7 @@ def test_a_module_called_as_a_kind_is_named_with_a_colon() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.out(x + self.heads(x))
 
-    graph = ew.trace(Named(), torch.randn(2, 4), at_most={":heads": 0.5})
+    graph = ew.trace(Named(), torch.randn(2, 4), granularity="edge", at_most={":heads": 0.5})
     assert graph.limits[0].most == 10
     with pytest.raises(RuleError, match="limits nothing"):
         ew.restrict(graph, at_most={"heads": 0.5})

@@ -233,9 +233,9 @@ def test_what_went_is_said_in_words() -> None:
     names = [BRANCH, "bypass:blocks.2.conv1", *(wide.units[i].name for i in slices)]
     page = render(wide, [], plan_of(wide, *names), title="Net")
     for kind, words in (
-        ("Branches, connections", "blocks.1"),
-        ("Layers, passed by", "blocks.2.conv1"),
-        ("Inner channels left", "blocks.0.conv1 2 of 4"),
+        ("Branches, connections", "blocks.1 branch"),
+        ("Layers, passed by", "blocks.2 conv1"),
+        ("Inner channels left", "blocks.0 conv1 2 of 4"),
     ):
         assert f"<dt>{kind}</dt><dd>{words}</dd>" in page
 

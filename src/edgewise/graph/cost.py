@@ -14,7 +14,7 @@ from .vertices import Follow, Parameter, Vertex
 
 
 def cost(graph: Graph, mask: Mask | None = None) -> Cost:
-    """The cost of what remains of the graph under a mask, for one example.
+    """The cost of what remains of the graph under a mask, for one example; of a part: of the whole.
 
     Args:
         graph: the traced graph.
@@ -95,7 +95,8 @@ def _full(graph: Graph) -> _Full:
 def _count_all(graph: Graph) -> _Full:
     flows = [Flow(FULL, (FULL,) * len(edges)) for edges in graph.inputs]
     vertices = tuple(count(graph, index, flow) for index, flow in enumerate(flows))
-    total = Count(*map(sum, zip(*vertices, strict=True)))
+    around = [getattr(graph.rest, name) for name in Count._fields]
+    total = Count(*map(sum, zip(*vertices, around, strict=True)))
     known = {p.name: p for v in graph.vertices for p in v.params if not p.buffer}
     tied = (
         (elements(p.shape), p.itemsize, graph.readers[name])

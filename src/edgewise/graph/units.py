@@ -13,7 +13,7 @@ from .cost import cost_of, full_macs
 from .graph import Cost, Graph, Unit
 from .importance import Importance, l2
 from .labels import labelled
-from .liveness import Liveness, alive
+from .liveness import alive
 from .removal import Removal
 from .widths import WIDTHS, Multiple, width_units
 
@@ -140,21 +140,22 @@ def _edge_units(graph: Graph, slight: bool) -> list[_Found]:
     """
     whole = alive(graph)
     base = cost_of(graph, whole)
-    classes: dict[object, tuple[Liveness, list[int]]] = {}
+    classes: dict[object, tuple[list[int], Cost, list[int]]] = {}  # no liveness, which is long
     for series in _series(graph):
         if whole.wants[series[0]] is None:
             continue
         rest = alive(graph, Removal(frozenset(series[:1])))
-        if rest.connected:
-            classes.setdefault(rest.signature, (rest, []))[1].extend(series)
+        if rest.connected and rest.signature in classes:
+            classes[rest.signature][2].extend(series)
+        elif rest.connected:
+            gone = [i for i, f in rest.changed.items() if f.out is None]
+            dead = sorted(i for i in gone if whole.states[i] is not None)
+            classes[rest.signature] = dead, base - cost_of(graph, rest), list(series)
     found = []
-    for rest, edges in classes.values():
-        dead = [i for i, f in rest.changed.items() if f.out is None and whole.states[i] is not None]
-        name, saved = _class_name(graph, dead, edges), base - cost_of(graph, rest)
+    for dead, saved, edges in classes.values():
         much = slight or _much(graph, base, saved, dead)
-        found.append(
-            _Found(Unit(name, "edge", Removal(frozenset(edges)), saved), sorted(dead), much)
-        )
+        unit = Unit(_class_name(graph, dead, edges), "edge", Removal(frozenset(edges)), saved)
+        found.append(_Found(unit, dead, much))
     return found
 
 

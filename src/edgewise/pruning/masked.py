@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import fx, nn
@@ -38,8 +38,8 @@ def masked(graph: Graph, mask: Mask, tensors: Tensors | None = None) -> nn.Modul
         tensors: recovered tensors by name (`plan.tensors`), as for `prune`.
 
     Returns:
-        A module with the model's inputs and outputs, in the mode of the traced model. It works on
-        copies of the weights.
+        A module with the model's inputs and outputs, in the mode of the traced model; of a graph of
+        a part the whole model, the part masked. It works on copies of the weights.
 
     Raises:
         MaskError: the mask belongs to another graph.
@@ -52,6 +52,12 @@ def masked(graph: Graph, mask: Mask, tensors: Tensors | None = None) -> nn.Modul
         >>> y.shape
         torch.Size([2, 5])
     """
+    network, whole = masked_network(graph, mask, tensors), graph.program.whole
+    return network if whole is None else cast("nn.Module", whole.around(network))
+
+
+def masked_network(graph: Graph, mask: Mask, tensors: Tensors | None = None) -> Masked:
+    """The same of the traced network alone, where that is a part."""
     return Masked(graph, liveness(graph, mask).require_connected(), tensors or {})
 
 
@@ -90,11 +96,12 @@ def _load(network: nn.Module, graph: Graph, alive: Liveness, tensors: Tensors) -
             whole[torch.meshgrid(*lines, indexing="ij")] = tensor.to(whole.device)
 
 
-def _own(value: Any) -> Any:
+def unlocked(value: Any) -> Any:
+    """A value in lists and dicts that can be changed; torch.fx has others of its own."""
     if type(value) is immutable_dict:
-        return {name: _own(part) for name, part in value.items()}
+        return {name: unlocked(part) for name, part in value.items()}
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
-        return (tuple if isinstance(value, tuple) else list)(map(_own, value))
+        return (tuple if isinstance(value, tuple) else list)(map(unlocked, value))
     return value
 
 
@@ -128,8 +135,8 @@ class Execution(fx.Interpreter):
             return getattr(self, n.op)(n.target, args, kwargs)
 
     def output(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What the model returns; torch.fx keeps its lists and dicts as others of its own."""
-        return _own(super().output(target, args, kwargs))
+        """What the model returns."""
+        return unlocked(super().output(target, args, kwargs))
 
     def _called(self, n: fx.Node) -> nn.Module | None:
         return self.module.get_submodule(str(n.target)) if n.op == "call_module" else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..evaluation.records import Progress
-from ..graph.graph import Unit
 from ..pruning.plan import Measured, Plan
 from ..values.markup import Child, Markup, tag
 from . import numbers
@@ -137,7 +136,8 @@ def _went(facts: Facts) -> Markup:
     found: dict[str, dict[str, str]] = {}
     for index in facts.mask.removed:  # of a width, the last slice says what is left
         unit = facts.graph.units[index]
-        found.setdefault(WENT[unit.kind], {})[unit.group or unit.name] = said(unit)
+        name = unit.label.replace(f" {unit.kind} ", " ").removesuffix(" bypass")
+        found.setdefault(WENT[unit.kind], {})[unit.group or unit.name] = name
     rows = {kind: _listed([*names.values()]) for kind, names in found.items()}
     rows = rows or {"Removed": "nothing"}
     return _card("What went", definitions(rows), tag("p", balance(facts), class_="note"))
@@ -150,18 +150,6 @@ def balance(facts: Facts) -> str:
     more = facts.plan.before.units - left - chosen
     also = f", {more} more gone with them" if more > 0 else ""
     return f"{chosen} of {len(facts.graph.units)} units removed{also}: {left} left."
-
-
-def said(unit: Unit) -> str:
-    """A unit as a person calls it."""
-    if unit.group:
-        name, _, left = unit.name.partition(":")[2].rpartition("@")
-        return f"{name} {left.replace('/', ' of ')}"
-    first, dots, last = unit.name.removeprefix("bypass:").partition("..")
-    if not dots:
-        return first.replace("->", " → ")
-    shared = [a for a, b in zip(first.split("."), last.split("."), strict=False) if a == b]
-    return ".".join(shared) or f"{first} to {last}"
 
 
 def _listed(names: list[str]) -> str:
