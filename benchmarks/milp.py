@@ -4,14 +4,17 @@
 masks. *sizes*: path sums with random weights, and linear surrogates with random coefficients, of
 random DAGs (those of F-1, every edge a unit), of residual networks (branches and skips) and of
 ResNet-56 with widths. *limit*: what a network that takes long gives when it is stopped. One thread.
+With --rules the same under each kind of rule for what may go, on other networks and ResNet-56.
 
     python benchmarks/milp.py --out benchmarks/results/milp.json
+    python benchmarks/milp.py --rules --networks 40 --out benchmarks/results/rules.json
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
@@ -31,13 +34,23 @@ ROOT = Path(__file__).parent.parent
 for folder in ("tests", "examples", "benchmarks/published"):
     sys.path.insert(0, str(ROOT / folder))
 from dags import Network, graph_of, random_dag  # noqa: E402
-from exact_cases import cases  # noqa: E402
+from exact_cases import Case, cases  # noqa: E402
 from resnet_cifar import ResNet  # noqa: E402
 
 STEPS = {"DAG 78": 14, "DAG 152": 30, "DAG 386": 75, "DAG 448": 85}
 BLOCKS = {"residual 54": 9, "residual 150": 25, "residual 396": 66}
 BUDGETS = (ew.Budget(units=0.85), ew.Budget(macs=0.7), ew.Budget(macs=0.5))
 LIMIT = 10.0  # seconds
+KINDS = ("keep", "at_most", "at_least", "tie", "alike")
+RULES: dict[str, dict[str, Any]] = {
+    "none": {},
+    "half of any block's channels": {"at_most": {"hidden:layer*.*": 0.5}},
+    "a third of any stage": {"at_most": {"layer*": 0.33}},
+    "12 channels left": {"at_least": {"hidden": 12}},
+    "no first block": {"keep": ["layer*.0"]},
+    "blocks as one unit": {"tie": "layer*.*"},
+    "a stage's channels alike": {"alike": [f"hidden:layer{i}.*" for i in (1, 2, 3)]},
+}
 
 
 def path_sum(graph: ew.Graph, seed: int) -> ew.surrogates.PathSum:
@@ -56,11 +69,13 @@ def linear(graph: ew.Graph, seed: int) -> ew.surrogates.Linear:
     return model
 
 
-def brute_force(count: int) -> dict[str, Any]:
+def brute_force(count: int, rule: str = "") -> dict[str, Any]:
     """How many optima agree, and the worst difference on the link scale."""
-    worst, agree, impossible, seconds, cuts = 0.0, 0, 0, 0.0, 0
-    for case in cases(count):
-        best, start = case.best, perf_counter()
+    worst, agree, impossible, seconds, cuts, binding = 0.0, 0, 0, 0.0, 0, 0
+    for case in cases(count, rule=rule):
+        best = case.best
+        binding += bool(unruled(case) != best)
+        start = perf_counter()
         try:
             found = solve(case.space, case.model, pairs=1000)
         except BudgetError:
@@ -77,10 +92,19 @@ def brute_force(count: int) -> dict[str, Any]:
         "networks": count,
         "agree": agree,
         "impossible budgets": impossible,
+        "limits that decide": binding,
         "worst difference": worst,
         "cuts": cuts,
         "seconds a network": seconds / count,
     }
+
+
+def unruled(case: Case) -> float | None:
+    """The least prediction within the budget if limits of rules are no matter."""
+    graph, space = replace(case.space.graph, limits=()), case.space
+    free = Space(graph, space.budget)
+    values = zip(case.model.predict_link(case.X), case.masks, strict=True)
+    return min((value for value, mask in values if free.allows(mask)), default=None)
 
 
 def graphs(quick: bool) -> Iterator[tuple[str, ew.Graph]]:
@@ -125,15 +149,43 @@ def solved(name: str, graph: ew.Graph, budget: ew.Budget, seed: int, limit: floa
         }
 
 
+def under_rules(options: argparse.Namespace) -> dict[str, Any]:
+    """Brute force under each kind of rule, and ResNet-56 with branches and widths under some."""
+    brute = {}
+    for kind in KINDS:
+        brute[kind] = brute_force(options.networks, kind)
+        print(kind, brute[kind], flush=True)
+    whole = (torch.randn(1, 3, 32, 32),)
+    graph = ew.trace(ResNet(9).eval(), whole, granularity=("edge", "hidden"))
+    rows: list[dict[str, Any]] = []
+    for name, rules in RULES.items():
+        start = perf_counter()
+        ruled = ew.restrict(graph, **rules) if rules else graph
+        seconds = perf_counter() - start
+        for budget in BUDGETS[1:]:
+            for seed in range(options.seeds):
+                for row in solved("ResNet-56", ruled, budget, seed, LIMIT):
+                    rows.append({"rules": name, "rules applied, seconds": seconds} | row)
+                    print(
+                        name, budget, row["surrogate"], row["optimal"], row["seconds"], flush=True
+                    )
+    return {"brute force": brute, "limit, seconds": LIMIT, "sizes": rows}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", type=int, default=200, help="for brute force")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="the smallest networks only")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--rules", action="store_true", help="solve under rules for what may go")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    result: dict[str, Any] = {"machine": describe(), "brute force": brute_force(options.networks)}
+    if options.rules:
+        result = {"machine": describe()} | under_rules(options)
+        write(result, options.out)
+        return
+    result = {"machine": describe(), "brute force": brute_force(options.networks)}
     print(result["brute force"], flush=True)
     rows: list[dict[str, Any]] = []
     for name, graph in graphs(options.quick):
@@ -145,8 +197,12 @@ def main() -> None:
                         "network", "units", "budget", "surrogate", "seconds", "processor seconds",
                         "optimal", "gap", "cuts")), flush=True)  # fmt: skip
     result |= {"limit, seconds": LIMIT, "sizes": rows}
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    write(result, options.out)
+
+
+def write(result: dict[str, Any], path: Path | None) -> None:
+    if path:
+        path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Small random graphs with a budget and a surrogate, and their best mask by brute force."""
+"""Small random graphs with a budget, rules and a surrogate, and their best by brute force."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 import edgewise as ew
+from edgewise.graph.places import modules
 from edgewise.graph.times import OperatorTimes
 from edgewise.search import Space
 from random_models import random_plan, write
@@ -35,8 +36,15 @@ class Case:
     def best(self) -> float | None:
         """The least prediction of a mask within the budget, None if there is no such mask."""
         values = self.model.predict_link(self.X)
-        allowed = [v for v, m in zip(values, self.masks, strict=True) if self.space.allows(m)]
+        allowed = [v for v, m in zip(values, self.masks, strict=True) if self.allows(m)]
         return min(allowed, default=None)
+
+    def allows(self, mask: ew.Mask) -> bool:
+        """Whether a mask is within the budget and the limits, added up one by one."""
+        names = [self.space.graph.units[unit].name for unit in mask.removed]
+        limits = self.space.graph.limits
+        kept = all(sum(x.weights.get(n, 0) for n in names) <= x.most + 1e-6 for x in limits)
+        return kept and self.space.allows(mask)
 
     def least(self, quantity: str) -> float:
         """The least cost of any valid mask."""
@@ -56,6 +64,19 @@ def random_graph(seed: int, units: int = UNITS) -> ew.Graph | None:
         names = {unit.name for unit in rng.sample(graph.units, units)}
         graph = graph.select(lambda unit: unit.name in names)
     return graph if len(graph.units) > 1 else None
+
+
+def random_rules(graph: ew.Graph, kind: str, rng: random.Random) -> dict[str, Any]:
+    """A rule of a kind for a random model, which may name nothing that there is."""
+    kinds, paths = sorted({u.kind for u in graph.units}), sorted(modules(graph))
+    key = rng.choice([*kinds, *paths, f"{rng.choice(kinds)}:{rng.choice(paths or ['*'])}"])
+    return {
+        "keep": {"keep": rng.choice(paths or ["*"])},
+        "at_most": {"at_most": {key: rng.choice([0, 0.25, 0.5, 0.75])}},
+        "at_least": {"at_least": {key: rng.randint(1, 4)}},
+        "tie": {"tie": key},
+        "alike": {"alike": rng.choice(["*", *(f"{kind}:*" for kind in kinds)])},
+    }[kind]
 
 
 def random_times(graph: ew.Graph, seed: int) -> OperatorTimes:
@@ -89,8 +110,11 @@ def surrogate(graph: ew.Graph, X: np.ndarray, seed: int) -> Any:
     return model.fit(X[rows], losses[rows] if seed % 5 else 1 / losses[rows])
 
 
-def cases(count: int, timed: bool = False) -> Iterator[Case]:
-    """So many cases, with one to three limits each; all limit latency if they are `timed`."""
+def cases(count: int, timed: bool = False, rule: str = "") -> Iterator[Case]:
+    """So many cases, with one to three limits each; all limit latency if they are `timed`.
+
+    With a kind of rule, all have one, and are those that it leaves units of.
+    """
     seed = 0
     while count:
         seed += 1
@@ -98,6 +122,10 @@ def cases(count: int, timed: bool = False) -> Iterator[Case]:
         if graph is None:
             continue
         rng = random.Random(seed)
+        try:
+            graph = ew.restrict(graph, **random_rules(graph, rule, rng)) if rule else graph
+        except ew.errors.RuleError:
+            continue
         masks = nested_masks(graph)
         X = graph.matrix(masks)
         limits = {

@@ -53,6 +53,10 @@ class BudgetError(EdgewiseError, ValueError):
     """No mask can meet the budget, or the budget makes no sense."""
 
 
+class RuleError(EdgewiseError, ValueError):
+    """A rule for what may go names nothing, contradicts another one, or leaves nothing to go."""
+
+
 class ObjectiveError(EdgewiseError, ValueError):
     """The data, the loss or a metric cannot be used."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -19,8 +18,9 @@ from ..errors import MaskError
 from ..values.markup import card
 from ..values.spelling import close, fitting
 from .cards import graph_card, mask_line
+from .limits import Limit
 from .removal import Removal
-from .summary import COLUMNS, table
+from .summary import COLUMNS, counted, table
 from .unit import Block
 from .unit import Cost as Cost
 from .unit import Unit as Unit
@@ -76,10 +76,10 @@ class Mask:
         return self._with(units, False)
 
     def _with(self, units: Iterable[int], removed: bool) -> Mask:
-        bits = list(self.bits)
+        bits = [*self.bits]
         for unit in units:
             bits[unit] = removed
-        return Mask(tuple(bits), self.fingerprint)
+        return replace(self, bits=tuple(bits))
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,8 @@ class Graph:
     data, and `fingerprint` identifies it. Vertices are in topological order, edges sorted by
     (target, slot). `refused` says why widths cannot be removed, by the vertex that produces them;
     `settings` what each operator is given besides data and weights; `blocks` how a person divides
-    it. Two graphs are equal when their fingerprints are.
+    it; `rest` what the model around a part costs. No mask may break a limit of `limits`; `ruled` is
+    the graph before its rules, and them. Two graphs are equal when their fingerprints are.
 
     Examples:
         >>> graph = ew.trace(model, (x,), granularity="edge")
@@ -109,6 +110,9 @@ class Graph:
     refused: Mapping[str, str] = field(default_factory=dict, repr=False)
     settings: tuple[str, ...] = field(default=(), repr=False)
     blocks: tuple[Block, ...] = field(default=(), repr=False)
+    limits: tuple[Limit, ...] = field(default=(), repr=False)
+    ruled: tuple[Graph, Any] | None = field(default=None, repr=False)
+    rest: Cost = field(default=Cost(0, 0, 0, 0), repr=False)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Graph) and other.fingerprint == self.fingerprint
@@ -153,15 +157,7 @@ class Graph:
         return {
             "vertices": [plain(vertex, skip) for vertex in self.vertices],
             "edges": [[e.source, e.target, e.slot] for e in self.edges],
-            "units": [
-                [
-                    u.name,
-                    u.kind,
-                    list(u.members),
-                    *([axis, *sorted(cut)] for (_, axis), cut in u.removal.channels.items()),
-                ]
-                for u in self.units
-            ],
+            "units": [[u.name, u.kind, list(u.members), *u.removal.cuts] for u in self.units],
         }
 
     @property
@@ -272,8 +268,7 @@ class Graph:
         """
         if bits is not None:
             return self._mask_of_bits(bits)
-        indices = {self._index_of(unit) for unit in removed}
-        return self.empty.with_removed(*indices)
+        return self.empty.with_removed(*map(self._index_of, removed))
 
     def _mask_of_bits(self, bits: Iterable[Any]) -> Mask:
         listed = list(bits)
@@ -333,7 +328,8 @@ class Graph:
         if not callable(keep):
             kept = {unit.name for glob in keep for unit in self.named(glob)}
             keep = lambda unit: unit.name in kept  # noqa: E731
-        return replace(self, units=tuple(filter(keep, self.units)))
+        ruled = self.ruled and (self.ruled[0].select(keep), self.ruled[1])
+        return replace(self, units=tuple(filter(keep, self.units)), ruled=ruled)
 
     def named(self, glob: str) -> tuple[Unit, ...]:
         """The units whose name or label matches a glob.
@@ -364,11 +360,9 @@ class Graph:
         labels lose their middle.
         """
         taken = f"taken from the example: {'; '.join(self.fixed)}" if self.fixed else ""
-        kinds = Counter(unit.kind for unit in self.units)
-        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         head = [
             f"{len(self.vertices)} vertices, {len(self.edges)} edges, {len(self.units)} units "
-            f"({counts or 'none'})",
+            f"({counted(self.units) or 'none'})",
             f"front end: {self.frontend}; fingerprint {self.fingerprint[:16]}",
             *wrap(taken, width or 80, max_lines=2, placeholder=" …"),
             "",

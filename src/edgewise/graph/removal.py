@@ -43,3 +43,8 @@ class Removal:
     def vertices(self) -> tuple[int, ...]:
         """The vertices that are bypassed, and those that lose channels, once an axis."""
         return (*sorted(self.layers), *(vertex for vertex, _ in self.channels))
+
+    @property
+    def cuts(self) -> list[list[int]]:
+        """The axis and the channels of each cut, in the order of its vertices."""
+        return [[axis, *sorted(cut)] for (_, axis), cut in self.channels.items()]

@@ -60,9 +60,10 @@ class Unit:
     `removal` is what goes with it, and `kind` what people call that: "edge", "layer" (bypassed by
     identity), or a width, "channels", "hidden" or "heads". Widths of one `group` are nested: they
     are removed in their order, the least important first, `importance` being what the channels of
-    one add up to. `cost` is what removing this unit alone saves. `name` identifies it, in files
-    too; `label` is what a person would say, and serves wherever a name does; `block` is the label
-    of the block that it belongs to.
+    one add up to, `counts` how many heads or channels it takes of how many. `cost` is what removing
+    this unit alone saves. `name` identifies it, in files too; `label` is what a person would say,
+    and serves wherever a name does; `block` is the label of the block that it belongs to. A unit
+    that a rule ties has the names of those it is made of in `tied`.
 
     Examples:
         >>> unit = graph.units[0]
@@ -78,6 +79,8 @@ class Unit:
     importance: float = 0.0
     label: str = ""
     block: str = ""
+    counts: tuple[int, int] = (1, 1)
+    tied: tuple[str, ...] = ()
 
     @property
     def members(self) -> tuple[int, ...]:

@@ -13,9 +13,9 @@ from .cost import cost_of, full_macs
 from .graph import Cost, Graph, Unit
 from .importance import Importance, l2
 from .labels import labelled
-from .liveness import Liveness, alive
+from .liveness import alive
 from .removal import Removal
-from .widths import WIDTHS, width_units
+from .widths import WIDTHS, Multiple, width_units
 
 KINDS = ("branch", "edge", "layer", *WIDTHS, "raw")
 SLICES = 8
@@ -28,7 +28,7 @@ def with_units(
     granularity: Sequence[str],
     *,
     slices: int = SLICES,
-    round_to: int = 1,
+    round_to: Multiple = 1,
     importance: Importance = l2,
 ) -> Graph:
     """The graph with the units that a granularity names.
@@ -92,16 +92,18 @@ class _Found(NamedTuple):
 def recorded_units(
     graph: Graph, granularity: Sequence[str], names: Sequence[str], widths: Sequence[Any]
 ) -> Graph:
-    """The graph with the units that a plan recorded: their names, and the widths as plain data.
+    """The graph with the units that a plan recorded: names, and widths and ties as plain data.
 
     The channels of a width are those of the record, whatever weights the graph has.
     """
     kinds = ["edge" if kind == "branch" else kind for kind in granularity if kind not in WIDTHS]
     units = with_units(graph, kinds).units if kinds else ()
     known = {unit.name: unit for unit in units}
-    for name, kind, group, slices in widths:
+    for name, kind, group, slices, *whole in widths:
         cuts = {(int(vertex), int(axis)): frozenset(cut) for vertex, axis, cut in slices}
-        known[name] = Unit(name, kind, Removal(channels=cuts), Cost(0, 0, 0, 0), group, label=name)
+        edges, layers = map(frozenset, whole or ((), ()))
+        removal = Removal(edges, layers, cuts)
+        known[name] = Unit(name, kind, removal, Cost(0, 0, 0, 0), group, label=name)
     found = tuple(known[name] for name in names if name in known)
     return replace(graph, units=found, granularity=tuple(granularity))
 
@@ -138,21 +140,22 @@ def _edge_units(graph: Graph, slight: bool) -> list[_Found]:
     """
     whole = alive(graph)
     base = cost_of(graph, whole)
-    classes: dict[object, tuple[Liveness, list[int]]] = {}
+    classes: dict[object, tuple[list[int], Cost, list[int]]] = {}  # no liveness, which is long
     for series in _series(graph):
         if whole.wants[series[0]] is None:
             continue
         rest = alive(graph, Removal(frozenset(series[:1])))
-        if rest.connected:
-            classes.setdefault(rest.signature, (rest, []))[1].extend(series)
+        if rest.connected and rest.signature in classes:
+            classes[rest.signature][2].extend(series)
+        elif rest.connected:
+            gone = [i for i, f in rest.changed.items() if f.out is None]
+            dead = sorted(i for i in gone if whole.states[i] is not None)
+            classes[rest.signature] = dead, base - cost_of(graph, rest), list(series)
     found = []
-    for rest, edges in classes.values():
-        dead = [i for i, f in rest.changed.items() if f.out is None and whole.states[i] is not None]
-        name, saved = _class_name(graph, dead, edges), base - cost_of(graph, rest)
+    for dead, saved, edges in classes.values():
         much = slight or _much(graph, base, saved, dead)
-        found.append(
-            _Found(Unit(name, "edge", Removal(frozenset(edges)), saved), sorted(dead), much)
-        )
+        unit = Unit(_class_name(graph, dead, edges), "edge", Removal(frozenset(edges)), saved)
+        found.append(_Found(unit, dead, much))
     return found
 
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import EdgewiseError
+from ..errors import EdgewiseError, RuleError
 from .cost import cost_of
 from .coupling import Coupling, Place, couple
 from .graph import Cost, Graph, Unit, UnitKind
 from .importance import Importance, Scores
 from .liveness import Liveness, alive
+from .places import inside, scopes
 from .removal import Removal
 
 WIDTHS: tuple[UnitKind, ...] = ("channels", "hidden", "heads")
+Multiple = int | Mapping[str, int]  # of channels, also by kind or place of a width
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Group:
 
 
 def width_units(
-    graph: Graph, kinds: Sequence[str], slices: int, round_to: int, importance: Importance
+    graph: Graph, kinds: Sequence[str], slices: int, round_to: Multiple, importance: Importance
 ) -> tuple[list[Unit], dict[str, str]]:
     """The widths of a graph, and why others cannot be removed, by the name of their producer.
 
@@ -43,13 +45,16 @@ def width_units(
         graph: vertices and edges.
         kinds: "channels", "hidden", "heads".
         slices: parts into which each width is cut; the most important is never removed.
-        round_to: what remains of a width is a multiple of this many channels.
+        round_to: what remains of a width is a multiple of this many channels; by KEY, as in
+            `restrict`, where not all have one.
         importance: orders the channels.
 
     Raises:
+        RuleError: a key of round_to names no width.
         EdgewiseError: slices or round_to make no sense for this model.
     """
-    if slices < 2 or round_to < 1:
+    least = min(round_to.values(), default=1) if isinstance(round_to, Mapping) else round_to
+    if slices < 2 or least < 1:
         raise EdgewiseError(
             f"slices must be at least 2 and round_to at least 1; got {slices} and {round_to}."
         )
@@ -60,20 +65,38 @@ def width_units(
     base = cost_of(graph, whole)
     units: list[Unit] = []
     widest = 0
-    for group in _groups(graph, coupling, scores, whole):
-        if group.kind not in kinds:
-            continue
+    groups = [g for g in _groups(graph, coupling, scores, whole) if g.kind in kinds]
+    multiple = _multiples(graph, groups, round_to)
+    for group in groups:
         widest = max(widest, _channels(group))
-        found, reason = _slices(graph, group, base, slices, round_to)
+        found, reason = _slices(graph, group, base, slices, multiple(group))
         units += found
         if reason:
-            refused[graph.vertices[group.places[0].vertex].name] = reason
-    if not units and round_to > 1 and widest and round_to >= widest:
+            refused |= {graph.vertices[place.vertex].name: reason for place in group.places}
+    if not units and least > 1 and widest and least >= widest:
         raise EdgewiseError(
             f"round_to={round_to} leaves nothing to remove: the widest set of channels that can "
             f"be cut has {widest}."
         )
     return units, refused
+
+
+def _multiples(graph: Graph, groups: Sequence[Group], round_to: Multiple) -> Callable[[Group], int]:
+    """How many channels what remains of a group is a multiple of."""
+    if not isinstance(round_to, Mapping):
+        return lambda group: round_to
+
+    def meant(group: Group, kind: str | None, there: frozenset[int]) -> bool:
+        return kind in (None, group.kind) and any(p.vertex in there for p in group.places)
+
+    rules = []
+    for key, number in round_to.items():
+        kind, paths = scopes(graph, key)
+        there = frozenset[int]().union(*(inside(graph, path) for path in paths))
+        if not any(meant(group, kind, there) for group in groups):
+            raise RuleError(f"round_to={{{key!r}: {number}}} names no width that can be cut.")
+        rules.append((kind, there, number))
+    return lambda group: math.lcm(*(n for kind, there, n in rules if meant(group, kind, there)))
 
 
 def _groups(graph: Graph, coupling: Coupling, scores: Scores, whole: Liveness) -> list[Group]:
@@ -164,6 +187,7 @@ def _slices(
                 cost=saved,
                 group=name,
                 importance=score,
+                counts=(before - kept, count),
                 label=f"{kept * size} of {count * size}",
             )
         )

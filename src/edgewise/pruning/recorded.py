@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from keyword import iskeyword
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,9 @@ from ..values.reading import read_fields
 MOST = 2**30  # elements of all example inputs together
 
 
+Slices = tuple[tuple[int, int, tuple[int, ...]], ...]
+
+
 @dataclass(frozen=True)
 class _Trace:
     granularity: tuple[str, ...]
@@ -27,9 +31,11 @@ class _Trace:
     inputs: tuple[tuple[str, tuple[int, ...], str], ...]
     constants: Mapping[str, bool | int | float | str | None]
     tensors_only: bool
-    widths: tuple[tuple[str, str, str, tuple[tuple[int, int, tuple[int, ...]], ...]], ...] = ()
+    widths: tuple[tuple[str, str, str, Slices], ...] = ()
+    ties: tuple[tuple[str, str, str, Slices, tuple[int, ...], tuple[int, ...]], ...] = ()
     parameters: tuple[str, ...] = ()
     operators: tuple[str, ...] = ()
+    part: tuple[tuple[str, tuple[str, ...], tuple[str, ...], int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,10 @@ def check_trace(trace: Mapping[str, Any], bits: str) -> None:
         raise ValueError(f"trace.units has {len(found.units)} names, bits {len(bits)}")
     if not all(": " in line for line in found.parameters):
         raise ValueError("trace.parameters must be lines such as 'stem.weight: 8x3x3x3'")
+    given = [name for _, names, _, _ in found.part for name in names]
+    words = [*given, *(name for _, _, own, _ in found.part for name in own)]
+    if len({*given}) < len(given) or not all(w.isidentifier() and not iskeyword(w) for w in words):
+        raise ValueError("trace.part names arguments that a function cannot have")
     for name, shape, dtype in found.inputs:
         if min(shape, default=0) < 0:
             raise ValueError(f"input {name!r} has the shape {shape}")

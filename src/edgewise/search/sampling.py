@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from ..errors import BudgetError, MaskError
 from ..graph.budget import Budget, as_budget
 from ..graph.graph import Graph, Mask
 from ..graph.liveness import liveness
+from ..graph.rules import forbidding, permitted
 from .space import Space
 
 _TRIES = 100  # orders for each mask that is drawn
+_ORDERS = 8  # of removal, that tell whether there are masks without a rule
 _MISSES = 500  # in a row, then valid masks are taken to be rare or used up
 
 
@@ -108,7 +112,7 @@ def _sample_removed(graph: Graph, n: int, removed: int, rng: np.random.Generator
             return list(found)
         chosen = rng.choice(len(graph.units), removed, replace=False)
         mask = graph.nest(graph.mask(int(u) for u in chosen))
-        new = mask not in found and liveness(graph, mask).connected
+        new = mask not in found and _valid(graph, mask)
         misses = 0 if new else misses + 1
         if new:
             found[mask] = None
@@ -117,16 +121,22 @@ def _sample_removed(graph: Graph, n: int, removed: int, rng: np.random.Generator
         if len(found) < n and len(mask.removed) == removed:
             found[mask] = None
     if not found:
+        orders = partial(_one_by_one, removed=removed, rng=rng)
+        why = forbidding(graph, lambda g: any(sum(orders(g)) == removed for _ in range(_ORDERS)))
         raise MaskError(
-            f"No valid mask that removes {removed} of {len(graph.units)} units was found."
+            f"No valid mask that removes {removed} of {len(graph.units)} units was found.{why}"
         )
     return list(found)
+
+
+def _valid(graph: Graph, mask: Mask) -> bool:
+    return liveness(graph, mask).connected and bool(permitted(graph, [mask])[0])
 
 
 def _one_by_one(graph: Graph, removed: int, rng: np.random.Generator) -> Mask:
     mask = graph.empty
     for unit in rng.permutation(len(graph.units)):
         more = graph.nest(mask.with_removed(int(unit)))
-        if len(mask.removed) < removed and liveness(graph, more).connected:
+        if len(mask.removed) < removed and _valid(graph, more):
             mask = more
     return mask

@@ -1,9 +1,10 @@
-"""The masks a search may consider: valid, within the budget, protected units kept."""
+"""The masks a search may consider: valid, within rules and budget, protected units kept."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from ..graph.budget import Budget
 from ..graph.cost import cost_of
 from ..graph.graph import Cost, Graph, Mask
 from ..graph.liveness import liveness, shows
+from ..graph.rules import forbidding, permitted
 from ..graph.times import OperatorTimes
 from ..values.quantities import shown
 from .cost_estimate import QUANTITIES, CostEstimate
@@ -81,10 +83,11 @@ class Space:
         return {self.graph.mask(bits=e.mask): e for e in evaluations}
 
     def cost(self, mask: Mask) -> Cost | None:
-        """The exact cost of a mask, None if it disconnects an output."""
+        """The exact cost of a mask, None if it disconnects an output or breaks a rule."""
         if mask not in self._costs:
             alive = liveness(self.graph, mask)
-            cost = cost_of(self.graph, alive) if alive.connected else None
+            valid = alive.connected and permitted(self.graph, [mask])[0]
+            cost = cost_of(self.graph, alive) if valid else None
             if cost is not None and self.times is not None:
                 cost = replace(cost, seconds=self.times.seconds(alive))
             self._costs[mask] = cost
@@ -108,6 +111,7 @@ class Space:
         return mask
 
     def connected(self, mask: Mask) -> bool:
+        """Whether a mask is valid: it leaves every output, and breaks no rule."""
         return self.cost(mask) is not None
 
     def allows(self, mask: Mask) -> bool:
@@ -126,15 +130,16 @@ class Space:
         """[n]: which masks are expected to be within the budget, next to one that is counted.
 
         Only graphs with widths are judged: their masks are many, and their costs almost multiply.
+        Masks that break a rule are not.
         """
         names = [name for name in self.limits if name in (*QUANTITIES, "latency")]
-        cost = self.cost(near)
+        cost, fine = self.cost(near), permitted(self.graph, masks)
         if not names or not self.graph.nested or cost is None or not len(masks):
-            return np.ones(len(masks), bool)
+            return fine
         expected = self.estimate(masks) * self.estimate.near(near, cost)
         columns = [self.estimate.quantities.index(name) for name in names]
         limits = [self.limits[name] for name in names]
-        return np.asarray((expected[:, columns] <= np.array(limits) * (1 + ROUNDING)).all(1))
+        return np.asarray(fine & (expected[:, columns] <= np.array(limits) * (1 + ROUNDING)).all(1))
 
     @property
     def estimate(self) -> CostEstimate:
@@ -236,7 +241,7 @@ class Space:
             if following is None:
                 continue
             more = mask.with_removed(following)
-            if not check or self.connected(more):
+            if self.connected(more) if check else permitted(self.graph, [more])[0]:
                 mask = more
                 yield mask
 
@@ -268,8 +273,26 @@ class Space:
         The largest savers go first, then units in a few random orders.
 
         Raises:
-            BudgetError: none of these orders meets the budget; names the smallest cost reached.
+            BudgetError: none of these orders meets the budget; names the smallest cost reached, and
+                the rules without which the budget is met.
         """
+        try:
+            return self._reachable()
+        except BudgetError as error:
+            raise BudgetError(f"{error}{self.forbidden()}") from None
+
+    def forbidden(self) -> str:
+        """Which rules keep all masks out of the budget, in words; nothing where none does."""
+
+        def allows(graph: Graph) -> bool:
+            space = Space(graph, self.budget, times=self.times and replace(self.times, graph=graph))
+            with suppress(BudgetError):
+                return bool(space._reachable())
+            return False
+
+        return forbidding(self.graph, allows)
+
+    def _reachable(self) -> Mask:
         by_saving = sorted(self.free, key=self.saving, reverse=True)
         rng = np.random.default_rng(0)
         failure: BudgetError | None = None

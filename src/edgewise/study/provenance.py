@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import Any
 
 import torch
@@ -14,10 +15,15 @@ from ..values.identity import Identity
 
 
 def weights(graph: Graph) -> tuple[str, ...]:
-    """One line a tensor of a traced model, also of those that no state dict keeps."""
+    """One line a tensor of a traced model, also of those that no state dict keeps.
+
+    Of the model around a part there is one line for all that it consists of.
+    """
     module = graph.program.module
     saved = sorted(module.state_dict().items())
-    return (*(f"{name}: {_content(value)}" for name, value in saved), *unsaved(module))
+    whole = graph.program.whole
+    around = () if whole is None else (f"around it: {digest(lines('', whole.rest))}",)
+    return (*(f"{name}: {_content(value)}" for name, value in saved), *unsaved(module), *around)
 
 
 def _content(value: Any) -> str:
@@ -53,7 +59,12 @@ def trace_record(graph: Graph) -> dict[str, Any]:
         "granularity": list(graph.granularity),
         "frontend": graph.frontend,
         "units": [unit.name for unit in graph.units],
-        "widths": [_width_record(unit) for unit in graph.units if unit.group],
+        "widths": [_record(unit) for unit in graph.units if unit.group and not unit.tied],
+        "ties": [
+            [*_record(unit), sorted(unit.removal.edges), sorted(unit.removal.layers)]
+            for unit in graph.units
+            if unit.tied
+        ],
         "inputs": inputs,
         "constants": {k: v for k, v in program.fixed.items() if isinstance(v, plain)},
         "tensors_only": len(inputs) == len(program.args),
@@ -61,10 +72,11 @@ def trace_record(graph: Graph) -> dict[str, Any]:
         "operators": operators(graph),
         "settings": list(graph.settings),
         "unsaved": list(unsaved(program.module)),
+        "part": [] if program.whole is None else [list(astuple(p)) for p in program.whole.parts],
     }
 
 
-def _width_record(unit: Unit) -> list[Any]:
-    """A width as plain data: its channels were ordered by weights that a factory may not have."""
+def _record(unit: Unit) -> list[Any]:
+    """What a unit cuts as plain data: its channels were ordered by weights that may be others."""
     slices = [[*place, sorted(cut)] for place, cut in unit.removal.channels.items()]
     return [unit.name, unit.kind, unit.group, slices]

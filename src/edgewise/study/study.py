@@ -78,7 +78,8 @@ class Study:
     ) -> None:  # fmt: skip
         self.graph, self.name = graph, name
         check_savable(graph)
-        self.objective = objective = objective.placed(graph.program.names)
+        program = graph.program
+        self.objective = objective = objective if program.whole else objective.placed(program.names)
         self.latency = latency and latency.check(graph)
         self._searchers: dict[str, Searcher] = {}  # surrogates of the user's own, by their names
         own = identity(graph, objective)
@@ -202,6 +203,7 @@ class Study:
         found = self._searcher(surrogate)
         space = self.space(budget)
         settings = {"budget": budget.limits, "seed": seed, "surrogate": found.name}
+        settings |= {"rules": [x.rule for x in self.graph.limits]} if self.graph.limits else {}
         if self.latency is not None and budget.latency is not None:
             settings["latency"] = self.latency.digest
         run = self.storage.run(settings)

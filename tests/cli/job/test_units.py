@@ -52,12 +52,20 @@ def test_units_are_selected_by_globs(graph: Graph) -> None:
     assert select_units(graph, UnitsSection()) == graph
 
 
+def test_rules_hold_for_the_units_that_are_selected(graph: Graph) -> None:
+    section = UnitsSection(exclude=("bypass:*",), keep=("first",), at_most={"edge": 0.3})
+    chosen = select_units(graph, section)
+    assert "first" not in {unit.name for unit in chosen.units}
+    assert chosen.limits[0].weights == dict.fromkeys((unit.name for unit in chosen.units), 1)
+
+
 @pytest.mark.parametrize(
     ("units", "words"),
     [
         (UnitsSection(only=("frst",)), r"'frst' matches no unit\. Did you mean 'first'"),
         (UnitsSection(exclude=("nothing*",)), "matches no unit"),
         (UnitsSection(exclude=("*",)), "leave none of the"),
+        (UnitsSection(keep=("frst",)), r"\[units\] No module is called 'frst'.* 'first'"),
     ],
 )
 def test_globs_that_leave_nothing_are_errors(graph: Graph, units: UnitsSection, words: str) -> None:

@@ -11,8 +11,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
 
 import edgewise as ew
+import ruled
 from edgewise.errors import BudgetError, EdgewiseError
 from edgewise.search import Space, solve
 from edgewise.search.solver.costs import Priced
@@ -24,7 +27,7 @@ from edgewise.surrogates.path_fit import PathFit
 from edgewise.surrogates.reduction import reduce_graph
 from edgewise.testing import ZOO, build, laws
 from edgewise.values.quantities import shown
-from exact_cases import QUANTITIES, Case, cases, random_graph, random_times
+from exact_cases import QUANTITIES, Case, cases, nested_masks, random_graph, random_times
 
 KINDS = ("edge", "layer", "hidden", "heads", "channels")
 
@@ -39,6 +42,13 @@ def random_path_sum(graph: ew.Graph, seed: int) -> ew.surrogates.PathSum:
     return model
 
 
+def random_linear(graph: ew.Graph, seed: int) -> ew.surrogates.Linear:
+    """A linear surrogate with coefficients drawn at random, some of them negative."""
+    rng = np.random.default_rng(seed)
+    X = np.vstack([np.zeros(len(graph.units)), np.eye(len(graph.units))])
+    return ew.surrogates.Linear().fit(X, np.exp(X @ rng.normal(0.5, 1.0, X.shape[1])))
+
+
 def assert_agrees(case: Case, frame: Frame | None = None) -> int:
     """Compare a solution with brute force; how many rows were added for masks that fail."""
     best = case.best
@@ -47,7 +57,7 @@ def assert_agrees(case: Case, frame: Frame | None = None) -> int:
             solve(case.space, case.model, pairs=1000, frame=frame)
         return 0
     found = solve(case.space, case.model, pairs=1000, frame=frame)
-    assert case.space.allows(found.mask), case.seed
+    assert case.allows(found.mask), case.seed
     assert case.space.graph.nest(found.mask) == found.mask
     assert found.cost == ew.cost(case.space.graph, found.mask)
     assert found.value == pytest.approx(best, abs=1e-5, rel=1e-5), case.seed
@@ -59,6 +69,33 @@ def assert_agrees(case: Case, frame: Frame | None = None) -> int:
 
 def test_optima_are_those_of_brute_force() -> None:
     for case in cases(60):
+        assert_agrees(case)
+
+
+@pytest.mark.parametrize("kind", ruled.RULES)
+@given(data=st.data(), seed=st.integers(0, 99), share=st.sampled_from([0.5, 0.7, 0.85]))
+@settings(max_examples=6)
+def test_optima_under_rules_are_those_of_brute_force(
+    kind: str, data: st.DataObject, seed: int, share: float
+) -> None:
+    """Rules of one kind, and a share beside it; the limits are added up here one by one."""
+    rules = {"at_most": {"edge": 0.75}, kind: data.draw(ruled.RULES[kind])}
+    few = ruled.vit().select(lambda unit: not unit.name.startswith("hidden:blocks.1"))
+    try:
+        graph = ew.restrict(few, **rules)
+    except EdgewiseError:
+        reject()
+    model = random_linear(graph, seed)
+    masks = nested_masks(graph)
+    space = Space(graph, ew.Budget(params=share))
+    cuts = assert_agrees(Case(seed, space, model, masks, graph.matrix(masks)))
+    assert cuts == 0  # limits are rows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ruled.RULES)
+def test_optima_of_random_networks_under_rules_are_those_of_brute_force(kind: str) -> None:
+    for case in cases(30, rule=kind):
         assert_agrees(case)
 
 
@@ -201,6 +238,16 @@ class Either(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.wide(x) + self.deep(x.mean((2, 3)))[:, :, None, None]
+
+
+def test_an_impossible_budget_names_the_rules_that_forbid_it() -> None:
+    tight = ew.restrict(ruled.vit(), at_most={"edge": 0.25, "heads": 0.8})
+    told = r"edge': 0.25}: without it there are masks\.$"
+    with pytest.raises(BudgetError, match=told):
+        solve(Space(tight, ew.Budget(params=0.56)), random_linear(tight, 0))
+    both = ew.restrict(ruled.vit(), at_most={"edge": 0}, keep=["blocks.0.mlp", "blocks.1.mlp"])
+    with pytest.raises(BudgetError, match=r"Forbidden by keep='blocks.0.mlp', .* together: "):
+        solve(Space(both, ew.Budget(params=0.5)), random_linear(both, 0))
 
 
 def test_limits_that_exclude_each_other_are_named_together() -> None:

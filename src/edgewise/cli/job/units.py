@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
-from ...errors import ConfigError, MaskError
+from ...errors import ConfigError, MaskError, RuleError
 from ...graph.graph import Graph
+from ...graph.rules import Rules, ruled
 from ...pruning.module_form import without_module_form
 from ...values.files import write_text
 from .config import Config
@@ -18,10 +19,10 @@ SHOWN = 3  # units that are told with their reasons
 
 
 def select_units(graph: Graph, units: UnitsSection) -> Graph:
-    """The graph with the units that match `only` (if given) and do not match `exclude`.
+    """The graph with the units that match `only` (if given) and not `exclude`, under the rules.
 
     Raises:
-        ConfigError: a glob matches nothing, or no unit is left.
+        ConfigError: a glob matches nothing, a rule cannot be used, or no unit is left.
     """
     try:
         keep = {unit.name for glob in units.only or ("*",) for unit in graph.named(glob)}
@@ -30,7 +31,12 @@ def select_units(graph: Graph, units: UnitsSection) -> Graph:
         raise ConfigError(f"[units] {error}") from None
     if not keep:
         raise ConfigError(f"[units] only and exclude leave none of the {len(graph.units)} units.")
-    return graph.select(lambda unit: unit.name in keep)
+    rules = Rules(**{f.name: getattr(units, f.name) for f in fields(Rules)})
+    chosen = graph.select(lambda unit: unit.name in keep)
+    try:
+        return chosen if rules == Rules() else ruled(chosen, rules)
+    except RuleError as error:
+        raise ConfigError(f"[units] {error}") from error
 
 
 def servable(config: Config, graph: Graph, say: Callable[[str], None]) -> Graph:

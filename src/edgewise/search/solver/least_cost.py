@@ -72,7 +72,7 @@ def impossible(space: Space, frame: Frame, seconds: float | None) -> BudgetError
     return BudgetError(
         f"No mask{kept} is within the budget ({space.budget}). The least that is reachable: "
         f"{'; '.join(told) or 'nothing within these limits'}. Raise the limit, or offer more units "
-        "(granularity)."
+        f"(granularity).{space.forbidden()}"
     )
 
 

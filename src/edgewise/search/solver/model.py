@@ -15,6 +15,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from ...errors import BudgetError
 from ...graph.graph import Graph, Mask
+from ...graph.rules import linear
 from ...graph.times import OperatorTimes
 from ..space import Space
 from .costs import Priced, Prices
@@ -27,7 +28,8 @@ SLACK = 1e-7  # of a limit, so that rounding never cuts off a mask; those above 
 class Frame:
     """Rows that every valid mask satisfies, and lower bounds of its costs.
 
-    Widths of a group go in their order, every output is there, and what is alive is paid for.
+    Widths of a group go in their order, every output is there, no limit of the graph's rules is
+    broken, and what is alive is paid for.
 
     Args:
         graph: the traced graph.
@@ -56,6 +58,9 @@ class Frame:
             for first, second in pairwise(group):
                 terms = {self.keeps[second]: 1.0, self.keeps[first]: -1.0}
                 self.rows.at_least(terms, 0.0)
+        for weights, most in zip(*linear(graph), strict=True):  # each row of weights adds up to 1
+            terms = {self.keeps[unit]: weights[unit] for unit in np.flatnonzero(weights)}
+            self.rows.at_least(terms, 1.0 - most - SLACK)
         # Two circuits over the same variables. In `above` a variable is at most what it stands for,
         # so that an output counts as there only if it is; in `below` it is at least that, so that
         # what lives is paid for. Either error leaves feasible masks in, and costs too low.
