@@ -383,3 +383,14 @@ def test_projected_states_lose_units_and_their_cells_are_refused() -> None:
     graph = laws.check_laws(model, (torch.randn(2, 4, 3),), masks=2, granularity="hidden")
     assert groups(graph) == {"hidden:recurrent": 3}
     assert "cells must outnumber" in graph.refused["recurrent"]
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_layers_without_widths_have_a_reason(name: str) -> None:
+    model, args = build(name)
+    graph = ew.trace(model, args, granularity=ALL, slices=3)
+    cut = {graph.vertices[v].name for u in graph.units for v, _ in u.removal.channels}
+    layers = {
+        v.name for v in graph.vertices if any(len(p.shape) > 1 for p in v.params) and v.module
+    }
+    assert layers - cut <= set(graph.refused)

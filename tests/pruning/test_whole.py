@@ -8,7 +8,7 @@ from torch import nn
 
 import edgewise as ew
 import parts
-from edgewise.errors import PlanError, VerificationError
+from edgewise.errors import ObjectiveError, PlanError, VerificationError
 from edgewise.pruning.verify import compare
 from edgewise.testing.laws import count_macs
 
@@ -92,22 +92,23 @@ def test_what_the_model_writes_into_a_part_is_not_its_input() -> None:
     assert torch.allclose(small(X.clone()), (X + 1) * X)
 
 
-def test_a_model_that_reads_more_of_a_part_than_a_program_has_is_told() -> None:
-    class Asking(parts.Block):
-        def factor(self):
-            return 2 if self.first.out_channels == 3 else 3
+def test_a_whole_model_is_healed_with_what_run_gives(model) -> None:
+    graph = parts.traced(model, "backbone")
+    small = ew.prune(graph, graph.mask([0]))
+    seen = []
 
-    class Model(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.part = Asking(3)
+    def run(model, batch):
+        seen.append(model.training)
+        return model(batch[0], scale=1.5)
 
-        def forward(self, x):
-            y = self.part(x)
-            return y * getattr(self.part, "factor", lambda: 1)() if self.training else y
-
-    graph = ew.trace(Model().eval(), X, part="part")
-    assert ew.prune(graph, graph.mask([0]), form="module")
+    settings = ew.Healing(epochs=1, lr=0.05, distill=0.0)
+    healed = ew.heal(small, parts.batches(), loss=parts.loss, settings=settings, run=run)
+    assert seen == [True, True]
+    assert type(healed) is type(model)
+    assert not torch.equal(healed.head.weight, small.head.weight)
+    assert not torch.equal(healed.backbone.stem.weight, small.backbone.stem.weight)
+    with pytest.raises(ObjectiveError, match="teaches by logits"):
+        ew.heal(small, parts.batches(), teacher=model, run=run)
 
 
 def test_a_wrong_part_is_seen_in_the_whole_model(monkeypatch: pytest.MonkeyPatch, model) -> None:

@@ -217,6 +217,8 @@ class _Drafting:
             for name, cut in (*self._cuts(index), *self._computed(index)):
                 if name not in own:
                     raise self._error("", index, f"{name} is no tensor of the model, and is cut")
+                if ".parametrizations." in name:
+                    raise self._error("", index, f"{name} is computed anew, and is cut")
                 if cuts.setdefault(name, cut) != cut:
                     raise self._error("", index, f"{name} is cut in two ways")
                 shown[name] = index

@@ -9,7 +9,7 @@ from ..pruning.plan import Measured, Plan
 from ..values.markup import Child, Markup, tag
 from . import numbers
 from .facts import Facts
-from .terms import definitions, term
+from .terms import command, definitions, term
 
 SPLITS = {
     "report": "untouched data",
@@ -117,7 +117,7 @@ def _change(before: float, after: float, show: numbers.Show) -> tuple[str, str]:
 def _cards(facts: Facts, plan: Plan) -> Markup:
     """What went, how it is loaded, from which files, and what can be done next."""
     files, steps = facts.outcome.files, facts.outcome.next
-    commands = {what: tag("code", command) for what, command in steps.items()}
+    commands = {what: command(text) for what, text in steps.items()}
     given = [
         _card(title, definitions(rows))
         for title, rows in (("Files", files), ("What next", commands))
@@ -136,7 +136,8 @@ def _went(facts: Facts) -> Markup:
     found: dict[str, dict[str, str]] = {}
     for index in facts.mask.removed:  # of a width, the last slice says what is left
         unit = facts.graph.units[index]
-        found.setdefault(WENT[unit.kind], {})[unit.group or unit.name] = unit.label
+        name = unit.label.replace(f" {unit.kind} ", " ").removesuffix(" bypass")
+        found.setdefault(WENT[unit.kind], {})[unit.group or unit.name] = name
     rows = {kind: _listed([*names.values()]) for kind, names in found.items()}
     rows = rows or {"Removed": "nothing"}
     return _card("What went", definitions(rows), tag("p", balance(facts), class_="note"))

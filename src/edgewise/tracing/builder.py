@@ -15,6 +15,7 @@ from ..errors import TraceError, UnknownOperatorError
 from ..graph.graph import Graph
 from ..graph.operators.absence import by_axes
 from ..graph.operators.calls import Call, Constant, Slot
+from ..graph.operators.resize import normed
 from ..graph.operators.table import TABLE, Rule
 from ..graph.vertices import Edge, Parameter, Shape, Vertex
 from ..values.nested import holds_tensor
@@ -196,7 +197,11 @@ class Builder:
         params = []
         for local, tensor, buffer in entries:
             shape = tuple(tensor.shape)
-            follow = tuple(follows.get(local, ()))[: len(shape)]
+            own = local.removeprefix("parametrizations.").partition(".original")[0]
+            follow = tuple(follows.get(own, ()))[: len(shape)]
+            if own != local:  # of weight norm, whose lengths lie along one axis
+                pairs = zip(follow, shape, strict=False)
+                follow = tuple(f if size > 1 else None for f, size in pairs)
             follow += (None,) * (len(shape) - len(follow))
             if self._shared(node):
                 follow = (None,) * len(shape)
@@ -236,7 +241,7 @@ class Builder:
         if node.op == "call_module":
             module = self.program.module.get_submodule(str(node.target))
             if hasattr(module, "parametrizations") or module._forward_pre_hooks:
-                return True  # its weight is computed before every call (weight norm and the like)
+                return not normed(module)  # its weight is computed before every call
             sized = hasattr(module, "normalized_shape") or hasattr(module, "num_groups")
             if sized and self.module_calls[str(node.target)] > 1:
                 return True  # one module cannot have two sizes, with or without weights

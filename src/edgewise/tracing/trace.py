@@ -85,6 +85,7 @@ def trace(
             `ew.restrict`.
         importance: which channels of a width go first: `ew.importance.l2`, or what
             `ew.importance.taylor` or `.activation` give, or a function of your own.
+        keep, at_most, at_least, tie, alike: rules for what may go; see `ew.restrict`.
         part: the path of a submodule, or several paths: it alone is traced and pruned, on what it
             receives when the model runs on `args`, and everything else is done with the whole
             model: losses see its outputs, and `ew.prune` gives it back with a smaller part.
@@ -114,11 +115,12 @@ def trace(
     kinds = (granularity,) if isinstance(granularity, str) else tuple(granularity)
     if costs not in ("whole", "part"):
         raise TraceError(f'costs are those of the "whole" model or of the "part"; got {costs!r}.')
-    whole, rest = None, Cost(0, 0, 0, 0)
+    whole, free = None, Cost(0, 0, 0, 0)
+    rest = free
     if part is not None:
         paths = (part,) if isinstance(part, str) else tuple(part)
         whole, model, kwargs, rest = taken(model, args, kwargs or {}, paths)
-        args = ()
+        args, rest = (), rest if costs == "whole" else free
     with whole.as_called() if whole else nullcontext():
         bare = _bare(model, args, kwargs or {}, leaves, frontend)
         bare = replace(bare, program=replace(bare.program, model=model, whole=whole), rest=rest)
@@ -129,7 +131,6 @@ def trace(
         log.info("The model is in train mode, and stays so; it is measured as in eval mode.")
     if not graph.units:
         raise NoUnitsError(_why_no_units(model, kinds, graph.refused))
-    graph = graph if costs == "whole" else replace(graph, rest=Cost(0, 0, 0, 0))
     rules = Rules.of(keep, at_most, at_least, tie, alike)
     return graph if rules == Rules() else ruled(graph, rules)
 

@@ -101,6 +101,8 @@ def require_healing(config: Config, graph: Graph) -> None:
     with torch.no_grad():
         args, kwargs = copies_of(program.example)
         outputs = unpruned(graph).eval()(*args, **kwargs)
+    if section.distill and config.objective.run is not None:
+        raise ConfigError("[heal] with `run` in [objective] learns from labels: set distill = 0.")
     if section.distill and not isinstance(outputs, Tensor):
         raise ConfigError(
             f"[heal] the unpruned model teaches by logits, one tensor; this model gives a "
@@ -128,6 +130,7 @@ def heal_job(
         _training(section, _pairs(data, section, section.rows)),
         teacher=unpruned(graph) if section.distill else None,
         loss=objective.loss,
+        run=objective.run,
         settings=Healing(**{f.name: getattr(section, f.name) for f in fields(Healing)}),
         validate=lambda model: objective.score(model, "verify").loss,
         checkpoint=config.directory / CHECKPOINT,

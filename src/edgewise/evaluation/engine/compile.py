@@ -219,7 +219,7 @@ class _Translation:
             inputs.users += 1
             refit = Refit(
                 (str(goal.layer.target), layer), norm, inputs, self.compiler.memory,
-                goal.axis, goal.keep, each, relative,
+                goal.axis, goal.keep, each, density, relative,
             )  # fmt: skip
             return Step((x, *others, wanted), refit, fresh=True, learner=refit)
 

@@ -17,7 +17,7 @@ from ..vertices import Follow, Vertex
 from .calls import Call, Constant, Follows
 from .joining import Joining, Labels
 from .passage import Passage, documented, join, of_one
-from .remains import Logic, Passed, Remains
+from .remains import TRUE, Line, Logic, Passed, Remains
 from .states import FULL, Flow, Live, Shapes, States, intersection, live
 
 
@@ -99,9 +99,22 @@ def _couple(joining: Joining, vertex: Vertex, shapes: Shapes, ins: Sequence[Labe
 
 
 def _bound(logic: Logic, vertex: Vertex, shapes: Shapes, ins: Sequence[Remains]) -> Passed:
-    if vertex.shared or not vertex.attrs["units"] or len(ins) > 1:
+    if vertex.shared or not vertex.attrs["units"]:
         return join.bound(logic, vertex, shapes, ins)
-    return ins[0].along({}), (ins[0].only([vertex.attrs["mixes"]]),)
+    lines: dict[int, Line] = {}
+    for given, shape in zip(ins[1:], shapes[1:], strict=True):
+        if shape is not None and (line := given.keep(len(shape) - 1)) is not None:
+            before = lines.get(axis := _axis(vertex, shape), (TRUE,) * len(line))
+            lines[axis] = tuple(logic.all(a, b) for a, b in zip(before, line, strict=True))
+    there = (state.here for state in ins)
+    here = logic.all(*there, *(logic.any(line) for line in lines.values()))
+    out = Remains(TRUE, lines).restricted(logic, here)
+    wants = [ins[0].only([vertex.attrs["mixes"]]).restricted(logic, here)]
+    for shape in shapes[1:]:
+        line = None if shape is None else out.keep(_axis(vertex, shape))
+        last = len(shape or ()) - 1
+        wants.append(Remains(out.here, {} if line is None else {last: line}))
+    return out, wants
 
 
 recurrent = documented(Passage(_flow, _couple, _bound, makes=True), _flow)

@@ -7,6 +7,13 @@ from typing import Any
 from torch import nn
 
 
+def normed(module: nn.Module) -> bool:
+    """Whether its weight is computed, by weight norm alone: it can then be another one."""
+    lists: Any = getattr(module, "parametrizations", {})
+    kinds = [type(kind).__name__ for one in lists.values() for kind in one]
+    return list(lists) == ["weight"] and kinds == ["_WeightNorm"] and not module._forward_pre_hooks
+
+
 def conv_resize(module: Any) -> None:
     outer, inner = module.weight.shape[:2]
     module.groups = _groups(module, outer, module.out_channels)
