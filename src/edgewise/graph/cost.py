@@ -142,8 +142,13 @@ def live_shape(parameter: Parameter, inner: State, outer: Live) -> tuple[int, ..
 def live_slices(
     parameter: Parameter, inner: State, outer: Live
 ) -> tuple[tuple[bool, ...] | None, ...]:
-    """For each dimension of a parameter, which entries remain (None = all)."""
-    return followed(parameter.follows, inner, outer)
+    """For each dimension of a parameter, which entries remain (None = all).
+
+    A dimension of several times the channels has them once for each gate.
+    """
+    lines = followed(parameter.follows, inner, outer)
+    pairs = zip(parameter.shape, lines, strict=True)
+    return tuple(line and line * (size // len(line)) for size, line in pairs)
 
 
 def followed(

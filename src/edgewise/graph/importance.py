@@ -45,14 +45,15 @@ def l2(graph: Graph, writes: Sequence[Place], reads: Sequence[Place]) -> Scores:
     tensors |= dict(module.named_buffers(remove_duplicate=False))  # a fixed filter is a weight too
     found: dict[Place, Any] = {}
     for place in writes:
-        shape = graph.vertices[place.vertex].shape
-        assert shape is not None
-        total = np.zeros(shape[place.axis])
+        total = np.zeros(graph.vertices[place.vertex].channels(place.axis))
         for parameter in graph.vertices[place.vertex].params:
             for axis, follow in enumerate(parameter.follows):
                 if follow == ("out", place.axis) and len(parameter.shape) > 1:
-                    weight = tensors[parameter.name].detach().double().movedim(axis, 0)
-                    total += weight.flatten(1).square().sum(1).cpu().numpy()
+                    home, normed, _ = parameter.name.partition(".parametrizations.")
+                    given = module.get_submodule(home).weight if normed else tensors[parameter.name]
+                    weight = given.detach().double().movedim(axis, 0)
+                    rows = weight.flatten(1).square().sum(1).cpu().numpy()
+                    total += rows.reshape(-1, len(total)).sum(0)  # of several gates
         found[place] = total
     return found
 

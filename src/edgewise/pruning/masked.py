@@ -16,10 +16,11 @@ import torch
 from torch import fx, nn
 from torch.fx.immutable_collections import immutable_dict
 
+from ..graph.cost import live_slices
 from ..graph.graph import Graph, Mask
 from ..graph.liveness import Liveness, liveness
 from ..graph.operators.absence import State
-from ..graph.operators.reference import there
+from ..graph.operators.reference import recurrent, there
 from ..graph.operators.table import TABLE
 from ..graph.vertices import Vertex
 from ..tracing.program import set_modes
@@ -83,13 +84,12 @@ def _load(network: nn.Module, graph: Graph, alive: Liveness, tensors: Tensors) -
     state = network.state_dict()
     for name, tensor in tensors.items():
         parameter, index = known[name]
-        edges = graph.inputs[index]
-        at = {"out": alive.states[index], "in": alive.wants[edges[0]] if edges else None}
+        edges, outer = graph.inputs[index], alive.states[index]
+        assert outer is not None
         whole = state[name]
         lines = [torch.arange(size, device=whole.device) for size in whole.shape]
-        for axis, follow in enumerate(parameter.follows):
-            live = at[follow[0]] if follow is not None else None
-            keep = live.keep(follow[1]) if follow is not None and live is not None else None
+        keeps = live_slices(parameter, alive.wants[edges[0]] if edges else None, outer)
+        for axis, keep in enumerate(keeps):
             if keep is not None:
                 lines[axis] = lines[axis][torch.tensor(keep, device=whole.device)]
         with torch.no_grad():
@@ -125,8 +125,10 @@ class Execution(fx.Interpreter):
             return super().run_node(n)  # absent: whatever it gives is neutralised further on
         inputs = iter(edges)
         args, kwargs = fx.map_arg((n.args, n.kwargs), lambda a: self._input(a, vertex, inputs))
-        special = TABLE.rules[vertex.op].reference
+        special, state = TABLE.rules[vertex.op].reference, self.alive.states[index]
         want = self.alive.wants[edges[0]] if edges else None
+        if vertex.op == "recurrent" and state is not None and not state.full:
+            return recurrent(self._called(n), vertex, state, args, kwargs)
         if special and want is not None and not want.full:
             return special(self._called(n), vertex, want, args, kwargs)
         with self._set_current_node(n):

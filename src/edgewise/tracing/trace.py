@@ -86,6 +86,7 @@ def trace(
             `ew.restrict`.
         importance: which channels of a width go first: `ew.importance.l2`, or what
             `ew.importance.taylor` or `.activation` give, or a function of your own.
+        keep, at_most, at_least, tie, alike: rules for what may go; see `ew.restrict`.
         part: the path of a submodule, or several paths: it alone is traced and pruned, on what it
             receives when the model runs on `args`, and everything else is done with the whole
             model: losses see its outputs, and `ew.prune` gives it back with a smaller part.
@@ -108,7 +109,7 @@ def trace(
     Examples:
         >>> graph = ew.trace(model, (x,))
         >>> graph
-        Graph(29 vertices, 31 edges, 12 units, 19916b485ebc)
+        Graph(29 vertices, 31 edges, 9 units, ab27f3cafff4)
     """
     refuse(model, args, kwargs or {})
     args = (args,) if isinstance(args, torch.Tensor) else tuple(args)
@@ -126,7 +127,7 @@ def trace(
         bare = replace(bare, program=replace(bare.program, model=model), rest=rest)
         graph = with_units(bare, kinds, slices=slices, round_to=round_to, importance=importance)
     if "raw" not in kinds:
-        graph = with_outputs_kept(graph)
+        graph = with_outputs_kept(graph, heads=part is None)
     if model.training:
         log.info("The model is in train mode, and stays so; it is measured as in eval mode.")
     if not graph.units:

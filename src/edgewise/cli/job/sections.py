@@ -33,8 +33,9 @@ from .toml_sections import (
 
 CUTS = ("resize", "crop")
 Surrogate = Literal[
-    "auto", "GraphGP", "Degree2", "Linear", "PathSum", "CrossGamma", "Logistic", "FCN", "Trees"
-]
+    "auto", "UnitGP", "GraphGP", "Degree2", "Linear", "PathSum", "CrossGamma", "Logistic", "FCN",
+    "Trees",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ def pack(graph: Graph, objective: Objective, pickle: Any) -> bytes:
         if rule.name not in BUILT_IN
     ]
     parts = {
-        "model": (replace(graph, program=None), _pack_program(graph.program)),
+        "model": (replace(graph, program=None, ruled=None), _pack_program(graph.program)),
         "rules": rules,
         "objective": objective.over(lambda inputs: inputs),  # no loaders
         "identity": identity(graph, objective),
