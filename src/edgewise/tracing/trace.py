@@ -27,6 +27,7 @@ from .probe import run, run_doubled
 from .program import Program, modes_of
 from .refuse import refuse, refuse_outputs
 from .sizes import Condition, any_batch, not_one
+from .whole import Whole
 
 log = logging.getLogger("edgewise")
 
@@ -126,8 +127,8 @@ def trace(
         whole, model, kwargs, rest = taken(model, args, kwargs or {}, paths)
         args, rest = (), rest if costs == "whole" else free
     with whole.as_called() if whole else nullcontext():
-        bare = _bare(model, args, kwargs or {}, leaves, frontend)
-        bare = replace(bare, program=replace(bare.program, model=model, whole=whole), rest=rest)
+        bare = _bare(model, args, kwargs or {}, leaves, frontend, whole)
+        bare = replace(bare, program=replace(bare.program, model=model), rest=rest)
         graph = with_units(bare, kinds, slices=slices, round_to=round_to, importance=importance)
     if "raw" not in kinds:
         graph = with_outputs_kept(graph, heads=part is None)
@@ -141,7 +142,7 @@ def trace(
 
 def _bare(
     model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any],
-    leaves: Sequence[type[nn.Module] | str], frontend: FrontEnd | None,
+    leaves: Sequence[type[nn.Module] | str], frontend: FrontEnd | None, whole: Whole | None,
 ) -> Graph:  # fmt: skip
     """The graph without units."""
     own = copied(model)  # it runs, and may keep what it saw: a shape, say
@@ -158,6 +159,7 @@ def _bare(
             names,
             judge,
             choice,
+            whole,
         ),
     )
 
@@ -206,7 +208,7 @@ def _failure(problems: list[TraceError]) -> TraceError:
 
 def _graph(
     module: fx.GraphModule, inputs: Mapping[str, Any], fixed: Mapping[str, Any],
-    names: tuple[str, ...], judge: Judge, frontend: FrontEnd,
+    names: tuple[str, ...], judge: Judge, frontend: FrontEnd, whole: Whole | None,
 ) -> Graph:  # fmt: skip
     """Vertices and edges of a captured program, which must do what the model does."""
     args, model = tuple(inputs.values()), judge.model
@@ -241,6 +243,7 @@ def _graph(
         modal=bool(module.meta.get(MODAL)),
         moving=verdict.moving,
         conditions=conditions,
+        whole=whole,
     )
     return Builder(program, once, doubled).build(frontend)
 
