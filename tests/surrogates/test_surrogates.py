@@ -113,10 +113,11 @@ MAKERS: dict[str, Callable[..., Any]] = {
     "PathSum-saturating": lambda **k: surrogates.PathSum(GRAPH, saturate=True, **k),
     "CrossGamma": lambda **k: surrogates.CrossGamma(GRAPH, **k),
     "GraphGP": lambda **k: surrogates.GraphGP(GRAPH, **k),
+    "UnitGP": lambda **k: surrogates.UnitGP(GRAPH, **k),
     "Bootstrap-FCN": lambda **k: surrogates.Bootstrap(surrogates.FCN(), **k),
     "Bootstrap-forest": lambda **k: surrogates.Bootstrap(RandomForestRegressor(20), **k),
 }
-WITH_STD = ("Linear", "Degree2", "GraphGP", "Bootstrap-FCN", "Bootstrap-forest")
+WITH_STD = ("Linear", "Degree2", "GraphGP", "UnitGP", "Bootstrap-FCN", "Bootstrap-forest")
 every = pytest.mark.parametrize("name", MAKERS)
 
 
@@ -125,6 +126,40 @@ def data() -> tuple[Any, Any]:
     rng = np.random.default_rng(0)
     X = masks(60, rng)
     return X, interacting(X, rng)
+
+
+# -- known noise -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", WITH_STD)
+def test_what_is_noisy_counts_for_less(name: str, data: Any) -> None:
+    """Some losses are wrong by a factor; who is told so mispredicts the true ones less."""
+    X, y = data
+    rng = np.random.default_rng(1)
+    noisy = rng.random(len(X)) < 0.4
+    wrong = np.where(noisy, y * np.exp(rng.normal(size=len(y))), y)
+    exact = MAKERS[name]().fit(X, wrong, noise=np.zeros(len(y)))
+    assert_array_equal(exact.predict(X), MAKERS[name]().fit(X, wrong).predict(X))
+    if name == "Bootstrap-FCN":  # a network that takes no weights
+        return
+    told = MAKERS[name]().fit(X, wrong, noise=noisy * wrong)
+    errors = [np.mean((np.log(y) - m.predict_link(X)) ** 2) for m in (told, exact)]
+    assert errors[0] < errors[1]
+    for bad in (np.full(len(y), -1.0), np.full(len(y), np.nan), [0.1]):
+        with pytest.raises(ValueError, match="noise must be one finite standard error"):
+            MAKERS[name]().fit(X, y, noise=bad)
+
+
+def test_an_updated_process_is_conditioned_on_what_it_is_given(data: Any) -> None:
+    X, y = data
+    model = surrogates.UnitGP(GRAPH).fit(X[:40], y[:40])
+    assert_allclose(model.updated(X[:40], y[:40]).predict(X), model.predict(X))
+    more = model.updated(X, y)
+    assert more.posterior_.own == model.posterior_.own
+    assert model.linear_[1].shape == (UNITS,)
+    before, after = (m.predict_link(X[40:], return_std=True)[1] for m in (model, more))
+    assert (after < before).all()
+    assert np.abs(np.log(y[40:]) - more.predict_link(X[40:])).mean() < 0.1
 
 
 # -- conformance -------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from ..graph.cost import cost, count_changes
 from ..graph.graph import Cost, Graph, Mask
@@ -36,25 +37,28 @@ class CostEstimate:
     def __init__(self, graph: Graph, times: OperatorTimes | None = None) -> None:
         self.graph, self.times = graph, times
         self.quantities = QUANTITIES if times is None else (*QUANTITIES, "latency")
-        rows: dict[tuple[int, str], dict[int, float]] = defaultdict(dict)
+        factors: dict[tuple[int, int], float] = {}  # logarithms, by unit and part
         sizes: dict[tuple[int, str], float] = {}
+        places: dict[tuple[int, str], int] = defaultdict(lambda: len(places))
         for unit, cut, before in self._single(sizes):
             for key in cut.keys() | before.keys():
-                rows[key][unit] = cut.get(key, 0.0) - before.get(key, 0.0)
-        self.logs = np.zeros((len(rows), len(graph.units)))
-        self.parts = np.zeros((len(rows), len(self.quantities)))
-        for row, (key, factors) in enumerate(rows.items()):
-            self.logs[row, list(factors)] = list(factors.values())
+                factors[unit, places[key]] = cut.get(key, 0.0) - before.get(key, 0.0)
+        units, parts = zip(*factors, strict=True) if factors else ((), ())
+        self.logs = csr_matrix(
+            (list(factors.values()), (units, parts)), (len(graph.units), len(places))
+        )
+        self.parts = np.zeros((len(places), len(self.quantities)))
+        for key, row in places.items():
             self.parts[row, self.quantities.index(key[1])] = sizes[key]
         whole = cost(graph)
         if times is not None:
             whole = replace(whole, seconds=times.seconds(liveness(graph, graph.empty)))
-        self.rest = self._amounts(whole) - self.parts.sum(0)
+        self.whole = self._amounts(whole)
 
     def __call__(self, masks: Sequence[Mask]) -> Array:
         """[n, quantities]: parameters, MACs, activation and weight bytes, and seconds."""
-        factors = np.exp(self.graph.matrix(masks) @ self.logs.T)
-        return np.asarray(self.rest + factors @ self.parts)
+        touched = csr_matrix(self.graph.matrix(masks)) @ self.logs  # few parts a mask
+        return np.asarray(self.whole + touched.expm1() @ self.parts)
 
     def near(self, mask: Mask, known: Cost) -> Array:
         """[quantities]: factors that make the estimate of a mask its known cost."""

@@ -12,7 +12,8 @@ from .space import Space
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Score = Callable[[Array], Array]
-_MOVES, _DRAWN = 256, 512  # that a step scores, and that it draws from at random
+_MOVES, _LEADING = 256, 15  # that a step scores, and of how many units it tries all pairs
+_DRAWN = 512  # units that are looked at, drawn at random where there are more
 _TRIED = 4  # units that are no widths, tried together with widths that make up for them
 _ROUNDS = 4  # slices of one width that may make up for a removed unit, or for one put back
 
@@ -51,7 +52,7 @@ def descend(
     for _ in range(steps):
         # the walk takes the best move even to a network to avoid, and only `best` passes over
         # those: a minimum that is known already leads to others around it
-        moves = _moves(space, current, rng)
+        moves = _moves(space, current, score, rng)
         if not moves:
             break
         values = score(space.graph.matrix(moves))
@@ -120,17 +121,32 @@ def _first_new(
     return best, best_value
 
 
-def _moves(space: Space, mask: Mask, rng: np.random.Generator) -> list[Mask]:
+def _moves(space: Space, mask: Mask, score: Score, rng: np.random.Generator) -> list[Mask]:
+    """All pairs of a unit put back, or none, and one removed, or none, but for (none, none).
+
+    Where these are too many, of those units that by themselves change the score for the better.
+    """
     gone, here = space.gone(mask), space.here(mask)
-    # all pairs of (a unit put back or none, a unit removed or none), but for (none, none)
+    if (len(gone) + 1) * (len(here) + 1) > _MOVES:
+        gone, here = (_leading(space, mask, score, units, rng) for units in (gone, here))
     swaps = [(back, more) for back in [None, *gone] for more in [None, *here]][1:]
-    if len(swaps) > _DRAWN:
-        swaps = [swaps[int(i)] for i in rng.choice(len(swaps), _DRAWN, replace=False)]
     moves = [_moved(mask, back, more) for back, more in swaps]
-    moves = [moves[int(i)] for i in np.flatnonzero(space.likely(moves, mask))]
-    if len(moves) > _MOVES:
-        moves = [moves[int(i)] for i in np.sort(rng.choice(len(moves), _MOVES, replace=False))]
-    return moves
+    return [moves[int(i)] for i in np.flatnonzero(space.likely(moves, mask))]
+
+
+def _leading(
+    space: Space, mask: Mask, score: Score, units: Sequence[int], rng: np.random.Generator
+) -> list[int]:
+    """The units whose change gains most, and those that gain most for what they cost."""
+    if len(units) > _DRAWN:
+        units = np.sort(rng.choice(units, _DRAWN, replace=False)).tolist()
+    values = score(space.graph.matrix([mask.flipped(unit) for unit in units]))
+    change = values - score(space.graph.matrix([mask]))
+    prices = [space.price(unit, value) for unit, value in zip(units, change, strict=True)]
+    ranks = np.argsort(values, kind="stable"), np.argsort(prices, kind="stable")
+    return list(dict.fromkeys(units[int(i)] for pair in zip(*ranks, strict=True) for i in pair))[
+        :_LEADING
+    ]
 
 
 def _moved(mask: Mask, back: int | None, more: int | None) -> Mask:

@@ -18,11 +18,16 @@ from ..graph.graph import Graph, Mask
 from ..search import Point, Space
 from ..search.asks import FitFunction
 from ..search.proposals import Settings, propose
-from ..surrogates.searcher import Searcher
+from ..surrogates.searcher import SLOW, Searcher
 from ..surrogates.selection import Choice, checkpoint, choose
 from ..surrogates.validation import Link
 
 log = logging.getLogger("edgewise")
+MOST = 400  # evaluations that a surrogate is fitted to, besides single removals
+COMPARED = 160  # that candidates are compared on, likewise
+NEAR = 0.25  # of what a budget asks to be saved: masks that save so much more or less are near it
+LARGEST = 40  # units, beyond which "auto" does without what takes time for each of them
+ROWS = 2048  # masks predicted at a time
 
 
 @dataclass(frozen=True)
@@ -67,45 +72,105 @@ def searching(searcher: Searcher, graph: Graph) -> FitFunction:
         searcher: the surrogate, or those to choose from.
         graph: the graph of the masks.
     """
-    choices: dict[int, Choice] = {}
+    choices: dict[int, tuple[Choice, Any]] = {}
 
     def fit(evaluations: Sequence[Evaluation], space: Space) -> Any:
-        X, y, link = _observations(evaluations)
-        first = checkpoint(len(y))
+        data = Observations.of(evaluations, space)
+        first = checkpoint(len(data.y))
         if first not in choices:
-            choices[first] = _choose(searcher, graph, X[:first], y[:first], link)
-            if choices[first].scores:
-                log.info("Surrogate: %s", _told(choices[first]))
-        return searcher.candidates[choices[first].name](graph, link).fit(X, y)
+            choice = _choose(searcher, data)
+            if choice.scores:
+                log.info("Surrogate: %s", _told(choice))
+            choices[first] = choice, data.fitted(searcher, choice)
+        choice, model = choices[first]
+        if first and hasattr(model, "updated"):  # its few numbers hold until the next comparison
+            return model.updated(data.X, data.y)
+        return data.fitted(searcher, choice)
 
     return fit
 
 
-def _observations(evaluations: Sequence[Evaluation]) -> tuple[NDArray[Any], NDArray[Any], Link]:
-    """Masks, losses and link of the evaluations of the search split that gave a loss."""
-    good = [e for e in evaluations if e.ok and e.split == "search"]
-    X = np.array([[bit == "1" for bit in e.mask] for e in good], dtype=np.float64)
-    y = np.array([e.loss for e in good], dtype=np.float64)
-    return X, y, "log" if (y > 0).all() else "identity"
+@dataclass(frozen=True)
+class Observations:
+    """What a surrogate learns from: the evaluations that matter at a budget.
+
+    Args:
+        space: in which they matter.
+        X: masks [n, n_units]; y: their losses [n].
+        link: that suits the losses.
+    """
+
+    space: Space
+    X: NDArray[Any]
+    y: NDArray[Any]
+    link: Link
+
+    @staticmethod
+    def of(evaluations: Sequence[Evaluation], space: Space) -> Observations:
+        """Those of the search split that gave a loss.
+
+        Where there are more than MOST, besides single removals, the best of those near to the
+        budget, then the nearest others. A fit takes time cubic in their number.
+        """
+        good = [e for e in evaluations if e.ok and e.split == "search"]
+        X = np.array([[bit == "1" for bit in e.mask] for e in good], dtype=np.float64)
+        X = X.reshape(len(good), len(space.graph.units))
+        y = np.array([e.loss for e in good], dtype=np.float64)
+        link: Link = "log" if (y > 0).all() else "identity"
+        return Observations(space, X, y, link).nearest(MOST)
+
+    def nearest(self, most: int) -> Observations:
+        """Single removals, and so many of the others; see `of`."""
+        alone = self.X.sum(axis=1) < 2
+        rest = np.flatnonzero(~alone)
+        if len(rest) <= most:
+            return self
+        each = 1.0 / self.space.limits.get("units", np.inf)  # what a unit saves of this budget
+        units = range(self.X.shape[1])
+        saved = self.X[rest] @ np.array([self.space.saving(u) + each for u in units])
+        excess = self.space.excess(self.space.graph.empty)
+        gap = np.abs(saved - excess)
+        far = gap > NEAR * abs(excess)
+        best = rest[np.lexsort((np.where(far, gap, self.y[rest]), far))[:most]]
+        rows = np.sort(np.concatenate([np.flatnonzero(alone), best]))
+        return replace(self, X=self.X[rows], y=self.y[rows])
+
+    def fitted(self, searcher: Searcher, choice: Choice) -> Any:
+        """A surrogate fitted to them."""
+        return searcher.candidates[choice.name](self.space.graph, self.link).fit(self.X, self.y)
+
+    @property
+    def required(self) -> Observations:
+        """These, of which there are some.
+
+        Raises:
+            PlanError: there are none.
+        """
+        if not len(self.y):
+            raise PlanError(
+                "No evaluation has succeeded yet; see study.evaluations for the reasons."
+            )
+        return self
 
 
-def _succeeded(
-    evaluations: Sequence[Evaluation],
-) -> tuple[NDArray[Any], NDArray[Any], Link]:
-    """The observations, of which there are some; else PlanError."""
-    X, y, link = _observations(evaluations)
-    if not len(y):
-        raise PlanError("No evaluation has succeeded yet; see study.evaluations for the reasons.")
-    return X, y, link
-
-
-def _choose(
-    searcher: Searcher, graph: Graph, X: NDArray[Any], y: NDArray[Any], link: Link
-) -> Choice:
-    makers = {name: partial(make, graph, link) for name, make in searcher.candidates.items()}
-    if len(makers) == 1 or not len(y):
+def _choose(searcher: Searcher, data: Observations) -> Choice:
+    graph = data.space.graph
+    names = [n for n in searcher.candidates if n not in SLOW or len(graph.units) <= LARGEST]
+    names = names or list(searcher.candidates)
+    makers = {n: partial(searcher.candidates[n], graph, data.link) for n in names}
+    if len(makers) == 1 or not len(data.y):
         return Choice(next(iter(makers)), {}, 0)
-    return choose(makers, X, y)
+    some = data.nearest(COMPARED)
+    return choose(makers, some.X, some.y)
+
+
+def predicted(model: Any, graph: Graph, masks: Sequence[Mask]) -> tuple[list[float], list[float]]:
+    """What a surrogate expects masks to lose, and its deviations; worked out in blocks."""
+    mean, std = list[float](), list[float]()
+    for first in range(0, len(masks), ROWS):
+        block = model.predict(graph.matrix(masks[first : first + ROWS]), return_std=True)
+        mean, std = mean + block[0].tolist(), std + block[1].tolist()
+    return mean, std
 
 
 def _told(choice: Choice) -> str:
@@ -125,10 +190,11 @@ def shortlist(
         PlanError: no evaluation succeeded.
     """
     good = [e for e in evaluations if e.ok]
-    X, y, link = _succeeded(good)
-    choice = _choose(searcher, space.graph, X, y, link)
-    model = searcher.candidates[choice.name](space.graph, link).fit(X, y)
-    masks = {m: None for m in space.by_mask(good) if space.allows(m)}
+    data = Observations.of(good, space).required
+    choice = _choose(searcher, data)
+    model = data.fitted(searcher, choice)
+    known = (space.graph.mask(bits=row) for row in data.X.astype(bool))
+    masks = {mask: None for mask in known if space.allows(mask)}
     if len(masks) < count:
         settings = Settings(round=count, explore=0.0)
         rng = np.random.default_rng([seed, len(good)])
@@ -139,11 +205,11 @@ def shortlist(
             f"No mask within the budget ({space.budget}) was found; run() with it first."
         )
     found = list(dict.fromkeys(map(space.minimal, masks)))  # as a person would say them
-    mean, std = model.predict(space.graph.matrix(found), return_std=True)
+    mean, std = predicted(model, space.graph, found)
     order = np.argsort(mean, kind="stable")
     return Finalists(
         tuple(found[int(i)] for i in order),
-        {found[int(i)]: (float(mean[i]), float(std[i])) for i in order},
+        {found[int(i)]: (mean[i], std[i]) for i in order},
         min(count, len(found)),
         choice,
         model,
@@ -166,19 +232,18 @@ def fronted(
         PlanError: no evaluation succeeded.
     """
     good = space.by_mask(e for e in evaluations if e.ok and e.split == "search")
-    X, y, link = _succeeded(evaluations)
-    choice = _choose(searcher, space.graph, X, y, link)
-    model = searcher.candidates[choice.name](space.graph, link).fit(X, y)
+    data = Observations.of(evaluations, space).required
+    model = data.fitted(searcher, _choose(searcher, data))
     points = find(space, model, known=list(good))
     losses = {mask: e.loss for mask, e in good.items()}
     return [replace(point, measured=losses.get(point.mask)) for point in points]
 
 
-def graph_process(graph: Graph, evaluations: Sequence[Evaluation]) -> surrogates.GraphGP:
+def graph_process(space: Space, evaluations: Sequence[Evaluation]) -> surrogates.GraphGP:
     """The Gaussian process on the graph, fitted to what was measured on the search split.
 
     Raises:
         PlanError: no evaluation succeeded.
     """
-    X, y, link = _succeeded(evaluations)
-    return surrogates.GraphGP(graph, link=link).fit(X, y)
+    data = Observations.of(evaluations, space).required
+    return surrogates.GraphGP(space.graph, link=data.link).fit(data.X, data.y)

@@ -88,7 +88,9 @@ class Knowledge:
 
     def process(self) -> GraphGP:
         """A Gaussian process on the graph, whatever surrogate searched."""
-        return graph_process(self.graph, list(self.known.values()))
+        budget = Budget(macs=0.7) if self.timeless else self.budget
+        space = Space(self.graph, budget, times=self.times)
+        return graph_process(space, list(self.known.values()))
 
     def interactions(self, base: Mask, model: GraphGP) -> Interactions:
         """Of the units whose single removal is not fatal, around a mask."""

@@ -19,3 +19,4 @@ from .linear import Linear as Linear
 from .logistic import Logistic as Logistic
 from .path_sum import PathSum as PathSum
 from .trees import Trees as Trees
+from .unit_gp import UnitGP as UnitGP

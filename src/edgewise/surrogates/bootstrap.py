@@ -20,6 +20,7 @@ from .validation import (
     check_observations,
     constant_std,
     is_constant,
+    link_noise,
     predict_losses,
 )
 
@@ -66,23 +67,28 @@ class Bootstrap(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
 
     @single_threaded
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Bootstrap:
+    def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Bootstrap:
         """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
 
+        Args:
+            noise: [n_masks] standard errors of the losses, where they are known: weights of the
+                evaluations, if the regressor takes any.
+
         Raises:
-            ValueError: malformed masks or losses; losses outside the domain of the link.
+            ValueError: malformed masks, losses or noise; losses outside the domain of the link.
             EdgewiseError: the regressor cannot be fitted, or predicts NaN or another shape.
         """
         masks, target = check_observations(X, y, self.link)
         self.n_features_in_ = masks.shape[1]
         # descents ask for the same masks again and again, and a forest takes its time
         self.known_: dict[bytes, tuple[float, float]] = {}
-        self.regressor_ = self._fitted(masks, target)
+        known = link_noise(noise, y, self.link) ** 2
+        self.regressor_ = self._fitted(masks, target, known)
         self.resampled_: list[Regressor] = []
         self.noise_ = constant_std(len(target))
         if not is_constant(target):
             rows = self._rows(masks)
-            self.resampled_ = [self._fitted(masks[r], target[r]) for r in rows]
+            self.resampled_ = [self._fitted(masks[r], target[r], known[r]) for r in rows]
             self.noise_ = self._error_out_of_bag(masks, target, rows)
         return self
 
@@ -108,7 +114,7 @@ class Bootstrap(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         error = total[held] / count[held] - target[held]
         return max(float(np.sqrt(np.mean(error**2))), FLOOR * scale)
 
-    def _fitted(self, masks: Array, target: Array) -> Regressor:
+    def _fitted(self, masks: Array, target: Array, known: Array) -> Regressor:
         model = clone(self.model)
         settings = model.get_params()
         seeds = {k for k, v in settings.items() if k.endswith("random_state") and v is None}
@@ -116,7 +122,7 @@ class Bootstrap(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if hasattr(model, "predict_link"):
             model.set_params(link="identity")  # the target is on the link scale already
         try:
-            return Regressor.fit(model, masks, target)
+            return Regressor.fit(model, masks, target, known)
         except Exception as error:
             raise self._useless(f"cannot be fitted ({type(error).__name__}: {error})") from error
 

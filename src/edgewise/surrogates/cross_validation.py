@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .validation import Array, check_observations
+from .validation import Array, check_observations, link_noise
 
 FOLDS = 4
 LEAST = 20  # held-out masks below which a comparison says nothing
@@ -49,7 +49,9 @@ def spared(masks: Array) -> NDArray[np.bool_]:
     return np.asarray(masks.sum(axis=1) >= 2)
 
 
-def hold_out(make: Make, X: ArrayLike, y: ArrayLike, folds: int = FOLDS) -> HeldOut | None:
+def hold_out(
+    make: Make, X: ArrayLike, y: ArrayLike, folds: int = FOLDS, noise: ArrayLike | None = None
+) -> HeldOut | None:
     """Cross-fitted predictions of the masks that remove at least two units.
 
     A pure function of its arguments. Repeated masks are in the same fold.
@@ -58,6 +60,7 @@ def hold_out(make: Make, X: ArrayLike, y: ArrayLike, folds: int = FOLDS) -> Held
         make: an unfitted surrogate with an uncertainty.
         X: masks [n_masks, n_units], 1 = removed; y: losses [n_masks] in original units.
         folds: parts, each predicted by a surrogate that saw everything else.
+        noise: [n_masks] standard errors of the losses; the surrogates must take them then.
 
     Returns:
         None with fewer than 20 different masks to hold out.
@@ -71,12 +74,14 @@ def hold_out(make: Make, X: ArrayLike, y: ArrayLike, folds: int = FOLDS) -> Held
     if fold is None:
         return None
     losses = np.asarray(y, dtype=np.float64)
+    known = np.asarray(noise, dtype=np.float64)
     mean, std = np.zeros(len(target)), np.zeros(len(target))
     for k in range(folds):
         out = fold == k
-        model = make().fit(masks[~out], losses[~out])
+        model = make().fit(masks[~out], losses[~out], *([] if noise is None else [known[~out]]))
         mean[out], std[out] = model.predict_link(masks[out], return_std=True)
     held = fold >= 0
+    std = np.hypot(std, link_noise(noise, losses, model.link))
     return HeldOut(target[held], mean[held], std[held])
 
 

@@ -18,6 +18,7 @@ from .validation import (
     check_observations,
     constant_std,
     is_constant,
+    link_noise,
     predict_losses,
 )
 
@@ -47,11 +48,14 @@ class Degree2(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.link = link
 
     @single_threaded
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Degree2:
+    def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Degree2:
         """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
 
+        Args:
+            noise: [n_masks] standard errors of the losses, where they are known.
+
         Raises:
-            ValueError: malformed masks or losses; losses outside the domain of the link.
+            ValueError: malformed masks, losses or noise; losses outside the domain of the link.
         """
         masks, target = check_observations(X, y, self.link)
         self.n_features_in_ = masks.shape[1]
@@ -61,7 +65,8 @@ class Degree2(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if not is_constant(target):
             standard = (target - self.shift_) / self.scale_
             kernels = _kernels(masks @ masks.T)
-            self.posterior_ = fit_process(masks, standard, kernels, Prior(SCALES))
+            known = (link_noise(noise, y, self.link) / self.scale_) ** 2
+            self.posterior_ = fit_process(masks, standard, kernels, Prior(SCALES), known)
         return self
 
     predict = predict_losses

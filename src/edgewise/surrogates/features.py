@@ -22,11 +22,16 @@ class Coordinates:
         weights: [n_units, n_coordinates].
         widths: [n_coordinates] whether it is a group of widths.
         places: [n_coordinates] where along the graph, counted in different places: 0, 1, …
+        typical: [n_coordinates] how much each is expected to matter, or 1.0.
+        spread: of the logarithm of how much it does matter, around that; 0 where that is not
+            fitted, None for a prior that suits their number.
     """
 
     weights: Array
     widths: np.ndarray[tuple[int], np.dtype[np.bool_]]
     places: Array
+    typical: Array | float = 1.0
+    spread: float | None = None
 
     @property
     def gaps(self) -> Array:

@@ -85,7 +85,9 @@ class Posterior:
 
 
 @single_threaded
-def fit_process(X: Array, target: Array, kernels: list[Array], prior: Prior) -> Posterior:
+def fit_process(
+    X: Array, target: Array, kernels: list[Array], prior: Prior, known: Array | float = 0.0
+) -> Posterior:
     """The process whose hyper-parameters maximise marginal likelihood times prior.
 
     Args:
@@ -93,8 +95,9 @@ def fit_process(X: Array, target: Array, kernels: list[Array], prior: Prior) -> 
         target: [n], about zero mean and unit variance.
         kernels: given kernels, each [n, n].
         prior: as many scales as kernels.
+        known: [n] variances of known noise, beside the one that is fitted.
     """
-    evidence = _Evidence(X, target, kernels, prior)
+    evidence = _Evidence(X, target, kernels, prior, known)
     means, stds = evidence.means_stds
 
     def by_deviations(z: Array) -> tuple[float, Array]:
@@ -122,6 +125,7 @@ class _Evidence:
     target: Array
     kernels: list[Array]
     prior: Prior
+    known: Array | float = 0.0
 
     @cached_property
     def flat(self) -> Array:
@@ -151,7 +155,7 @@ class _Evidence:
         parts = [kernel.between(self.X, self.X) for kernel in own]
         n = len(self.X)
         covariance = sum(parts, (scales @ self.flat).reshape(n, n))
-        covariance[np.diag_indices(n)] += noise + JITTER
+        covariance[np.diag_indices(n)] += noise + JITTER + self.known
         # C [n, n] = L Lᵀ; where that fails φ is worse than any other, without a slope
         factor, info = lapack.dpotrf(covariance, lower=1, clean=1)
         if info:
@@ -174,12 +178,19 @@ class _Evidence:
     def posterior(self, phi: Array) -> Posterior:
         scales, noise, own = self._split(phi)
         bare = Posterior(self.X, scales, own, noise, np.zeros((0, 0)), np.zeros(0))
-        covariance = bare.covariance(self.X, self.X, self.kernels)
-        covariance[np.diag_indices(len(self.X))] += noise + JITTER
-        factor = np.asarray(cholesky(covariance, lower=True))
-        half = solve_triangular(factor, self.target, lower=True)
-        alpha = np.asarray(solve_triangular(factor, half, lower=True, trans="T"))
-        return replace(bare, factor=factor, alpha=alpha)
+        return condition(bare, self.X, self.target, self.kernels, self.known)
+
+
+def condition(
+    process: Posterior, X: Array, target: Array, kernels: list[Array], known: Array | float
+) -> Posterior:
+    """The process with the same hyper-parameters, given these observations; see `fit_process`."""
+    covariance = process.covariance(X, X, kernels)
+    covariance[np.diag_indices(len(X))] += process.noise + JITTER + known
+    factor = np.asarray(cholesky(covariance, lower=True))
+    half = solve_triangular(factor, target, lower=True)
+    alpha = np.asarray(solve_triangular(factor, half, lower=True, trans="T"))
+    return replace(process, masks=X, factor=factor, alpha=alpha)
 
 
 def square_root(covariance: Array) -> Array:

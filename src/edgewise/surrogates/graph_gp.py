@@ -26,6 +26,7 @@ from .validation import (
     check_observations,
     constant_std,
     is_constant,
+    link_noise,
     predict_losses,
 )
 
@@ -87,11 +88,14 @@ class GraphGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
 
     @single_threaded
-    def fit(self, X: ArrayLike, y: ArrayLike) -> GraphGP:
+    def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> GraphGP:
         """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
 
+        Args:
+            noise: [n_masks] standard errors of the losses, where they are known.
+
         Raises:
-            ValueError: malformed masks or losses; losses outside the domain of the link.
+            ValueError: malformed masks, losses or noise; losses outside the domain of the link.
         """
         masks, target = check_observations(X, y, self.link, len(self.graph.units))
         self.n_features_in_ = masks.shape[1]
@@ -120,7 +124,8 @@ class GraphGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         # of coordinates that are 0 or 1 the Hamming kernel is the local one with ρ = 0
         own = (Local, Hamming) if self.coordinates_.widths.any() else (Local,)
         prior = Prior(SCALES, own, self.coordinates_)
-        self.posterior_ = fit_process(masks, standard, kernels, prior)
+        known = (link_noise(noise, y, self.link) / self.scale_) ** 2
+        self.posterior_ = fit_process(masks, standard, kernels, prior, known)
         self.paths_ = float(self.posterior_.scales[[PATHS, PAIRS]].sum()) > NEGLIGIBLE
         self.relevance_ = sum((k.relevance for k in self.posterior_.own), self.relevance_)
         self.noise_ = float(np.sqrt(self.posterior_.noise)) * self.scale_

@@ -88,14 +88,18 @@ class Local:
         masks and predicts no others: the more coordinates, the less each v may differ.
         """
         common, count = [(0.0, 1.5), (-1.0, 1.0), (1.5, 0.4), (0.0, 0.7)], len(coordinates.places)
-        return [*common, *[(0.0, min(0.5, 2.5 / max(count, 1) ** 0.5))] * count]
+        spread = coordinates.spread
+        if spread is None:
+            spread = min(0.5, 2.5 / max(count, 1) ** 0.5)
+        return [*common, *[(0.0, spread)] * (count if spread else 0)]
 
     @staticmethod
     def at(phi: Array, coordinates: Coordinates) -> Local:
         """The kernel of hyper-parameters φ."""
         variance, length = np.exp(phi[0]), np.exp(phi[2])
         shared = 0.5 * (1.0 + np.tanh(0.5 * phi[3]))
-        v = np.exp(phi[1] + phi[4:])
+        own = phi[4:] if len(phi) > 4 else 0.0
+        v = coordinates.typical * np.exp(phi[1] + own)
         return Local(float(variance), v, float(length), float(shared), coordinates)
 
     @property
@@ -129,7 +133,8 @@ class Local:
         by_length = self._metric(rho * decay * self.coordinates.gaps / self.length)
         by_shared = self._metric(rho * (1.0 - rho) * (decay - np.eye(len(decay))))
         common = [-0.5 * float(np.vdot(by, spread)) for by in (by_length, by_shared)]
-        return [0.5 * float(outer.sum()), float(by_v.sum()), *common, *by_v]
+        each = () if self.coordinates.spread == 0.0 else by_v
+        return [0.5 * float(outer.sum()), float(by_v.sum()), *common, *each]
 
 
 def weighted_hamming(X: Array, Z: Array, relevance: Array) -> Array:

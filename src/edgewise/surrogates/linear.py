@@ -12,7 +12,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from .standardised import Regressor
 from .threads import single_threaded
-from .validation import Array, Link, check_masks, check_observations, predict_losses
+from .validation import (
+    Array,
+    Link,
+    check_masks,
+    check_observations,
+    link_noise,
+    predict_losses,
+)
 
 
 class Linear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -39,15 +46,19 @@ class Linear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.link = link
 
     @single_threaded
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Linear:
+    def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Linear:
         """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
 
+        Args:
+            noise: [n_masks] standard errors of the losses, where they are known.
+
         Raises:
-            ValueError: malformed masks or losses; losses outside the domain of the link.
+            ValueError: malformed masks, losses or noise; losses outside the domain of the link.
         """
         masks, target = check_observations(X, y, self.link)
         self.n_features_in_ = masks.shape[1]
-        self.regressor_ = Regressor.fit(BayesianRidge(), masks, target)
+        known = link_noise(noise, y, self.link) ** 2
+        self.regressor_ = Regressor.fit(BayesianRidge(), masks, target, known)
         shift, scale = self.regressor_.shift, self.regressor_.scale
         model = self.regressor_.model
         self.coef_: Array = np.zeros(masks.shape[1]) if model is None else scale * model.coef_

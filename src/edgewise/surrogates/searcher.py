@@ -22,12 +22,14 @@ from .linear import Linear
 from .logistic import Logistic
 from .path_sum import PathSum
 from .trees import Trees
+from .unit_gp import UnitGP
 from .validation import Link
 
 Maker = Callable[[Graph, Link], Any]
 OWN = "#"  # in the name of a surrogate that is the user's own
 
 _CANDIDATES: dict[str, Maker] = {  # of "auto", which stays with the first in doubt
+    "UnitGP": lambda graph, link: UnitGP(graph, link=link),
     "GraphGP": lambda graph, link: GraphGP(graph, link=link),
     "Degree2": lambda graph, link: Degree2(link=link),
     "Linear": lambda graph, link: Linear(link=link),
@@ -41,7 +43,8 @@ _NAMED: dict[str, Maker] = {
     "Trees": lambda graph, link: Bootstrap(Trees(), link=link),
 }
 NAMES = ("auto", *_NAMED)
-_CERTAIN = (GraphGP, Degree2, Linear, Bootstrap)  # that have an uncertainty
+SLOW = ("GraphGP",)  # of the candidates: takes time for each path of each mask
+_CERTAIN = (UnitGP, GraphGP, Degree2, Linear, Bootstrap)  # that have an uncertainty
 
 
 @dataclass(frozen=True)

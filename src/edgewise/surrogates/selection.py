@@ -38,7 +38,9 @@ class Choice:
         return {"compared": {"log density": scores, "held-out masks": self.held}}
 
 
-def choose(candidates: Mapping[str, Make], X: ArrayLike, y: ArrayLike) -> Choice:
+def choose(
+    candidates: Mapping[str, Make], X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None
+) -> Choice:
     """The candidate that predicts held-out masks best; the first one unless another is clearly so.
 
     The log density is a proper score: it asks for the uncertainty that a search lives on as much
@@ -50,11 +52,12 @@ def choose(candidates: Mapping[str, Make], X: ArrayLike, y: ArrayLike) -> Choice
         candidates: unfitted surrogates with an uncertainty, all of one link; the first is the one
             to stay with in doubt.
         X: masks [n_masks, n_units], 1 = removed; y: losses [n_masks] in original units.
+        noise: [n_masks] their standard errors, which all candidates must take then.
 
     Raises:
         ValueError: malformed masks or losses; losses outside the domain of the link.
     """
-    found = {name: hold_out(make, X, y) for name, make in candidates.items()}
+    found = {name: hold_out(make, X, y, noise=noise) for name, make in candidates.items()}
     density = {name: held.log_density for name, held in found.items() if held is not None}
     first = next(iter(candidates))
     if not density:

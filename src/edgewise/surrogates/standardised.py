@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.utils.validation import has_fit_parameter
 
 from .validation import Array, constant_std, is_constant
+
+UNKNOWN = 0.05
 
 
 @dataclass(frozen=True)
@@ -27,16 +30,22 @@ class Regressor:
     constant_std: float
 
     @staticmethod
-    def fit(model: Any, masks: Array, target: Array) -> Regressor:
+    def fit(model: Any, masks: Array, target: Array, known: Array | float = 0.0) -> Regressor:
         """Fit a scikit-learn regressor, whose defaults suit a target of unit variance.
 
         Args:
             model: not fitted yet.
             masks: [n, n_units]; target: [n] on the link scale.
+            known: [n] variances of known noise. A regressor that weighs its samples trusts each
+                by it, beside an error of UNKNOWN of the target's variance that all have.
         """
         shift, scale = float(target.mean()), float(target.std())
         flat = is_constant(target)
-        fitted = None if flat else model.fit(masks, (target - shift) / scale)
+        weights = {}
+        if not flat and np.any(known) and has_fit_parameter(model, "sample_weight"):
+            error = UNKNOWN * scale**2
+            weights = {"sample_weight": np.broadcast_to(error / (error + known), target.shape)}
+        fitted = None if flat else model.fit(masks, (target - shift) / scale, **weights)
         return Regressor(shift, scale, fitted, constant_std(len(target)))
 
     def predict(self, masks: Array) -> Array:

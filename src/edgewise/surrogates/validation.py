@@ -90,6 +90,23 @@ def to_link(y: Array, link: Link) -> Array:
     return np.log(y) - np.log1p(-y) if link == "logit" else y.copy()
 
 
+def link_noise(noise: ArrayLike | None, y: ArrayLike, link: Link) -> Array:
+    """Standard errors of losses [n_masks], as they are on the link scale; 0 where None.
+
+    Raises:
+        ValueError: not one for each loss, negative, or not finite.
+    """
+    losses = np.asarray(y, dtype=np.float64)
+    known = np.zeros(losses.shape) if noise is None else np.asarray(noise, dtype=np.float64)
+    if known.shape != losses.shape or not (np.isfinite(known) & (known >= 0)).all():
+        raise ValueError(
+            "noise must be one finite standard error of at least 0 for each loss, shape "
+            f"{list(losses.shape)}; got shape {list(known.shape)}."
+        )
+    slope = {"log": losses, "logit": losses * (1.0 - losses)}.get(link, np.ones_like(losses))
+    return known / slope
+
+
 def from_link(mean: Array, link: Link) -> Array:
     """The inverse of `to_link`; finite for every finite mean."""
     if link == "log":

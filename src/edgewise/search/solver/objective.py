@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import EdgewiseError
-from ...surrogates import Degree2, GraphGP, Linear, PathSum
+from ...surrogates import Degree2, GraphGP, Linear, PathSum, UnitGP
 from ...surrogates.path_fit import PathFit, path_sum, saturated
 from ...surrogates.path_graph import Flow
 from .model import Frame
@@ -180,8 +180,8 @@ def target_of(model: Any, units: int, pairs: int | None = None) -> Target:
     """The target of a fitted surrogate.
 
     Args:
-        model: a `PathSum`, a `GraphGP` (its path sum counts, not its interactions), a `Linear` or
-            a `Degree2` (of whose interactions only the strongest are kept).
+        model: a `PathSum`, a `GraphGP` (its path sum counts, not its interactions), a `UnitGP`
+            (what is linear in it), a `Linear` or a `Degree2` (its strongest interactions).
         units: of the graph.
         pairs: interactions kept; three a unit unless given.
 
@@ -207,6 +207,10 @@ def _inside(model: Any) -> Target:
     if model.path_sum_ is None:
         return Quadratic(model.shift_, np.zeros(model.n_features_in_), {})
     return PathSumTarget(model.flow_, model.path_sum_, model.shift_, model.scale_)
+
+
+def _additive(constant: float, single: Array) -> Target:
+    return Quadratic(constant, single, {})
 
 
 def _strongest(model: Any, pairs: int) -> Quadratic:
@@ -235,6 +239,7 @@ def _strongest(model: Any, pairs: int) -> Quadratic:
 _MAKERS: dict[type, Callable[[Any, int], Target]] = {
     PathSum: lambda model, pairs: PathSumTarget(model.flow_, model.fit_),
     GraphGP: lambda model, pairs: _inside(model),
-    Linear: lambda model, pairs: Quadratic(float(model.intercept_), model.coef_, {}),
+    Linear: lambda model, pairs: _additive(float(model.intercept_), model.coef_),
+    UnitGP: lambda model, pairs: _additive(*model.linear_),
     Degree2: _strongest,
 }
