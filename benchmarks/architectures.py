@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -288,7 +289,140 @@ def transformers_models() -> list[Architecture]:
     ]
 
 
+# -- others ------------------------------------------------------------------------------------
+
+
+class Crnn(nn.Module):
+    """Text recognition after Shi et al., "An end-to-end trainable neural network", 2015."""
+
+    def __init__(self, classes: int = 11) -> None:
+        super().__init__()
+        widths, layers = (1, 16, 32, 32), list[nn.Module]()
+        for inner, outer in pairwise(widths):
+            layers += [nn.Conv2d(inner, outer, 3, padding=1), nn.BatchNorm2d(outer), nn.ReLU()]
+            layers += [nn.MaxPool2d(2)]
+        self.features = nn.Sequential(*layers)
+        self.first = nn.LSTM(128, 24, bidirectional=True)
+        self.second = nn.LSTM(24, 24, bidirectional=True)
+        self.between, self.leave = nn.Linear(48, 24), nn.Linear(48, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.features(x)
+        y = y.reshape(y.shape[0], y.shape[1] * y.shape[2], y.shape[3]).permute(2, 0, 1)
+        y = self.leave(self.second(self.between(self.first(y)[0]))[0])
+        return y.permute(1, 0, 2)
+
+
+class Edsr(nn.Module):
+    """Super-resolution after Lim et al., "Enhanced deep residual networks", 2017."""
+
+    def __init__(self, width: int = 16, blocks: int = 3, scale: int = 2) -> None:
+        super().__init__()
+
+        def conv(inner: int, outer: int) -> nn.Conv2d:
+            return nn.Conv2d(inner, outer, 3, padding=1)
+
+        self.head, self.tail = conv(3, width), conv(width, 3)
+        self.body = nn.ModuleList(
+            nn.Sequential(conv(width, width), nn.ReLU(), conv(width, width)) for _ in range(blocks)
+        )
+        self.up = nn.Sequential(conv(width, width * scale**2), nn.PixelShuffle(scale))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = y = self.head(x)
+        for block in self.body:
+            y = y + 0.1 * block(y)
+        return self.tail(self.up(x + y))
+
+
+def _yolo(name: str) -> Built:
+    from ultralytics.nn.tasks import DetectionModel
+
+    return DetectionModel(f"{name}.yaml", verbose=False), (torch.randn(1, 3, 64, 64),), {}
+
+
+def _raft() -> Built:
+    from torchvision.models.optical_flow import raft_small
+
+    return raft_small(), (torch.randn(1, 3, 128, 128), torch.randn(1, 3, 128, 128), 2), {}
+
+
+_BACKBONE = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "embedding_size": 8,
+             "layer_type": "basic", "out_features": ["stage2", "stage3", "stage4"]}  # fmt: skip
+
+
+def _detr() -> Built:
+    import transformers
+
+    config = transformers.DetrConfig(
+        backbone_config=transformers.ResNetConfig(**{**_BACKBONE, "out_features": ["stage4"]}),
+        use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, d_model=32,
+        encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4,
+        encoder_ffn_dim=64, decoder_ffn_dim=64, num_queries=8,
+    )  # fmt: skip
+    return transformers.DetrForObjectDetection(config), (torch.randn(1, 3, 64, 64),), {}
+
+
+def _rt_detr() -> Built:
+    import transformers
+
+    config = transformers.RTDetrConfig(
+        backbone_config=transformers.RTDetrResNetConfig(**_BACKBONE),
+        encoder_in_channels=[16, 24, 32], encoder_hidden_dim=32, d_model=32, decoder_layers=2,
+        encoder_ffn_dim=64, decoder_ffn_dim=64, encoder_attention_heads=4, num_queries=8,
+        decoder_attention_heads=4, decoder_in_channels=[32, 32, 32], num_denoising=0,
+    )  # fmt: skip
+    return transformers.RTDetrForObjectDetection(config), (torch.randn(1, 3, 64, 64),), {}
+
+
+def _smp() -> Built:
+    import segmentation_models_pytorch as smp
+
+    return smp.Unet("resnet18", encoder_weights=None), (torch.randn(1, 3, 64, 64),), {}
+
+
+def _timm_sam() -> Built:
+    import timm
+
+    model = timm.create_model(
+        "samvit_base_patch16", pretrained=False, img_size=64, embed_dim=32, depth=2, num_heads=4,
+        window_size=2, global_attn_indexes=(1,), neck_chans=16,
+    )  # fmt: skip
+    return model, (torch.randn(1, 3, 64, 64),), {}
+
+
+def _sam() -> Built:
+    import transformers
+
+    config = transformers.SamVisionConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, image_size=64, patch_size=8,
+        window_size=3, output_channels=16, global_attn_indexes=[1], num_pos_feats=16, mlp_dim=64,
+    )  # fmt: skip
+    return transformers.SamVisionModel(config), (torch.randn(1, 3, 64, 64),), {}
+
+
+def others() -> list[Architecture]:
+    """Detectors, decoders and readers of other packages, and two that have none."""
+    found: list[tuple[str, str, Callable[[], Built]]] = [
+        ("ultralytics", "yolov8n", partial(_yolo, "yolov8n")),
+        ("reader", "crnn", partial(_plain, Crnn, 1, 32, 64)),
+        ("super-resolution", "edsr", partial(_plain, Edsr, 3, 16, 16)),
+        ("torchvision", "raft_small", _raft),
+        ("transformers", "DetrForObjectDetection", _detr),
+        ("transformers", "RTDetrForObjectDetection", _rt_detr),
+        ("transformers", "SamVisionModel", _sam),
+        ("timm", "samvit_base_patch16", _timm_sam),
+        ("segmentation-models-pytorch", "Unet", _smp),
+    ]
+    return [Architecture("others", family, name, build) for family, name, build in found]
+
+
+def _plain(kind: type[nn.Module], *shape: int) -> Built:
+    return kind(), (torch.randn(2, *shape),), {}
+
+
 SUITES: dict[str, Callable[[], list[Architecture]]] = {
+    "others": others,
     "torchvision": torchvision,
     "timm": timm_families,
     "transformers": transformers_models,

@@ -131,7 +131,7 @@ def main() -> None:
     model = resnet56()
     model.load_state_dict(load_file(options.data / "resnet56_cifar10.safetensors"))
     whole = ew.trace(model, (torch.randn(1, 3, 32, 32),), granularity="edge")
-    graph = whole.select(lambda unit: "conv1.." in unit.name)
+    graph = whole.select(["* branch"])
     known = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
     for seed in options.seeds:
         objective = make_objective(options.data, options.recovery, seed)

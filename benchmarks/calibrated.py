@@ -33,8 +33,7 @@ REMOVED = range(1, 7)
 
 
 def rows(contest: Contest) -> Iterator[dict[str, Any]]:
-    graph = ew.trace(contest.model(), (contest.example,), granularity="edge")
-    graph = graph.select(lambda unit: unit.cost.macs > 0)
+    graph = ew.trace(contest.model(), (contest.example,), granularity="branch")
     objective = ew.Objective(
         contest.imitated(0, 500),
         loss=imitation,

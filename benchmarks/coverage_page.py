@@ -46,6 +46,16 @@ activation) have no module to edit, and most of the reasons below are these;
 `ew.without_module_form(graph)` lists them for a model of yours."""
 
 
+PARTS = """What decides by the values of its tensors is no graph: none of torchvision's detectors is,
+and their backbones all are. With [`part="backbone"`](howto/parts.md) the backbone is traced, pruned
+by five random valid masks of one in {removed} of its units (branches, skips and hidden widths), and
+put back by [`benchmarks/parts.py`](../benchmarks/parts.py) ({machine}). *Difference* is the largest
+between the outputs of the whole detector, boxes to labels, pruned and with its part masked; *boxes*
+is how many it finds in two images with random weights. *Losses* says whether what the pruned
+detector loses in train mode is finite, and *ONNX* is the difference of the exported part in
+onnxruntime."""
+
+
 def passed(row: dict[str, Any]) -> bool:
     """Pruned is masked, and costs are exact, for every mask that was tried."""
     return "error" not in row and not row["problem"]
@@ -178,25 +188,52 @@ def own_class_reasons(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def parts(rows: list[dict[str, Any]]) -> list[str]:
+    """Models of which a part is pruned, from the JSON of parts.py."""
+    lines = [
+        "| model | front end | units | share of MACs | trace | difference | boxes | losses "
+        "| ONNX |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        if "error" in row:
+            lines.append(f"| {row['name']} ✗ | {plain(row['error'])} | | | | | | | |")
+            continue
+        boxes = f"{min(row['boxes'])} to {max(row['boxes'])}"
+        lines.append(
+            f"| {row['name']} | {row['frontend'].removeprefix('torch.')} | {row['units']} "
+            f"| {row['share_of_macs']:.0%} | {row['trace_seconds']} s "
+            f"| {row['max_difference']:.1e} | {boxes} | {'finite' if row['finite'] else '✗'} | {row['onnx_difference']:.1e} |"
+        )
+    return lines
+
+
 def plain(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def words_of(machine: dict[str, Any]) -> str:
+    return f"{machine['processor']}, {machine['cores']} cores, torch {machine['torch']}"
 
 
 def main() -> None:
     source, target = map(Path, sys.argv[1:3])
     record = json.loads(source.read_text())
     rows, machine = record["rows"], record["machine"]
-    words = f"{machine['processor']}, {machine['cores']} cores, torch {machine['torch']}"
-    parts = [HEAD.format(machine=words) + "\n".join(summary(rows))]
-    parts += [width_summary(rows), free_summary(rows)]
-    parts += ["## What does not work, and why", "\n".join(reasons(rows))]
+    sections = [HEAD.format(machine=words_of(machine)) + "\n".join(summary(rows))]
+    sections += [width_summary(rows), free_summary(rows)]
+    sections += ["## What does not work, and why", "\n".join(reasons(rows))]
     for suite in sorted({row["suite"] for row in rows}):
         chosen = [row for row in rows if row["suite"] == suite and "precision" not in row]
-        parts += [f"## {suite}", "\n".join(table(chosen))]
+        sections += [f"## {suite}", "\n".join(table(chosen))]
+    found = json.loads(source.with_name("parts.json").read_text())
+    own = words_of(found["machine"])
+    parts_of = PARTS.format(machine=own, removed=found["removed"])
+    sections += ["## By a part", parts_of, "\n".join(parts(found["rows"]))]
     forms = json.loads(source.with_name("module_form.json").read_text())["rows"]
-    parts += ["## In the model's own class", OWN_CLASS, "\n".join(own_class(forms))]
-    parts += ["\n".join(own_class_reasons(forms))]
-    target.write_text("\n\n".join(parts) + "\n")
+    sections += ["## In the model's own class", OWN_CLASS, "\n".join(own_class(forms))]
+    sections += ["\n".join(own_class_reasons(forms))]
+    target.write_text("\n\n".join(sections) + "\n")
 
 
 if __name__ == "__main__":

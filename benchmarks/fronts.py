@@ -51,8 +51,7 @@ def main() -> None:
     out = parser.parse_args().out
     torch.set_num_threads(1)
     data = np.load(ROOT / "benchmarks/results/resnet56_recovered.npz")
-    graph = ew.trace(ResNet(9).eval(), (torch.randn(1, 3, 32, 32),), granularity="edge")
-    graph = graph.select(lambda unit: unit.cost.macs > 0)
+    graph = ew.trace(ResNet(9).eval(), (torch.randn(1, 3, 32, 32),), granularity="branch")
     space = Space(graph, ew.Budget(macs=0.9))
     model = ew.surrogates.GraphGP(graph).fit(data["masks"], data["loss"])
     known = [graph.mask(bits=row) for row in data["masks"]]

@@ -63,7 +63,7 @@ def smollm2(weights: bool = False) -> nn.Module:
 def branches(graph: ew.Graph, share: float, seed: int = 0) -> ew.Mask:
     """A share of the branches removed, drawn at random among those that leave the class."""
     rng = random.Random(seed)
-    chosen = [u.name for u in graph.units if u.cost.params > 1000 and "->" not in u.name]
+    chosen = [unit.name for unit in graph.units if unit.cost.params > 1000]
     mask = graph.mask(rng.sample(chosen, max(round(share * len(chosen)), 1)))
     ew.liveness(graph, mask).require_connected()
     return mask
@@ -118,15 +118,9 @@ def generating() -> dict[str, Any]:
     begin = time.perf_counter()
     graph = ew.trace(model, (), {"input_ids": ids, "use_cache": False}, granularity="edge")
     traced = time.perf_counter() - begin
-    parts = [
-        f".layers.{layer}.{end}"
-        for layer, ends in {
-            0: ["self_attn.o_proj"], 20: ["mlp.down_proj"], 21: ["self_attn.o_proj"],
-            **{layer: ["self_attn.o_proj", "mlp.down_proj"] for layer in (10, 14, 18, 22, 25, 27)},
-        }.items()
-        for end in ends
-    ]  # fmt: skip
-    mask = graph.mask([u.name for u in graph.units if u.name.endswith(tuple(parts))])
+    parts = {0: ["attention"], 20: ["mlp"], 21: ["attention"]}
+    parts |= {layer: ["attention", "mlp"] for layer in (10, 14, 18, 22, 25, 27)}
+    mask = graph.mask([f"layers.{layer} {part}" for layer in parts for part in parts[layer]])
     begin = time.perf_counter()
     small = ew.prune(graph, mask, form="module").eval()
     pruned = time.perf_counter() - begin

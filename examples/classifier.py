@@ -82,7 +82,7 @@ def main(evaluations: int = 24, epochs: int = 4, folder: Path = Path("runs/class
     loaded = ew.load(make_model, folder / "plan.json", folder / "small.safetensors")
 
     print(f"removed {len(plan.removed)} of {len(graph.units)} units:")
-    print(*(f"  {name}" for name in plan.removed), sep="\n")
+    print(*(f"  {label}" for label in plan.labels), sep="\n")
     print(f"MACs {plan.before.macs:,} -> {plan.after.macs:,}")
     print(f"parameters {plan.before.params:,} -> {plan.after.params:,}")
     for name, network in {"unpruned": model, "pruned": small, "healed": loaded}.items():

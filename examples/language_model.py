@@ -89,7 +89,7 @@ def main(evaluations: int = 30, epochs: int = 4) -> None:
     graph = ew.trace(
         model,
         training[0][0][:2],
-        granularity=("edge", "hidden", "heads"),  # branches, MLP channels, attention heads
+        granularity=("branch", "hidden", "heads"),  # branches, MLP channels, attention heads
         slices=4,
         importance=ew.importance.taylor(training[:4], loss),
     )
@@ -104,7 +104,7 @@ def main(evaluations: int = 30, epochs: int = 4) -> None:
     healed = ew.heal(small, training, loss=loss, settings=settings)
 
     print(f"removed {len(plan.removed)} of {len(graph.units)} units:")
-    print(*(f"  {name}" for name in plan.removed), sep="\n")
+    print(*(f"  {label}" for label in plan.labels), sep="\n")
     print(f"MACs a passage {plan.before.macs:,} -> {plan.after.macs:,}")
     print(f"parameters {plan.before.params:,} -> {plan.after.params:,}")
     for name, network in {"unpruned": model, "pruned": small, "healed": healed}.items():

@@ -93,7 +93,7 @@ def main(evaluations: int = 24, epochs: int = 5) -> None:
     training = discs(384, seed=0)
     model = train(UNet(), training, epochs)
 
-    graph = ew.trace(model, training[0][0][:2], granularity=("edge", "hidden"), slices=4)
+    graph = ew.trace(model, training[0][0][:2], granularity=("branch", "hidden"), slices=4)
     objective = ew.Objective(
         discs(128, seed=1),
         loss=losses,
@@ -111,7 +111,7 @@ def main(evaluations: int = 24, epochs: int = 5) -> None:
     healed = ew.heal(small, training, loss=losses, settings=settings)
 
     print(f"removed {len(plan.removed)} of {len(graph.units)} units:")
-    print(*(f"  {name}" for name in plan.removed), sep="\n")
+    print(*(f"  {label}" for label in plan.labels), sep="\n")
     print(f"MACs {plan.before.macs:,} -> {plan.after.macs:,}")
     print(f"parameters {plan.before.params:,} -> {plan.after.params:,}")
     for name, network in {"unpruned": model, "pruned": small, "healed": healed}.items():

@@ -45,7 +45,7 @@ def test_a_plan_says_what_it_saves_and_scores(held: dict[str, Any]) -> None:
     assert f"{len(plan.removed)} of {len(plan.bits)} units" in repr(plan)
     assert f"MACs: {plan.before.macs:,} → {plan.after.macs:,} (-" in repr(plan)
     assert f"accuracy {plan.measured['report'].metrics['accuracy']:.4g}" in repr(plan)
-    assert plan.removed[0] in plan._repr_html_()
+    assert plan.labels[0] in plan._repr_html_()
 
 
 def test_a_long_mask_names_a_dozen_units(held: dict[str, Any]) -> None:

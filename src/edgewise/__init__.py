@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from .graph import importance as importance
     from .graph.budget import Budget as Budget
     from .graph.cost import cost as cost
-    from .graph.graph import Cost as Cost
     from .graph.graph import Graph as Graph
     from .graph.graph import Mask as Mask
-    from .graph.graph import Unit as Unit
     from .graph.liveness import liveness as liveness
     from .graph.operators import absence as absence
     from .graph.operators import table
     from .graph.operators.table import Rule as Rule
     from .graph.operators.table import register as register
     from .graph.rules import restrict as restrict
+    from .graph.unit import Cost as Cost
+    from .graph.unit import Unit as Unit
     from .pruning import hf as hf
     from .pruning.export import export as export
     from .pruning.heal import Healing as Healing
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .pruning.weights import load as load
     from .pruning.weights import save as save
     from .search import sample_masks as sample_masks
+    from .study import hooks as hooks
     from .study.study import Study as Study
     from .tracing.trace import trace as trace
     from .values.version import __version__ as __version__
@@ -58,13 +59,14 @@ _HOMES = {
     "Ray": "evaluation.ray.executor",
     "cost": "graph.cost",
     "export": "pruning.export",
-    "Cost": "graph.graph",
+    "Cost": "graph.unit",
     "Graph": "graph.graph",
     "Mask": "graph.graph",
-    "Unit": "graph.graph",
+    "Unit": "graph.unit",
     "Healing": "pruning.heal",
     "heal": "pruning.heal",
     "hf": "pruning.hf",
+    "hooks": "study.hooks",
     "liveness": "graph.liveness",
     "calibrated_cross_entropy": "evaluation.losses",
     "masked": "pruning.masked",

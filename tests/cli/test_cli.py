@@ -187,6 +187,7 @@ CHANGES = {
     "an argument of the model": (
         "job.toml", "{ blocks = 3 }", "{ blocks = 3, scale = 2.0 }", "another graph"),
     "a constant of the user's file": ("net.py", "T = 1.0", "T = 5.25", "another objective"),
+    "how many examples": ("job.toml", "0:24", "0:20", "another objective"),
     "a statistic of the data": ("job.toml", "mean = [0.5", "mean = [0.4", "another objective"),
 }  # fmt: skip
 
@@ -207,6 +208,9 @@ def test_a_study_that_began_otherwise_is_not_resumed(job: Path, what: str) -> No
     assert result.exit_code == 1
     assert message in said(result)
     assert "Resuming" not in said(result)
+    pasted = result.stderr.partition("paste into job.toml:")[2].strip()
+    job.write_text(f"{job.read_text()}\n{pasted}\n")
+    assert call("run", job).exit_code == 0
 
 
 @pytest.fixture

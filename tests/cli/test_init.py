@@ -90,7 +90,7 @@ def test_a_job_is_guessed_and_runs(own: Path) -> None:
     assert [found["data"][s] for s in init.MOST] == ["0:20", "20:40", "40:60"]
     assert found["objective"]["recovery"] == "batchnorm"
     assert found["calibration"]["rows"] == found["heal"]["rows"] == "60:100"
-    assert found["units"]["granularity"] == ["edge", "layer", "hidden"]
+    assert found["units"]["granularity"] == ["branch", "layer", "hidden"]
     assert "# expected = 0.9" in text
     shown = call("inspect", "job.toml")
     assert shown.exit_code == 0, shown.output

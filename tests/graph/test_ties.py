@@ -83,6 +83,8 @@ def test_plans_of_tied_units_load_from_the_factory_alone(
         study.run(8, ew.Budget(macs=0.5))
         plan = study.plan(finalists=2)
     assert any(ruled.units[ruled.unit_index[name]].tied for name in plan.removed)
+    ((rule, key),) = rules.items()
+    assert plan.provenance["rules"] == f"{rule}={key!r}"
     plan.save(tmp_path / "plan.json")
     small = ew.prune(ruled, plan)
     weights = ew.save(small, tmp_path / "small.safetensors")

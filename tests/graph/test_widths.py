@@ -347,3 +347,50 @@ def test_the_engine_measures_what_the_masked_model_gives() -> None:
             with torch.no_grad():
                 expected = loss(ew.masked(graph, mask, outcome.tensors)(images), targets)
             assert outcome.evaluation.loss == pytest.approx(float(expected), rel=1e-4)
+
+
+class Reader(nn.Module):
+    """Layers of an LSTM whose first state the model makes itself, or a GRU's that is learnt."""
+
+    def __init__(self, kind: type[nn.Module], **options: object) -> None:
+        super().__init__()
+        self.hidden, self.layers = 6, 2
+        self.recurrent = kind(3, 6, 2, batch_first=True, **options)
+        self.first = nn.Parameter(torch.randn(2, 1, 6)) if kind is nn.GRU else None
+        self.leave = nn.Linear(options.get("proj_size", 6), 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        state = x.new_zeros(self.layers, len(x), self.hidden)
+        state = state if self.first is None else state + self.first
+        given = () if self.recurrent.proj_size else (state,)
+        given = given if self.first is not None or not given else ((state, state),)
+        return self.leave(self.recurrent(x, *given)[0])
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_recurrent_layers_lose_units_in_all_gates_and_layers(kind: type[nn.Module]) -> None:
+    graph = laws.check_laws(
+        Reader(kind), (torch.randn(2, 4, 3),), masks=2, granularity="hidden", slices=3
+    )
+    assert groups(graph) == {"hidden:recurrent": 2}
+    small = ew.prune(graph, graph.mask([0]), form="module")
+    assert (small.hidden, small.recurrent.hidden_size) == (4, 4)
+    assert small.recurrent.weight_hh_l1.shape == (16 if kind is nn.LSTM else 12, 4)
+
+
+def test_projected_states_lose_units_and_their_cells_are_refused() -> None:
+    model = Reader(nn.LSTM, proj_size=4)
+    graph = laws.check_laws(model, (torch.randn(2, 4, 3),), masks=2, granularity="hidden")
+    assert groups(graph) == {"hidden:recurrent": 3}
+    assert "cells must outnumber" in graph.refused["recurrent"]
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_layers_without_widths_have_a_reason(name: str) -> None:
+    model, args = build(name)
+    graph = ew.trace(model, args, granularity=ALL, slices=3)
+    cut = {graph.vertices[v].name for u in graph.units for v, _ in u.removal.channels}
+    layers = {
+        v.name for v in graph.vertices if any(len(p.shape) > 1 for p in v.params) and v.module
+    }
+    assert layers - cut <= set(graph.refused)

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 import edgewise as ew
 from edgewise.errors import PlanError, StorageError
+from edgewise.graph.units import with_units
 from edgewise.study.provenance import identity
 from edgewise.study.storage.storage import Storage
 from edgewise.values import identity as identities
@@ -277,6 +278,18 @@ def test_plan_and_weights_of_an_older_version_are_used(version: str) -> None:
     small = ew.prune(network.graph(), plan)
     loaded = ew.load(network.make, plan, STORED / version / "small.safetensors")
     assert torch.allclose(small(X), loaded(X), atol=1e-6)
+
+
+@pytest.mark.parametrize("version", OLD)
+def test_a_study_or_plan_of_other_units_says_what_to_write(tmp_path: Path, version: str) -> None:
+    shutil.copy(STORED / version / "study.sqlite", tmp_path)
+    graph = network.graph()
+    few = with_units(graph, ("branch", "hidden"), slices=3)
+    words = r'was made with (other units|another graph)\..* needs granularity=\("edge", "layer"\)'
+    with pytest.raises(StorageError, match=words):
+        ew.Study(few, network.objective(), f"sqlite:///{tmp_path / 'study.sqlite'}", "stored")
+    with pytest.raises(PlanError, match=r"with granularity=\('edge', 'hidden'\)\."):
+        ew.prune(few, ew.Plan.load(STORED / version / "plan.json"))
 
 
 @pytest.mark.parametrize("name", SETTINGS)

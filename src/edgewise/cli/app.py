@@ -116,6 +116,9 @@ def inspect(
     input: Annotated[str, typer.Option(help="Shape of one example.")] = "3,224,224",
     weights: Weights = None,
     granularity: Annotated[str, typer.Option(help="Kinds of units.")] = "branch,layer",
+    part: Annotated[
+        str | None, typer.Option(help="Path of the part to trace, or several: backbone,neck.")
+    ] = None,
     units: Annotated[bool, typer.Option("--units", help="List every unit.")] = False,
     form: Annotated[
         Form, typer.Option(help="module: also say what the model's own class does without.")
@@ -139,7 +142,7 @@ def inspect(
             if model.endswith(".toml"):
                 graph = trace_job(read_config(model), screen.say)
             else:
-                graph = inspection.trace_named(model, input, weights, granularity)
+                graph = inspection.trace_named(model, input, weights, granularity, part)
             inspection.show_units(screen, graph, form, units)
         else:
             raise ConfigError("inspect takes either a model or --plan PLAN.json.")

@@ -186,6 +186,9 @@ def leave(directory: Path, model: nn.Module, data: Digits) -> None:
 
 def _report(path: Path, study: Study, plan: Plan, rows: dict[str, Row]) -> Path:
     from ..report import Outcome, render, write
+    from .job.sections import ModelSection
+    from .job.sources import loading
+    from .job.toml_sections import Source
 
     report, healed = plan.measured["report"], rows["fine-tuned"]
     after = replace(
@@ -199,15 +202,21 @@ def _report(path: Path, study: Study, plan: Plan, rows: dict[str, Row]) -> Path:
     extra = {"Command": "edgewise demo"}
     again = "study.run(budget=ew.Budget({limits})); study.plan()"
     insight = replace(study.insight(plan), again=again)
-    outcome = Outcome(
-        after,
-        times,
-        {"pruned.safetensors": "weights of the pruned network, fine-tuned",
-         "plan.json": "what was chosen and why"},
-        "import edgewise as ew\nfrom edgewise.cli.demo import DigitsNet\n\n"
-        'small = ew.load(DigitsNet, "plan.json", "pruned.safetensors")',
-        {"Hand it on as ONNX": 'ew.export(small, "small.onnx")'},
-    )  # fmt: skip
+    files = {
+        "pruned.safetensors": "weights of the pruned network, fine-tuned",
+        "plan.json": "what was chosen and why",
+        "plan.tensors.safetensors": "recovered statistics: stays beside plan.json",
+        "network.py": "the unpruned network's class",
+        "network.safetensors": "its weights",
+        "digits": "its images",
+    }
+    steps = {
+        "Prune it as a job": "edgewise init network.py:DigitsNet digits "
+        "--weights network.safetensors",
+        "Hand it on as ONNX": 'ew.export(small, "small.onnx")',
+    }
+    load = loading(ModelSection(Source("network.py:DigitsNet")), "pruned.safetensors")
+    outcome = Outcome(after, times, files, load, steps)
     page = render(
         study.graph, study.evaluations, plan, title="edgewise demo: digits",
         outcome=outcome, extra=extra, insight=insight,

@@ -23,12 +23,12 @@ from .job.sections import CUTS, DataSection, ModelSection
 from .job.sources import classes_of, load_function, load_model, read_state, require
 from .job.toml_sections import Rows, anchored
 
-SHOWN = 64, 500  # images on which normalisations are compared, at least and at most,
+SHOWN = 64, 250  # images on which normalisations are compared, at least and at most,
 PIXELS = 10_000_000  # and what they have together, in between
 MOST = {"search": 500, "verify": 2000, "report": 5000}  # rows of each split
 CALIBRATION = 500
 MEMORY = 1 << 30  # bytes of the images to heal with, which are all in memory
-KINDS = ("edge", "layer", "hidden", "heads")
+KINDS = {"branch": "edge", "layer": "layer", "hidden": "hidden", "heads": "heads"}
 TRAIN, HELD_OUT = ("train", "training"), ("val", "valid", "validation", "test")
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 OWN = "normalised by themselves"
@@ -78,8 +78,8 @@ def write_job(
     network = load_model(section)
     source, train = _splits(anchored(data, Path.cwd()))
     seen = _looked_at(DataSection(source, **_columns(source)), section, network, say)
-    graph = trace(network, (seen.inputs[:1].to(section.device),), granularity=KINDS)
-    kinds = [kind for kind in KINDS if any(unit.kind == kind for unit in graph.units)]
+    graph = trace(network, (seen.inputs[:1].to(section.device),), granularity=tuple(KINDS))
+    kinds = [name for name, kind in KINDS.items() if any(u.kind == kind for u in graph.units)]
     say(f"Units: {len(graph.units)} ({', '.join(kinds)})")
     sections = _sections(section, seen, train, kinds, say)
     if not batch_norms(network):

@@ -26,7 +26,9 @@ FORM = "own class"  # whether the unit has the module form
 OLDER = "it was made before plans had one; `edgewise prune --form module` looks for it"
 
 
-def trace_named(source: str, shape: str, weights: Path | None, granularity: str) -> Graph:
+def trace_named(
+    source: str, shape: str, weights: Path | None, granularity: str, part: str | None = None
+) -> Graph:
     """The graph of a model named on the command line.
 
     Args:
@@ -34,6 +36,7 @@ def trace_named(source: str, shape: str, weights: Path | None, granularity: str)
         shape: of one input example, for instance "3,224,224".
         weights: a weights file.
         granularity: kinds of units, for instance "edge,layer".
+        part: paths of the parts to trace, for instance "backbone,neck".
 
     Raises:
         ConfigError: any of them cannot be used.
@@ -48,7 +51,8 @@ def trace_named(source: str, shape: str, weights: Path | None, granularity: str)
     if weights is not None:
         table["weights"] = str(weights)
     section = parse_model(table, Path.cwd())
-    return trace(load_model(section), random_example(section.input or ()), granularity=kinds)
+    example, parts = random_example(section.input or ()), part.split(",") if part else None
+    return trace(load_model(section), example, granularity=kinds, part=parts)
 
 
 def title(graph: Graph) -> str:

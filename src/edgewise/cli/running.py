@@ -109,7 +109,7 @@ def heal_plan(
 ) -> list[Path]:
     """Fine-tune the pruned model of a plan; the paths of its weights and of what it scores."""
     from ..pruning.plan import Measured
-    from ..pruning.prune import prune
+    from ..pruning.prune import prune, unpruned
     from ..pruning.weights import save
     from .job.healing import forget, heal_job
     from .job.job import HEALED, write_outcome
@@ -121,8 +121,7 @@ def heal_plan(
         healed = heal_job(config, graph, objective, small, progress)
     weights = save(healed, config.directory / HEALED)
     rows, measured = [], {}
-    whole = graph.program.module
-    for name, model in (("unpruned", whole), ("pruned", small), ("healed", healed)):
+    for name, model in (("unpruned", unpruned(graph)), ("pruned", small), ("healed", healed)):
         found = measured[name] = objective.score(model, objective.last)
         cells = [f"{value:.4f}" for value in (found.loss, *found.metrics.values())]
         rows.append([name, *cells])

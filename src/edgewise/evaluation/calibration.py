@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from ..graph.graph import Graph
+from ..tracing.signature import sign
 from ..values.arguments import call
+from .engine.around import Around
 from .objective import Measurement, Objective
 
 PART = 128  # examples at a time: statistics of so many differ little from those of all
@@ -27,18 +29,23 @@ def recalibrated(graph: Graph, objective: Objective) -> Measurement:
     Nothing is removed, so nothing needs repair: what the network loses here, every recovered mask
     loses too. Images without the shifts, padding or normalisation of training do that.
     """
-    module = copy.deepcopy(graph.program.module).eval()
+    module, whole = copy.deepcopy(graph.program.module).eval(), graph.program.whole
+    batches = objective.recovery.batches
+    if whole is not None:
+        batches = tuple(Around(graph, objective, 0).calibration())
     for norm in batch_norms(module):
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches
         norm.train()
     with torch.no_grad():
-        for inputs in objective.recovery.batches:
+        for inputs in batches:
             for part in _parts(inputs):
                 call(module, part)
-        module.eval()
-        outputs = [call(module, inputs) for inputs, _ in objective.splits["search"]]
-        return objective.measure(outputs, "search")
+    if whole is None:
+        return objective.score(module, "search")
+    sign(module.graph, graph.program.traced)
+    module.recompile()
+    return objective.score(whole.around(module), "search")
 
 
 def _parts(inputs: tuple[Any, ...]) -> list[tuple[Any, ...]]:

@@ -10,7 +10,7 @@ reads it.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from ..graph.graph import Graph, Mask
 from ..values.nested import batch_size
 from ..values.redact import redact
 from .engine import EngineOptions
+from .engine.around import Around
 from .engine.compile import Compiler
 from .engine.order import visiting_order
 from .engine.pieces import choose, join
@@ -75,17 +76,31 @@ class Engine:
         self.options, self.pace = options or EngineOptions(), 0.0  # seconds a mask and example
         self.period = FIRST
         graph.program.module.eval()
-        self._check_inputs()
-        search = [inputs for inputs, _ in objective.splits["search"]]
-        self.pieces = choose(graph, self.options, search)
         recovers = objective.recovery.kind != "none"
-        whole = [join(objective.recovery.batches)] if recovers else []
-        self.calibration = [self.pieces.laid_out(part) for _, part in self.pieces.of(whole)]
-        fits = batch_size(whole[0]) if objective.recovery.kind == "linear" else 0
+        self.around: Around | None = None
+        calibration: Iterable[Any]
+        if graph.program.whole is None:
+            self._check_inputs()
+            search = [inputs for inputs, _ in objective.splits["search"]]
+            self.pieces = choose(graph, self.options, search)
+            whole = [join(objective.recovery.batches)] if recovers else []
+            calibration = (part for _, part in self.pieces.of(whole))
+        else:
+            self.around = Around(graph, objective, self.options.limit)
+            self.pieces = choose(graph, self.options, ())
+            calibration = self.around.calibration() if recovers else ()
+        self.calibration = [self.pieces.laid_out(part) for part in calibration]
+        linear = objective.recovery.kind == "linear"
+        fits = sum(map(batch_size, self.calibration)) if linear else 0
         self.compiler = Compiler(graph, recovers, self.options.limit, fits)
 
     def _check_inputs(self) -> None:
         """Raise ObjectiveError unless the data give the inputs that the traced model takes."""
+        if self.objective.run is not None:
+            raise ObjectiveError(
+                "`run` calls the model as it likes, and the traced program stands for a call of it "
+                "on the inputs. Trace a part of it: ew.trace(model, args, part=...)."
+            )
         program, recovery = self.graph.program, self.objective.recovery
         names = program.names
         given: dict[str, list[Any]] = {
@@ -152,8 +167,8 @@ class Engine:
         answers = [_Answer() for _ in programs]
         parts = self.pieces.of(inputs for inputs, _ in self.objective.splits[split])
         numbers = [number for number, _ in parts]
-        for index, (_, part) in enumerate(parts):
-            for position, value, seconds in run.piece(self.pieces.laid_out(part)):
+        for index, (number, part) in enumerate(parts):
+            for position, value, seconds in self._values(run, split, number, part):
                 program, answer = programs[position], answers[position]
                 answer.outputs.append(value)
                 answer.seconds += seconds
@@ -161,13 +176,21 @@ class Engine:
                     answers[position] = _Answer()
                     yield self._outcome(program, answer, numbers, split, tensors)
 
+    def _values(
+        self, run: Run, split: Split, number: int, inputs: Any
+    ) -> Iterator[tuple[int, Any, float]]:
+        """(program, what it gives or raises, seconds) for a piece of a batch."""
+        if self.around is None:
+            return run.piece(self.pieces.laid_out(inputs))
+        return self.around.values(run, split, number, self.pieces.laid_out)
+
     def _programs(self, masks: Sequence[Mask], split: Split) -> tuple[list[Program], list[Outcome]]:
         programs, failed = [], []
         with _young_garbage():
             for mask in masks:
                 try:
                     program = self.compiler.program(mask)
-                    if program.guard is not None:
+                    if program.guard is not None and self.around is None:
                         for _, part in self.pieces.of(i for i, _ in self.objective.splits[split]):
                             program.guard.check(part, "The network under this mask got")
                     programs.append(program)

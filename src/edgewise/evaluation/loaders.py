@@ -22,13 +22,14 @@ TOGETHER = 250  # examples of a batch, where batches are made here
 log = logging.getLogger("edgewise")
 
 
-def read(loader: Any, split: str) -> tuple[Batch, ...]:
+def read(loader: Any, split: str, raw: bool = False) -> tuple[Batch, ...]:
     """The batches of a split.
 
     Args:
         loader: an iterable of (inputs, targets), a data set of single pairs, or one pair of arrays
             or tensors of all examples. Arrays become tensors, of float32 where they are float64.
         split: what it is called in messages.
+        raw: whether inputs stay as they are, and are not made arguments of the model.
 
     Raises:
         ObjectiveError: it is empty, or gives something else than pairs.
@@ -44,7 +45,7 @@ def read(loader: Any, split: str) -> tuple[Batch, ...]:
                 f"The {split} loader must give (inputs, targets) pairs; batch {len(found)} is a "
                 f"{type(item).__name__}."
             )
-        found.append((inputs_of(item), item[1]))
+        found.append((item[0] if raw else inputs_of(item), item[1]))
         require_examples(found[-1][0], f"Batch {len(found) - 1} of the {split} loader")
     if not found:
         raise ObjectiveError(f"The {split} loader is empty: there is nothing to measure on.")
@@ -83,7 +84,21 @@ def _tensors(value: Any) -> Any:
 
 def inputs_of(item: Any) -> tuple[Any, ...] | dict[str, Any]:
     """The model's arguments in a batch given as (inputs, targets) or as inputs alone."""
-    return arguments(item[0] if isinstance(item, list | tuple) and len(item) == 2 else item)
+    return arguments(pair_of(item)[0])
+
+
+def pair_of(item: Any) -> Batch:
+    """A batch given as (inputs, targets), or as inputs alone."""
+    pair = isinstance(item, list | tuple) and len(item) == 2
+    return (item[0], item[1]) if pair else (item, None)
+
+
+def examples(inputs: Any, targets: Any) -> int:
+    """How many are in a batch; in lists of single ones, as for detection, as many as these have."""
+    single = isinstance(targets, list | tuple) and not any(map(torch.is_tensor, targets))
+    lists = [v for v in (inputs, *arguments(inputs)) if isinstance(v, list | tuple)]
+    fits = single and any(len(v) == len(targets) and all(map(torch.is_tensor, v)) for v in lists)
+    return len(targets) if fits else batch_size(inputs)
 
 
 def require_examples(inputs: Any, name: str) -> None:

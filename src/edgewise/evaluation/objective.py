@@ -6,17 +6,27 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import starmap
 from typing import Any, Literal, get_args
 
 import torch
 
 from ..errors import ObjectiveError
 from ..tracing.program import evaluating
-from ..values.arguments import call, inputs_in, placed
+from ..values.arguments import arguments, call, inputs_in, placed
 from ..values.description import digest, lines
 from ..values.markup import card
-from ..values.nested import batch_size, copies_of, joined, judged
-from .loaders import Batch, check_disjoint, inputs_of, items, read, require_examples
+from ..values.nested import copies_of, device_of, joined, judged
+from .loaders import (
+    Batch,
+    check_disjoint,
+    examples,
+    inputs_of,
+    items,
+    pair_of,
+    read,
+    require_examples,
+)
 from .losses import named_loss, named_metrics
 from .records import Split
 
@@ -66,10 +76,10 @@ class Recovery:
             require_examples(inputs, f"Calibration batch {number}")
         if self.kind != "none" and not batches:
             raise ObjectiveError("The calibration loader is empty.")
-        examples = sum(batch_size(inputs) for inputs in batches)
-        if self.kind == "linear" and examples < FEWEST:
+        count = sum(starmap(examples, map(pair_of, self.items)))
+        if self.kind == "linear" and count < FEWEST:
             raise ObjectiveError(
-                f'Recovery("linear") fits weights to the calibration data, which have {examples} '
+                f'Recovery("linear") fits weights to the calibration data, which have {count} '
                 f"examples. Give it at least {FEWEST}; 500 to 2 000 are good."
             )
 
@@ -77,6 +87,11 @@ class Recovery:
     def batches(self) -> tuple[Any, ...]:
         """The inputs of each batch; of pairs the first, as long as nobody says it takes two."""
         return tuple(inputs_of(item) for item in self.items)
+
+    def pairs(self, raw: bool) -> tuple[Batch, ...]:
+        """The batches with their targets, where they have any; as they are, or arguments."""
+        pairs = map(pair_of, self.items)
+        return tuple((i if raw else arguments(i), targets) for i, targets in pairs)
 
     def placed(self, names: Sequence[str]) -> Recovery:
         """The same with all inputs as tuples in the order of `names`, and no targets."""
@@ -105,6 +120,10 @@ class Objective:
         verify: a second split that decides among the finalists. Its first quarter, in whole
             batches of together at least 100 examples, is the trial that most of them do not pass.
         report: a third, used once, for the chosen network.
+        run: called as run(model, (inputs, targets)) where calling the model on a batch's inputs is
+            not enough, with a batch as the loader gives it; what it returns goes to loss and
+            metrics. It gets the model in eval mode, which it may change, and the same random
+            numbers for every mask. It needs a graph of a part.
 
     Raises:
         ObjectiveError: a loader is empty or gives something else than pairs.
@@ -121,20 +140,22 @@ class Objective:
     recovery: Recovery = field(default_factory=Recovery)
     verify: Any = None
     report: Any = None
+    run: Callable[[torch.nn.Module, Any], Any] | None = None
     splits: Mapping[Split, tuple[Batch, ...]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "loss", named_loss(self.loss))
         object.__setattr__(self, "metrics", named_metrics(self.metrics))
-        splits: dict[Split, tuple[Batch, ...]] = {"search": read(self.loader, "search")}
+        raw = self.run is not None
+        splits: dict[Split, tuple[Batch, ...]] = {"search": read(self.loader, "search", raw)}
         if self.verify is not None:
-            verify = read(self.verify, "verify")
+            verify = read(self.verify, "verify", raw)
             trial = verify[: len(verify) // TRIAL]
-            if sum(batch_size(inputs) for inputs, _ in trial) >= LEAST:
+            if sum(starmap(examples, trial)) >= LEAST:
                 splits["trial"] = trial
             splits["verify"] = verify
         if self.report is not None:
-            splits["report"] = read(self.report, "report")
+            splits["report"] = read(self.report, "report", raw)
         if not isinstance(self.loader, tuple):  # as `over` gives them
             check_disjoint(splits)
         object.__setattr__(self, "splits", splits)
@@ -155,7 +176,7 @@ class Objective:
 
     def samples(self, split: Split) -> int:
         """Examples in a split."""
-        return sum(batch_size(inputs) for inputs, _ in self.splits[split])
+        return sum(starmap(examples, self.splits[split]))
 
     def measure(self, outputs: Sequence[Any], split: Split) -> Measurement:
         """Loss and metrics of the outputs of all batches of a split.
@@ -185,9 +206,21 @@ class Objective:
 
     def score(self, model: torch.nn.Module, split: Split) -> Measurement:
         """Loss and metrics of a model as it is, in eval mode, without recovery."""
-        with evaluating(model), torch.inference_mode():
-            outputs = [call(model, inputs) for inputs, _ in self.splits[split]]
+        outputs = []
+        for number, batch in enumerate(self.splits[split]):
+            with evaluating(model), torch.inference_mode():
+                outputs.append(self.outputs(model, batch, number))
         return self.measure(outputs, split)
+
+    def outputs(self, model: torch.nn.Module, batch: Batch, number: int) -> Any:
+        """What goes to loss and metrics of a batch; any random numbers depend on its number."""
+        home = device_of(model)
+        devices = [home] if home is not None and home.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.default_generator.manual_seed(number)
+            for device in devices:
+                torch.cuda.default_generators[device.index].manual_seed(number)
+            return call(model, batch[0]) if self.run is None else self.run(model, batch)
 
     def placed(self, names: Sequence[str]) -> Objective:
         """The same with all inputs as tuples, those of dicts in the order of `names`.
@@ -206,7 +239,8 @@ class Objective:
             split: tuple((change(inputs), targets) for inputs, targets in part)
             for split, part in self.splits.items()
         }
-        batches = [(change(inputs), None) for inputs in self.recovery.batches] or None
+        batches: Any = [(change(inputs), None) for inputs in self.recovery.batches] or None
+        batches = batches if self.run is None else self.recovery.items or None
         changed = replace(
             self,
             loader=splits["search"],
@@ -222,6 +256,7 @@ class Objective:
     def measures(self) -> tuple[str, ...]:
         """One line for whatever decides what loss, metrics and recovery compute."""
         named = {"loss": self.loss} | {f"metric {n}": m for n, m in sorted(self.metrics.items())}
+        named |= {} if self.run is None else {"run": self.run}
         found = [line for name, measure in named.items() for line in lines(name, measure)]
         return (*found, f"recovery: {self.recovery.kind}")
 
@@ -262,8 +297,7 @@ class Measurement:
 
 def _of_batch(name: str, measure: Any, outputs: Any, batch: Batch) -> tuple[torch.Tensor, int]:
     """What a measure gives for a batch, checked: a scalar or one value an example; how many."""
-    inputs, targets = batch
-    value, count = judged(measure, copies_of(outputs), targets), batch_size(inputs)
+    value, count = judged(measure, copies_of(outputs), batch[1]), examples(*batch)
     tensor = torch.as_tensor(value).detach().cpu().double()
     if tensor.numel() != 1 and tuple(tensor.shape) != (count,):
         raise ObjectiveError(

@@ -64,7 +64,8 @@ def recover(
 
 def _engine(graph: Graph, recovery: Recovery) -> Engine:
     """One that only recovers."""
-    recovery = recovery.placed(graph.program.names)
+    if graph.program.whole is None:
+        recovery = recovery.placed(graph.program.names)
     data = [(inputs, None) for inputs in recovery.batches[:1]]
     return Engine(graph, Objective(data, lambda out, _: torch.zeros(()), recovery=recovery))
 

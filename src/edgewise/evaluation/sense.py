@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import starmap
 from math import inf, isfinite
 from statistics import mean, stdev
 from typing import Any
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor
 
 from ..graph.graph import Graph
+from ..pruning.prune import unpruned
 from ..tracing.program import evaluating
-from ..values.arguments import call
-from ..values.nested import batch_size, copies_of, judged
+from ..values.nested import copies_of, judged
+from .loaders import examples
 from .objective import Objective
 
 DRAWS = 16  # orders of the targets
@@ -62,19 +64,19 @@ def sense(graph: Graph, objective: Objective) -> Sense | None:
     batches = []
     for batch in objective.splits["search"]:
         batches.append(batch)
-        if sum(batch_size(inputs) for inputs, _ in batches) >= EXAMPLES:
+        if sum(starmap(examples, batches)) >= EXAMPLES:
             break
-    sizes, targets = [batch_size(inputs) for inputs, _ in batches], [y for _, y in batches]
+    sizes, targets = list(starmap(examples, batches)), [y for _, y in batches]
     known = all(isinstance(y, Tensor) and y.ndim and len(y) == n
                 for y, n in zip(targets, sizes, strict=True))  # fmt: skip
     if not known or len({y.shape[1:] for y in targets}) > 1 or sum(sizes) < FEWEST:
         return None
     whole, random = torch.cat(targets), torch.Generator().manual_seed(0)
     orders = [torch.randperm(len(whole), generator=random) for _ in range(DRAWS)]
-    module = graph.program.module
+    module = unpruned(graph)
     try:
         with evaluating(module), torch.inference_mode():
-            outputs = [call(module, inputs) for inputs, _ in batches]
+            outputs = [objective.outputs(module, batch, n) for n, batch in enumerate(batches)]
             right, *shuffled = (
                 _loss(objective, outputs, y.split(sizes))
                 for y in (whole, *(whole[o] for o in orders))

@@ -14,7 +14,7 @@ from .vertices import Follow, Parameter, Vertex
 
 
 def cost(graph: Graph, mask: Mask | None = None) -> Cost:
-    """The cost of what remains of the graph under a mask, for one example.
+    """The cost of what remains of the graph under a mask, for one example; of a part: of the whole.
 
     Args:
         graph: the traced graph.
@@ -95,7 +95,8 @@ def _full(graph: Graph) -> _Full:
 def _count_all(graph: Graph) -> _Full:
     flows = [Flow(FULL, (FULL,) * len(edges)) for edges in graph.inputs]
     vertices = tuple(count(graph, index, flow) for index, flow in enumerate(flows))
-    total = Count(*map(sum, zip(*vertices, strict=True)))
+    around = [getattr(graph.rest, name) for name in Count._fields]
+    total = Count(*map(sum, zip(*vertices, around, strict=True)))
     known = {p.name: p for v in graph.vertices for p in v.params if not p.buffer}
     tied = (
         (elements(p.shape), p.itemsize, graph.readers[name])
@@ -141,8 +142,13 @@ def live_shape(parameter: Parameter, inner: State, outer: Live) -> tuple[int, ..
 def live_slices(
     parameter: Parameter, inner: State, outer: Live
 ) -> tuple[tuple[bool, ...] | None, ...]:
-    """For each dimension of a parameter, which entries remain (None = all)."""
-    return followed(parameter.follows, inner, outer)
+    """For each dimension of a parameter, which entries remain (None = all).
+
+    A dimension of several times the channels has them once for each gate.
+    """
+    lines = followed(parameter.follows, inner, outer)
+    pairs = zip(parameter.shape, lines, strict=True)
+    return tuple(line and line * (size // len(line)) for size, line in pairs)
 
 
 def followed(

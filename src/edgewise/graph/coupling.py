@@ -18,6 +18,7 @@ import numpy as np
 from .graph import Graph
 from .operators.joining import Ids, Joining, Labels, weighted
 from .operators.joining import Place as Place
+from .operators.macs import no_macs
 from .operators.table import TABLE
 from .vertices import Vertex
 
@@ -57,9 +58,14 @@ def couple(graph: Graph) -> Coupling:
         if (axis := _produced(vertex)) is not None and (axis,) not in out:
             out[axis,] = joining.write(axis)
         labels.append(out)
-    computed = {i: COMPUTED for i, vertex in enumerate(graph.vertices) if _computed(vertex)}
-    found = _result(joining)
-    return replace(found, refused={**computed, **found.refused})
+    found, silent = _result(joining), dict[int, str]()
+    known = {place.vertex for place in found.writes} | set(found.refused)
+    for index, vertex in enumerate(graph.vertices):
+        if _computed(vertex):
+            silent[index] = COMPUTED
+        elif index not in known and _layer(vertex):
+            silent[index] = f"{vertex.name} ({vertex.op}) gives none that can be cut one by one"
+    return replace(found, refused={**silent, **found.refused})
 
 
 def _produced(vertex: Vertex) -> int | None:
@@ -73,6 +79,12 @@ def _computed(vertex: Vertex) -> bool:
     """Whether a vertex makes channels with a weight that is not its own alone."""
     makes = TABLE.rules[vertex.op].passage.makes and vertex.attrs.get("groups", 1) == 1
     return makes and bool(vertex.params) and (vertex.shared or weighted(vertex) is None)
+
+
+def _layer(vertex: Vertex) -> bool:
+    """Whether a vertex multiplies by a weight."""
+    matrices = (p for p in vertex.params if len(p.shape) > 1 and not p.buffer)
+    return TABLE.rules[vertex.op].macs is not no_macs and any(matrices)
 
 
 def _result(joining: Joining) -> Coupling:

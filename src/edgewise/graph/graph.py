@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -21,7 +20,7 @@ from ..values.spelling import close, fitting
 from .cards import graph_card, mask_line
 from .limits import Limit
 from .removal import Removal
-from .summary import COLUMNS, table
+from .summary import COLUMNS, counted, table
 from .unit import Block
 from .unit import Cost as Cost
 from .unit import Unit as Unit
@@ -91,8 +90,8 @@ class Graph:
     data, and `fingerprint` identifies it. Vertices are in topological order, edges sorted by
     (target, slot). `refused` says why widths cannot be removed, by the vertex that produces them;
     `settings` what each operator is given besides data and weights; `blocks` how a person divides
-    it. No mask may break a limit of `limits`; `ruled` is the graph before its rules, and them. Two
-    graphs are equal when their fingerprints are.
+    it; `rest` what the model around a part costs. No mask may break a limit of `limits`; `ruled` is
+    the graph before its rules, and them. Two graphs are equal when their fingerprints are.
 
     Examples:
         >>> graph = ew.trace(model, (x,), granularity="edge")
@@ -113,6 +112,7 @@ class Graph:
     blocks: tuple[Block, ...] = field(default=(), repr=False)
     limits: tuple[Limit, ...] = field(default=(), repr=False)
     ruled: tuple[Graph, Any] | None = field(default=None, repr=False)
+    rest: Cost = field(default=Cost(0, 0, 0, 0), repr=False)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Graph) and other.fingerprint == self.fingerprint
@@ -360,11 +360,9 @@ class Graph:
         labels lose their middle.
         """
         taken = f"taken from the example: {'; '.join(self.fixed)}" if self.fixed else ""
-        kinds = Counter(unit.kind for unit in self.units)
-        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         head = [
             f"{len(self.vertices)} vertices, {len(self.edges)} edges, {len(self.units)} units "
-            f"({counts or 'none'})",
+            f"({counted(self.units) or 'none'})",
             f"front end: {self.frontend}; fingerprint {self.fingerprint[:16]}",
             *wrap(taken, width or 80, max_lines=2, placeholder=" …"),
             "",

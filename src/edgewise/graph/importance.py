@@ -21,8 +21,8 @@ import torch
 from torch import fx
 
 from ..errors import EdgewiseError
-from ..values.arguments import inputs_in, placed
-from ..values.nested import judged, moved
+from ..values.arguments import arguments, call, inputs_in, placed
+from ..values.nested import batch_size, judged, moved
 from .coupling import Place
 from .graph import Graph
 
@@ -45,14 +45,15 @@ def l2(graph: Graph, writes: Sequence[Place], reads: Sequence[Place]) -> Scores:
     tensors |= dict(module.named_buffers(remove_duplicate=False))  # a fixed filter is a weight too
     found: dict[Place, Any] = {}
     for place in writes:
-        shape = graph.vertices[place.vertex].shape
-        assert shape is not None
-        total = np.zeros(shape[place.axis])
+        total = np.zeros(graph.vertices[place.vertex].channels(place.axis))
         for parameter in graph.vertices[place.vertex].params:
             for axis, follow in enumerate(parameter.follows):
                 if follow == ("out", place.axis) and len(parameter.shape) > 1:
-                    weight = tensors[parameter.name].detach().double().movedim(axis, 0)
-                    total += weight.flatten(1).square().sum(1).cpu().numpy()
+                    home, normed, _ = parameter.name.partition(".parametrizations.")
+                    given = module.get_submodule(home).weight if normed else tensors[parameter.name]
+                    weight = given.detach().double().movedim(axis, 0)
+                    rows = weight.flatten(1).square().sum(1).cpu().numpy()
+                    total += rows.reshape(-1, len(total)).sum(0)  # of several gates
         found[place] = total
     return found
 
@@ -106,7 +107,7 @@ def _accumulate(
         inputs, targets = inputs_of(batch, graph)
         with torch.enable_grad():
             watch = _Watch(graph, {p.vertex for p in places})
-            output = watch.run(*inputs)
+            output = outputs_of(graph, watch.run, inputs)
             held = [watch.held[p.vertex] for p in places]
             zeros = [torch.zeros_like(v) for v in held]
             gradients: Sequence[torch.Tensor] = zeros
@@ -114,7 +115,7 @@ def _accumulate(
                 lost = torch.as_tensor(judged(loss, output, targets)).mean()  # or one an example
                 given = torch.autograd.grad(lost, held, allow_unused=True)
                 gradients = [z if g is None else g for z, g in zip(zeros, given, strict=True)]
-        size = len(inputs[0])
+        size = batch_size(inputs)
         examples += size
         for place, value, gradient in zip(places, held, gradients, strict=True):
             line = product(value.detach(), gradient * size).double().movedim(place.axis, -1)
@@ -126,11 +127,29 @@ def _accumulate(
     return {place: total.numpy() / examples for place, total in totals.items()}
 
 
-def inputs_of(batch: Any, graph: Graph) -> tuple[tuple[torch.Tensor, ...], Any]:
+def inputs_of(batch: Any, graph: Graph) -> tuple[Any, Any]:
     """The inputs of a batch, where the network is, and its targets if it is a pair."""
-    count, names, home = len(graph.program.args), graph.program.names, graph.program.device
-    inputs = inputs_in(batch, count)
-    return moved(placed(inputs, names), home), None if inputs is batch else batch[1]
+    program, home = graph.program, graph.program.device
+    if program.whole is not None:
+        args, kwargs = program.example
+        inputs = inputs_in(batch, len(args) + len(kwargs))
+        return moved(arguments(inputs), home), None if inputs is batch else batch[1]
+    inputs = inputs_in(batch, len(program.args))
+    return moved(placed(inputs, program.names), home), None if inputs is batch else batch[1]
+
+
+def outputs_of(graph: Graph, run: Callable[..., Any], inputs: Any) -> Any:
+    """What the network gives where `run` runs its program; of a graph of a part the whole model.
+
+    Raises:
+        EdgewiseError: the graph is of several parts.
+    """
+    whole, traced = graph.program.whole, graph.program.traced
+    if whole is None:
+        return run(*inputs)
+    if len(whole.parts) > 1:
+        raise EdgewiseError("Activations and gradients are looked at within one part: name one.")
+    return call(whole.calling(lambda *given: run(*traced.inputs((), whole.named(*given)))), inputs)
 
 
 class _Watch(fx.Interpreter):

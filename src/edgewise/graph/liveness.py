@@ -139,9 +139,7 @@ def _narrowed(graph: Graph, removal: Removal) -> dict[int, Live]:
     """For every vertex whose output loses channels, those that are left."""
     found: dict[int, Live] = {}
     for vertex, axis in sorted(removal.channels):
-        shape = graph.vertices[vertex].shape
-        assert shape is not None
-        keep = [True] * shape[axis]
+        keep = [True] * graph.vertices[vertex].channels(axis)
         for channel in removal.channels[vertex, axis]:
             keep[channel] = False
         found[vertex] = Live((*found.get(vertex, FULL).keeps, (axis, tuple(keep))))

@@ -11,17 +11,17 @@ from .liveness import Liveness, alive, liveness
 from .removal import Removal
 
 
-def with_outputs_kept(graph: Graph) -> Graph:
+def with_outputs_kept(graph: Graph, heads: bool = True) -> Graph:
     """The graph without the units that would make an output of a network a constant of the input.
 
-    And without the last layer before an output, where that is the only way to it: what a head
-    computes is its weights, whatever comes before.
+    With `heads` also without the last layer before an output, where that is the only way to it:
+    what a head computes is its weights, whatever comes before.
     """
-    heads = _heads(graph)
+    last = _heads(graph) if heads else frozenset[int]()
     whole = _dependence(graph, alive(graph))
 
     def keeps(removal: Removal) -> bool:
-        if not heads.isdisjoint(removal.layers):
+        if not last.isdisjoint(removal.layers):
             return False
         return not _sources(graph) or _dependence(graph, alive(graph, removal)) == whole
 

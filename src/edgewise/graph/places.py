@@ -14,7 +14,7 @@ from .graph import Graph, UnitKind
 from .liveness import Liveness, alive
 from .removal import Removal
 
-KINDS = get_args(UnitKind)
+KINDS = ("branch", *get_args(UnitKind))
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,10 @@ def modules(graph: Graph) -> Mapping[str, Any]:
     for vertex in graph.vertices:
         parts = vertex.name.partition("#")[0].split(".")
         found |= {".".join(parts[:end]): None for end in range(1, len(parts))}
-    model = graph.program and (graph.program.model or graph.program.module)
-    if model is not None:
-        found |= dict(model.named_modules(remove_duplicate=False))
+    program = graph.program
+    whole = program and program.whole and (program.whole.model or program.whole.rest)
+    for model in (whole, program and (program.model or program.module)):
+        found |= dict(model.named_modules(remove_duplicate=False)) if model is not None else {}
     found.pop("", None)
     return found
 
@@ -90,8 +91,8 @@ def modules(graph: Graph) -> Mapping[str, Any]:
 def matched(graph: Graph, pattern: str | type) -> list[str]:
     """The paths of the modules that a path, a glob of paths or a class names.
 
-    In a glob, each part between two dots is matched by itself. Text that is no path may be the
-    name of a class.
+    In a glob, each part between two dots is matched by itself. Text that matches no path may be
+    how paths end, or the name of a class.
 
     Raises:
         RuleError: there is no such module; suggests the nearest.
@@ -103,10 +104,10 @@ def matched(graph: Graph, pattern: str | type) -> list[str]:
             raise RuleError(f"No module is a {pattern.__name__}.")
         return found
     parts = pattern.split(".")
-    by_depth = (path for path in known if path.count(".") == len(parts) - 1)
-    found = [p for p in by_depth if all(map(fnmatchcase, p.split("."), parts))]
-    name = parts[-1]
-    found = found or [path for path, module in known.items() if type(module).__name__ == name]
+    ends = [path for path in known if all(map(fnmatchcase, path.split(".")[-len(parts) :], parts))]
+    exact = [path for path in ends if path.count(".") == len(parts) - 1]
+    ends = [path for path in ends if path.count(".") >= len(parts)]
+    found = exact or ends or [p for p, m in known.items() if type(m).__name__ == parts[-1]]
     if not found:
         classes = {type(module).__name__ for module in known.values() if module is not None}
         near = close(pattern, known) or close(pattern, {*classes, *KINDS})
@@ -126,4 +127,5 @@ def scopes(graph: Graph, key: str) -> tuple[str | None, list[str]]:
         kind, path = path, ""
     if kind and kind not in KINDS:
         raise RuleError(f"No kind of unit is called {kind!r}.{nearest(kind, KINDS)}")
+    kind = "edge" if kind == "branch" else kind  # which the units of both granularities are
     return kind or None, matched(graph, path) if path else [""]

@@ -45,6 +45,11 @@ class Rules:
         """Rules of which one name may stand for a list of one, and None for no limits."""
         return cls(_names(keep), at_most or {}, at_least or {}, _names(tie), _names(alike))
 
+    def __post_init__(self) -> None:
+        for name, table in (("at_most", self.at_most), ("at_least", self.at_least)):
+            if not isinstance(table, Mapping):
+                raise RuleError(f'{name} has a number by KEY, as {{"heads": …}}; got {table!r}.')
+
     def also(self, more: Rules) -> Rules:
         """These rules and more; of two of the same key, the later one."""
         return Rules(
@@ -92,9 +97,10 @@ def restrict(
 ) -> Graph:
     """The same graph with rules for what may go, beside those it has; of one KEY the last holds.
 
-    A PATH is that of a module, or a glob such as "layers.*", each part of which is matched by
-    itself; a rule holds for each module that it matches. A KEY is a PATH, a kind of unit ("heads",
-    "hidden", "channels", "edge", "layer"), or KIND:PATH. ":heads" is a module called so.
+    A PATH is that of a module or how it ends, or a glob such as "layers.*", each part of which is
+    matched by itself; a rule holds for each module that it matches. A KEY is a PATH, a kind of unit
+    ("heads", "hidden", "channels", "layer", and "branch" or "edge", which are one), or KIND:PATH.
+    ":heads" is a module called so.
 
     Args:
         graph: the traced graph.
@@ -286,13 +292,20 @@ def forbidding(graph: Graph, allows: Callable[[Graph], bool]) -> str:
     single = [text for text, other in _without_each(graph) if allows(other)]
     if single:
         return f" Forbidden by {'; also by '.join(single)}: without it there are masks."
-    free, all_rules = graph, list[str]()
+    free = graph
     while free.ruled is not None:
-        free, rules = free.ruled
-        all_rules.append(str(rules))
-    if len(all_rules) and allows(free):
-        return f" Forbidden by {', '.join(all_rules)} together: without them there are masks."
+        free = free.ruled[0]
+    if free is not graph and allows(free):
+        return f" Forbidden by {words(graph)} together: without them there are masks."
     return ""
+
+
+def words(graph: Graph) -> str:
+    """All rules of a graph."""
+    if graph.ruled is None:
+        return ""
+    before, rules = graph.ruled
+    return ", ".join(filter(None, (words(before), str(rules))))
 
 
 def _without_each(graph: Graph) -> Iterator[tuple[str, Graph]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -24,11 +24,6 @@ class Row(NamedTuple):
 class _Part(NamedTuple):
     blocks: tuple[Block, ...]
     units: tuple[Unit, ...]
-
-    @property
-    def counts(self) -> str:
-        kinds = Counter(unit.kind for unit in self.units)
-        return ", ".join(f"{count} {kind}" for kind, count in kinds.items())
 
     @property
     def amounts(self) -> tuple[int, int]:
@@ -59,7 +54,7 @@ def table(blocks: Sequence[Block], units: Sequence[Unit], lines: int | None) -> 
         return Row((label, told, *(f"{amount:,}" for amount in saved), share), units)
 
     def blockwise(part: _Part) -> Row:
-        return row(part.label, part.counts, part.amounts, part.units)
+        return row(part.label, counted(part.units), part.amounts, part.units)
 
     if lines is None or len(parts) + len(units) <= lines:
         rows = []
@@ -70,7 +65,7 @@ def table(blocks: Sequence[Block], units: Sequence[Unit], lines: int | None) -> 
                 rows.append(row(f"  {unit.label}", unit.kind, saved, (unit,)))
         return rows
     alike: list[Callable[[_Part], Hashable]] = [
-        lambda part: (_name(part), part.amounts, part.counts),
+        lambda part: (_name(part), part.amounts, counted(part.units)),
         _name,
     ]
     for key in alike:
@@ -78,6 +73,12 @@ def table(blocks: Sequence[Block], units: Sequence[Unit], lines: int | None) -> 
             runs = [list(run) for _, run in groupby(parts, key)]
             parts = [_Part(*(sum(column, ()) for column in zip(*run, strict=True))) for run in runs]
     return [blockwise(part) for part in parts]
+
+
+def counted(units: Iterable[Unit]) -> str:
+    """How many units of each kind there are."""
+    kinds = Counter(unit.kind for unit in units)
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
 
 
 def _name(part: _Part) -> str:

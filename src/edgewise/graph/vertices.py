@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -52,6 +52,11 @@ class Vertex:
     shared: bool = False
     dtype: str = ""
     constant_macs: tuple[tuple[str, int], ...] = ()
+
+    def channels(self, axis: int) -> int:
+        """How many there are along an axis; a vertex of several results says it of its units."""
+        sizes: Sequence[int] = self.attrs["units"] if self.shape is None else self.shape
+        return sizes[axis]
 
 
 @dataclass(frozen=True, slots=True)

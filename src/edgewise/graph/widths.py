@@ -72,7 +72,7 @@ def width_units(
         found, reason = _slices(graph, group, base, slices, multiple(group))
         units += found
         if reason:
-            refused[graph.vertices[group.places[0].vertex].name] = reason
+            refused |= {graph.vertices[place.vertex].name: reason for place in group.places}
     if not units and least > 1 and widest and least >= widest:
         raise EdgewiseError(
             f"round_to={round_to} leaves nothing to remove: the widest set of channels that can "

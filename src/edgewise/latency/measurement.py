@@ -46,6 +46,8 @@ def measure(
 ) -> LatencyTable:
     """Measure a latency table of a graph on this machine.
 
+    Of a graph of a part the part alone is timed.
+
     Operators are timed one by one inside the unpruned network and inside a few pruned ones, whose
     widths are cut to different degrees; between these the times are interpolated. The same
     networks are run as a whole too, in turns with the unpruned one. All of it takes about as long
@@ -77,6 +79,11 @@ def measure(
         graph, batch or graph.program.batch, threads or torch.get_num_threads(), device
     )
     meter = meter or stopwatch(graph, target, rounds)
+    with graph.program.as_called():
+        return _table(graph, target, meter, networks, seed)
+
+
+def _table(graph: Graph, target: Target, meter: Meter, networks: int, seed: int) -> LatencyTable:
     masks = spread_masks(graph, networks, np.random.default_rng(seed))
     whole = _program(graph, graph.empty, target)[0]
     unpruned, samples, found = 0.0, [], []
@@ -110,10 +117,11 @@ def compare(
     """
     meter = meter or stopwatch(graph, target, rounds)
     models = [_program(graph, m, target)[0] for m in (graph.empty, mask)]
-    seconds = meter.networks(models)
-    for _ in range(REPEATS):
-        if _uncertainty(seconds) > CERTAIN:
-            seconds = np.vstack([seconds, meter.networks(models)])
+    with graph.program.as_called():
+        seconds = meter.networks(models)
+        for _ in range(REPEATS):
+            if _uncertainty(seconds) > CERTAIN:
+                seconds = np.vstack([seconds, meter.networks(models)])
     return _compared(mask, seconds)
 
 

@@ -50,7 +50,7 @@ def numbers_in(
 ) -> Iterator[Attribute]:
     """The attributes that a vertex's code may have read a size from, which is another now."""
     vertex = graph.vertices[index]
-    if vertex.module is not None:
+    if vertex.module is not None and not vertex.attrs.get("constants"):
         return
     changed = _changed(graph, alive, index)
     if not changed:
@@ -61,7 +61,8 @@ def numbers_in(
         for number in sorted(n for n in _literals(node) if n in changed):
             for path in (*reversed(stack(node) or paths[index]), ""):
                 module = calls.model.get_submodule(path)
-                names = list(_attributes(module, number))
+                own = path == vertex.module  # its numbers follow its tensors
+                names = [] if own else list(_attributes(module, number))
                 for name in names:
                     for after in sorted(changed[number]):
                         yield Attribute(path, name, number, after, type(module).__name__)
@@ -72,18 +73,13 @@ def numbers_in(
 def _changed(graph: Graph, alive: Liveness, index: int) -> dict[int, set[int]]:
     """Sizes of a vertex's inputs and outputs that are others now."""
     found: dict[int, set[int]] = {}
-    pairs = [(graph.edges[e].source, alive.wants[e]) for e in graph.inputs[index]]
-    pairs.append((index, alive.states[index]))
+    states = [*(alive.wants[e] for e in graph.inputs[index]), alive.states[index]]
     readers = [graph.edges[e].target for e in graph.consumers[index]]
     if graph.vertices[index].shape is None:
-        pairs += [(reader, alive.states[reader]) for reader in readers]
-    for vertex, state in pairs:
-        shape = graph.vertices[vertex].shape
-        if state is None or shape is None or state.full:
-            continue
-        for before, after in zip(shape, state.shape(shape), strict=True):
-            if before != after:
-                found.setdefault(before, set()).add(after)
+        states += [alive.states[reader] for reader in readers]
+    for state in states:
+        for _, keep in state.keeps if state is not None else ():
+            found.setdefault(len(keep), set()).add(keep.count(True))
     return found
 
 

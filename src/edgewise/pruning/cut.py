@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from ..graph.operators.absence import Keep
+from ..graph.operators.resize import normed
 from ..graph.operators.runtime import RaggedGroupNorm
 from ..graph.operators.table import TABLE, Rule
 from ..graph.vertices import Vertex
 
+_ORIGINAL = "parametrizations.weight.original"
 Slices = Sequence[Keep | None]
 
 
@@ -40,11 +42,20 @@ def cut_module(
 
     `sizes` are those of the groups of a group norm, or the shape a layer norm normalises over.
     """
-    module = copy.copy(whole)
+    computed = normed(whole)  # of a class of its own, which cannot be copied but deeply
+    module = copy.deepcopy(whole) if computed else copy.copy(whole)
     module._parameters = dict(whole._parameters)
     module._buffers = dict(whole._buffers)
     names = [*dict(whole.named_parameters()), *dict(whole.named_buffers())]
-    for name, keep in zip(names, slices, strict=True):
+    if computed:
+        originals: Any = module.parametrizations["weight"]  # type: ignore[index]
+        weight = cut_tensor(cast(torch.Tensor, whole.weight), slices[names.index(f"{_ORIGINAL}1")])
+        for number, value in enumerate(originals[0].right_inverse(weight)):
+            before = getattr(originals, f"original{number}")
+            setattr(originals, f"original{number}", nn.Parameter(value, before.requires_grad))
+    for name, keep in zip(names, slices, strict=False):
+        if name.startswith(_ORIGINAL):
+            continue
         tensor = cut_tensor(getattr(whole, name), keep)
         place: Any = module._buffers if name in module._buffers else module._parameters
         place[name] = tensor

@@ -104,6 +104,9 @@ def edited(model: nn.Module, edits: Edits) -> nn.Module:
     ]
     for change in (*replaced, *changes, *sums):
         change()
+    for module in model.modules():
+        if isinstance(module, nn.RNNBase):  # it keeps its tensors in a list, too
+            module._init_flat_weights()
     return model
 
 

@@ -22,7 +22,7 @@ from ..errors import EdgewiseError, EdgewiseWarning, ObjectiveError
 from ..values.arguments import call
 from ..values.description import raw
 from ..values.files import write_atomically
-from ..values.nested import device_of, moved
+from ..values.nested import device_of, judged, moved
 from .distillation import label_loss, teacher_loss
 
 Validate = Callable[[nn.Module], float]
@@ -76,6 +76,7 @@ def heal(
     checkpoint: str | Path | None = None,
     accelerator: Any = None,
     progress: Callable[[int, int, float], None] | None = None,
+    run: Callable[[nn.Module, Any], Any] | None = None,
 ) -> nn.Module:
     """Fine-tune a pruned model and return the healed copy; `small` is not changed.
 
@@ -97,6 +98,8 @@ def heal(
         accelerator: an `accelerate.Accelerator`, for devices, mixed precision and several GPUs.
         progress: called as progress(step, steps, loss), the loss being the mean of the epoch so
             far.
+        run: called as run(model, (inputs, targets)) where calling the model on the inputs is not
+            enough, as that of `ew.Objective`, but in train mode. It needs labels alone.
 
     Returns:
         The healed module, in eval mode. If the loss stops being finite, training stops there with
@@ -111,25 +114,28 @@ def heal(
         >>> small = ew.prune(graph, graph.mask([0]))
         >>> healed = ew.heal(small, batches, teacher=model, settings=ew.Healing(epochs=1))
     """
+    if run is not None and teacher is not None:
+        raise ObjectiveError("A teacher teaches by logits, and `run` may give anything: give one.")
     settings = settings or Healing()
-    run = _Run.start(small, loader, teacher, settings, accelerator)
+    own = _Run.start(small, loader, teacher, settings, accelerator)
+    own.run = run
     place = None if checkpoint is None else Path(checkpoint)
     if place is not None and place.exists():
-        run.load(place)
+        own.load(place)
     elif validate is not None:
-        run.lowest = validate(copy.deepcopy(small).eval())
-    while run.epoch < settings.epochs and not run.tired:
+        own.lowest = validate(copy.deepcopy(small).eval())
+    while own.epoch < settings.epochs and not own.tired:
         if hasattr(loader, "set_epoch"):
-            loader.set_epoch(run.epoch)
-        if not run.train(loss, progress):
+            loader.set_epoch(own.epoch)
+        if not own.train(loss, progress):
             break
-        run.judge(validate)
-        if place is not None and run.first_process:
-            run.save(place)
-    if validate is not None and run.epoch and run.stale == run.epoch:
-        _warn_useless(run.epoch, run.lowest)
+        own.judge(validate)
+        if place is not None and own.first_process:
+            own.save(place)
+    if validate is not None and own.epoch and own.stale == own.epoch:
+        _warn_useless(own.epoch, own.lowest)
     best = copy.deepcopy(small)
-    best.load_state_dict(run.best)
+    best.load_state_dict(own.best)
     return best.eval()
 
 
@@ -150,6 +156,7 @@ class _Run:
     lowest: float = math.inf
     epoch: int = 0
     stale: int = 0  # epochs since the best one
+    run: Callable[[nn.Module, Any], Any] | None = None
     first_process: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -199,7 +206,11 @@ class _Run:
         self.model.train()
         for inputs, targets in self.loader:
             with self._precision():
-                value = _value(self.model, self.teacher, inputs, targets, loss, self.settings)
+                if self.run is not None:
+                    outputs = self.run(self.model, (inputs, targets))
+                    value = judged(loss, outputs, targets).mean()
+                else:
+                    value = _value(self.model, self.teacher, inputs, targets, loss, self.settings)
             if not torch.isfinite(value):
                 _warn_stopped(self.epoch, step, float(value.detach()))
                 return False

@@ -5,10 +5,12 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.utils import _pytree as pytree
 
 from ..graph.cost import followed, live_slices
 from ..graph.graph import Graph
@@ -240,20 +242,23 @@ class _Lowering:
         vertex = self.full.vertices[index]
         constants = vertex.attrs.get("constants")
         inner, outer = self._inner_outer(index)
-        partial = not outer.full or (inner is not None and not inner.full)
-        if not constants or not partial:
+        changed = not outer.full or (inner is not None and not inner.full)
+        if not constants or not changed:
             return
         names = TABLE.rules[vertex.op].signature.split()
         position = {name: i for i, name in enumerate(names)}
         for name, follows in constants.items():
             at = int(name[1:]) if name.startswith("*") else position.get(name, len(names))
-            old = node.args[at] if at < len(node.args) else node.kwargs.get(name)
-            if isinstance(old, fx.Node):
-                value = self._cut_constant(old, new, vertex, follows, inner, outer)
-                if at < len(node.args):
-                    new.update_arg(at, value)
-                else:
-                    new.update_kwarg(name, value)
+            positional = at < len(node.args)
+            held: Any = new.args[at] if positional else new.kwargs.get(name)
+            olds = _leaves(node.args[at] if positional else node.kwargs.get(name))
+            news = {
+                self.env[old]: self._cut_constant(old, new, vertex, follows, inner, outer)
+                for old in olds
+                if old.name not in self.plan
+            }
+            value = _map(held, partial(_exchanged, news))
+            new.update_arg(at, value) if positional else new.update_kwarg(name, value)
 
     def _cut_constant(
         self, old: fx.Node, new: fx.Node, vertex: Vertex, follows: Sequence[Follow],
@@ -340,6 +345,14 @@ def _map(value: Any, convert: Any) -> Any:
     if isinstance(value, slice):
         return slice(*(_map(v, convert) for v in (value.start, value.stop, value.step)))
     return value
+
+
+def _exchanged(news: dict[fx.Node, Any], node: fx.Node) -> Any:
+    return news.get(node, node)
+
+
+def _leaves(value: Any) -> list[fx.Node]:
+    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, fx.Node)]
 
 
 def _without(value: Any, dropped: object) -> Any:

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import fx, nn
 from torch.fx.immutable_collections import immutable_dict
 
+from ..graph.cost import live_slices
 from ..graph.graph import Graph, Mask
 from ..graph.liveness import Liveness, liveness
 from ..graph.operators.absence import State
-from ..graph.operators.reference import there
+from ..graph.operators.reference import recurrent, there
 from ..graph.operators.table import TABLE
 from ..graph.vertices import Vertex
 from ..tracing.program import set_modes
@@ -37,8 +38,8 @@ def masked(graph: Graph, mask: Mask, tensors: Tensors | None = None) -> nn.Modul
         tensors: recovered tensors by name (`plan.tensors`), as for `prune`.
 
     Returns:
-        A module with the model's inputs and outputs, in the mode of the traced model. It works on
-        copies of the weights.
+        A module with the model's inputs and outputs, in the mode of the traced model; of a graph of
+        a part the whole model, the part masked. It works on copies of the weights.
 
     Raises:
         MaskError: the mask belongs to another graph.
@@ -51,6 +52,12 @@ def masked(graph: Graph, mask: Mask, tensors: Tensors | None = None) -> nn.Modul
         >>> y.shape
         torch.Size([2, 5])
     """
+    network, whole = masked_network(graph, mask, tensors), graph.program.whole
+    return network if whole is None else cast("nn.Module", whole.around(network))
+
+
+def masked_network(graph: Graph, mask: Mask, tensors: Tensors | None = None) -> Masked:
+    """The same of the traced network alone, where that is a part."""
     return Masked(graph, liveness(graph, mask).require_connected(), tensors or {})
 
 
@@ -77,24 +84,24 @@ def _load(network: nn.Module, graph: Graph, alive: Liveness, tensors: Tensors) -
     state = network.state_dict()
     for name, tensor in tensors.items():
         parameter, index = known[name]
-        edges = graph.inputs[index]
-        at = {"out": alive.states[index], "in": alive.wants[edges[0]] if edges else None}
+        edges, outer = graph.inputs[index], alive.states[index]
+        assert outer is not None
         whole = state[name]
         lines = [torch.arange(size, device=whole.device) for size in whole.shape]
-        for axis, follow in enumerate(parameter.follows):
-            live = at[follow[0]] if follow is not None else None
-            keep = live.keep(follow[1]) if follow is not None and live is not None else None
+        keeps = live_slices(parameter, alive.wants[edges[0]] if edges else None, outer)
+        for axis, keep in enumerate(keeps):
             if keep is not None:
                 lines[axis] = lines[axis][torch.tensor(keep, device=whole.device)]
         with torch.no_grad():
             whole[torch.meshgrid(*lines, indexing="ij")] = tensor.to(whole.device)
 
 
-def _own(value: Any) -> Any:
+def unlocked(value: Any) -> Any:
+    """A value in lists and dicts that can be changed; torch.fx has others of its own."""
     if type(value) is immutable_dict:
-        return {name: _own(part) for name, part in value.items()}
+        return {name: unlocked(part) for name, part in value.items()}
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
-        return (tuple if isinstance(value, tuple) else list)(map(_own, value))
+        return (tuple if isinstance(value, tuple) else list)(map(unlocked, value))
     return value
 
 
@@ -118,16 +125,18 @@ class Execution(fx.Interpreter):
             return super().run_node(n)  # absent: whatever it gives is neutralised further on
         inputs = iter(edges)
         args, kwargs = fx.map_arg((n.args, n.kwargs), lambda a: self._input(a, vertex, inputs))
-        special = TABLE.rules[vertex.op].reference
+        special, state = TABLE.rules[vertex.op].reference, self.alive.states[index]
         want = self.alive.wants[edges[0]] if edges else None
+        if vertex.op == "recurrent" and state is not None and not state.full:
+            return recurrent(self._called(n), vertex, state, args, kwargs)
         if special and want is not None and not want.full:
             return special(self._called(n), vertex, want, args, kwargs)
         with self._set_current_node(n):
             return getattr(self, n.op)(n.target, args, kwargs)
 
     def output(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What the model returns; torch.fx keeps its lists and dicts as others of its own."""
-        return _own(super().output(target, args, kwargs))
+        """What the model returns."""
+        return unlocked(super().output(target, args, kwargs))
 
     def _called(self, n: fx.Node) -> nn.Module | None:
         return self.module.get_submodule(str(n.target)) if n.op == "call_module" else None

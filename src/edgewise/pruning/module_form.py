@@ -21,7 +21,7 @@ from .calls import Calls
 from .edited import edited, marked
 from .edits import Edit, Edits, from_dict, printed, to_dict
 from .hf import cache_numbers
-from .masked import Tensors, masked
+from .masked import Tensors, masked_network
 from .modules import Draft, draft
 from .verify import compare, compare_training, rounding
 
@@ -59,11 +59,12 @@ def in_own_class(
         FormError: no edit of the model's modules says what the mask does.
     """
     trial = _Trial(graph, mask, tensors)
-    if recorded is not None and "modules" in recorded:
-        edits: Edits | None = from_dict(recorded)
-        small = trial.agreed(from_dict(recorded))
-    else:
-        small, edits = trial.found()
+    with graph.program.as_called():
+        if recorded is not None and "modules" in recorded:
+            edits: Edits | None = from_dict(recorded)
+            small = trial.agreed(from_dict(recorded))
+        else:
+            small, edits = trial.found()
     if small is not None and edits is not None:
         return small, edits
     names = [graph.units[unit].name for unit in mask.removed]
@@ -79,7 +80,7 @@ class _Trial:
 
     def __init__(self, graph: Graph, mask: Mask, tensors: Tensors) -> None:
         self.graph, self.mask, self.tensors = graph, mask, tensors
-        self.full = masked(graph, mask, tensors)
+        self.full = masked_network(graph, mask, tensors)
         self.reasons: list[str] = []
 
     def agreed(self, edits: Edits) -> nn.Module | None:
@@ -140,7 +141,8 @@ def edits_of(graph: Graph, mask: Mask, tensors: Tensors) -> dict[str, Any]:
         edits = to_dict(in_own_class(graph, mask, tensors)[1])
     except Exception as error:  # noqa: BLE001 - whatever a user's model raises, there is a program
         return {"reason": str(error) or type(error).__name__}
-    return {**edits, "bits": str(mask), "printed": printed(graph.program.model)}
+    model: nn.Module = (graph.program.whole or graph.program).model
+    return {**edits, "bits": str(mask), "printed": printed(model)}
 
 
 def without_module_form(graph: Graph) -> dict[str, str]:

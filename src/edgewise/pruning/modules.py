@@ -217,6 +217,8 @@ class _Drafting:
             for name, cut in (*self._cuts(index), *self._computed(index)):
                 if name not in own:
                     raise self._error("", index, f"{name} is no tensor of the model, and is cut")
+                if ".parametrizations." in name:
+                    raise self._error("", index, f"{name} is computed anew, and is cut")
                 if cuts.setdefault(name, cut) != cut:
                     raise self._error("", index, f"{name} is cut in two ways")
                 shown[name] = index
@@ -273,6 +275,8 @@ class _Drafting:
             for axis, size in enumerate(parameter.shape)
             if parameter.name not in known and size == len(keep)
         ]
+        if vertex.module is not None and all(p.name in known for p in vertex.params):
+            return  # a first state of zeros
         if len(fitting) != 1:
             raise self._error("", index, "it reads a computed constant of which channels are gone")
         ((parameter, axis, keep),) = fitting

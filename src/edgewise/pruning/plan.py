@@ -165,7 +165,10 @@ class Plan:
         return f"Plan({', '.join(f'{k}: {v}' for k, v in self._facts().items())})"
 
     def _repr_html_(self) -> str:
-        return card("Plan", {**self._facts(), "removed": ", ".join(self.removed) or "nothing"})
+        return card(
+            "Plan",
+            {**self._facts(), "removed": ", ".join(self.labels or self.removed) or "nothing"},
+        )
 
     def _facts(self) -> dict[str, str]:
         """What it removes, saves and scores, a line each."""

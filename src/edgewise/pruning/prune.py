@@ -6,7 +6,7 @@ import copy
 import io
 from collections.abc import Mapping
 from contextlib import redirect_stderr
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import fx, nn
@@ -20,10 +20,11 @@ from ..tracing.program import Program, as_module, set_modes
 from ..tracing.signature import sign
 from ..tracing.sizes import frozen_axes
 from .lower import lower
-from .masked import Tensors, masked
+from .masked import Tensors, masked_network
 from .module_form import in_own_class
 from .numbers import REASON
 from .verify import compare, rounding, verify
+from .whole import in_place
 
 Form = Literal["program", "module"]
 
@@ -57,7 +58,8 @@ def prune(
         tensors: recovered tensors by name; a plan brings its own.
 
     Returns:
-        The pruned model with its own weights, in the mode (train or eval) of the traced one.
+        The pruned model with its own weights, in the mode (train or eval) of the traced one; of a
+        graph of a part the whole model, the part pruned.
         Names of what stays are those of the model, and so are the arguments that it takes. In
         program form it is an `fx.GraphModule`: it takes the batches, lengths and image sizes that
         the model takes, and arguments that held no tensor have the values that they were traced
@@ -81,16 +83,35 @@ def prune(
     """
     mask, tensors = resolve(graph, plan, tensors)
     require_permitted(graph, mask)
-    if form == "module":
-        return in_own_class(graph, mask, tensors, getattr(plan, "edits", None) or None)[0]
-    if form != "program":
+    if form not in get_args(Form):
         raise PlanError(f'form is "program" or "module"; got {form!r}.')
+    if form == "module":
+        small = in_own_class(graph, mask, tensors, getattr(plan, "edits", None) or None)[0]
+    else:
+        with graph.program.as_called():
+            small = _as_program(graph, mask, tensors)
+    if graph.program.whole is None:
+        return small
+    return in_place(graph, small, masked_network(graph, mask, tensors))
+
+
+def unpruned(graph: Graph) -> nn.Module:
+    """The network as it was traced, which takes the data; of a graph of a part the whole model."""
+    program: Program = graph.program
+    if program.whole is None:
+        return program.module
+    return program.whole.around(rewritten(graph, graph.empty, {}))
+
+
+def _as_program(graph: Graph, mask: Mask, tensors: Tensors) -> nn.Module:
+    """The pruned module in program form, verified."""
     small = rewritten(graph, mask, tensors)
-    full = masked(graph, mask, tensors)
+    full = masked_network(graph, mask, tensors)
     verify(graph, mask, full, small)
     frozen = _frozen(graph.program, full, small)
     if frozen:
-        sign(small.graph, small.meta["edgewise_traced"].also(frozen, REASON))
+        small.meta["edgewise_traced"] = small.meta["edgewise_traced"].also(frozen, REASON)
+        sign(small.graph, small.meta["edgewise_traced"])
         small.recompile()
     return small
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from keyword import iskeyword
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +35,7 @@ class _Trace:
     ties: tuple[tuple[str, str, str, Slices, tuple[int, ...], tuple[int, ...]], ...] = ()
     parameters: tuple[str, ...] = ()
     operators: tuple[str, ...] = ()
+    part: tuple[tuple[str, tuple[str, ...], tuple[str, ...], int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,10 @@ def check_trace(trace: Mapping[str, Any], bits: str) -> None:
         raise ValueError(f"trace.units has {len(found.units)} names, bits {len(bits)}")
     if not all(": " in line for line in found.parameters):
         raise ValueError("trace.parameters must be lines such as 'stem.weight: 8x3x3x3'")
+    given = [name for _, names, _, _ in found.part for name in names]
+    words = [*given, *(name for _, _, own, _ in found.part for name in own)]
+    if len({*given}) < len(given) or not all(w.isidentifier() and not iskeyword(w) for w in words):
+        raise ValueError("trace.part names arguments that a function cannot have")
     for name, shape, dtype in found.inputs:
         if min(shape, default=0) < 0:
             raise ValueError(f"input {name!r} has the shape {shape}")

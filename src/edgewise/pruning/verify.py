@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from ..tracing.program import evaluating
 from ..values.nested import copies_of, leaves_of
 from ..values.precision import full_precision
 
+_NONE: Mapping[str, Any] = {}
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
 
@@ -43,11 +45,17 @@ def verify(graph: Graph, mask: Mask, full: nn.Module, small: nn.Module) -> float
     return difference
 
 
-def rounding(full: nn.Module, small: nn.Module, args: tuple[Any, ...]) -> bool:
+def rounding(
+    full: nn.Module,
+    small: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] = _NONE,
+) -> bool:
     """Whether two models that differ in their own precision agree in float64."""
     try:
         precise = [copy.deepcopy(module).double() for module in (full, small)]
-        difference, allowed = compare(precise[0], precise[1], pytree.tree_map(_double, args))
+        given = pytree.tree_map(_double, (args, dict(kwargs)))
+        difference, allowed = compare(precise[0], precise[1], *given)
     except RuntimeError:
         return False  # the network computes in a precision of its own choice
     return allowed == TOLERANCE[torch.float64] and difference <= allowed
@@ -58,11 +66,22 @@ def _double(value: Any) -> Any:
     return value.double() if floating else value
 
 
-def compare(reference: nn.Module, other: nn.Module, args: tuple[Any, ...]) -> tuple[float, float]:
-    """Largest relative difference of two models' outputs in eval mode, and what is allowed."""
+def compare(
+    reference: nn.Module,
+    other: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] = _NONE,
+) -> tuple[float, float]:
+    """Largest relative difference of two models' outputs in eval mode, and what is allowed.
+
+    Both get the same random numbers, where they draw any.
+    """
+    outputs = []
     with evaluating(reference, other), torch.no_grad(), full_precision():
-        left, right = (module(*copies_of(args)) for module in (reference, other))
-    return _difference(left, right)
+        for module in (reference, other):
+            with torch.random.fork_rng(devices=[]):
+                outputs.append(module(*copies_of(args), **copies_of(dict(kwargs))))
+    return _difference(*outputs)
 
 
 def compare_training(

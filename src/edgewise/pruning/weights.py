@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Set
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from ..graph.graph import Graph
 from ..graph.units import recorded_units
 from ..tracing.architecture import other_constant, other_operator, other_parameter, other_setting
 from ..tracing.trace import trace
+from ..tracing.whole import Part, around, holder
 from ..values.files import check_regular, write_atomically
 from ..values.nested import device_of, moved
 from .edited import edited, marked
@@ -167,7 +170,8 @@ def _in_own_class(
     if known != model.state_dict().keys():
         return None
     data = {key: plan.edits[key] for key in ("version", "modules")}
-    return marked(model, data, _inputs(plan)[1] if plan.trace.get("tensors_only") else {})
+    takes = plan.trace.get("tensors_only") and not plan.trace.get("part")
+    return marked(model, data, _inputs(plan)[1] if takes else {})
 
 
 def _unexpand(module: nn.Module) -> None:
@@ -220,8 +224,18 @@ def retrace(model: nn.Module, plan: Plan, example: Example | None = None) -> Gra
         raise PlanError("The plan's model takes more than tensors: pass example=(...) to load it.")
     args, kwargs = _inputs(plan) if example is None else _given(example)
     args, kwargs = moved((args, kwargs), device_of(model))
+    parts = [Part(*part) for part in plan.trace.get("part", ())]
+    paths = [part.path for part in parts] or None
+    traced = partial(trace, granularity="raw", frontend=plan.trace["frontend"])
     try:
-        raw = trace(model, args, kwargs, granularity="raw", frontend=plan.trace["frontend"])
+        if example is None and parts:  # what the parts got is known, though not what led to it
+            whole = replace(around(model, parts), given=kwargs)
+            raw = traced(holder(model, parts), args, kwargs)
+            raw = replace(raw, program=replace(raw.program, whole=whole))
+        else:
+            raw = traced(model, args, kwargs, part=paths)
+    except AttributeError as error:  # there is no such part
+        raise _other_network(model, plan, str(error)) from error
     except TraceError as error:
         if isinstance(model, nn.Module) and (other := _other_parameter(model, plan)):
             raise _other_network(model, plan, other) from error

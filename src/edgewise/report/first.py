@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..evaluation.records import Progress
-from ..graph.graph import Unit
 from ..pruning.plan import Measured, Plan
 from ..values.markup import Child, Markup, tag
 from . import numbers
 from .facts import Facts
-from .terms import definitions, term
+from .terms import command, definitions, term
 
 SPLITS = {
     "report": "untouched data",
@@ -118,7 +117,7 @@ def _change(before: float, after: float, show: numbers.Show) -> tuple[str, str]:
 def _cards(facts: Facts, plan: Plan) -> Markup:
     """What went, how it is loaded, from which files, and what can be done next."""
     files, steps = facts.outcome.files, facts.outcome.next
-    commands = {what: tag("code", command) for what, command in steps.items()}
+    commands = {what: command(text) for what, text in steps.items()}
     given = [
         _card(title, definitions(rows))
         for title, rows in (("Files", files), ("What next", commands))
@@ -137,7 +136,8 @@ def _went(facts: Facts) -> Markup:
     found: dict[str, dict[str, str]] = {}
     for index in facts.mask.removed:  # of a width, the last slice says what is left
         unit = facts.graph.units[index]
-        found.setdefault(WENT[unit.kind], {})[unit.group or unit.name] = said(unit)
+        name = unit.label.replace(f" {unit.kind} ", " ").removesuffix(" bypass")
+        found.setdefault(WENT[unit.kind], {})[unit.group or unit.name] = name
     rows = {kind: _listed([*names.values()]) for kind, names in found.items()}
     rows = rows or {"Removed": "nothing"}
     return _card("What went", definitions(rows), tag("p", balance(facts), class_="note"))
@@ -150,18 +150,6 @@ def balance(facts: Facts) -> str:
     more = facts.plan.before.units - left - chosen
     also = f", {more} more gone with them" if more > 0 else ""
     return f"{chosen} of {len(facts.graph.units)} units removed{also}: {left} left."
-
-
-def said(unit: Unit) -> str:
-    """A unit as a person calls it."""
-    if unit.group:
-        name, _, left = unit.name.partition(":")[2].rpartition("@")
-        return f"{name} {left.replace('/', ' of ')}"
-    first, dots, last = unit.name.removeprefix("bypass:").partition("..")
-    if not dots:
-        return first.replace("->", " → ")
-    shared = [a for a, b in zip(first.split("."), last.split("."), strict=False) if a == b]
-    return ".".join(shared) or f"{first} to {last}"
 
 
 def _listed(names: list[str]) -> str:

@@ -25,7 +25,7 @@ from ..graph.graph import Graph
 from ..pruning.weights import require_savable
 from ..values.identity import Identity
 from .statistics import compare
-from .storage.storage import Storage
+from .storage.storage import OTHERWISE, Storage
 
 log = logging.getLogger("edgewise")
 ALIKE = 1e-3  # relative difference of losses that other processors and versions of torch explain
@@ -66,7 +66,7 @@ def confirm(
             raise StorageError(
                 f"Study {storage.name!r} in {storage.url} answers for another network or another "
                 f"objective: for {what} on the {split} split {other}. Its evaluations do not apply "
-                "here. Name this study otherwise, or use another storage. (A loss or a metric that "
+                f"here. {OTHERWISE}. (A loss or a metric that "
                 "draws random numbers differs every time: give it a generator with a fixed seed.)"
             )
     if storage.unproven:

@@ -14,6 +14,7 @@ from ..errors import PlanError
 from ..evaluation.objective import Objective
 from ..graph.graph import Graph, Mask
 from ..graph.outputs import severed
+from ..graph.rules import words
 from ..graph.times import OperatorTimes
 from ..latency import LatencyTable, settle
 from ..pruning.module_form import edits_of
@@ -143,7 +144,8 @@ class Planner:
             "evaluations": sum(e.split == "search" for e in self.measuring.storage.evaluations()),
             "finalists": chosen.count,
             **chosen.choice.record,
-            "model": type(self.graph.program.module).__name__,
+            **({"rules": words(self.graph)} if self.graph.ruled else {}),
+            "model": (self.graph.program.whole or self.graph.program).name,
             "weights": weights_digest(self.graph),
             "edgewise": __version__,
             "torch": torch.__version__,

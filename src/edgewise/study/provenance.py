@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import Any
 
 import torch
@@ -14,10 +15,15 @@ from ..values.identity import Identity
 
 
 def weights(graph: Graph) -> tuple[str, ...]:
-    """One line a tensor of a traced model, also of those that no state dict keeps."""
+    """One line a tensor of a traced model, also of those that no state dict keeps.
+
+    Of the model around a part there is one line for all that it consists of.
+    """
     module = graph.program.module
     saved = sorted(module.state_dict().items())
-    return (*(f"{name}: {_content(value)}" for name, value in saved), *unsaved(module))
+    whole = graph.program.whole
+    around = () if whole is None else (f"around it: {digest(lines('', whole.rest))}",)
+    return (*(f"{name}: {_content(value)}" for name, value in saved), *unsaved(module), *around)
 
 
 def _content(value: Any) -> str:
@@ -66,6 +72,7 @@ def trace_record(graph: Graph) -> dict[str, Any]:
         "operators": operators(graph),
         "settings": list(graph.settings),
         "unsaved": list(unsaved(program.module)),
+        "part": [] if program.whole is None else [list(astuple(p)) for p in program.whole.parts],
     }
 
 

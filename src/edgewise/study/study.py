@@ -78,7 +78,8 @@ class Study:
     ) -> None:  # fmt: skip
         self.graph, self.name = graph, name
         check_savable(graph)
-        self.objective = objective = objective.placed(graph.program.names)
+        program = graph.program
+        self.objective = objective = objective if program.whole else objective.placed(program.names)
         self.latency = latency and latency.check(graph)
         self._searchers: dict[str, Searcher] = {}  # surrogates of the user's own, by their names
         own = identity(graph, objective)

@@ -115,14 +115,15 @@ class Recurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.both = nn.LSTM(6, 4, 2, batch_first=True, bidirectional=True)
-        self.forth, self.step = nn.GRU(8, 4, batch_first=True), nn.LSTMCell(4, 5)
-        self.last, self.leave = nn.GRUCell(4, 5), nn.Linear(5, 3)
+        self.forth, self.step = nn.GRU(8, 8, batch_first=True), nn.LSTMCell(8, 5)
+        self.last, self.leave = nn.GRUCell(12, 5), nn.Linear(5, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         y, (hidden, _) = self.both(x)
-        y = self.forth(y)[0]
+        y = y + self.forth(y)[0]
         first, _ = self.step(y[:, -1])
-        return self.leave(self.last(hidden[-1] + y[:, 0], first))  # type: ignore[no-any-return]
+        last = self.last(torch.cat([hidden[-1], y[:, 0]], 1), first)
+        return self.leave(last)  # type: ignore[no-any-return]
 
 
 add("recommender", Recommender, rows(6), lambda: torch.randint(0, 9, (2, 2, 3)))

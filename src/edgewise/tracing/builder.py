@@ -15,6 +15,7 @@ from ..errors import TraceError, UnknownOperatorError
 from ..graph.graph import Graph
 from ..graph.operators.absence import by_axes
 from ..graph.operators.calls import Call, Constant, Slot
+from ..graph.operators.resize import normed
 from ..graph.operators.table import TABLE, Rule
 from ..graph.vertices import Edge, Parameter, Shape, Vertex
 from ..values.nested import holds_tensor
@@ -22,6 +23,7 @@ from .architecture import settings
 from .probe import Recording
 from .program import Program, attribute
 
+_MEMBERS = {"split": "piece", "unbind": "member", "recurrent": "state", "state": "state"}
 _ALIASES = {"axis": "dim", "keepdims": "keepdim", "axes": "dims"}
 
 
@@ -147,7 +149,7 @@ class Builder:
             if source.shape is None:
                 alike = TABLE.rules[source.op].flow is by_axes  # all members have its channels
                 rest = "twin" if alike else "take"
-                key = {"split": "piece", "unbind": "member"}.get(source.op, rest)
+                key = _MEMBERS.get(source.op, rest)
         return TABLE.find(key) or self._unknown(node, _target_name(node, None))
 
     def _unknown(self, node: fx.Node, name: str) -> NoReturn:
@@ -186,17 +188,20 @@ class Builder:
 
     def _params(self, node: fx.Node, rule: Rule, call: Call) -> tuple[Parameter, ...]:
         follows = rule.follows(call)
+        entries: list[tuple[str, torch.Tensor, bool]] = []
         if node.op == "call_module":
             module = self.program.module.get_submodule(str(node.target))
-            entries: list[tuple[str, torch.Tensor, bool]]
             entries = [(n, t, False) for n, t in module.named_parameters()]
             entries += [(n, t, True) for n, t in module.named_buffers()]
-        else:
-            entries = list(self._constant_tensors(node, rule))
+        entries += self._constant_tensors(node, rule)
         params = []
         for local, tensor, buffer in entries:
             shape = tuple(tensor.shape)
-            follow = tuple(follows.get(local, ()))[: len(shape)]
+            own = local.removeprefix("parametrizations.").partition(".original")[0]
+            follow = tuple(follows.get(own, ()))[: len(shape)]
+            if own != local:  # of weight norm, whose lengths lie along one axis
+                pairs = zip(follow, shape, strict=False)
+                follow = tuple(f if size > 1 else None for f, size in pairs)
             follow += (None,) * (len(shape) - len(follow))
             if self._shared(node):
                 follow = (None,) * len(shape)
@@ -236,7 +241,7 @@ class Builder:
         if node.op == "call_module":
             module = self.program.module.get_submodule(str(node.target))
             if hasattr(module, "parametrizations") or module._forward_pre_hooks:
-                return True  # its weight is computed before every call (weight norm and the like)
+                return not normed(module)  # its weight is computed before every call
             sized = hasattr(module, "normalized_shape") or hasattr(module, "num_groups")
             if sized and self.module_calls[str(node.target)] > 1:
                 return True  # one module cannot have two sizes, with or without weights
@@ -245,10 +250,15 @@ class Builder:
 
     def _piece(self, node: fx.Node, rule: Rule) -> dict[str, Any]:
         """Where a member of a split lies in the split tensor."""
-        if rule.name not in ("piece", "member"):
+        if rule.name not in ("piece", "member", "state"):
             return {}
         parent: Any = node.args[0]
-        dim = self.vertices[self.index[parent.name]].attrs["dim"]
+        source = self.vertices[self.index[parent.name]]
+        if rule.name == "state":
+            units = source.attrs["units"]
+            cells = len(units) > 1 and source.op == "state" and node.args[1] == 1
+            return {"units": units, "kind": int(cells)}
+        dim = source.attrs["dim"]
         if rule.name == "member":
             return {"dim": dim, "number": int(node.args[1])}  # type: ignore[arg-type]
         sizes = [part.shape[dim] for part in self.values[parent.name]]
@@ -308,7 +318,7 @@ def _constants(rule: Rule, call: Call) -> dict[str, Any]:
     found = {
         name: list(follows[name])
         for name, value in call.args.items()
-        if isinstance(value, Constant) and name in follows
+        if name in follows and any(isinstance(v, Constant) for v in pytree.tree_leaves(value))
     }
     return {"constants": found} if found else {}
 

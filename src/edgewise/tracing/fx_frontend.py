@@ -17,7 +17,7 @@ from .cleanup import IN_PLACE, IN_PLACE_ADVICE, drop_unused
 from .lengths import lengths_traced
 from .program import as_module
 
-_TORCH = os.path.dirname(torch.__file__)
+_TORCH = os.path.join(os.path.dirname(torch.__file__), "")  # and not torchvision
 _HERE = os.path.dirname(os.path.dirname(__file__))
 
 

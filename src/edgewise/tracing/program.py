@@ -6,7 +6,7 @@ import keyword
 import operator
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.fx.graph import CodeGen
 from ..values.nested import device_of
 from .signature import Traced, plain
 from .sizes import Condition, Varied
+from .whole import Whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,7 @@ class Program:
         modal: whether the model's own code is known to do something else in train mode.
         moving: by node, the axes of its tensor that are others at these.
         conditions: on sizes, by which Python code of the model decided what the program does.
+        whole: the model around it, where a part alone was traced.
     """
 
     module: fx.GraphModule
@@ -55,6 +57,21 @@ class Program:
     modal: bool = False
     moving: Mapping[str, frozenset[int]] = field(default_factory=dict)
     conditions: tuple[Condition, ...] = ()
+    whole: Whole | None = None
+
+    def as_called(self) -> AbstractContextManager[None]:
+        """Those in which it runs: the mixed precision in which a model calls its parts."""
+        return nullcontext() if self.whole is None else self.whole.as_called()
+
+    @property
+    def example(self) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """What tracing was given, by place and by name: of a part, what the whole model was."""
+        return (self.args, {}) if self.whole is None else self.whole.example or ((), {})
+
+    @property
+    def name(self) -> str:
+        """That of the model's class."""
+        return type(self.module).__name__
 
     @property
     def told(self) -> tuple[str, ...]:
@@ -72,9 +89,8 @@ class Program:
         """The arguments that the network takes, and the values that tracing fixed."""
         constants = tuple((name, plain(value)) for name, value in self.fixed.items())
         names, conditions = self.parameters or (*self.names, *self.fixed), self.conditions
-        kind = type(self.module).__name__
         told = tuple(tuple(condition) for condition in conditions)
-        return Traced(kind, names, constants, self.takes, self.frozen, told)
+        return Traced(self.name, names, constants, self.takes, self.frozen, told)
 
     @property
     def other_batch(self) -> int:

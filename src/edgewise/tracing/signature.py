@@ -50,6 +50,28 @@ class Traced(NamedTuple):
         more = tuple(sorted({*self.sizes, *sizes}))
         return self._replace(sizes=more, reason=self.reason or reason)
 
+    def only(self, names: Mapping[str, str], given: Mapping[str, Any]) -> Traced:
+        """The same of some of the arguments.
+
+        Args:
+            names: of these, and what they are called now.
+            given: all arguments by name, as in the example.
+        """
+        constants = dict(self.constants)
+        tensors = [name for name in self.names if name not in constants]
+        owners = [name for name in tensors for _ in pytree.tree_leaves(given[name])]
+        places = {place: i for i, place in enumerate(p for p, n in enumerate(owners) if n in names)}
+        conditions = []
+        for text, code, held in self.conditions:
+            if {place for _, place, _ in held} <= places.keys():
+                conditions.append((text, code, tuple((s, places[p], a) for s, p, a in held)))
+        return self._replace(
+            names=tuple(names.values()),
+            constants=tuple((names[n], v) for n, v in self.constants if n in names),
+            sizes=tuple((places[p], a, size) for p, a, size in self.sizes if p in places),
+            conditions=tuple(conditions),
+        )
+
     @property
     def signature(self) -> inspect.Signature:
         """That of the model, in which a constant that is left out is what it was.

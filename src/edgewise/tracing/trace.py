@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from ..errors import NoUnitsError, TooLargeError, TraceError, UnknownOperatorError
-from ..graph.graph import Graph
+from ..graph.graph import Cost, Graph
 from ..graph.importance import Importance, l2
 from ..graph.outputs import with_outputs_kept
 from ..graph.rules import Names, Rules, ruled
@@ -21,6 +22,7 @@ from .agreement import Judge, reference
 from .builder import Builder
 from .capture import MODAL, FrontEnd, bind, capture, copied
 from .export_frontend import CONDITIONS
+from .part import taken
 from .probe import run, run_doubled
 from .program import Program, modes_of
 from .refuse import refuse, refuse_outputs
@@ -45,6 +47,8 @@ def trace(
     at_least: Mapping[str, int] | None = None,
     tie: str | Sequence[str] = (),
     alike: str | Sequence[str] = (),
+    part: str | Sequence[str] | None = None,
+    costs: Literal["whole", "part"] = "whole",
 ) -> Graph:
     """The dataflow graph of a model.
 
@@ -81,6 +85,15 @@ def trace(
             `ew.restrict`.
         importance: which channels of a width go first: `ew.importance.l2`, or what
             `ew.importance.taylor` or `.activation` give, or a function of your own.
+        keep, at_most, at_least, tie, alike: rules for what may go; see `ew.restrict`.
+        part: the path of a submodule, or several paths: it alone is traced and pruned, on what it
+            receives when the model runs on `args`, and everything else is done with the whole
+            model: losses see its outputs, and `ew.prune` gives it back with a smaller part.
+            `leaves` are paths in the whole model, too.
+        costs: of a graph of a part: those of the "whole" model, so that budgets are fractions of
+            it, or those of the "part" alone. Where the model calls the part several times, MACs
+            and bytes are those of one call, with an equal share of the rest. Latency is always
+            the part's.
 
     Returns:
         The graph; `graph.units` are what a mask can remove.
@@ -95,19 +108,44 @@ def trace(
     Examples:
         >>> graph = ew.trace(model, (x,))
         >>> graph
-        Graph(29 vertices, 31 edges, 12 units, 19916b485ebc)
+        Graph(29 vertices, 31 edges, 9 units, ab27f3cafff4)
     """
     refuse(model, args, kwargs or {})
     args = (args,) if isinstance(args, torch.Tensor) else tuple(args)
     kinds = (granularity,) if isinstance(granularity, str) else tuple(granularity)
+    if costs not in ("whole", "part"):
+        raise TraceError(f'costs are those of the "whole" model or of the "part"; got {costs!r}.')
+    whole, free = None, Cost(0, 0, 0, 0)
+    rest = free
+    if part is not None:
+        paths = (part,) if isinstance(part, str) else tuple(part)
+        whole, model, kwargs, rest = taken(model, args, kwargs or {}, paths)
+        args, rest = (), rest if costs == "whole" else free
+    with whole.as_called() if whole else nullcontext():
+        bare = _bare(model, args, kwargs or {}, leaves, frontend)
+        bare = replace(bare, program=replace(bare.program, model=model, whole=whole), rest=rest)
+        graph = with_units(bare, kinds, slices=slices, round_to=round_to, importance=importance)
+    if "raw" not in kinds:
+        graph = with_outputs_kept(graph, heads=part is None)
+    if model.training:
+        log.info("The model is in train mode, and stays so; it is measured as in eval mode.")
+    if not graph.units:
+        raise NoUnitsError(_why_no_units(model, kinds, graph.refused))
+    rules = Rules.of(keep, at_most, at_least, tie, alike)
+    return graph if rules == Rules() else ruled(graph, rules)
+
+
+def _bare(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any],
+    leaves: Sequence[type[nn.Module] | str], frontend: FrontEnd | None,
+) -> Graph:  # fmt: skip
+    """The graph without units."""
     own = copied(model)  # it runs, and may keep what it saw: a shape, say
-    expected = reference(own, args, kwargs or {})
+    expected = reference(own, args, kwargs)
     refuse_outputs(model, expected)
-    inputs, fixed, names = bind(model, args, kwargs or {})
-    judge = Judge(
-        own, args, kwargs or {}, expected, lambda a, k: tuple(bind(model, a, k)[0].values())
-    )
-    bare = _first_right(
+    inputs, fixed, names = bind(model, args, kwargs)
+    judge = Judge(own, args, kwargs, expected, lambda a, k: tuple(bind(model, a, k)[0].values()))
+    return _first_right(
         _choices(frontend, leaves),
         lambda choice: _graph(
             capture(model, inputs, fixed, leaves, choice, expected),
@@ -118,16 +156,6 @@ def trace(
             choice,
         ),
     )
-    bare = replace(bare, program=replace(bare.program, model=model))
-    graph = with_units(bare, kinds, slices=slices, round_to=round_to, importance=importance)
-    if "raw" not in kinds:
-        graph = with_outputs_kept(graph)
-    if model.training:
-        log.info("The model is in train mode, and stays so; it is measured as in eval mode.")
-    if not graph.units:
-        raise NoUnitsError(_why_no_units(model, kinds, graph.refused))
-    rules = Rules.of(keep, at_most, at_least, tie, alike)
-    return graph if rules == Rules() else ruled(graph, rules)
 
 
 def _choices(frontend: FrontEnd | None, leaves: Sequence[Any]) -> tuple[FrontEnd, ...]:

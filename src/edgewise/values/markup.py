@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 Child = object
 Attribute = str | int | float | bool | None
 
+LEFT = "text-align: left"  # whatever the notebook's own style is
 VOID = frozenset({"br", "hr", "meta", "link", "input", "col"})
 
 
@@ -62,9 +63,14 @@ def row(cells: Sequence[Child], **attributes: Attribute) -> Markup:
 
 def card(title: str, facts: Mapping[str, Child]) -> Markup:
     """What a notebook shows of a value: its title, and what there is to know of it."""
-    rows = ((name, fact) for name, fact in facts.items() if fact not in (None, ""))
-    bold = tag("b", title)
-    return table((), rows, bold, style="text-align: left; width: auto")
+    kept = {name: fact for name, fact in facts.items() if fact not in (None, "")}
+    rows = [(_left(name[:1].upper() + name[1:]), _left(fact)) for name, fact in kept.items()]
+    return table((), rows, tag("div", tag("b", title), style=LEFT))
+
+
+def _left(text: Child) -> Markup:
+    """Text at the left of its cell."""
+    return tag("div", text, style=f"{LEFT}; max-width: 60em")
 
 
 def join(children: Iterable[Child]) -> Markup:

@@ -166,16 +166,18 @@ def test_patches_are_what_a_layer_reads(layer: nn.Module) -> None:
     axis = 1 if dims else 2
     with torch.no_grad():
         out = layer(x)
-        at = chosen(out.numel() // 5, 12)
+        at = chosen(4, out.numel() // 20, 2.5)
         sizes = out.shape[2:] if dims else out.shape[1:-1]
         found = F.linear(patches(layer, x, sizes, at), layer.weight.flatten(1), layer.bias)
     assert len(found) == 12
     torch.testing.assert_close(found, sampled(out, axis, at))
 
 
-def test_chosen_places_are_distinct_and_always_the_same() -> None:
-    assert len(set(chosen(50, 20).tolist())) == 20
-    assert torch.equal(chosen(50, 20), chosen(50, 20))
+@pytest.mark.parametrize(("density", "each"), [(0.3, 1), (1.0, 1), (2.5, 3), (100.0, 7)])
+def test_chosen_rows_are_distinct_and_always_the_same(density: float, each: int) -> None:
+    rows = chosen(10, 7, density)
+    assert len(set(rows.tolist())) == len(rows) == 10 * each
+    assert torch.equal(rows, chosen(10, 7, density))
 
 
 def test_a_recovered_plan_travels(tmp_path) -> None:

@@ -15,6 +15,7 @@ from ...errors import ConfigError
 from ...evaluation.objective import Objective
 from ...graph.graph import Graph
 from ...pruning.heal import Healing, heal
+from ...pruning.prune import unpruned
 from ...values.nested import copies_of
 from .config import Config
 from .datasets import Batch, following, load_batches
@@ -88,7 +89,7 @@ def require_healing(config: Config, graph: Graph) -> None:
     if section is None:
         return
     _require_accelerate(section)
-    data, rows = following(config.data, graph.program.args[0]), section.rows
+    data, rows = following(config.data, graph.program.example[0][0]), section.rows
     for row in sorted({rows.start, (rows.stop or rows.start + 1) - 1}):
         try:
             pairs = _pairs(data, section, Rows(row, row + 1))
@@ -98,7 +99,10 @@ def require_healing(config: Config, graph: Graph) -> None:
         _training(section, pairs)
     program = graph.program
     with torch.no_grad():
-        outputs = program.module.eval()(*copies_of(program.args))
+        args, kwargs = copies_of(program.example)
+        outputs = unpruned(graph).eval()(*args, **kwargs)
+    if section.distill and config.objective.run is not None:
+        raise ConfigError("[heal] with `run` in [objective] learns from labels: set distill = 0.")
     if section.distill and not isinstance(outputs, Tensor):
         raise ConfigError(
             f"[heal] the unpruned model teaches by logits, one tensor; this model gives a "
@@ -120,12 +124,13 @@ def heal_job(
     section = config.heal
     if section is None:
         raise ConfigError(f"{config.path.name} has no [heal]: add one with at least rows.")
-    data = following(config.data, graph.program.args[0])
+    data = following(config.data, graph.program.example[0][0])
     return heal(
         small,
         _training(section, _pairs(data, section, section.rows)),
-        teacher=graph.program.module if section.distill else None,
+        teacher=unpruned(graph) if section.distill else None,
         loss=objective.loss,
+        run=objective.run,
         settings=Healing(**{f.name: getattr(section, f.name) for f in fields(Healing)}),
         validate=lambda model: objective.score(model, "verify").loss,
         checkpoint=config.directory / CHECKPOINT,

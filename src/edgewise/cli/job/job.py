@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ...errors import ConfigError, LatencyError, PlanError
+from ...errors import ConfigError, LatencyError, PlanError, StorageError
 from ...evaluation.objective import Objective, Recovery
 from ...graph.graph import Graph
 from ...pruning.plan import Measured, Plan
@@ -24,7 +24,7 @@ from .config import Config
 from .datasets import following, load_batches
 from .evaluations_file import write_evaluations
 from .kept import make_directory, read_kept
-from .sources import load_loss, load_metrics, load_model, loading
+from .sources import load_function, load_loss, load_metrics, load_model, loading
 from .toml_sections import Rows
 from .units import select_units, servable
 
@@ -76,6 +76,8 @@ def trace_job(config: Config, say: Callable[[str], None] = lambda _: None) -> Gr
         granularity=config.units.granularity,
         slices=config.units.slices,
         round_to=config.units.round_to,
+        part=config.model.part,
+        costs=config.model.costs,
     )
     return servable(config, select_units(graph, config.units), say)
 
@@ -99,7 +101,7 @@ def read_objective(config: Config, graph: Graph) -> Objective:
     Raises:
         ConfigError: some of it cannot be read, or does not have the model's input shape.
     """
-    config = replace(config, data=following(config.data, graph.program.args[0]))
+    config = replace(config, data=following(config.data, graph.program.example[0][0]))
     data, objective, calibration = config.data, config.objective, None
     if config.calibration is not None:
         calibration = load_batches(config.calibration_data, config.calibration.rows)
@@ -112,6 +114,7 @@ def read_objective(config: Config, graph: Graph) -> Objective:
         recovery=Recovery(objective.recovery, calibration),
         verify=load_batches(data, data.verify),
         report=load_batches(data, data.report),
+        run=load_function(objective.run) if objective.run else None,
     )
 
 
@@ -184,6 +187,7 @@ def open_study(
         StorageError: the study belongs to something else.
     """
     from ...evaluation.evaluator import MakeExecutor, Serial
+    from ...study.storage.storage import OTHERWISE
     from ...study.study import Study
 
     executor: MakeExecutor = Serial
@@ -193,10 +197,18 @@ def open_study(
         executor = Ray(config.ray.address, config.ray.workers, config.ray.threads, config.ray.gpus)
     make_directory(config.directory)
     objective = read_objective(config, graph)
-    return Study(
-        graph, objective, config.storage, config.name + suffix,
-        executor=executor, engine=config.engine, latency=latency,
-    )  # fmt: skip
+    try:
+        return Study(
+            graph, objective, config.storage, config.name + suffix,
+            executor=executor, engine=config.engine, latency=latency,
+        )  # fmt: skip
+    except StorageError as error:
+        if OTHERWISE not in str(error):
+            raise
+        raise StorageError(
+            f"{error}\nTo begin another beside it, paste into {config.path.name}:\n\n"
+            f'[study]\nname = "{config.name}-2"'
+        ) from error
 
 
 def load_plan(config: Config, graph: Graph) -> Plan | None:

@@ -48,6 +48,8 @@ class ModelSection:
     input: tuple[Count, ...] | None = None
     strict: bool = True
     device: str = "cpu"
+    part: str | tuple[str, ...] | None = None
+    costs: Literal["whole", "part"] = "whole"
 
     def __post_init__(self) -> None:
         if ".py:" not in self.source and not self.source.startswith(
@@ -121,6 +123,7 @@ class ObjectiveSection:
     loss: Function = "cross_entropy"
     metrics: tuple[Function, ...] = ("accuracy",)
     recovery: RecoveryKind = "none"
+    run: Function | None = None
     expected: float | None = None
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable
 from functools import cached_property
+from itertools import accumulate, pairwise, starmap
 from typing import Any
 
 from torch import fx
@@ -18,7 +19,7 @@ from .least_squares import Inputs, rows_for
 from .options import Memory
 from .refit import Refit, some_rows
 from .refit_goals import Goal, Goals
-from .steps import Program, Step, described, step_of, upstream
+from .steps import Program, Step, described, gathered, step_of, upstream
 
 
 class Compiler:
@@ -85,9 +86,19 @@ class _Translation:
             program.learners = list(learned.values())
             program.calibration = upstream(program.learners)
         steps = self._translate([], learned)
-        program.steps = list(dict.fromkeys(steps.values()))
+        program.outputs, program.parts = self._parts(steps)
+        program.steps = list(dict.fromkeys((*steps.values(), *program.outputs)))
         program.inputs = tuple(steps[n] for n in self.nodes if n.op == "placeholder")
         return program
+
+    def _parts(self, steps: dict[fx.Node, Step]) -> tuple[tuple[Step, ...], tuple[slice, ...]]:
+        """What each part gives, and its inputs among all."""
+        parts, names = getattr(self.graph.program.whole, "parts", ()), self.graph.program.names
+        if len(parts) <= 1:
+            return (steps[self.nodes[-1]],), (slice(None),)
+        ends = [0, *accumulate(sum(name in part.names for name in names) for part in parts)]
+        members: Any = self.nodes[-1].args[0]
+        return tuple(gathered(m, steps) for m in members), tuple(starmap(slice, pairwise(ends)))
 
     # -- what recovers ----------------------------------------------------------------------
 
@@ -196,13 +207,19 @@ class _Translation:
 
         def make() -> Step:
             names = ("kernel_size", "stride", "padding", "dilation")
-            reads = (x, density, *(getattr(layer, name, None) for name in names))
+            relative = False
+            reads = (
+                x,
+                density,
+                relative and wanted,
+                *(getattr(layer, name, None) for name in names),
+            )
             biased = norm is not None or layer.bias is not None
             inputs = self.compiler.inputs.setdefault((reads, biased), Inputs(biased))
             inputs.users += 1
             refit = Refit(
                 (str(goal.layer.target), layer), norm, inputs, self.compiler.memory,
-                goal.axis, goal.keep, each,
+                goal.axis, goal.keep, each, density, relative,
             )  # fmt: skip
             return Step((x, *others, wanted), refit, fresh=True, learner=refit)
 

@@ -63,18 +63,20 @@ class Pieces:
 def choose(graph: Graph, options: EngineOptions, batches: Sequence[Inputs]) -> Pieces:
     """How to cut and lay out batches, from the network, one of the batches and the options.
 
+    What a part gets stays whole, since what is behind it gets all of it.
+
     No clock is asked, so that every process that measures a mask gets the same bits.
     """
     module: nn.Module = graph.program.module
     local, device = on_processor(graph), graph.program.device
     images = local and any(isinstance(part, nn.Conv2d) for part in module.modules())
-    fits = _examples(graph) if local else batch_size(batches[0])  # there memory is what is short
-    examples = options.piece or fits
-    several = next((batch for batch in batches if batch_size(batch) > 1), batches[0])
-    free = not graph.program.takes
-    alone = free and treats_examples_alone(module, moved(several, device))
     last = images if options.channels_last is None else options.channels_last
-    return Pieces(examples if alone else None, last, device)
+    if graph.program.takes or graph.program.whole is not None:
+        return Pieces(None, last, device)
+    fits = _examples(graph) if local else batch_size(batches[0])  # there memory is what is short
+    several = next((batch for batch in batches if batch_size(batch) > 1), batches[0])
+    alone = treats_examples_alone(module, moved(several, device))
+    return Pieces(options.piece or fits if alone else None, last, device)
 
 
 def on_processor(graph: Graph) -> bool:

@@ -22,9 +22,14 @@ from .options import Memory
 SMALL = 1e-6  # a norm that scales a channel by less hides what its layer does
 
 
-def chosen(count: int, some: int) -> Tensor:
-    """Some numbers below `count`, always the same ones."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(count))[:some]
+def chosen(first: int, places: int, density: float) -> Tensor:
+    """Some rows of [first, places], always the same: `density` places, the same ones of each.
+
+    Fits to the same places of all examples are better than to as many drawn at random.
+    """
+    random = torch.Generator().manual_seed(places)
+    at = torch.randperm(places, generator=random)[: math.ceil(density)]
+    return (torch.arange(first)[:, None] * places + at).flatten()
 
 
 def sampled(value: Tensor, axis: int, at: Tensor) -> Tensor:
@@ -36,8 +41,8 @@ def sampled(value: Tensor, axis: int, at: Tensor) -> Tensor:
 
 def some_rows(value: Tensor, axis: int, density: float) -> Tensor:
     """The channels [rows, channels] at some places, `density` of them for each first index."""
-    count = math.prod(value.shape) // value.shape[axis]
-    return sampled(value, axis, chosen(count, math.ceil(density * len(value))))
+    places = math.prod(value.shape) // (len(value) * value.shape[axis])
+    return sampled(value, axis, chosen(len(value), places, density).to(value.device))
 
 
 def patches(layer: Linear, x: Tensor, sizes: Sequence[int], at: Tensor) -> Tensor:
@@ -75,15 +80,19 @@ class Refit:
         axis: of the channels of the goal.
         keep: which of them remain.
         each: first indices of a value that one example has.
+        density: rows for each first index.
+        relative: whether a row counts by its error as a part of its goal.
     """
 
     def __init__(
         self, layer: tuple[str, Any], norm: tuple[str, Any] | None, inputs: Inputs,
         memory: Memory, axis: int, keep: tuple[bool, ...] | None, each: int,
+        density: float, relative: bool,
     ) -> None:  # fmt: skip
         (self.path, self.layer), self.norm = layer, norm
         self.inputs, self.memory = inputs, memory
         self.axis, self.keep, self.each = axis, keep, each
+        self.density, self.relative = density, relative
         self._weights: tuple[Tensor, Tensor | None] | None = None
         self.tensors: dict[str, Tensor] = {}
 
@@ -102,11 +111,15 @@ class Refit:
         fit, begin = Fit(self.inputs), 0
         for x, *others, goal in pieces:
             sizes = self._sizes(x)
-            at = chosen(len(x) * math.prod(sizes), len(goal)).to(x.device)
+            at = chosen(len(x), math.prod(sizes), self.density).to(x.device)
             u = patches(self.layer, x, sizes, at)
             # halves go by examples, since rows of one are alike
             example = begin + at // (math.prod(sizes) * self.each)
-            fit.add(u, self._missing(u, others, goal, at), example % 2)
+            missing = self._missing(u, others, goal, at)
+            weight = (
+                1 / goal.norm(dim=1).clamp(min=SMALL) if self.relative else goal.new_ones(len(goal))
+            )
+            fit.add(u, missing, example % 2, weight)
             begin += len(x) // self.each
         self._take(*fit.solve())
         self.inputs.release(self.memory)

@@ -147,18 +147,16 @@ class Goals:
 
     def _followed(self, goal: Goal, at: int, summed: bool = False) -> Goal:
         """The goal moved on through what only it is read by."""
-        shape, rectified = self.graph.vertices[at].shape, False
+        shape = self.graph.vertices[at].shape
         alias: list[fx.Node] = []
         while (target := self._reader(at, shape)) is not None:
             op, node = self.graph.vertices[target].op, self.node_of.get(target)
             alone = target in self.alive.forwarded and op == "add" and self._plus(target)
-            if alone or (target in self.alive.bypassed and not rectified):
+            if alone or target in self.alive.bypassed:
                 goal = replace(goal, vertex=target)
             elif op == "identity" and target not in self.alive.forwarded and node is not None:
-                alias += [] if summed or rectified else [node]
-            elif op == "relu":
-                rectified = True  # a rectified value is rectified again at no loss
-            elif node is not None and not (summed or rectified):
+                alias += [] if summed else [node]
+            elif node is not None and not summed:
                 others = self._others(target, alias[-1] if alias else goal.norm or goal.layer)
                 if not others:
                     break

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,31 +31,45 @@ class Run:
     ) -> None:
         self.programs, self.calibration = programs, calibration
         self.memory = memory
-        self.reads = _reads([([p.output], p.steps) for p in programs])
+        self.reads = _reads([([*p.outputs], p.steps) for p in programs])
         self.learns = _reads([(p.learners, p.calibration) for p in programs])
         self.calibrated = Cache(_count(self.learns), self.memory)
         self.failed: dict[int, Exception] = {}
 
-    def piece(self, inputs: Inputs) -> Iterator[tuple[int, Any, float]]:
-        """(program, its output or the exception it raised, seconds) for one piece of the data."""
+    def piece(self, inputs: Inputs, part: int = 0) -> Iterator[tuple[int, Any, float]]:
+        """(program, its output or the exception it raised, seconds) for one piece of the data.
+
+        Args:
+            inputs: of the network, or of one part of it.
+            part: which.
+        """
         evaluated = Cache(_count(self.reads), self.memory)
         for position in range(len(self.programs)):
             begin = time.perf_counter()
-            value = self.failed.get(position) or self._value(position, inputs, evaluated)
+            value = self.failed.get(position) or self._value(position, inputs, part, evaluated)
             wait_for(inputs)
             evaluated.release(self.reads[position])
             self.calibrated.release(self.learns[position])
             yield position, value, time.perf_counter() - begin
         self.calibrated.clear()
 
-    def _value(self, position: int, inputs: Inputs, cache: Cache) -> Any:
+    def again(self, position: int, inputs: Inputs, part: int) -> Any:
+        """What a program gives for other inputs of a part; nothing is shared."""
+        program, cache = self.programs[position], Cache(Counter(), self.memory)
+        return self._of(program, inputs, part, cache, set())
+
+    def _of(
+        self, program: Program, inputs: Inputs, part: int, cache: Cache, reads: set[Step]
+    ) -> Any:
+        given = dict(zip(program.inputs[program.parts[part]], inputs, strict=True))
+        with torch.inference_mode():
+            return _execute(program.steps, [program.outputs[part]], [given], cache, reads)[0]
+
+    def _value(self, position: int, inputs: Inputs, part: int, cache: Cache) -> Any:
         program = self.programs[position]
         try:
             self.calibrate(position)
-            with torch.inference_mode():
-                (value,) = _execute(
-                    program, program.steps, [program.output], [inputs], cache, self.reads[position]
-                )
+            value = self._of(program, inputs, part, cache, self.reads[position])
         except Exception as error:  # noqa: BLE001 - recorded with its mask
             value = self.failed[position] = error
         return value
@@ -65,11 +79,9 @@ class Run:
         program = self.programs[position]
         goals = [s for s in program.learners if s.learner is not None and not s.learner.known]
         if goals:
+            given = [dict(zip(program.inputs, i, strict=True)) for i in self.calibration]
             with torch.inference_mode():
-                _execute(
-                    program, program.calibration, goals, self.calibration,
-                    self.calibrated, self.learns[position],
-                )  # fmt: skip
+                _execute(program.calibration, goals, given, self.calibrated, self.learns[position])
 
 
 def wait_for(inputs: Inputs) -> None:
@@ -96,7 +108,7 @@ def _count(reads: Sequence[set[Step]]) -> Counter[Step]:
 
 
 def _execute(
-    program: Program, order: Sequence[Step], goals: Sequence[Step], pieces: Sequence[Inputs],
+    order: Sequence[Step], goals: Sequence[Step], pieces: Sequence[Mapping[Step, Any]],
     cache: Cache, reads: set[Step],
 ) -> list[Any]:  # fmt: skip
     """Run what is missing for the goals; gives the value of the last one for every piece.
@@ -110,7 +122,7 @@ def _execute(
     kept = {s for s in run if not s.free and cache.readers[s] > (s in reads)}
     workers = [
         _Worker(
-            dict(zip(program.inputs, inputs, strict=True))
+            {**inputs}
             | {s: cache.values[s][i] for s in uses if s in cache.values},
             uses, kept,
         )

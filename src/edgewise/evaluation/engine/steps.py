@@ -47,7 +47,9 @@ class Program:
     Args:
         mask: the mask.
         inputs: the steps that stand for the network's inputs.
-        steps: for the data, in order; the last one gives the output.
+        parts: which of them are inputs of each part.
+        outputs: what each part gives.
+        steps: for the data, in order.
         calibration: up to the last step that learns; empty if there is none.
         learners: the steps that learn in it.
         guard: what refuses sizes of inputs, where it holds for those of the example only.
@@ -55,14 +57,12 @@ class Program:
 
     mask: Mask
     inputs: tuple[Step, ...] = ()
+    parts: tuple[slice, ...] = ()
+    outputs: tuple[Step, ...] = ()
     steps: list[Step] = field(default_factory=list)
     calibration: list[Step] = field(default_factory=list)
     learners: list[Step] = field(default_factory=list)
     guard: Traced | None = None
-
-    @property
-    def output(self) -> Step:
-        return self.steps[-1]
 
     @property
     def recovered(self) -> dict[str, torch.Tensor]:
@@ -120,6 +120,17 @@ def step_of(node: fx.Node, target: Any, inputs: tuple[Step, ...]) -> Step:
     call = _bound(node, _method(target) if node.op == "call_method" else target)
     write = _written(node, target)
     return Step(inputs, call, fresh=write is not None or _makes_memory(target), write=write)
+
+
+def gathered(value: Any, steps: dict[fx.Node, Step]) -> Step:
+    """One member of what a program gives."""
+    nodes: dict[fx.Node, None] = {}
+    fx.map_arg(value, nodes.setdefault)
+
+    def call(*values: Any) -> Any:
+        return fx.map_arg(value, dict(zip(nodes, values, strict=True)).__getitem__)
+
+    return Step(tuple(steps[node] for node in nodes), call)
 
 
 def _unbound() -> Any:

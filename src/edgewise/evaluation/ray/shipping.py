@@ -54,7 +54,7 @@ def pack(graph: Graph, objective: Objective, pickle: Any) -> bytes:
         if rule.name not in BUILT_IN
     ]
     parts = {
-        "model": (replace(graph, program=None), _pack_program(graph.program)),
+        "model": (replace(graph, program=None, ruled=None), _pack_program(graph.program)),
         "rules": rules,
         "objective": objective.over(lambda inputs: inputs),  # no loaders
         "identity": identity(graph, objective),
@@ -111,7 +111,8 @@ def _pack_program(program: Program) -> tuple[Any, ...]:
         nodes.append((node.op, _pack_target(node.target), args, kwargs, node.name))
     targets = {str(t) for op, t, *_ in nodes if op in ("call_module", "get_attr")}
     parts = {target: attribute(program.module, target) for target in sorted(targets)}
-    rest = replace(program, module=None, model=None)  # type: ignore[arg-type]
+    whole = program.whole and replace(program.whole, model=None, example=None)
+    rest = replace(program, module=None, model=None, whole=whole)  # type: ignore[arg-type]
     return type(program.module).__name__, nodes, parts, rest
 
 

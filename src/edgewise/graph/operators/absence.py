@@ -25,6 +25,8 @@ from .passage import FlowFunction as FlowFunction
 from .passage import Passage as Passage
 from .passage import join as join
 from .passage import lookup as lookup
+from .recurrent import recurrent as recurrent
+from .recurrent import state as state
 from .states import FULL as FULL
 from .states import Flow as Flow
 from .states import Keep as Keep

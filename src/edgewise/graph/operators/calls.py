@@ -212,13 +212,21 @@ def indexed(call: Call) -> dict[str, Any]:
         if item is None:
             out += 1
         elif isinstance(item, slice):
-            axes[axis] = out if item == slice(None) else None
+            axes[axis] = out if _whole(item, (call.shapes[0] or ())[axis]) else None
             axis, out = axis + 1, out + 1
         elif isinstance(item, int):
             axis += 1
         else:
             return {"axes": [None] * call.ndim}
     return {"axes": axes}
+
+
+def _whole(item: slice, size: int) -> bool:
+    """Whether a slice takes all, however few are left; of a batch, only one that says so."""
+    if item == slice(None) or size == 1:
+        return item == slice(None)
+    starts, ends = item.start in (None, 0, -size), item.stop is None
+    return starts and item.step in (None, 1) and (ends or bool(item.stop >= size))
 
 
 def padded(call: Call) -> dict[str, Any]:

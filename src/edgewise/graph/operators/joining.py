@@ -62,8 +62,7 @@ class Joining:
 
     def write(self, axis: int) -> Ids:
         """Numbers for channels that the operator makes with a weight of its own."""
-        assert self.vertex.shape is not None
-        ids = self.writes[Place(self.index, axis)] = self.new(self.vertex.shape[axis])
+        ids = self.writes[Place(self.index, axis)] = self.new(self.vertex.channels(axis))
         return ids
 
     def read(self, slot: int, axis: int, ids: Ids) -> None:

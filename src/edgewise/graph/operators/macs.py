@@ -35,7 +35,7 @@ class Macs:
 def term(shape: Shape, lines: Sequence[Line | None], coefficient: float = 1) -> Term:
     """A coefficient times the live channels of every axis, of which `lines` names those that go."""
     pairs = list(zip(shape, lines, strict=True))
-    whole = math.prod(size for size, line in pairs if line is None)
+    whole = math.prod(size if line is None else size // len(line) for size, line in pairs)
     return coefficient * whole, [line for _, line in pairs if line is not None]
 
 
@@ -150,8 +150,12 @@ def _recurrent(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> 
     """LSTM, GRU and RNN: every step multiplies the weights of all layers and directions."""
     if not shapes or shapes[0] is None:
         return []
-    steps = math.prod(shapes[0][:-1])
-    return [(steps * sum(elements(p.shape) for p in vertex.params if len(p.shape) == 2), [])]
+    steps, states = math.prod(shapes[0][:-1]), {"in": ins[0], "out": out}
+    return [
+        term(p.shape, [f and states[f[0]] and states[f[0]].keep(f[1]) for f in p.follows], steps)
+        for p in vertex.params
+        if len(p.shape) == 2
+    ]
 
 
 no_macs = Macs(_no_macs)

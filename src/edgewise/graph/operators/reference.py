@@ -108,3 +108,15 @@ def reduced(module: Any, vertex: Vertex, have: Live, args: Any, kwargs: Argument
         for _, keep in over:
             result = result * (len(keep) / keep.count(True))
     return result
+
+
+def recurrent(module: Any, vertex: Vertex, out: Live, args: Any, kwargs: Arguments) -> Any:
+    """A recurrent layer none of whose units reads what is absent: such columns are zero."""
+    weights = {}
+    for (name, weight), parameter in zip(module.named_parameters(), vertex.params, strict=False):
+        follow = parameter.follows[-1]
+        keep = out.keep(follow[1]) if follow is not None and follow[0] == "out" else None
+        if keep is not None and weight.ndim > 1:
+            line = torch.tensor(keep, device=weight.device).repeat(weight.shape[1] // len(keep))
+            weights[name] = weight * line.to(weight.dtype)
+    return torch.func.functional_call(module, weights, args, dict(kwargs))

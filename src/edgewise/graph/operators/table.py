@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from . import absence, lowering, products, reference, resize
+from . import absence, lowering, products, recurrent, reference, resize
 from . import calls as read
 from . import macs as count
 from .calls import same_axes as same_axes
@@ -282,9 +282,12 @@ def _fill_joins() -> None:
              macs=count.multihead_macs),
         nn.MultiheadAttention,
     )  # fmt: skip
-    recurrent = Rule("recurrent", absence.join, macs=count.recurrent_macs)
+    layer = Rule("recurrent", absence.recurrent, "input hx", recurrent.recurrent_read,
+                 recurrent.recurrent_follows, count.recurrent_macs,
+                 resize=resize.recurrent_resize)  # fmt: skip
+    add(Rule("state", absence.state, "input index", view=True), "state")
     add(
-        recurrent, *modules("LSTM GRU RNN LSTMCell GRUCell RNNCell"),
+        layer, *modules("LSTM GRU RNN LSTMCell GRUCell RNNCell"),
         torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu, torch.lstm_cell, torch.gru_cell,
         torch.rnn_tanh_cell, torch.rnn_relu_cell,
     )  # fmt: skip

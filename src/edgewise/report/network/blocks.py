@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from typing import Literal
 
+from ...graph.blocks import shared_path
 from ...graph.cost import full_macs, weight
 from ...graph.graph import Graph
 from ...graph.liveness import Liveness
@@ -120,13 +120,6 @@ def _label(graph: Graph, chain: Sequence[int]) -> str:
     ends = [name.split(".") for name in (names[0], names[-1])]
     spans = [" … ".join(".".join(end[part]) for end in ends) for part in SPANS]
     return next((span for span in spans if len(span) <= LETTERS), shorten(spans[-1]))
-
-
-def shared_path(names: Sequence[str]) -> str:
-    """The longest module path that all names start with."""
-    first, *others = (name.split(".") for name in names)
-    shared = takewhile(lambda parts: len(set(parts)) == 1, zip(first, *others, strict=False))
-    return ".".join(parts[0] for parts in shared)
 
 
 def shorten(name: str, letters: int = LETTERS) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from ...graph.graph import Graph
-from .blocks import Block, Link, shared_path
+from .blocks import Block, Link
 
 LEAST = 6  # blocks that are worth a box
-LONGEST = 64  # of one repetition
+_NUMBER = re.compile(r"\d+(?=\D*$)")  # the last one of a path
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,9 @@ def runs(
 ) -> tuple[Run, ...]:
     """Where modules repeat one after the other.
 
-    Two blocks are the same if their operators, shapes, parameters and MACs are, and if their
-    inputs come from equally far before them.
+    They are the graph's own blocks (`graph.blocks`). Two are the same if the operators, shapes,
+    parameters and MACs of all that is drawn in them are, and if their inputs come from equally far
+    before them.
 
     Args:
         graph: the traced network.
@@ -63,13 +66,21 @@ def runs(
         Runs that do not overlap, in order.
     """
     looks = _looks(graph, blocks, links, touched)
-    found: list[Run] = []
-    at = 0
-    while at < len(blocks):
-        run = _longest(graph, blocks, looks, at)
-        found += [run] if run else []
-        at = run.stop if run else at + 1
-    return tuple(found)
+    paths = {vertex: block.path for block in graph.blocks for vertex in block.vertices}
+    inside = groupby(range(len(blocks)), lambda index: paths.get(blocks[index].vertices[0], ""))
+    parts = [(path, [*indices]) for path, indices in inside]
+    alike = groupby(parts, lambda part: (_NUMBER.sub("N", part[0]), *(looks[i] for i in part[1])))
+    found = (_run([path for path, _ in same], [i for _, part in same for i in part])
+             for same in ([*group] for _, group in alike))  # fmt: skip
+    return tuple(run for run in found if run)
+
+
+def _run(paths: Sequence[str], blocks: Sequence[int]) -> Run | None:
+    """Modules that look alike as a run, if it is long enough."""
+    if len(paths) < 2 or not paths[0] or len(blocks) < LEAST:
+        return None
+    label = f"{len(paths)} \N{MULTIPLICATION SIGN} {_NUMBER.sub('N', paths[0])}"
+    return Run(blocks[0], blocks[-1] + 1, len(paths), paths[0], paths[-1], label)
 
 
 def _looks(
@@ -90,50 +101,6 @@ def _looks(
         )
         for index, (block, changed) in enumerate(zip(blocks, touched, strict=True))
     ]
-
-
-def _longest(
-    graph: Graph, blocks: Sequence[Block], looks: Sequence[Hashable], start: int
-) -> Run | None:
-    """The run from here that takes most blocks, in its most repetitions."""
-    best = None
-    for period in range(1, min(LONGEST, (len(blocks) - start) // 2) + 1):
-        times = _times(looks, start, period)
-        run = _named(graph, blocks, start, period, times) if times > 1 else None
-        if run and run.stop - start >= LEAST and (best is None or run.stop > best.stop):
-            best = run
-    return best
-
-
-def _times(looks: Sequence[Hashable], start: int, period: int) -> int:
-    """How often the blocks from `start` come one after the other."""
-    at = start + period
-    while at < len(looks) and looks[at] == looks[at - period]:
-        at += 1
-    return (at - start) // period
-
-
-def _named(
-    graph: Graph, blocks: Sequence[Block], start: int, period: int, times: int
-) -> Run | None:
-    """The run, if each repetition is a module and their paths differ in one number."""
-    stop = start + period * times
-    paths = [_path(graph, blocks[at : at + period]) for at in range(start, stop, period)]
-    if len({len(path) for path in paths}) > 1:
-        return None
-    moving = [part for part, names in enumerate(zip(*paths, strict=True)) if len(set(names)) > 1]
-    if len(moving) != 1 or not all(path[moving[0]].isdigit() for path in paths):
-        return None
-    first, last = (".".join(paths[i][: moving[0] + 1]) for i in (0, -1))
-    name = ".".join([*paths[0][: moving[0]], "N"])
-    return Run(start, stop, times, first, last, f"{times} \N{MULTIPLICATION SIGN} {name}")
-
-
-def _path(graph: Graph, blocks: Sequence[Block]) -> list[str]:
-    """The module path that the layers of some blocks share."""
-    layers = [graph.vertices[v] for block in blocks for v in block.vertices]
-    names = [v.name for v in layers if v.params] or [v.name for v in layers]
-    return shared_path(names).split(".")
 
 
 def closed(blocks: Sequence[Block], links: Sequence[Link], found: Sequence[Run]) -> View:

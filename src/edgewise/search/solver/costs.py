@@ -60,6 +60,7 @@ class Prices:
             for unit in self._live_units():
                 sums[unit] += 1.0
             return self._written(sums)
+        sums[TRUE] += getattr(self.graph.rest, quantity)
         for index, vertex in enumerate(self.graph.vertices):
             runs = self.alive.runs[index]
             if runs is not None:

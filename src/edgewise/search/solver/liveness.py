@@ -98,9 +98,8 @@ def removals(
             for member in sorted(members):
                 found[member] = circuit.all(found[member], kept)
         for (vertex, axis), cut in unit.removal.channels.items():
-            shape = graph.vertices[vertex].shape
-            assert shape is not None
-            line = channels[vertex].setdefault(axis, [TRUE] * shape[axis])
+            wide = graph.vertices[vertex].channels(axis)
+            line = channels[vertex].setdefault(axis, [TRUE] * wide)
             for channel in sorted(cut):
                 line[channel] = circuit.all(line[channel], kept)
     lines = {v: {a: tuple(k) for a, k in axes.items()} for v, axes in channels.items()}

@@ -19,7 +19,7 @@ from torch import fx
 
 from ...errors import EdgewiseError
 from ...graph.graph import Graph
-from ...graph.importance import inputs_of
+from ...graph.importance import inputs_of, outputs_of
 from ...graph.liveness import Liveness, liveness
 from ...pruning.masked import Execution
 from ...values.nested import judged
@@ -79,7 +79,7 @@ def taylor(graph: Graph, batches: Iterable[Batch], loss: Callable[[Any, Any], An
         inputs, targets = inputs_of(batch, graph)
         with torch.enable_grad():
             watch = _Watch(graph, alone, lambda value, other: other - value)
-            outputs = watch.run(*inputs)
+            outputs = outputs_of(graph, watch.run, inputs)
             lost = torch.as_tensor(judged(loss, outputs, targets)).mean()
             values = [value for value, _ in watch.seen.values()]
             slopes = torch.autograd.grad(lost, values, allow_unused=True)
@@ -111,7 +111,7 @@ def influence(graph: Graph, batches: Iterable[Batch]) -> Array:
         inputs, _ = inputs_of(batch, graph)
         with torch.no_grad():
             watch = _Watch(graph, alone, _turn)
-            watch.run(*inputs)
+            outputs_of(graph, watch.run, inputs)
         found = np.zeros(len(total))
         for _, turns in watch.seen.values():
             for unit, turn in turns.items():

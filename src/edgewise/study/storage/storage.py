@@ -35,6 +35,7 @@ ORDER = (
     " Data count, in their order too: a DataLoader that shuffles, also of calibration data, makes "
     "another objective in every process."
 )
+OTHERWISE = "Name this study otherwise, or use another storage"
 UNITS = (
     " To go on with it, trace with its granularity, slices and choice of units; one that was begun "
     'when every connection was offered by default needs granularity=("edge", "layer").'
@@ -342,7 +343,7 @@ def _other(name: str, url: str, changed: Mapping[str, str | None]) -> str:
     parts = " and ".join(f"{'other' if p[-1] == 's' else 'another'} {p}" for p in changed)
     return (
         f"Study {name!r} in {url} was made with {parts}{f' ({details})' if details else ''}. Its "
-        "evaluations do not apply here. Name this study otherwise, or use another storage."
+        f"evaluations do not apply here. {OTHERWISE}."
         f"{ORDER if ' data was ' in details else ''}"
         f"{UNITS if changed.get('units', changed.get('graph', '')) is None else ''}"
     )
