@@ -144,6 +144,18 @@ def recovery(data: Row) -> Table:
     return ["network", "mask", "MACs", *(f"accuracy, {kind}" for kind in kinds)], body
 
 
+def recovery_cost(data: Row) -> Table:
+    heads = ["network", "input", "examples", "batch-norm, s", "linear, s", "ratio", "told, s"]
+    return heads, [
+        [
+            r["network"], " × ".join(map(str, r["input"])), figure(r["examples"]),
+            figure(r["seconds"]["batchnorm"], 2), figure(r["seconds"]["linear"], 2),
+            figure(r["ratio"], 1), figure(r["told_seconds"], 2),
+        ]
+        for r in data["rows"]
+    ]  # fmt: skip
+
+
 def latency(data: Row) -> Table:
     body = []
     for network, found in data["networks"].items():
@@ -167,6 +179,22 @@ def milp(data: Row) -> Table:
         proof = f"{proved} of {len(rows)}"
         body.append([network, str(rows[0]["units"]), surrogate, proof, seconds, gap])
     return ["network", "units", "surrogate", "proved", "seconds, median", "largest gap"], body
+
+
+def rules(data: Row) -> Table:
+    body = []
+    for kind, found in data["brute force"].items():
+        agree = f"{found['agree']} of {found['networks']}"
+        body.append(
+            [f"small random networks: {kind}", "–", agree, figure(found["seconds a network"], 2)]
+        )
+    for (name,), rows in grouped(data["sizes"], "rules").items():
+        proved = sum(bool(row["optimal"]) for row in rows)
+        proof = f"{proved} of {len(rows)} proved"
+        body.append(
+            [f"ResNet-56: {name}", str(rows[0]["units"]), proof, figure(median(rows, "seconds"), 2)]
+        )
+    return ["rules", "units", "right", "seconds"], body
 
 
 def surrogates(data: Row) -> Table:
@@ -273,6 +301,10 @@ SECTIONS = (
             "without training; means over seeds.", f"widths.py resnet56{DATA}", widths),
     Section("recovery", "Recovery", "The same masks with each kind of training-free repair; "
             "accuracy on images that took no part.", f"recovery.py{DATA}", recovery),
+    Section("recovery_cost", "Cost of recovery", "One mask that removes one of the first branches "
+            "and a part of every hidden width, with linear and with batch-norm recovery in turns, "
+            "on as many search as calibration examples; and what linear recovery was said to add.",
+            "recovery_cost.py", recovery_cost),
     Section("latency", "Latency budgets", "Time of the pruned model for each limit, as shares of "
             "the unpruned one's.", "latency.py", latency),
     Section("width_latency", "Time and MACs", "ResNet-50 with all widths cut alike.",
@@ -283,6 +315,9 @@ SECTIONS = (
             "accelerator.py", accelerator),
     Section("milp", "Exact solver", "Masks of least prediction with a proof, within "
             "a time limit.", "milp.py", milp),
+    Section("rules", "Rules", "Solutions under rules for what may go: the same as by brute force "
+            "on small networks, with a proof within ten seconds on ResNet-56, branches and widths.",
+            "milp.py --rules --networks 40", rules),
     Section("surrogates", "Surrogates", "Spearman's correlation of predicted and measured losses "
             f"of masks of {RESNET} that were not seen, by the number of random masks that were.",
             f"surrogates.py{DATA}", surrogates),

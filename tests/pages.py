@@ -131,7 +131,7 @@ SETUPS: dict[str, Callable[[], Names]] = {
     "docs/howto/gpu.md": trained,
     "docs/howto/own_metric.md": trained,
     "docs/howto/own_model.md": language,
-    "docs/howto/rules.md": using,
+    "docs/howto/rules.md": language,
     "docs/howto/serving.md": reference,
     "docs/howto/tracing_fails.md": trained,
     "docs/howto/using.md": using,

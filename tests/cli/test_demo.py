@@ -1,14 +1,20 @@
 """The demo, run whole: what a newcomer sees first must work."""
 
+import html
+import re
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
 import edgewise as ew
 from edgewise.cli.demo import DigitsNet, accuracy, digits, one_thread, run_demo
 
 
-def test_the_demo_prunes_half_and_keeps_the_accuracy(tmp_path: Path) -> None:
+def test_the_demo_prunes_half_and_keeps_the_accuracy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told, lines = [], []
     random = torch.get_rng_state()
     result = run_demo(tmp_path, say=lines.append, progress=told.append)
@@ -24,7 +30,14 @@ def test_the_demo_prunes_half_and_keeps_the_accuracy(tmp_path: Path) -> None:
     x, y = digits().report
     with torch.no_grad():
         assert float(accuracy(small(x), y).mean()) == tuned["accuracy"]
-    assert "fewer MACs" in result.files["report"].read_text()
+    page, names = result.files["report"].read_text(), dict[str, Any]()
+    assert "fewer MACs" in page
+    load = re.search(r"<h2>How to load it</h2><pre[^>]*>(.*?)</pre>", page, re.S)
+    assert load is not None
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    exec(html.unescape(load[1]), names)
+    assert torch.equal(names["small"](x), small(x))
 
 
 def test_the_splits_are_disjoint_and_complete() -> None:

@@ -34,13 +34,15 @@ def labels(graph: ew.Graph) -> list[str]:
 def test_a_language_model_offers_its_branches_the_whole_before_their_parts(
     decoder: ew.Graph,
 ) -> None:
-    few, every = with_units(decoder, ["branch"]), with_units(decoder, ["edge"])
+    few, every = with_units(decoder, ["branch", "layer"]), with_units(decoder, ["edge"])
     assert labels(few) == [
         f"layers.{n} {part}"
         for n in range(2)
         for part in ("attention", "mlp", "mlp gate_proj", "mlp up_proj")
     ]
     assert len(every.units) == 33
+    layers = [len(with_units(decoder, kinds).units) for kinds in (["edge", "layer"], ["layer"])]
+    assert layers == [33 + 8, 8]  # the projections of attentions are asked for by name
     dropped = {unit.name: unit for unit in every.units}.keys() - {u.name for u in few.units}
     assert all(every.units[every.unit_index[name]].cost.macs == 0 for name in dropped)
 

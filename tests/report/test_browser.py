@@ -27,7 +27,10 @@ __all__ = ["graph"]
 
 @pytest.fixture(scope="module")
 def report(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    units = tuple(replace(u, name=f"{u.name}<i>{u.kind}</i>") for u in graph.units)
+    units = tuple(
+        replace(u, name=f"{u.name}<i>{u.kind}</i>", label=f"{u.label}<i>{u.kind}</i>")
+        for u in graph.units
+    )
     evil = Graph(graph.vertices, graph.edges, units, graph.granularity, "fx")
     name = next(u.name for u in units if u.name.startswith(BRANCH))
     masks = [evil.mask([0]), evil.mask([0, 1])]

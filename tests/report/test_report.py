@@ -283,7 +283,7 @@ def test_widths_say_what_they_keep() -> None:
 def test_names_are_escaped(graph: Graph) -> None:
     evil = "<script>alert('x')</script>\"&\udc80\0"
     vertices = tuple(replace(v, name=f"{v.name}{evil}") for v in graph.vertices)
-    units = tuple(replace(u, name=f"{u.name}{evil}") for u in graph.units)
+    units = tuple(replace(u, name=f"{u.name}{evil}", label=f"{u.label}{evil}") for u in graph.units)
     bad = Graph(vertices, graph.edges, units, graph.granularity, evil)
     failed = Evaluation(
         "0" * len(units), "search", None, status="failed", error=evil, origin=evil, number=0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate, takewhile
 from math import prod
@@ -92,6 +92,13 @@ def role(module: str) -> str:
     """What a module of this name is for, if that can be told: "attention", "mlp" …"""
     known = (word for word, pattern in _ROLES if pattern.search(module))
     return "" if "norm" in module.lower() else next(known, "")
+
+
+def attends(graph: Graph, vertices: Iterable[int]) -> bool:
+    """Whether there is an attention among some vertices."""
+    ops = Counter(graph.vertices[index].op for index in vertices)
+    fused = ops["attention"] + ops["multihead_attention"]
+    return bool(fused or (ops["softmax"] and ops["matmul"] + ops["einsum"] > 1))
 
 
 def prefixes(name: str) -> list[str]:

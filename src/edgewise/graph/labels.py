@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .blocks import Names, blocks_of, module, prefixes, role, shared_path
+from .blocks import Names, attends, blocks_of, module, prefixes, role, shared_path
 from .cost import full_macs
 from .graph import Graph
 from .unit import Unit
@@ -95,8 +95,7 @@ class _Words:
 
     def _kind(self, dead: Sequence[int], layers: Sequence[int]) -> str:
         """What a whole branch is for, by its operators."""
-        ops = Counter(self.graph.vertices[i].op for i in dead)
-        if ops["attention"] or ops["multihead_attention"] or (ops["softmax"] and ops["matmul"] > 1):
+        if attends(self.graph, dead):
             return "attention"
         linear = len(layers) > 1 and all(self.graph.vertices[i].op == "linear" for i in layers)
         return "mlp" if linear else "branch"

@@ -45,6 +45,11 @@ class Rules:
         """Rules of which one name may stand for a list of one, and None for no limits."""
         return cls(_names(keep), at_most or {}, at_least or {}, _names(tie), _names(alike))
 
+    def __post_init__(self) -> None:
+        for name, table in (("at_most", self.at_most), ("at_least", self.at_least)):
+            if not isinstance(table, Mapping):
+                raise RuleError(f'{name} has a number by KEY, as {{"heads": …}}; got {table!r}.')
+
     def also(self, more: Rules) -> Rules:
         """These rules and more; of two of the same key, the later one."""
         return Rules(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ..errors import EdgewiseError
-from .blocks import blocks_of
+from .blocks import attends, blocks_of
 from .cost import cost_of, full_macs
 from .graph import Cost, Graph, Unit
 from .importance import Importance, l2
@@ -56,8 +56,11 @@ def with_units(
         found += map(_Found, _raw_units(graph))
     if "branch" in granularity or "edge" in granularity:
         found += _edge_units(graph, slight="edge" in granularity)
+    whole = "branch" in granularity and "edge" not in granularity
     if "layer" in granularity:
-        found += map(_Found, _layer_units(graph))
+        within = _projections(graph, found) if whole else frozenset()
+        layers = _layer_units(graph)
+        found += (_Found(unit, offered=within.isdisjoint(unit.removal.layers)) for unit in layers)
     refused: dict[str, str] = {}
     if any(kind in WIDTHS for kind in granularity):
         widths, refused = width_units(graph, granularity, slices, round_to, importance)
@@ -68,7 +71,7 @@ def with_units(
     )
     named = labelled(graph, _distinct(one.unit for one in found), [one.dead for one in found])
     offered = [one._replace(unit=u) for u, one in zip(named, found, strict=True) if one.offered]
-    if "branch" in granularity and "edge" not in granularity:  # whole branches before their parts
+    if whole:  # branches before their parts
         offered.sort(
             key=lambda one: (min(graph.starts(one.unit.removal) | {*one.dead}), -len(one.dead))
         )
@@ -192,6 +195,14 @@ def _class_name(graph: Graph, dead: Sequence[int], edges: Iterable[int]) -> str:
         return _edge_name(graph, min(edges))
     first, last = graph.vertices[min(dead)].name, graph.vertices[max(dead)].name
     return first if len(dead) == 1 else f"{first}..{last}"
+
+
+def _projections(graph: Graph, found: Iterable[_Found]) -> frozenset[int]:
+    """The vertices whose innermost branch is an attention: none of its projections goes alone."""
+    innermost: dict[int, Sequence[int]] = {}
+    for one in sorted(found, key=lambda one: -len(one.dead)):
+        innermost |= dict.fromkeys(one.dead, one.dead)
+    return frozenset(index for index, dead in innermost.items() if attends(graph, dead))
 
 
 def _layer_units(graph: Graph) -> list[Unit]:

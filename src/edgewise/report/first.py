@@ -9,7 +9,7 @@ from ..pruning.plan import Measured, Plan
 from ..values.markup import Child, Markup, tag
 from . import numbers
 from .facts import Facts
-from .terms import definitions, term
+from .terms import command, definitions, term
 
 SPLITS = {
     "report": "untouched data",
@@ -117,7 +117,7 @@ def _change(before: float, after: float, show: numbers.Show) -> tuple[str, str]:
 def _cards(facts: Facts, plan: Plan) -> Markup:
     """What went, how it is loaded, from which files, and what can be done next."""
     files, steps = facts.outcome.files, facts.outcome.next
-    commands = {what: tag("code", command) for what, command in steps.items()}
+    commands = {what: command(text) for what, text in steps.items()}
     given = [
         _card(title, definitions(rows))
         for title, rows in (("Files", files), ("What next", commands))

@@ -11,7 +11,7 @@ from . import numbers
 from .charts import charts
 from .charts.canvas import canvas
 from .facts import Facts
-from .terms import fold, scrolled, term
+from .terms import command, fold, scrolled, term
 
 
 def front(facts: Facts) -> Markup | None:
@@ -43,4 +43,4 @@ def _cells(facts: Facts, point: Point) -> Iterator[Child]:
     yield tag("abbr", len(point.mask.removed), title=names or "nothing", tabindex=0)
     if facts.insight.again:
         limits = " ".join(f"{k}={limit_text(v)}" for k, v in point.budget.limits.items())
-        yield tag("code", facts.insight.again.replace("{limits}", limits))
+        yield command(facts.insight.again.replace("{limits}", limits))

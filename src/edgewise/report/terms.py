@@ -63,6 +63,12 @@ def definitions(facts: Mapping[str, Child]) -> Markup:
     return tag("dl", rows, class_="facts")
 
 
+def command(text: str) -> Markup:
+    """A command, whose lines end before its options and not within them."""
+    first, *options = text.split(" --")
+    return tag("code", first, ([" ", tag("span", f"--{option}")] for option in options))
+
+
 def scrolled(label: str, *children: Child, class_: str = "", **attributes: Attribute) -> Markup:
     """What scrolls by itself where it is too wide, by keyboard, too."""
     name = f"scroll {class_}".strip()
