@@ -144,6 +144,18 @@ def recovery(data: Row) -> Table:
     return ["network", "mask", "MACs", *(f"accuracy, {kind}" for kind in kinds)], body
 
 
+def recovery_cost(data: Row) -> Table:
+    heads = ["network", "input", "examples", "batch-norm, s", "linear, s", "ratio"]
+    return heads, [
+        [
+            r["network"], " × ".join(map(str, r["input"])), figure(r["examples"]),
+            figure(r["seconds"]["batchnorm"], 2), figure(r["seconds"]["linear"], 2),
+            figure(r["ratio"], 1),
+        ]
+        for r in data["rows"]
+    ]  # fmt: skip
+
+
 def latency(data: Row) -> Table:
     body = []
     for network, found in data["networks"].items():
@@ -289,6 +301,10 @@ SECTIONS = (
             "without training; means over seeds.", f"widths.py resnet56{DATA}", widths),
     Section("recovery", "Recovery", "The same masks with each kind of training-free repair; "
             "accuracy on images that took no part.", f"recovery.py{DATA}", recovery),
+    Section("recovery_cost", "Cost of recovery", "One mask that removes one of the first branches "
+            "and a part of every hidden width, with linear and with batch-norm recovery in turns, "
+            "on as many search as calibration examples.",
+            "recovery_cost.py", recovery_cost),
     Section("latency", "Latency budgets", "Time of the pruned model for each limit, as shares of "
             "the unpruned one's.", "latency.py", latency),
     Section("width_latency", "Time and MACs", "ResNet-50 with all widths cut alike.",

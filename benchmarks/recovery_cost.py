@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 import edgewise as ew
 from edgewise.evaluation.evaluator import Engine
+from edgewise.evaluation.recover import estimate
 from machine import describe
 
 RESULTS = Path(__file__).parent / "results"
@@ -93,6 +94,7 @@ def measured(name: str, rounds: int) -> dict:
             seconds[kind].append(process_time() - begin)
             peak[kind] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
             assert outcome.evaluation.ok, outcome.evaluation.error
+    told = estimate(graph, ew.Recovery("linear", [calibration]))
     middle = {kind: statistics.median(times) for kind, times in seconds.items()}
     return {
         "network": name,
@@ -102,6 +104,8 @@ def measured(name: str, rounds: int) -> dict:
         "removed_units": len(mask.removed),
         "seconds": {kind: round(value, 2) for kind, value in middle.items()},
         "ratio": round(middle["linear"] / middle["batchnorm"], 2),
+        "told_seconds": round(told.seconds, 2),
+        "told_mib": round(told.bytes / 2**20),
         "peak_mib": {kind: round(value) for kind, value in peak.items()},
     }
 
@@ -117,9 +121,9 @@ def main() -> None:
     for name in options.only:
         rows.append(measured(name, options.rounds))
         print(rows[-1], flush=True)
-    if options.out:
-        text = json.dumps({"machine": describe(), "rows": rows}, indent=1) + "\n"
-        options.out.write_text(text)
+        if options.out:
+            text = json.dumps({"machine": describe(), "rows": rows}, indent=1) + "\n"
+            options.out.write_text(text)
 
 
 if __name__ == "__main__":

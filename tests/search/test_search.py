@@ -90,6 +90,53 @@ def test_descent_is_exact_where_units_are_alike(branches: ew.Graph) -> None:
         assert sorted(line[list(end.removed)]) == [0.1, 0.2]
 
 
+class Ladder(torch.nn.Module):
+    """Forty equal residual branches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(2, 2) for _ in range(40))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = x + layer(x)
+        return x
+
+
+def ladder() -> ew.Graph:
+    graph = ew.trace(Ladder(), (torch.randn(1, 2),), granularity="edge")
+    return graph.select(lambda unit: "layers" in unit.name and "->" not in unit.name)
+
+
+def test_a_descent_over_many_units_takes_few_steps_and_stays_exact() -> None:
+    """All pairs of units that go and come back are 300; the best ones go several at a time."""
+    graph = ladder()
+    space, rng = Space(graph, ew.Budget(units=25)), np.random.default_rng(0)
+    weights, asked = rng.permutation(40) / 40.0, list[int]()
+
+    def score(X: np.ndarray) -> np.ndarray:
+        asked.append(len(X))
+        return X @ weights
+
+    worst = graph.mask([int(u) for u in np.argsort(-weights)[:15]])
+    end = descend(space, score, worst, rng=rng)
+    assert end is not None
+    assert set(end.removed) == set(np.argsort(weights)[:15].tolist())
+    assert len(asked) < 30, "one exchange at a time would ask for 15 * 4 blocks"
+    asked.clear()
+    assert descend(space, score, worst, rng=rng, steps=3) is not None
+    assert len(asked) < 13
+
+
+def test_units_are_removed_as_one_by_one_where_none_disconnects() -> None:
+    graph = ladder()
+    space = Space(graph, ew.Budget(units=31))
+    order = np.random.default_rng(0).permutation(40).tolist()
+    assert space.removing(graph.empty, order).removed == tuple(sorted(order[:9]))
+    done = graph.mask(order[:9])
+    assert space.removing(done, order) == done
+
+
 def test_fatal_units_are_protected(branches: ew.Graph) -> None:
     """Skips that lose more alone than a whole mask does are kept; cheap branches are not."""
 

@@ -49,23 +49,33 @@ def descend(
     current, best = start, None if space.network(start) in avoid else start
     value = float(score(space.graph.matrix([start]))[0])
     best_value = value if best is not None else np.inf
-    for _ in range(steps):
+    left = steps
+    while left > 0:
         # the walk takes the best move even to a network to avoid, and only `best` passes over
         # those: a minimum that is known already leads to others around it
-        moves = _moves(space, current, score, rng)
-        if not moves:
+        near = _moves(space, current, score, rng)
+        if not near:
             break
-        values = score(space.graph.matrix(moves))
+        moves: Sequence[Mask] = near
+        values = score(near.rows)
         order = np.argsort(values, kind="stable")
         best, best_value = _first_new(space, moves, values, order, avoid, best, best_value)
+        if len(near) >= _MOVES // 2 and (leap := _leap(space, near, values, value, score, left)):
+            current, value, moved = leap
+            left -= moved
+            ends = [current], np.array([value]), [0]
+            best, best_value = _first_new(space, *ends, avoid, best, best_value)
+            continue
+        left -= 1
         step = next((int(i) for i in order if values[i] >= value or space.allows(moves[i])), None)
         if exchanges and (step is None or values[step] >= value - 1e-12):
             exchanges -= 1
-            moves = _exchanges(space, current, score)
-            values = score(space.graph.matrix(moves)) if moves else np.empty(0)
+            others = _exchanges(space, current, score)
+            values = score(space.graph.matrix(others)) if others else np.empty(0)
             order = np.argsort(values, kind="stable")
-            best, best_value = _first_new(space, moves, values, order, avoid, best, best_value)
+            best, best_value = _first_new(space, others, values, order, avoid, best, best_value)
             step = int(order[0]) if len(order) else None
+            moves = others
         if step is None or values[step] >= value - 1e-12:
             break
         current, value = moves[step], float(values[step])
@@ -121,32 +131,87 @@ def _first_new(
     return best, best_value
 
 
-def _moves(space: Space, mask: Mask, score: Score, rng: np.random.Generator) -> list[Mask]:
+class _Moves(Sequence[Mask]):
+    """Masks some moves from another, made when they are asked for; `rows` are all of them."""
+
+    def __init__(self, mask: Mask, swaps: Sequence[tuple[int | None, int | None]]) -> None:
+        self.mask, self.swaps = mask, swaps
+        self.rows = np.tile(np.array(mask.bits, dtype=np.float64), (len(swaps), 1))
+        for row, (back, more) in zip(self.rows, swaps, strict=True):
+            row[[u for u in (back,) if u is not None]] = 0.0
+            row[[u for u in (more,) if u is not None]] = 1.0
+
+    def __len__(self) -> int:
+        return len(self.swaps)
+
+    def __getitem__(self, index: Any) -> Any:
+        return _moved(self.mask, *self.swaps[index])
+
+    def some(self, chosen: Any) -> _Moves:
+        return _Moves(self.mask, [self.swaps[int(i)] for i in chosen])
+
+
+def _moves(space: Space, mask: Mask, score: Score, rng: np.random.Generator) -> _Moves:
     """All pairs of a unit put back, or none, and one removed, or none, but for (none, none).
 
     Where these are too many, of those units that by themselves change the score for the better.
     """
     gone, here = space.gone(mask), space.here(mask)
     if (len(gone) + 1) * (len(here) + 1) > _MOVES:
-        gone, here = (_leading(space, mask, score, units, rng) for units in (gone, here))
+        gone, here = _leading(space, mask, score, (gone, here), rng)
     swaps = [(back, more) for back in [None, *gone] for more in [None, *here]][1:]
-    moves = [_moved(mask, back, more) for back, more in swaps]
-    return [moves[int(i)] for i in np.flatnonzero(space.likely(moves, mask))]
+    moves = _Moves(mask, swaps)
+    likely = space.likely(moves, mask)
+    return moves if likely.all() else moves.some(np.flatnonzero(likely))
+
+
+def _leap(
+    space: Space, moves: _Moves, values: Array, value: float, score: Score, most: int
+) -> tuple[Mask, float, int] | None:
+    """The mask after several of the best moves at once, if it is feasible and better than one.
+
+    With its score, and how many moves they are.
+
+    Of 2, 4, 8, ... moves of different units: so descents take steps as the logarithm of what
+    separates them from their end, not as many as that.
+    """
+    taken, chosen = set[int](), list[tuple[int | None, int | None]]()
+    for i in np.argsort(values, kind="stable"):
+        units = {u for u in moves.swaps[int(i)] if u is not None}
+        if values[i] < value and len(units) == 2 and taken.isdisjoint(units):
+            taken |= units
+            chosen.append(moves.swaps[int(i)])
+    mask, found = moves.mask, list[Mask]()
+    for count, swap in enumerate(chosen[:most], 1):
+        mask = _moved(mask, *swap)
+        if count > 1 and count & (count - 1) == 0:
+            found.append(mask)
+    if not found or any(space.graph.nest(m) != m for m in found):
+        return None
+    after = score(space.graph.matrix(found))
+    best = int(np.argmin(after))
+    if after[best] >= values.min() or not space.allows(found[best]):
+        return None
+    return found[best], float(after[best]), 2 ** (best + 1)
 
 
 def _leading(
-    space: Space, mask: Mask, score: Score, units: Sequence[int], rng: np.random.Generator
-) -> list[int]:
-    """The units whose change gains most, and those that gain most for what they cost."""
-    if len(units) > _DRAWN:
-        units = np.sort(rng.choice(units, _DRAWN, replace=False)).tolist()
-    values = score(space.graph.matrix([mask.flipped(unit) for unit in units]))
-    change = values - score(space.graph.matrix([mask]))
-    prices = [space.price(unit, value) for unit, value in zip(units, change, strict=True)]
-    ranks = np.argsort(values, kind="stable"), np.argsort(prices, kind="stable")
-    return list(dict.fromkeys(units[int(i)] for pair in zip(*ranks, strict=True) for i in pair))[
-        :_LEADING
-    ]
+    space: Space, mask: Mask, score: Score, lists: Sequence[Sequence[int]], rng: np.random.Generator
+) -> list[list[int]]:
+    """Of each list, the units whose change gains most, and those that gain most for their cost."""
+    found = []
+    for units in lists:
+        some = units
+        if len(units) > _DRAWN:
+            some = np.sort(rng.choice(units, _DRAWN, replace=False)).tolist()
+        flips = [(u, None) if mask.bits[u] else (None, u) for u in some]
+        values = score(_Moves(mask, [(None, None), *flips]).rows)
+        gains = zip(some, values[1:] - values[0], strict=True)
+        prices = [space.price(unit, float(gain)) for unit, gain in gains]
+        ranks = np.argsort(values[1:], kind="stable"), np.argsort(prices, kind="stable")
+        best = dict.fromkeys(some[int(i)] for pair in zip(*ranks, strict=True) for i in pair)
+        found.append(list(best)[:_LEADING])
+    return found
 
 
 def _moved(mask: Mask, back: int | None, more: int | None) -> Mask:

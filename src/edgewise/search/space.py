@@ -208,15 +208,16 @@ class Space:
     def removing(self, mask: Mask, order: Iterable[int]) -> Mask:
         """The mask with units of this order removed until the budget is met, if it can be.
 
-        Where there are widths, the place where the budget is met is looked for among the masks
-        after each removal. Where units may disconnect, each removal is checked.
+        The place where the budget is met is looked for among the masks after each removal. Where
+        that one is disconnected, each removal is checked.
         """
+        if self.excess(mask) <= 0:
+            return mask
         order = list(order)
-        if self.graph.nested:
-            steps = list(self._steps(mask, order, check=False))
-            found = steps[min(self._first_within(steps, mask), len(steps) - 1)] if steps else mask
-            if self.connected(found):
-                return found
+        steps = list(self._steps(mask, order, check=False))
+        found = steps[min(self._first_within(steps, mask), len(steps) - 1)] if steps else mask
+        if self.connected(found):
+            return found
         for more in self._steps(mask, order, check=True):
             mask = more
         return mask

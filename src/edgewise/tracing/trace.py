@@ -86,7 +86,11 @@ def trace(
             `ew.restrict`.
         importance: which channels of a width go first: `ew.importance.l2`, or what
             `ew.importance.taylor` or `.activation` give, or a function of your own.
-        keep, at_most, at_least, tie, alike: rules for what may go; see `ew.restrict`.
+        keep: modules of which nothing goes; this and the next four are rules, see `ew.restrict`.
+        at_most: by KEY, the share that may go.
+        at_least: by KEY, how many heads or channels of each width stay.
+        tie: modules each of which is one unit.
+        alike: modules of which the same goes.
         part: the path of a submodule, or several paths: it alone is traced and pruned, on what it
             receives when the model runs on `args`, and everything else is done with the whole
             model: losses see its outputs, and `ew.prune` gives it back with a smaller part.
