@@ -142,7 +142,8 @@ def _advice(message: str) -> str:
     if "item assignment" in message:
         return IN_PLACE_ADVICE
     leaf = (
-        "Code that torch.fx cannot follow may be moved into a submodule whose class is a leaf, "
+        "What is to be pruned may be traced alone, `ew.trace(model, x, part='backbone')`; or code "
+        "that torch.fx cannot follow may be moved into a submodule whose class is a leaf, "
         "`ew.trace(model, x, leaves=[ThatModule])` with a rule for it (`ew.register(ThatModule, "
         "ew.Rule(...))`)."
     )

@@ -92,3 +92,42 @@ def test_weights_that_cannot_be_saved_are_told_before_the_search(tmp_path: Path)
     with pytest.raises(PlanError, match="'kept' is of torch"):
         run_job(config, Screen(quiet=True))
     assert not config.directory.exists()
+
+
+PART = """
+
+class Deciding(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = Net()
+
+    def forward(self, x, sign=1):
+        y = self.net(x)
+        return y if y.sum() > 0 else sign * y
+
+
+def run(model, batch):
+    return model(batch[0], sign=-1)
+"""
+
+
+def test_a_part_is_searched_while_the_whole_model_is_judged(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(CODE + PART)
+    job = JOB.replace('own.py:Net"', 'own.py:Deciding"\npart = "net"')
+    extra = '[objective]\nrun = "own.py:run"\n[budget]\nmacs = 0.6\n[search]\nevaluations = 4\n'
+    (tmp_path / "job.toml").write_text(job + extra)
+    config = read_config(tmp_path / "job.toml")
+    graph = trace_job(config)
+    assert graph.program.whole.paths == ("net",)
+    run_job(config, Screen(quiet=True))
+    plan = ew.Plan.load(config.directory / "plan.json")
+    assert plan.provenance["model"] == "Deciding"
+    small = ew.load(
+        lambda: type(graph.program.whole.model)(),
+        plan,
+        config.directory / "pruned.safetensors",
+    )
+    assert type(small).__name__ == "Deciding"
+    objective = read_objective(config, graph)
+    loss = objective.score(small, "report").loss
+    assert loss == pytest.approx(plan.measured["report"].loss, rel=1e-4)
