@@ -145,12 +145,12 @@ def recovery(data: Row) -> Table:
 
 
 def recovery_cost(data: Row) -> Table:
-    heads = ["network", "input", "examples", "batch-norm, s", "linear, s", "ratio", "told, s"]
+    heads = ["network", "input", "examples", "batch-norm, s", "linear, s", "ratio"]
     return heads, [
         [
             r["network"], " × ".join(map(str, r["input"])), figure(r["examples"]),
             figure(r["seconds"]["batchnorm"], 2), figure(r["seconds"]["linear"], 2),
-            figure(r["ratio"], 1), figure(r["told_seconds"], 2),
+            figure(r["ratio"], 1),
         ]
         for r in data["rows"]
     ]  # fmt: skip
@@ -303,7 +303,7 @@ SECTIONS = (
             "accuracy on images that took no part.", f"recovery.py{DATA}", recovery),
     Section("recovery_cost", "Cost of recovery", "One mask that removes one of the first branches "
             "and a part of every hidden width, with linear and with batch-norm recovery in turns, "
-            "on as many search as calibration examples; and what linear recovery was said to add.",
+            "on as many search as calibration examples.",
             "recovery_cost.py", recovery_cost),
     Section("latency", "Latency budgets", "Time of the pruned model for each limit, as shares of "
             "the unpruned one's.", "latency.py", latency),

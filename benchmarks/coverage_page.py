@@ -46,8 +46,8 @@ activation) have no module to edit, and most of the reasons below are these;
 `ew.without_module_form(graph)` lists them for a model of yours."""
 
 
-PARTS = """What decides by the values of its tensors is no graph: none of torchvision's detectors is,
-and their backbones all are. With [`part="backbone"`](howto/parts.md) the backbone is traced, pruned
+PARTS = """What decides by the values of its tensors is no graph: none of torchvision's detectors
+is, and their backbones are. With [`part="backbone"`](howto/parts.md) the backbone is traced, pruned
 by five random valid masks of one in {removed} of its units (branches, skips and hidden widths), and
 put back by [`benchmarks/parts.py`](../benchmarks/parts.py) ({machine}). *Difference* is the largest
 between the outputs of the whole detector, boxes to labels, pruned and with its part masked; *boxes*
@@ -200,10 +200,11 @@ def parts(rows: list[dict[str, Any]]) -> list[str]:
             lines.append(f"| {row['name']} ✗ | {plain(row['error'])} | | | | | | | |")
             continue
         boxes = f"{min(row['boxes'])} to {max(row['boxes'])}"
+        finite = "finite" if row["finite"] else "✗"
         lines.append(
             f"| {row['name']} | {row['frontend'].removeprefix('torch.')} | {row['units']} "
             f"| {row['share_of_macs']:.0%} | {row['trace_seconds']} s "
-            f"| {row['max_difference']:.1e} | {boxes} | {'finite' if row['finite'] else '✗'} | {row['onnx_difference']:.1e} |"
+            f"| {row['max_difference']:.1e} | {boxes} | {finite} | {row['onnx_difference']:.1e} |"
         )
     return lines
 

@@ -118,7 +118,7 @@ def measure(name: str) -> dict[str, Any]:
     }
 
 
-def speed(name: str = "fasterrcnn_mobilenet_v3_large_320_fpn", count: int = 24) -> dict[str, Any]:
+def speed(name: str = "fasterrcnn_mobilenet_v3_large_320_fpn", count: int = 16) -> dict[str, Any]:
     """Masks a second of the engine, and of a loop over whole pruned models, in turns."""
     model = detector(name)
     data = [((images(4, seed),), targets(images(4, seed))) for seed in range(2)]

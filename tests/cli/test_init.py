@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import timm
 import torch
 from PIL import Image
 from torchvision import models
@@ -131,6 +134,31 @@ def test_weights_of_a_library_bring_its_transform(
     assert job.model.arguments == {"weights": "DEFAULT"}
     assert job.data.transform == "ResNet18_Weights.IMAGENET1K_V1"
     assert job.data.mean == ()
+
+
+def test_a_model_of_timm_brings_its_normalisation(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = timm.create_model("resnet10t").eval()
+    monkeypatch.setattr(init, "load_model", lambda section: model)
+    monkeypatch.setattr(init, "SHOWN", (2, 2))
+    result = call("init", "timm:resnet10t", "photos")
+    assert result.exit_code == 0, result.output
+    job = read_config("job.toml")
+    assert job.model.arguments == {"pretrained": True}
+    assert (job.data.crop, job.data.mean) == (176, tuple(model.pretrained_cfg["mean"]))
+
+
+def test_columns_of_a_parquet_file_are_found(own: Path) -> None:
+    images = [path.read_bytes() for path in sorted(Path("photos").rglob("*.png"))]
+    labels = [int(i >= 50) for i in range(100)]
+    table = pa.table({"img": images, "name": ["x"] * 100, "fine_label": labels})
+    pq.write_table(table.take(np.random.default_rng(0).permutation(100)), "photos.parquet")
+    result = call("init", "net.py:Net", "photos.parquet", "--weights", "own.pt")
+    assert result.exit_code == 0, result.output
+    job = read_config("job.toml")
+    assert (job.data.image, job.data.label) == ("img", "fine_label")
+    assert "100% of 100 are classified right" in said(result)
 
 
 def test_what_cannot_be_guessed_says_why(own: Path) -> None:

@@ -55,6 +55,22 @@ def test_costs_are_those_of_the_whole_model_unless_asked_otherwise() -> None:
         parts.traced(model, "backbone", costs="rest")
 
 
+def test_weights_that_the_model_around_reads_too_stay() -> None:
+    class Tied(parts.Whole):
+        def __init__(self) -> None:
+            super().__init__()
+            self.neck.first.weight = self.backbone.blocks[0].first.weight
+
+    model = Tied().eval()
+    graph = parts.traced(model, "backbone")
+    for mask in parts.masks(graph):
+        small = ew.prune(graph, mask)
+        names = [n for n, _ in small.named_parameters() if n != "backbone.blocks.0.first.weight"]
+        params = sum(small.get_parameter(name).numel() for name in names)
+        assert params == ew.cost(graph, mask).params  # one of the two is not counted
+    assert not any("backbone.blocks.0.first" in u.name and u.kind == "hidden" for u in graph.units)
+
+
 @pytest.mark.parametrize(
     ("part", "words"),
     [

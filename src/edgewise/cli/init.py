@@ -181,8 +181,10 @@ def _ways(
 ) -> Iterator[tuple[str, DataSection]]:
     """What may have been done to images in training, and what to call it."""
     usual = _usual(section, network)
-    if section.weights is None and "transform" in usual:
-        yield usual["transform"], replace(data, channels=None, transform=usual["transform"])
+    if section.weights is None and usual:  # weights of the library itself
+        name = usual.get("transform")
+        read = {"transform": name, "channels": None} if name else usual
+        yield name or "as its library reads them", replace(data, **read)
         return
     sides = {x.shape[2:] for x in images}
     least, channels = min(map(min, sides)), images[0].shape[1]
@@ -192,8 +194,6 @@ def _ways(
     elif not cuts:
         cuts.append(dict.fromkeys(CUTS, min(max(least // 32 * 32, 32), 224)))
     norms = _norms(channels, torch.cat([x.flatten(2)[0] for x in images], 1))
-    if section.weights is None and usual:
-        norms = {"as its library does it": (usual["mean"], usual["std"])}
     for cut in cuts:
         at = f" at {cut['crop']}" if cut else ""
         for name, (mean, std) in norms.items():
@@ -212,10 +212,11 @@ def _usual(section: ModelSection, network: nn.Module) -> dict[str, Any]:
     """What a library does to images before a model of its own."""
     kind, _, name = section.source.partition(":")
     if kind == "torchvision":
-        weights = require("torchvision.models", "vision").get_model_weights(name).DEFAULT
-        does = weights.transforms()
-        sizes = {"resize": does.resize_size[0], "crop": does.crop_size[0]}
-        return {"transform": str(weights)} | sizes
+        known = require("torchvision.models", "vision").get_model_weights(name)
+        does: Any = known.DEFAULT.transforms() if len(known) else None
+        if hasattr(does, "crop_size"):  # detectors take images as they are
+            sizes = {"resize": does.resize_size[0], "crop": does.crop_size[0]}
+            return {"transform": str(known.DEFAULT)} | sizes
     if config := getattr(network, "pretrained_cfg", None):  # timm's
         crop = config["input_size"][-1]
         sizes = {"resize": int(crop / config["crop_pct"]), "crop": crop}

@@ -214,7 +214,7 @@ class Objective:
 
     def outputs(self, model: torch.nn.Module, batch: Batch, number: int) -> Any:
         """What goes to loss and metrics of a batch; any random numbers depend on its number."""
-        home = device_of(model)
+        home = device_of(model) or device_of(batch[0])
         devices = [home] if home is not None and home.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.default_generator.manual_seed(number)

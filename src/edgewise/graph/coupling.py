@@ -23,7 +23,7 @@ from .operators.table import TABLE
 from .vertices import Vertex
 
 COMPUTED = (
-    "its weight is shared, or computed at every call as by weight norm, which "
+    "its weight is shared, or computed at every call as by spectral norm, which "
     "torch.nn.utils.parametrize.remove_parametrizations undoes"
 )
 

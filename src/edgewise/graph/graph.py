@@ -359,12 +359,13 @@ class Graph:
         where the blocks do not fit either, those alike share a row. Within `width` columns long
         labels lose their middle.
         """
-        taken = f"taken from the example: {'; '.join(self.fixed)}" if self.fixed else ""
+        fixed = "; ".join(text.replace(" ", "\N{NO-BREAK SPACE}") for text in self.fixed)
+        taken = wrap(f"taken from the example: {fixed}", width or 80, max_lines=4, placeholder=" …")
         head = [
             f"{len(self.vertices)} vertices, {len(self.edges)} edges, {len(self.units)} units "
             f"({counted(self.units) or 'none'})",
             f"front end: {self.frontend}; fingerprint {self.fingerprint[:16]}",
-            *wrap(taken, width or 80, max_lines=2, placeholder=" …"),
+            *(line.replace("\N{NO-BREAK SPACE}", " ") for line in taken if fixed),
             "",
         ]
         rows = table(self.blocks, self.units, lines and lines - len(head) - 1)

@@ -133,7 +133,8 @@ class Plan:
             `edgewise.pruning.edits`, or {"reason": why its own class cannot do it}; empty in plans
             of schema 3 and less.
         tensors: recovered tensors by name, stored beside the JSON as safetensors.
-        labels: what a person calls the removed units; plans of schema 3 and less have none.
+        labels: what a person calls that which is removed, of nested slices the last; plans of
+            schema 3 and less have none.
 
     Examples:
         >>> path = study.plan().save("plan.json")

@@ -134,7 +134,7 @@ class Planner:
             latency=clocked,
             edits=edits_of(self.graph, winner, last.tensors),
             tensors=last.tensors,
-            labels=tuple(units[u].label for u in winner.removed),
+            labels=said(self.graph, winner),
         )
 
     def _provenance(self, chosen: Finalists) -> dict[str, Any]:
@@ -151,3 +151,9 @@ class Planner:
             "torch": torch.__version__,
             "python": platform.python_version(),
         }
+
+
+def said(graph: Graph, mask: Mask) -> tuple[str, ...]:
+    """What a person calls that which a mask removes: of nested slices, what the last one leaves."""
+    last = {graph.group_of.get(unit, (unit,)): unit for unit in mask.removed}
+    return tuple(graph.units[unit].label for unit in last.values())

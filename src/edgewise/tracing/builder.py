@@ -42,6 +42,7 @@ class Builder:
         self.edges: list[Edge] = []
         self.names: dict[str, int] = {}
         self.tensors = self._tensor_names()
+        self.tied: frozenset[str] = getattr(program.whole, "tied", frozenset())
         self.calls = self._call_counts()
         nodes = program.module.graph.find_nodes(op="call_module")
         self.module_calls = Counter(str(node.target) for node in nodes)
@@ -206,7 +207,8 @@ class Builder:
             if self._shared(node):
                 follow = (None,) * len(shape)
             name = self.tensors.get(id(tensor), local)
-            params.append(Parameter(name, shape, follow, buffer, tensor.element_size()))
+            counted = not buffer and name not in self.tied  # which the model around it keeps
+            params.append(Parameter(name, shape, follow, not counted, tensor.element_size()))
         return tuple(params)
 
     def _constant_tensors(
@@ -246,7 +248,9 @@ class Builder:
             if sized and self.module_calls[str(node.target)] > 1:
                 return True  # one module cannot have two sizes, with or without weights
         sources = [node, *(n for n in node.all_input_nodes if n.op == "get_attr")]
-        return any(self.calls.get(id(t), 0) > 1 for n in sources for t in self._reads(n))
+        read = [t for n in sources for t in self._reads(n)]
+        return any(self.calls.get(id(t), 0) > 1 or self.tensors.get(id(t)) in self.tied
+                   for t in read)  # fmt: skip
 
     def _piece(self, node: fx.Node, rule: Rule) -> dict[str, Any]:
         """Where a member of a split lies in the split tensor."""

@@ -91,7 +91,12 @@ def taken(
     first = seen[paths[0]]
     written = any(value._version != was for found in seen.values() for value, was in found.versions)
     whole = replace(
-        whole, parts=tuple(parts), given=given, autocast=first.autocast[0], written=written
+        whole,
+        parts=tuple(parts),
+        given=given,
+        autocast=first.autocast[0],
+        written=written,
+        tied=_tied(model, paths),
     )
     return whole, holder(model, parts), given, _cost(whole, model, seen)
 
@@ -236,14 +241,22 @@ def _alike(before: Any, after: Any) -> bool:
     return all(same_tensor(a, b) for a, b in pairs if isinstance(a, torch.Tensor))
 
 
+def _tied(model: nn.Module, paths: Sequence[str]) -> frozenset[str]:
+    """Parameters of parts that have a name outside of them, too."""
+    ends = tuple(f"{path}." for path in paths)
+    named = list(model.named_parameters(remove_duplicate=False))
+    outside = {id(p) for name, p in named if not name.startswith(ends)}
+    return frozenset(name for name, p in named if name.startswith(ends) and id(p) in outside)
+
+
 def _cost(whole: Whole, model: nn.Module, seen: Mapping[str, _Seen]) -> Cost:
     """What the model around the parts costs for one example and one call of the first part."""
     outputs = {path: iter(found.outputs) for path, found in seen.items()}
-    own = whole.calling(lambda number, *_: next(outputs[whole.paths[number]]))
+    alone = whole.calling(lambda number, *_: next(outputs[whole.paths[number]]))
     assert whole.example is not None
     with FlopCounterMode(display=False) as macs, _Bytes() as held:
         try:
-            reference(own, *whole.example)
+            reference(alone, *whole.example)
         except TraceError as error:
             raise TraceError(
                 f"{whole.name} does more with {', '.join(whole.paths)} than to call it: "
@@ -251,8 +264,9 @@ def _cost(whole: Whole, model: nn.Module, seen: Mapping[str, _Seen]) -> Cost:
             ) from error
     first = seen[whole.paths[0]].calls
     share = max(batch_size(first[0]), 1) * len(first)
-    inside = {id(p) for path in whole.paths for p in model.get_submodule(path).parameters()}
-    weights = [p for p in model.parameters() if id(p) not in inside]
+    inside = [p for path in whole.paths for p in model.get_submodule(path).named_parameters(path)]
+    own = {id(p) for name, p in inside if name not in whole.tied}
+    weights = [p for p in model.parameters() if id(p) not in own]
     return Cost(
         units=0,
         params=sum(p.numel() for p in weights),

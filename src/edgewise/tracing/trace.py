@@ -27,6 +27,7 @@ from .probe import run, run_doubled
 from .program import Program, modes_of
 from .refuse import refuse, refuse_outputs
 from .sizes import Condition, any_batch, not_one
+from .whole import Whole
 
 log = logging.getLogger("edgewise")
 
@@ -85,7 +86,11 @@ def trace(
             `ew.restrict`.
         importance: which channels of a width go first: `ew.importance.l2`, or what
             `ew.importance.taylor` or `.activation` give, or a function of your own.
-        keep, at_most, at_least, tie, alike: rules for what may go; see `ew.restrict`.
+        keep: modules of which nothing goes; this and the next four are rules, see `ew.restrict`.
+        at_most: by KEY, the share that may go.
+        at_least: by KEY, how many heads or channels of each width stay.
+        tie: modules each of which is one unit.
+        alike: modules of which the same goes.
         part: the path of a submodule, or several paths: it alone is traced and pruned, on what it
             receives when the model runs on `args`, and everything else is done with the whole
             model: losses see its outputs, and `ew.prune` gives it back with a smaller part.
@@ -122,8 +127,8 @@ def trace(
         whole, model, kwargs, rest = taken(model, args, kwargs or {}, paths)
         args, rest = (), rest if costs == "whole" else free
     with whole.as_called() if whole else nullcontext():
-        bare = _bare(model, args, kwargs or {}, leaves, frontend)
-        bare = replace(bare, program=replace(bare.program, model=model, whole=whole), rest=rest)
+        bare = _bare(model, args, kwargs or {}, leaves, frontend, whole)
+        bare = replace(bare, program=replace(bare.program, model=model), rest=rest)
         graph = with_units(bare, kinds, slices=slices, round_to=round_to, importance=importance)
     if "raw" not in kinds:
         graph = with_outputs_kept(graph, heads=part is None)
@@ -137,7 +142,7 @@ def trace(
 
 def _bare(
     model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any],
-    leaves: Sequence[type[nn.Module] | str], frontend: FrontEnd | None,
+    leaves: Sequence[type[nn.Module] | str], frontend: FrontEnd | None, whole: Whole | None,
 ) -> Graph:  # fmt: skip
     """The graph without units."""
     own = copied(model)  # it runs, and may keep what it saw: a shape, say
@@ -154,6 +159,7 @@ def _bare(
             names,
             judge,
             choice,
+            whole,
         ),
     )
 
@@ -202,7 +208,7 @@ def _failure(problems: list[TraceError]) -> TraceError:
 
 def _graph(
     module: fx.GraphModule, inputs: Mapping[str, Any], fixed: Mapping[str, Any],
-    names: tuple[str, ...], judge: Judge, frontend: FrontEnd,
+    names: tuple[str, ...], judge: Judge, frontend: FrontEnd, whole: Whole | None,
 ) -> Graph:  # fmt: skip
     """Vertices and edges of a captured program, which must do what the model does."""
     args, model = tuple(inputs.values()), judge.model
@@ -237,6 +243,7 @@ def _graph(
         modal=bool(module.meta.get(MODAL)),
         moving=verdict.moving,
         conditions=conditions,
+        whole=whole,
     )
     return Builder(program, once, doubled).build(frontend)
 

@@ -49,6 +49,7 @@ class Whole:
         example: arguments of the model, by place and by name; None where only parts are known.
         autocast: (device, dtype) of the mixed precision in which the model calls the parts.
         written: whether the model writes into what a part gives.
+        tied: names of parameters of the parts that the model around them reads, too.
         model: the user's own; None in another process.
     """
 
@@ -58,6 +59,7 @@ class Whole:
     example: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
     autocast: tuple[tuple[str, torch.dtype], ...] = ()
     written: bool = False
+    tied: frozenset[str] = frozenset()
     model: nn.Module | None = None
 
     @property

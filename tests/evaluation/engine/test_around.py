@@ -41,21 +41,27 @@ def test_a_part_in_a_loop_gets_what_it_gave() -> None:
 
 
 class Random(nn.Module):
-    """Draws before and behind the part, counts its calls, and returns what it got."""
+    """Draws before and behind the part, notes what it got, and returns it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.noise, self.same, self.before = Noise(), nn.Identity(), nn.Conv2d(3, 3, 1)
-        self.part = parts.Block(3)
+        self.noting, self.part = Noting(), parts.Block(3)
 
     def forward(self, x):
-        x = self.noise(self.before(self.same(x)))
+        x = self.noise(self.before(self.noting(self.same(x))))
         return self.noise(self.part(x)).mean((2, 3))
 
 
 class Noise(nn.Module):
     def forward(self, x):
         return x + torch.randn_like(x)
+
+
+class Noting(nn.Module):
+    def forward(self, x):
+        self.seen = x.mean()
+        return 2 * x
 
 
 def test_random_numbers_are_the_same_for_every_mask() -> None:

@@ -21,8 +21,7 @@ def drawn(rows: int, inputs: int, channels: int = 3) -> tuple[torch.Tensor, torc
 def fit(u, r, inputs: Inputs, size: int = 37) -> tuple[torch.Tensor, torch.Tensor]:
     found = Fit(inputs)
     half = torch.arange(len(u)) % 2
-    weight = torch.ones_like(r[:, 0])
-    for part in zip(*(rows.split(size) for rows in (u, r, half, weight)), strict=True):
+    for part in zip(u.split(size), r.split(size), half.split(size), strict=True):
         found.add(*part)
     return found.solve()
 

@@ -8,6 +8,7 @@ first time, since nothing of a mask has reached them yet.
 from __future__ import annotations
 
 import copy
+import operator
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from ...graph.graph import Graph
 from ...pruning.masked import unlocked
 from ...tracing.signature import Traced
 from ...tracing.whole import Whole
-from ...values.nested import copies_of, leaves_of
+from ...values.nested import copies_of, leaves_of, moved
 from ..loaders import Batch
 from ..objective import Objective
 from ..records import Split
@@ -85,6 +86,8 @@ class Around:
 
     def _run(self, batch: Batch, number: int, answer: Answer) -> Any:
         self._answer = answer
+        if self.objective.run is None:  # the model around the part may have no weights
+            batch = moved(batch[0], self.program.device), batch[1]
         try:
             with torch.no_grad():
                 return self.objective.outputs(self.model, batch, number)
@@ -235,8 +238,8 @@ def _equal(left: Any, right: Any) -> bool:
 class _Before:
     """What modules give that a model calls before its first part.
 
-    The outermost ones count. Left out are those that draw random numbers, write into what they get
-    or into their buffers, give memory of what they get, or give what cannot be copied.
+    The outermost ones count. Left out are those that draw random numbers, write into what they get,
+    change their buffers or attributes, give memory of what they get, or give what cannot be copied.
     """
 
     def __init__(self, model: nn.Module, whole: Whole) -> None:
@@ -280,7 +283,7 @@ class _Before:
             before = _state(module, args, kwargs)
             value = forward(*args, **kwargs)
             self.recording, self.replaying = recording, replaying
-            if recording and before is not None and before == _state(module, args, kwargs):
+            if recording and _same(before, _state(module, args, kwargs)):
                 self._keep(key, value, (args, kwargs))
             return value
 
@@ -303,8 +306,12 @@ def _tensors(value: Any) -> list[torch.Tensor]:
     return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
 
 
-def _state(module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, ...] | None:
+State = tuple[Any, list[Any]]  # what is compared, and what must be the very same objects
+
+
+def _state(module: nn.Module, args: Any, kwargs: Any) -> State | None:
     """What a call changes that does more than to give something; None where it cannot be told."""
+    own = [value for part in module.modules() for value in vars(part).values()]
     try:
         versions = tuple(t._version for t in (*_tensors((args, kwargs)), *module.buffers()))
     except RuntimeError:  # tensors of inference have no versions
@@ -312,4 +319,10 @@ def _state(module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, ...] | None:
     draws = [torch.get_rng_state().numpy().tobytes()]
     if torch.cuda.is_initialized():
         draws += [state.numpy().tobytes() for state in torch.cuda.get_rng_state_all()]
-    return (*versions, *draws)
+    return (versions, draws), [*own, *module.buffers()]
+
+
+def _same(before: State | None, after: State | None) -> bool:
+    if before is None or after is None or before[0] != after[0]:
+        return False
+    return len(before[1]) == len(after[1]) and all(map(operator.is_, before[1], after[1]))

@@ -207,19 +207,13 @@ class _Translation:
 
         def make() -> Step:
             names = ("kernel_size", "stride", "padding", "dilation")
-            relative = False
-            reads = (
-                x,
-                density,
-                relative and wanted,
-                *(getattr(layer, name, None) for name in names),
-            )
+            reads = (x, density, *(getattr(layer, name, None) for name in names))
             biased = norm is not None or layer.bias is not None
             inputs = self.compiler.inputs.setdefault((reads, biased), Inputs(biased))
             inputs.users += 1
             refit = Refit(
                 (str(goal.layer.target), layer), norm, inputs, self.compiler.memory,
-                goal.axis, goal.keep, each, density, relative,
+                goal.axis, goal.keep, each, density,
             )  # fmt: skip
             return Step((x, *others, wanted), refit, fresh=True, learner=refit)
 

@@ -48,7 +48,7 @@ class Inputs:
         self.shift: Any = 0.0  # near the mean, so that sums lose little
         self.rows: Any = None  # U and the root L, where rows are few
         self.root: Any = None
-        self.count: list[Tensor | float] = [0.0, 0.0]  # of rows: the sum of their weights squared
+        self.count = [0, 0]
         self.means: list[Tensor] = []
         self.grams: list[Tensor] = []
         self._factors: dict[tuple[int, float], Tensor] = {}
@@ -65,13 +65,13 @@ class Inputs:
         if not keeps:
             self._clear()
 
-    def add(self, u: Tensor, weight: Tensor, half: int) -> None:
-        """Sum up rows of a half, multiplied by their weights already."""
+    def add(self, u: Tensor, half: int) -> None:
+        """Sum up rows of a half."""
         if not self.grams:
             self.means = [u.new_zeros(u.shape[1]) for _ in (FIRST, SECOND)]
             self.grams = [u.new_zeros(u.shape[1], u.shape[1]) for _ in (FIRST, SECOND)]
-        self.count[half] += weight @ weight
-        self.means[half] += weight @ u
+        self.count[half] += len(u)
+        self.means[half] += u.sum(0)
         _add_lower(self.grams[half], u.mT)
 
     def finish(self) -> None:
@@ -105,43 +105,40 @@ class Fit:
 
     def __init__(self, inputs: Inputs) -> None:
         self.inputs = inputs
-        self._waiting: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
         self._r: list[Tensor] = []  # of either half Σ r and Σ ruᵀ
         self._ru: list[Tensor] = []
 
-    def add(self, u: Tensor, r: Tensor, half: Tensor, weight: Tensor) -> None:
-        """Take rows [rows, inputs], [rows, channels], the half that each belongs to, its weight.
-
-        A weight is what the error of a row is multiplied by.
-        """
-        self._waiting.append((u, r, half, weight))
+    def add(self, u: Tensor, r: Tensor, half: Tensor) -> None:
+        """Take rows [rows, inputs], [rows, channels], and the half that each belongs to."""
+        self._waiting.append((u, r, half))
         if sum(len(rows) for rows, *_ in self._waiting) > max(u.shape[1], FEWEST):
             self._sum(*self._moved())
 
-    def _moved(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The rows that wait, inputs shifted, multiplied by their weights."""
-        u, r, half, weight = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
+    def _moved(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The rows that wait, inputs shifted."""
+        u, r, half = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
         if self.inputs.biased and not self._r and not self.inputs.known:
             self.inputs.shift = u.mean(0)
         self._waiting = []
-        return (u - self.inputs.shift) * weight[:, None], r * weight[:, None], half, weight
+        return u - self.inputs.shift, r, half
 
-    def _sum(self, u: Tensor, r: Tensor, half: Tensor, weight: Tensor) -> None:
+    def _sum(self, u: Tensor, r: Tensor, half: Tensor) -> None:
         if not self._r:
             self._r = [r.new_zeros(r.shape[1]) for _ in (FIRST, SECOND)]
             self._ru = [r.new_zeros(r.shape[1], u.shape[1]) for _ in (FIRST, SECOND)]
         for part in (FIRST, SECOND):
             mine = (half == part).nonzero().flatten()
-            self._r[part] += weight[mine] @ r[mine]
+            self._r[part] += r[mine].sum(0)
             self._ru[part].addmm_(r[mine].mT, u[mine])
             if not self.inputs.known:
-                self.inputs.add(u[mine], weight[mine], part)
+                self.inputs.add(u[mine], part)
 
     def _rest(self) -> None:
         """Sum up the last rows, or the rows of their root if all together are few."""
         if not self._waiting:
             return
-        u, r, half, weight = self._moved()
+        u, r, half = self._moved()
         if not self._r and len(u) <= u.shape[1]:
             if not self.inputs.known:
                 kernel = _add_lower(u.new_zeros(len(u), len(u)), u)
@@ -150,7 +147,7 @@ class Fit:
                 tiny = limits.tiny + 4 * limits.eps * kernel.trace()
                 self.inputs.rows, self.inputs.root = u, _root(kernel, tiny)
             u = self.inputs.root
-        self._sum(u, r, half, weight)
+        self._sum(u, r, half)
 
     def solve(self) -> tuple[Tensor, Tensor]:
         """The change of the weight [channels, inputs] and of the bias.

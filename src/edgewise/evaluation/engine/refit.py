@@ -81,18 +81,15 @@ class Refit:
         keep: which of them remain.
         each: first indices of a value that one example has.
         density: rows for each first index.
-        relative: whether a row counts by its error as a part of its goal.
     """
 
     def __init__(
         self, layer: tuple[str, Any], norm: tuple[str, Any] | None, inputs: Inputs,
-        memory: Memory, axis: int, keep: tuple[bool, ...] | None, each: int,
-        density: float, relative: bool,
+        memory: Memory, axis: int, keep: tuple[bool, ...] | None, each: int, density: float,
     ) -> None:  # fmt: skip
         (self.path, self.layer), self.norm = layer, norm
         self.inputs, self.memory = inputs, memory
-        self.axis, self.keep, self.each = axis, keep, each
-        self.density, self.relative = density, relative
+        self.axis, self.keep, self.each, self.density = axis, keep, each, density
         self._weights: tuple[Tensor, Tensor | None] | None = None
         self.tensors: dict[str, Tensor] = {}
 
@@ -115,11 +112,7 @@ class Refit:
             u = patches(self.layer, x, sizes, at)
             # halves go by examples, since rows of one are alike
             example = begin + at // (math.prod(sizes) * self.each)
-            missing = self._missing(u, others, goal, at)
-            weight = (
-                1 / goal.norm(dim=1).clamp(min=SMALL) if self.relative else goal.new_ones(len(goal))
-            )
-            fit.add(u, missing, example % 2, weight)
+            fit.add(u, self._missing(u, others, goal, at), example % 2)
             begin += len(x) // self.each
         self._take(*fit.solve())
         self.inputs.release(self.memory)

@@ -122,7 +122,8 @@ def but_axis(name: str, default: int | tuple[int, ...] | None) -> Callable[[Call
     def read(call: Call) -> dict[str, Any]:
         dims = call.get(name, default)
         dims = [dims] if isinstance(dims, int) else list(dims or ())
-        dims += [v for k, v in sorted(call.args.items()) if k.startswith("*")]
+        more = (v for k, v in sorted(call.args.items()) if k.startswith("*"))
+        dims += [v for v in more if isinstance(v, int)]  # and no dtype
         gone = {int(d) % call.ndim for d in dims or range(call.ndim)}
         return {"axes": [None if i in gone else i for i in range(call.ndim)]}
 
