@@ -47,11 +47,13 @@ activation) have no module to edit, and most of the reasons below are these;
 
 
 PARTS = """What decides by the values of its tensors is no graph: none of torchvision's detectors
-is, and their backbones are. With [`part="backbone"`](howto/parts.md) the backbone is traced, pruned
-by five random valid masks of one in {removed} of its units (branches, skips and hidden widths), and
-put back by [`benchmarks/parts.py`](../benchmarks/parts.py) ({machine}). *Difference* is the largest
-between the outputs of the whole detector, boxes to labels, pruned and with its part masked; *boxes*
-is how many it finds in two images with random weights. *Losses* says whether what the pruned
+is. Of those in the table the backbone is: with [`part="backbone"`](howto/parts.md) it is traced,
+pruned by five random valid masks of one in {removed} of its units (branches, skips and hidden
+widths), and put back by [`benchmarks/parts.py`](../benchmarks/parts.py) ({machine}; busy with
+other work, so that times are long). *Difference* is the largest between the outputs of the whole
+detector, boxes to labels, pruned and with its part masked; where a network amplifies rounding, the
+two are compared in float64 as well. *Boxes* is how many it finds in two images with random weights;
+where it finds none, the part itself is what was compared. *Losses* says whether what the pruned
 detector loses in train mode is finite, and *ONNX* is the difference of the exported part in
 onnxruntime."""
 

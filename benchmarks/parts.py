@@ -50,6 +50,8 @@ def detector(name: str) -> nn.Module:
     """A detector with random weights for small images, its batch norms with statistics."""
     torch.manual_seed(0)
     sizes = {} if name.startswith("ssd") else {"min_size": 64, "max_size": 96}
+    if name.startswith(("fcos", "retinanet")):
+        sizes["score_thresh"] = 0.0  # with random weights nothing is above theirs
     model = models.get_model(
         name, weights=None, weights_backbone=None, num_classes=CLASSES, **sizes
     )
