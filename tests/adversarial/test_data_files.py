@@ -40,6 +40,8 @@ BAD = {
 
 @pytest.mark.parametrize("content", BAD.values(), ids=BAD)
 def test_an_image_that_is_none_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "dogs").mkdir()
+    (tmp_path / "dogs" / "two.png").write_bytes(png(1, 1))
     (tmp_path / "cats").mkdir()
     (tmp_path / "cats" / "one.png").write_bytes(content)
     with pytest.raises(ConfigError, match=r"row 0 .*one\.png"):
@@ -48,6 +50,8 @@ def test_an_image_that_is_none_is_named(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("side", [60000, 10000])
 def test_a_bomb_is_refused_for_its_size(tmp_path: Path, side: int) -> None:
+    (tmp_path / "dogs").mkdir()
+    (tmp_path / "dogs" / "two.png").write_bytes(png(1, 1))
     (tmp_path / "cats").mkdir()
     (tmp_path / "cats" / "one.png").write_bytes(png(side, side))
     with pytest.raises(ConfigError, match="decompression bomb"):
@@ -55,6 +59,8 @@ def test_a_bomb_is_refused_for_its_size(tmp_path: Path, side: int) -> None:
 
 
 def test_a_usual_image_is_read(tmp_path: Path) -> None:
+    (tmp_path / "dogs").mkdir()
+    (tmp_path / "dogs" / "two.png").write_bytes(png(1, 1))
     (tmp_path / "cats").mkdir()
     (tmp_path / "cats" / "one.png").write_bytes(png(1, 1))
     ((inputs, _),) = load_batches(DataSection(Source(str(tmp_path))), Rows(0, 1))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import edgewise as ew
-import parts
+import partial
 from edgewise.errors import TraceError
 
 X = torch.randn(2, 3, 8, 8)
@@ -18,7 +18,7 @@ class Around(nn.Module):
 
     def __init__(self, forward, part: nn.Module | None = None) -> None:
         super().__init__()
-        self.outer = nn.Sequential(parts.Block(3) if part is None else part)
+        self.outer = nn.Sequential(partial.Block(3) if part is None else part)
         self.other = nn.Conv2d(3, 3, 1)
         self.call = forward
 
@@ -27,43 +27,46 @@ class Around(nn.Module):
 
 
 def test_a_part_has_the_names_that_the_whole_model_has_for_it() -> None:
-    model = parts.whole()
+    model = partial.whole()
     before = copy.deepcopy(model.state_dict())
-    graph = parts.traced(model, "backbone")
+    graph = partial.traced(model, "backbone")
     assert all(unit.name.rpartition(":")[2].startswith("backbone.") for unit in graph.units)
     assert {p.name for v in graph.vertices for p in v.params} <= before.keys()
-    assert graph.fingerprint != parts.traced(model, "neck").fingerprint
+    assert graph.fingerprint != partial.traced(model, "neck").fingerprint
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_a_whole_model_that_cannot_be_traced_is_why() -> None:
     with pytest.raises(TraceError):
-        ew.trace(parts.whole(), X)
+        ew.trace(partial.whole(), X)
 
 
 def test_costs_are_those_of_the_whole_model_unless_asked_otherwise() -> None:
-    model = parts.whole()
-    graph, alone = parts.traced(model, "backbone"), parts.traced(model, "backbone", costs="part")
+    model = partial.whole()
+    graph, alone = (
+        partial.traced(model, "backbone"),
+        partial.traced(model, "backbone", costs="part"),
+    )
     assert ew.cost(graph).params == sum(p.numel() for p in model.parameters())
     assert ew.cost(alone).params == sum(p.numel() for p in model.backbone.parameters())
     macs = 3 * 3 * 64 + 6 * 6 * 10 * 64 + 6 * 4  # before, the neck, the head: one example
     assert graph.rest.macs == macs == ew.cost(graph).macs - ew.cost(alone).macs
-    both = parts.traced(model, ["backbone", "neck"])
+    both = partial.traced(model, ["backbone", "neck"])
     assert ew.cost(both).macs == ew.cost(graph).macs
     assert ew.cost(both).params == ew.cost(graph).params
     with pytest.raises(TraceError, match='"whole" model or of the "part"; got'):
-        parts.traced(model, "backbone", costs="rest")
+        partial.traced(model, "backbone", costs="rest")
 
 
 def test_weights_that_the_model_around_reads_too_stay() -> None:
-    class Tied(parts.Whole):
+    class Tied(partial.Whole):
         def __init__(self) -> None:
             super().__init__()
             self.neck.first.weight = self.backbone.blocks[0].first.weight
 
     model = Tied().eval()
-    graph = parts.traced(model, "backbone")
-    for mask in parts.masks(graph):
+    graph = partial.traced(model, "backbone")
+    for mask in partial.masks(graph):
         small = ew.prune(graph, mask)
         names = [n for n, _ in small.named_parameters() if n != "backbone.blocks.0.first.weight"]
         params = sum(small.get_parameter(name).numel() for name in names)
@@ -82,7 +85,7 @@ def test_weights_that_the_model_around_reads_too_stay() -> None:
 )
 def test_a_path_that_leads_nowhere_is_explained(part, words) -> None:
     with pytest.raises(TraceError, match=words):
-        ew.trace(parts.whole(), X, part=part)
+        ew.trace(partial.whole(), X, part=part)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +113,7 @@ def test_what_is_neither_tensor_nor_plain_data_leads_to_a_part_below() -> None:
     class Unpacking(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.body = parts.Block(3)
+            self.body = partial.Block(3)
 
         def forward(self, packed):
             return self.body(packed.x)
@@ -124,7 +127,7 @@ def test_what_is_neither_tensor_nor_plain_data_leads_to_a_part_below() -> None:
 
 
 def test_a_part_that_writes_into_its_input_is_refused() -> None:
-    class Writing(parts.Block):
+    class Writing(partial.Block):
         def forward(self, x):
             return super().forward(x.add_(1))
 
@@ -133,7 +136,7 @@ def test_a_part_that_writes_into_its_input_is_refused() -> None:
 
 
 def test_a_loop_over_equal_shapes_is_one_graph() -> None:
-    once, twice = (parts.traced(parts.whole(rounds), "neck") for rounds in (1, 2))
+    once, twice = (partial.traced(partial.whole(rounds), "neck") for rounds in (1, 2))
     assert once == twice
     assert 2 * ew.cost(twice).macs - ew.cost(once).macs == 6 * 6 * 10 * 64  # half the rest each
 

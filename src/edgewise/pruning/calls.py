@@ -127,21 +127,27 @@ class Calls:
             vertex: outside of it.
             shape: that it must have.
         """
-        own, wanted = self.prints[self.graph.vertices[vertex].node]
+        known = self.prints.get(self.graph.vertices[vertex].node)  # a tuple of a layer has none
+        if known is None:
+            return None
+        own, wanted = known
         size = shape or own
-        same = [given for given in self.once[path].inputs if given.shape == size and given.floating]
+        inputs = self.once[path].inputs if path in self.once else ()
+        same = [given for given in inputs if given.shape == size and given.floating]
         best = min(same, key=lambda given: _far(given.print, wanted), default=None)
         return best if best is not None and _far(best.print, wanted) <= _NEAR else None
 
     def gives(self, path: str, vertex: int) -> tuple[int | None] | None:
         """Whether a module gives the value of a vertex: (None,), or (its place in a tuple,)."""
-        shape, wanted = self.prints[self.graph.vertices[vertex].node]
-        value = self.once[path].output if path in self.once else None
+        known = self.prints.get(self.graph.vertices[vertex].node)
+        if known is None or path not in self.once:
+            return None
+        value = self.once[path].output
         leaves: list[tuple[int | None, Any]] = [(None, value)]
         leaves = list(enumerate(value)) if type(value) is tuple else leaves
         for place, leaf in leaves:
-            same = isinstance(leaf, _Leaf) and leaf.shape == shape
-            if same and _far(leaf.print, wanted) <= _NEAR:
+            same = isinstance(leaf, _Leaf) and leaf.shape == known[0]
+            if same and _far(leaf.print, known[1]) <= _NEAR:
                 return (place,)
         return None
 

@@ -1,4 +1,9 @@
-"""A study in other people's tools: Optuna's dashboard, Model Explorer."""
+"""A study in other people's tools: Optuna's dashboard, Model Explorer.
+
+Examples:
+    >>> len(ew.hooks.optuna_study(study).trials) > 1
+    True
+"""
 
 from __future__ import annotations
 

@@ -195,13 +195,12 @@ def test_channels_must_be_as_many_as_the_mean_has_numbers(tmp_path: Path) -> Non
         load_batches(data, ALL)
 
 
-@pytest.mark.parametrize(("module", "name"), [("pyarrow", "pyarrow.parquet"), ("PIL", "PIL.Image")])
 def test_a_missing_package_says_how_to_install_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, name: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = parquet(tmp_path, [png(0)], [0])
-    monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ConfigError, match=rf"{module} .*pip install 'edgewise\[data\]'"):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(ConfigError, match=r"pyarrow .*pip install 'edgewise\[data\]'"):
         load_batches(section(path), ALL)
 
 

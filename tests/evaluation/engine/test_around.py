@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import edgewise as ew
-import parts
+import partial
 from edgewise.errors import ObjectiveError
 from edgewise.evaluation.evaluator import Serial
 
@@ -28,16 +28,16 @@ def measured(graph: ew.Graph, objective: ew.Objective, masks: list[ew.Mask]) -> 
 @pytest.mark.parametrize("kind", ["none", "batchnorm", "linear"])
 @pytest.mark.parametrize("part", ["backbone", ["backbone", "neck"]], ids=str)
 def test_a_mask_scores_what_the_whole_pruned_model_scores(part, kind) -> None:
-    graph = parts.traced(parts.whole(), part)
-    calibration = [inputs for inputs, _ in parts.batches(5)]
+    graph = partial.traced(partial.whole(), part)
+    calibration = [inputs for inputs, _ in partial.batches(5)]
     recovery = ew.Recovery(kind, calibration if kind != "none" else None)
-    objective = ew.Objective(parts.batches(), loss=parts.loss, recovery=recovery)
-    measured(graph, objective, parts.masks(graph, 3))
+    objective = ew.Objective(partial.batches(), loss=partial.loss, recovery=recovery)
+    measured(graph, objective, partial.masks(graph, 3))
 
 
 def test_a_part_in_a_loop_gets_what_it_gave() -> None:
-    graph = parts.traced(parts.whole(rounds=3), "neck")
-    measured(graph, ew.Objective(parts.batches(), loss=parts.loss), parts.masks(graph))
+    graph = partial.traced(partial.whole(rounds=3), "neck")
+    measured(graph, ew.Objective(partial.batches(), loss=partial.loss), partial.masks(graph))
 
 
 class Random(nn.Module):
@@ -46,7 +46,7 @@ class Random(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.noise, self.same, self.before = Noise(), nn.Identity(), nn.Conv2d(3, 3, 1)
-        self.noting, self.part = Noting(), parts.Block(3)
+        self.noting, self.part = Noting(), partial.Block(3)
 
     def forward(self, x):
         x = self.noise(self.before(self.noting(self.same(x))))
@@ -67,7 +67,7 @@ class Noting(nn.Module):
 def test_random_numbers_are_the_same_for_every_mask() -> None:
     graph = ew.trace(Random().eval(), torch.randn(2, 3, 8, 8), part="part")
     before = torch.get_rng_state()
-    objective = ew.Objective(parts.batches(), loss=lambda outputs, _: outputs.square().mean(1))
+    objective = ew.Objective(partial.batches(), loss=lambda outputs, _: outputs.square().mean(1))
     measured(graph, objective, [graph.empty, graph.mask([0])])
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -80,22 +80,22 @@ def test_what_is_before_the_part_runs_once_a_batch() -> None:
             calls.append(1)
             return super().forward(x)
 
-    model = parts.whole()
+    model = partial.whole()
     model.before = Counting(3, 3, 1)
-    graph = parts.traced(model, "backbone")
-    engine = Serial(graph, ew.Objective(parts.batches(3), loss=parts.loss))
+    graph = partial.traced(model, "backbone")
+    engine = Serial(graph, ew.Objective(partial.batches(3), loss=partial.loss))
     calls.clear()
-    masks = parts.masks(graph)
+    masks = partial.masks(graph)
     list(engine.evaluate(masks))
     assert len(calls) == 3
     small = ew.EngineOptions(memory=1)
-    list(Serial(graph, ew.Objective(parts.batches(3), loss=parts.loss), small).evaluate(masks))
+    list(Serial(graph, ew.Objective(partial.batches(3), loss=partial.loss), small).evaluate(masks))
     assert len(calls) == 9  # nothing is kept from the first chunk, of 4 masks, for the second
 
 
 def test_modules_that_do_more_than_give_something_run_every_time() -> None:
     graph = ew.trace(Random().eval(), torch.randn(2, 3, 8, 8), part="part")
-    engine = Serial(graph, ew.Objective(parts.batches(1), loss=parts.loss))
+    engine = Serial(graph, ew.Objective(partial.batches(1), loss=partial.loss))
     list(engine.evaluate([graph.empty]))
     assert engine.around is not None
     names = [name for name, _ in engine.around.model.named_modules()]
@@ -111,33 +111,33 @@ def test_run_calls_the_model_as_it_likes() -> None:
 
     def loss(outputs, targets):
         assert outputs[2] == len(targets)
-        return parts.loss(outputs[0], targets) + parts.loss(outputs[1], targets)
+        return partial.loss(outputs[0], targets) + partial.loss(outputs[1], targets)
 
-    model = parts.whole()
+    model = partial.whole()
     model.neck = nn.Dropout(0.5)
-    graph = parts.traced(model, "backbone")
-    objective = ew.Objective(parts.batches(), loss=loss, run=run)
-    measured(graph, objective, parts.masks(graph, 2))
-    plain = ew.Objective(parts.batches(), loss=loss)
+    graph = partial.traced(model, "backbone")
+    objective = ew.Objective(partial.batches(), loss=loss, run=run)
+    measured(graph, objective, partial.masks(graph, 2))
+    plain = ew.Objective(partial.batches(), loss=loss)
     assert objective.fingerprint != plain.fingerprint
 
 
 def test_run_without_a_part_is_refused() -> None:
-    graph = ew.trace(parts.Block(3), torch.randn(2, 3, 8, 8))
-    objective = ew.Objective(parts.batches(), loss=parts.loss, run=lambda model, batch: model)
+    graph = ew.trace(partial.Block(3), torch.randn(2, 3, 8, 8))
+    objective = ew.Objective(partial.batches(), loss=partial.loss, run=lambda model, batch: model)
     with pytest.raises(ObjectiveError, match="Trace a part of it"):
         Serial(graph, objective)
 
 
 def test_what_a_model_raises_is_an_outcome() -> None:
-    class Picky(parts.Whole):
+    class Picky(partial.Whole):
         def forward(self, x):
             if len(x) == 8:
                 raise ValueError("eight")
             return super().forward(x)
 
-    graph = parts.traced(Picky().eval(), "backbone")
-    engine = Serial(graph, ew.Objective(parts.batches(), loss=parts.loss))
+    graph = partial.traced(Picky().eval(), "backbone")
+    engine = Serial(graph, ew.Objective(partial.batches(), loss=partial.loss))
     (found,) = engine.evaluate([graph.empty])
     assert found.evaluation.status == "failed"
     assert "eight" in (found.evaluation.error or "")
@@ -146,8 +146,8 @@ def test_what_a_model_raises_is_an_outcome() -> None:
 def test_lists_of_examples_count_as_many() -> None:
     images = [torch.randn(3, 8, 8), torch.randn(3, 6, 8)]
     pair = (([*images],), [{"boxes": 1}, {"boxes": 2}])
-    assert ew.Objective([pair] * 2, loss=parts.loss).samples("search") == 4
-    raw = ew.Objective([(images, [{}, {}])], loss=parts.loss, run=lambda model, batch: 0)
+    assert ew.Objective([pair] * 2, loss=partial.loss).samples("search") == 4
+    raw = ew.Objective([(images, [{}, {}])], loss=partial.loss, run=lambda model, batch: 0)
     assert raw.samples("search") == 2
 
 
@@ -157,10 +157,10 @@ def test_workers_measure_the_same() -> None:
     from edgewise.evaluation.ray.shipping import pack, unpack
 
     for part in ("backbone", ["backbone", "neck"]):
-        graph = parts.traced(parts.whole(), part)
-        objective = ew.Objective(parts.batches(), loss=parts.loss)
+        graph = partial.traced(partial.whole(), part)
+        objective = ew.Objective(partial.batches(), loss=partial.loss)
         there = unpack(pack(graph, objective, cloudpickle), cloudpickle)
-        masks = parts.masks(graph)
+        masks = partial.masks(graph)
         here, away = (
             {o.evaluation.mask: o.evaluation.loss for o in Serial(*job).evaluate(masks)}
             for job in ((graph, objective), there)
