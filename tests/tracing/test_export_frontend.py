@@ -67,7 +67,8 @@ def encoder() -> tuple[Encoder, ew.Graph]:
         torch.manual_seed(0)
         model = Encoder()
     tokens, mask = torch.arange(12).reshape(2, 6) % 11, torch.ones(2, 6)
-    return model, ew.trace(model, (tokens,), {"mask": mask, "hidden": True})
+    kinds = ("edge", "layer")
+    return model, ew.trace(model, (tokens,), {"mask": mask, "hidden": True}, granularity=kinds)
 
 
 def test_it_reads_like_the_model(encoder: tuple[Encoder, ew.Graph]) -> None:

@@ -98,7 +98,7 @@ def examples(inputs: Any, targets: Any) -> int:
     single = isinstance(targets, list | tuple) and not any(map(torch.is_tensor, targets))
     lists = [v for v in (inputs, *arguments(inputs)) if isinstance(v, list | tuple)]
     fits = single and any(len(v) == len(targets) and all(map(torch.is_tensor, v)) for v in lists)
-    return len(targets) if fits else batch_size(inputs)
+    return len(targets) if fits else batch_size(arguments(inputs))
 
 
 def require_examples(inputs: Any, name: str) -> None:
