@@ -2,22 +2,36 @@
 
 import html
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import edgewise as ew
+from edgewise.cli.app import app
 from edgewise.cli.demo import DigitsNet, accuracy, digits, one_thread, run_demo
 
 
+README = Path(__file__).parents[2] / "README.md"
+FEWER = {"run": ["--evaluations", "12"], "bench": ["--evaluations", "12"]}  # than by default
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the demo leaves."""
+    return tmp_path_factory.mktemp("first") / "edgewise-demo"
+
+
+@pytest.mark.xdist_group("demo")
 def test_the_demo_prunes_half_and_keeps_the_accuracy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told, lines = [], []
     random = torch.get_rng_state()
-    result = run_demo(tmp_path, say=lines.append, progress=told.append)
+    result = run_demo(folder, say=lines.append, progress=told.append)
     assert torch.equal(torch.get_rng_state(), random)
     unpruned, pruned, tuned = (result.rows[n] for n in ("unpruned", "pruned", "fine-tuned"))
     assert unpruned["accuracy"] > 0.95
@@ -34,10 +48,27 @@ def test_the_demo_prunes_half_and_keeps_the_accuracy(
     assert "fewer MACs" in page
     load = re.search(r"<h2>How to load it</h2><pre[^>]*>(.*?)</pre>", page, re.S)
     assert load is not None
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
     exec(html.unescape(load[1]), names)
     assert torch.equal(names["small"](x), small(x))
+
+
+@pytest.mark.xdist_group("demo")
+def test_the_commands_of_the_readme_run_on_what_it_left(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Word for word, in a folder that is not the repository's, with fewer masks."""
+    monkeypatch.chdir(folder.parent)
+    block = next(b for b in README.read_text().split("```sh") if "edgewise init" in b)
+    commands = [shlex.split(line, comments=True) for line in block.split("```")[0].splitlines()]
+    found = [words for words in commands if words]
+    assert len(found) == 6
+    for program, name, *words in found:
+        result = CliRunner().invoke(app, [name, *words, *FEWER.get(name, [])])
+        assert program == "edgewise"
+        assert result.exit_code == 0, result.output
+    assert Path("job-pruned/report.html").exists()
 
 
 def test_the_splits_are_disjoint_and_complete() -> None:

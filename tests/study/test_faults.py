@@ -216,7 +216,10 @@ def fill(disk: Path) -> Path:
             return ballast
 
 
-def test_a_full_disk(small_disk: Path, reference: ew.Plan) -> None:
+def test_a_full_disk(small_disk: Path, reference: ew.Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgewise.study.storage.database.PATIENCE", 1.0)  # it stays full
+    monkeypatch.setattr("edgewise.study.storage.claims.BEAT", 0.2)
+    monkeypatch.setattr("edgewise.study.storage.claims.LEASE", 1.0)  # of what could not be let go
     database, ballast = small_disk / "study.db", []
 
     def fill_up(now) -> None:
