@@ -29,7 +29,7 @@ from edgewise.pruning.module_form import in_own_class
 from edgewise.testing import ZOO, laws
 from machine import describe
 
-KINDS, EACH, LIMIT_SECONDS = ("edge", "hidden", "heads"), 8, 80
+KINDS, EACH = ("edge", "hidden", "heads"), 8
 
 
 def zoo() -> list[Architecture]:
@@ -40,8 +40,8 @@ def zoo() -> list[Architecture]:
     ]
 
 
-def measure(architecture: Architecture) -> dict[str, Any]:
-    """One row: for each kind, units that were tried and those that have the form."""
+def measure(architecture: Architecture, limit: float) -> dict[str, Any]:
+    """One row: for each kind, units tried within half the limit, and those that have the form."""
     torch.manual_seed(0)
     model, args, kwargs = architecture.build()
     graph = ew.trace(model.eval(), args, kwargs, granularity=KINDS, slices=4)
@@ -52,7 +52,7 @@ def measure(architecture: Architecture) -> dict[str, Any]:
     names: list[str] = []
     begin = time.perf_counter()
     for unit in rng.sample(graph.units, len(graph.units)):
-        if tried[unit.kind] < EACH and time.perf_counter() - begin < LIMIT_SECONDS / 2:
+        if tried[unit.kind] < EACH and time.perf_counter() - begin < limit / 2:
             tried[unit.kind] += 1
             names.append(unit.name)
             try:
@@ -97,12 +97,13 @@ def main() -> None:
     parser.add_argument("suite", choices=["zoo", *sorted(SUITES)])
     parser.add_argument("--slice", default="1/1", help="part of the suite: 2/4 is the second of 4")
     parser.add_argument("--only", help="only models whose name contains this")
+    parser.add_argument("--limit", type=float, default=80, help="seconds for one model")
     parser.add_argument("--out", type=Path, help="the JSON file to add rows to")
     options = parser.parse_args()
     part, parts = map(int, options.slice.split("/"))
     suite = zoo() if options.suite == "zoo" else SUITES[options.suite]()
     for architecture in [a for a in suite if (options.only or "") in a.name][part - 1 :: parts]:
-        row = elsewhere(lambda a=architecture: measure(a), LIMIT_SECONDS)
+        row = elsewhere(lambda a=architecture: measure(a, options.limit), options.limit)
         row = {"suite": architecture.suite, "name": architecture.name, **row}
         print({k: v for k, v in row.items() if k != "reasons"}, flush=True)
         if options.out:

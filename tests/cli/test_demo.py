@@ -14,7 +14,6 @@ import edgewise as ew
 from edgewise.cli.app import app
 from edgewise.cli.demo import DigitsNet, accuracy, digits, one_thread, run_demo
 
-
 README = Path(__file__).parents[2] / "README.md"
 FEWER = {"run": ["--evaluations", "12"], "bench": ["--evaluations", "12"]}  # than by default
 
