@@ -56,10 +56,10 @@ def trace_named(
 
 
 def title(graph: Graph) -> str:
-    """The graph's size and cost in a line or two."""
+    """The graph's size and cost."""
     whole = cost(graph)
     return (
-        f"{len(graph.vertices)} vertices, {len(graph.edges)} edges, {len(graph.units)} units\n"
+        f"{len(graph.vertices)} vertices, {len(graph.edges)} edges, {len(graph.units)} units; "
         f"{whole.params:,} params, {whole.macs:,} MACs, {whole.activation_bytes:,} bytes of "
         "activations"
     )

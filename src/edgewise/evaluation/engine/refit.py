@@ -23,10 +23,7 @@ SMALL = 1e-6  # a norm that scales a channel by less hides what its layer does
 
 
 def chosen(first: int, places: int, density: float) -> Tensor:
-    """Some rows of [first, places], always the same: `density` places, the same ones of each.
-
-    Fits to the same places of all examples are better than to as many drawn at random.
-    """
+    """Some rows of [first, places], always the same: `density` places, the same ones of each."""
     random = torch.Generator().manual_seed(places)
     at = torch.randperm(places, generator=random)[: math.ceil(density)]
     return (torch.arange(first)[:, None] * places + at).flatten()
