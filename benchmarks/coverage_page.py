@@ -52,7 +52,8 @@ pruned by five random valid masks of one in {removed} of its units (branches, sk
 widths), and put back by [`benchmarks/parts.py`](../benchmarks/parts.py) ({machine}; busy with
 other work, so that times are long). *Difference* is the largest between the outputs of the whole
 detector, boxes to labels, pruned and with its part masked; where a network amplifies rounding, the
-two are compared in float64 as well. *Boxes* is how many it finds in two images with random weights;
+two are compared in float64 as well, where they must agree: *other boxes* is what such rounding
+chose in float32. *Boxes* is how many it finds in two images with random weights;
 where it finds none, the part itself is what was compared. *Losses* says whether what the pruned
 detector loses in train mode is finite, and *ONNX* is the difference of the exported part in
 onnxruntime."""
@@ -201,12 +202,14 @@ def parts(rows: list[dict[str, Any]]) -> list[str]:
         if "error" in row:
             lines.append(f"| {row['name']} ✗ | {plain(row['error'])} | | | | | | | |")
             continue
+        far = row["max_difference"]
+        difference = f"{far:.1e}" if far is not None else "other boxes"
         boxes = f"{min(row['boxes'])} to {max(row['boxes'])}"
         finite = "finite" if row["finite"] else "✗"
         lines.append(
             f"| {row['name']} | {row['frontend'].removeprefix('torch.')} | {row['units']} "
             f"| {row['share_of_macs']:.0%} | {row['trace_seconds']} s "
-            f"| {row['max_difference']:.1e} | {boxes} | {finite} | {row['onnx_difference']:.1e} |"
+            f"| {difference} | {boxes} | {finite} | {row['onnx_difference']:.1e} |"
         )
     return lines
 

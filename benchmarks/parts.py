@@ -114,7 +114,7 @@ def measure(name: str) -> dict[str, Any]:
         "share_of_macs": 1 - graph.rest.macs / before.macs,
         "share_of_params": 1 - graph.rest.params / before.params,
         "removed": count,
-        "max_difference": max(differences),
+        "max_difference": far if np.isfinite(far := max(differences)) else None,
         "boxes": boxes,
         "losses": losses,
         "finite": all(map(np.isfinite, losses)),
