@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
-from .gaussian_process import JITTER, Posterior, Prior, fit_process
+from .gaussian_process import Posterior, Prior, fit_process
 from .threads import single_threaded
 from .validation import (
     Array,
@@ -86,8 +86,7 @@ class Degree2(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if not return_std:
             return mean
         prior = posterior.scales @ np.array(_kernels(masks.sum(axis=1)))
-        left = np.maximum(prior - (posterior.explained(cross) ** 2).sum(axis=0), 0.0)
-        return mean, self.scale_ * np.sqrt(left + posterior.noise + JITTER)
+        return mean, self.scale_ * posterior.deviation(prior, cross)
 
 
 def _kernels(common: Array) -> list[Array]:

@@ -83,6 +83,11 @@ class Posterior:
         """[n, m] whose columns' inner products are the covariance that the data explain."""
         return np.asarray(solve_triangular(self.factor, cross.T, lower=True, check_finite=False))
 
+    def deviation(self, prior: Array, cross: Array) -> Array:
+        """[m] deviations of observations, from prior variances [m] and the covariance [m, n]."""
+        left = np.maximum(prior - (self.explained(cross) ** 2).sum(axis=0), 0.0)
+        return np.asarray(np.sqrt(left + self.noise + JITTER))
+
 
 @single_threaded
 def fit_process(

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..graph.graph import Graph
 from .features import Coordinates
-from .gaussian_process import JITTER, Posterior, Prior, fit_process, square_root
+from .gaussian_process import Posterior, Prior, fit_process, square_root
 from .kernels import Hamming, Local
 from .path_fit import PathFit, fit_path_sum, leave_one_out, path_sum
 from .path_graph import path_kernel, push_weights
@@ -189,8 +189,7 @@ class GraphGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             return mean, np.zeros(len(masks))
         # [n_masks]: k(x, x) less what the data explain of it, ‖L⁻¹ k(x, training masks)‖²
         prior = self._prior_variance(masks, prior_mean)
-        left = np.maximum(prior - (posterior.explained(cross) ** 2).sum(axis=0), 0.0)
-        return mean, self.scale_ * np.sqrt(left + posterior.noise + JITTER)
+        return mean, self.scale_ * posterior.deviation(prior, cross)
 
     def _prior_variance(self, masks: Array, mean: Array) -> Array:
         """[n_masks] variance of the latent function before any data."""

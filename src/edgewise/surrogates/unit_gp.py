@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..graph.graph import Graph
 from .features import Coordinates
-from .gaussian_process import JITTER, Posterior, Prior, condition, fit_process
+from .gaussian_process import Posterior, Prior, condition, fit_process
 from .kernels import Local
 from .path_fit import leave_one_out
 from .threads import single_threaded
@@ -149,8 +149,7 @@ class UnitGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         single = ((own * self.typical_) ** 2).sum(axis=1)
         diagonal = [np.ones(len(masks)), (own @ self.alone_) ** 2, single]
         prior = posterior.scales @ np.array(diagonal) + sum(k.variance for k in posterior.own)
-        left = np.maximum(prior - (posterior.explained(cross) ** 2).sum(axis=0), 0.0)
-        return mean, self.scale_ * np.sqrt(left + posterior.noise + JITTER)
+        return mean, self.scale_ * posterior.deviation(prior, cross)
 
 
 def _alone(masks: Array, target: Array, coordinates: Coordinates) -> tuple[Array, Array]:
