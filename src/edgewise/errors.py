@@ -65,6 +65,10 @@ class StorageError(EdgewiseError, RuntimeError):
     """A study file belongs to something else, is newer than this program, or cannot be used."""
 
 
+class OtherStudyError(StorageError):
+    """The evaluations of a stored study are of another network or another objective."""
+
+
 class ExecutorError(EdgewiseError, RuntimeError):
     """Workers cannot be started, reached, or sent what they need."""
 

@@ -14,7 +14,7 @@ from statistics import mean
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ObjectiveError, PlanError, StorageError
+from ..errors import ObjectiveError, OtherStudyError, PlanError, StorageError
 from ..evaluation.calibration import batch_norms, recalibrated
 from ..evaluation.evaluator import Executor, Outcome
 from ..evaluation.objective import Objective
@@ -25,7 +25,7 @@ from ..graph.graph import Graph
 from ..pruning.weights import require_savable
 from ..values.identity import Identity
 from .statistics import compare
-from .storage.storage import OTHERWISE, Storage
+from .storage.storage import Storage
 
 log = logging.getLogger("edgewise")
 ALIKE = 1e-3  # relative difference of losses that other processors and versions of torch explain
@@ -63,10 +63,10 @@ def confirm(
         half = any(p.dtype.itemsize == 2 for p in graph.program.module.parameters())
         if other := _difference(storage, stored, outcome, HALF if half else ALIKE):
             what = "the unpruned network" if mask == graph.empty else f"mask {mask}"
-            raise StorageError(
+            raise OtherStudyError(
                 f"Study {storage.name!r} in {storage.url} answers for another network or another "
                 f"objective: for {what} on the {split} split {other}. Its evaluations do not apply "
-                f"here. {OTHERWISE}. (A loss or a metric that "
+                "here. Name this study otherwise, or use another storage. (A loss or a metric that "
                 "draws random numbers differs every time: give it a generator with a fixed seed.)"
             )
     if storage.unproven:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ...errors import ConfigError, LatencyError, PlanError, StorageError
+from ...errors import ConfigError, LatencyError, OtherStudyError, PlanError, StorageError
 from ...evaluation.objective import Objective, Recovery
 from ...graph.graph import Graph
 from ...pruning.plan import Measured, Plan
@@ -187,7 +187,6 @@ def open_study(
         StorageError: the study belongs to something else.
     """
     from ...evaluation.evaluator import MakeExecutor, Serial
-    from ...study.storage.storage import OTHERWISE
     from ...study.study import Study
 
     executor: MakeExecutor = Serial
@@ -202,9 +201,7 @@ def open_study(
             graph, objective, config.storage, config.name + suffix,
             executor=executor, engine=config.engine, latency=latency,
         )  # fmt: skip
-    except StorageError as error:
-        if OTHERWISE not in str(error):
-            raise
+    except OtherStudyError as error:
         raise StorageError(
             f"{error}\nTo begin another beside it, paste into {config.path.name}:\n\n"
             f'[study]\nname = "{config.name}-2"'

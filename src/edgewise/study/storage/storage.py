@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.dialects import postgresql, sqlite
 
-from ...errors import StorageError
+from ...errors import OtherStudyError, StorageError
 from ...evaluation.records import Evaluation, Split, Status
 from ...values.files import parse_json
 from ...values.identity import Identity
@@ -35,7 +35,6 @@ ORDER = (
     " Data count, in their order too: a DataLoader that shuffles, also of calibration data, makes "
     "another objective in every process."
 )
-OTHERWISE = "Name this study otherwise, or use another storage"
 UNITS = (
     " To go on with it, trace with its granularity, slices and choice of units; one that was begun "
     'when every connection was offered by default needs granularity=("edge", "layer").'
@@ -111,7 +110,7 @@ class Storage:
                 f"Study {name!r} in {self.url} is damaged: what it belongs to cannot be read."
             ) from error
         if changed := known.changes(identity):
-            raise StorageError(_other(name, self.url, changed))
+            raise OtherStudyError(_other(name, self.url, changed))
         self.unproven = not known.proves(identity)
         return int(row.id)
 
@@ -343,7 +342,7 @@ def _other(name: str, url: str, changed: Mapping[str, str | None]) -> str:
     parts = " and ".join(f"{'other' if p[-1] == 's' else 'another'} {p}" for p in changed)
     return (
         f"Study {name!r} in {url} was made with {parts}{f' ({details})' if details else ''}. Its "
-        f"evaluations do not apply here. {OTHERWISE}."
+        "evaluations do not apply here. Name this study otherwise, or use another storage."
         f"{ORDER if ' data was ' in details else ''}"
         f"{UNITS if changed.get('units', changed.get('graph', '')) is None else ''}"
     )
