@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import edgewise as ew
 from edgewise.cli.app import app
-from edgewise.cli.demo import DigitsNet, accuracy, digits, one_thread, run_demo
+from edgewise.cli.demo import DemoResult, DigitsNet, accuracy, digits, one_thread, run_demo
 
 README = Path(__file__).parents[2] / "README.md"
 FEWER = {"run": ["--evaluations", "12"], "bench": ["--evaluations", "12"]}  # than by default
@@ -20,25 +20,30 @@ FEWER = {"run": ["--evaluations", "12"], "bench": ["--evaluations", "12"]}  # th
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the demo leaves."""
     return tmp_path_factory.mktemp("first") / "edgewise-demo"
+
+
+@pytest.fixture(scope="module")
+def result(folder: Path) -> DemoResult:
+    """The demo, run once for the tests of what it leaves."""
+    told: list[Any] = []
+    random = torch.get_rng_state()
+    result = run_demo(folder, say=lambda _: None, progress=told.append)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert len(told) >= 90
+    return result
 
 
 @pytest.mark.xdist_group("demo")
 def test_the_demo_prunes_half_and_keeps_the_accuracy(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    result: DemoResult, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told, lines = [], []
-    random = torch.get_rng_state()
-    result = run_demo(folder, say=lines.append, progress=told.append)
-    assert torch.equal(torch.get_rng_state(), random)
     unpruned, pruned, tuned = (result.rows[n] for n in ("unpruned", "pruned", "fine-tuned"))
     assert unpruned["accuracy"] > 0.95
     assert pruned["macs"] <= 0.5 * unpruned["macs"]
     assert pruned["params"] < unpruned["params"]
     assert tuned["accuracy"] > 0.95
     assert tuned["loss"] < pruned["loss"]
-    assert len(told) >= 90
     small = ew.load(DigitsNet, result.files["plan"], result.files["weights"])
     x, y = digits().report
     with torch.no_grad():
@@ -54,6 +59,7 @@ def test_the_demo_prunes_half_and_keeps_the_accuracy(
 
 
 @pytest.mark.xdist_group("demo")
+@pytest.mark.usefixtures("result")
 def test_the_commands_of_the_readme_run_on_what_it_left(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,8 @@ def test_without_optuna_it_says_how_to_get_it(
 
 
 def test_vertices_have_the_loss_of_what_removes_them(study: ew.Study, tmp_path: Path) -> None:
+    bypassed = next(u for u, unit in enumerate(study.graph.units) if unit.kind == "layer")
+    (alone,) = study.evaluate([study.graph.mask([bypassed])])
     graph_file, losses_file = ew.hooks.model_explorer(study, tmp_path)
     (network,) = json.loads(graph_file.read_text())["graphs"]
     (data,) = json.loads(losses_file.read_text()).values()
@@ -84,10 +86,8 @@ def test_vertices_have_the_loss_of_what_removes_them(study: ew.Study, tmp_path: 
     for node in nodes.values():
         assert all(edge["sourceNodeId"] in nodes for edge in node["incomingEdges"])
     assert data["results"].keys() < nodes.keys()
-    losses = {e.mask: e.loss for e in study.evaluations if e.split == "search"}
-    bypassed = next(u for u, unit in enumerate(study.graph.units) if unit.kind == "layer")
     vertex = study.graph.units[bypassed].removal.vertices[0]
-    assert data["results"][str(vertex)] == {"value": losses[str(study.graph.mask([bypassed]))]}
+    assert data["results"][str(vertex)] == {"value": alone.loss}
     branch = nodes[str(vertex)]
     assert f"{branch['namespace']}/{branch['label']}".replace("/", ".") == (
         study.graph.vertices[vertex].name
