@@ -26,7 +26,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -169,6 +168,7 @@ def mirrored(example: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Te
 def yolov8n(folder: Path) -> Detector:
     os.environ.setdefault("YOLO_CONFIG_DIR", str(folder))
     from ultralytics import YOLO
+    from ultralytics.utils import DEFAULT_CFG
     from ultralytics.utils.loss import v8DetectionLoss
     from ultralytics.utils.nms import non_max_suppression
 
@@ -182,7 +182,7 @@ def yolov8n(folder: Path) -> Detector:
             lr0=0.002, verbose=False, amp=False,
         )  # fmt: skip
     model = YOLO(str(weights)).model.float().eval().requires_grad_(True)
-    model.args = SimpleNamespace(**model.args)  # as the trainer has it
+    model.args = DEFAULT_CFG  # the weights of the three losses, as the trainer has them
     criterion = v8DetectionLoss(model)
 
     def loss(outputs: Any, targets: Tensor) -> Tensor:
