@@ -165,7 +165,7 @@ class Engine:
         yield from failed
         run = Run(programs, self.calibration, self.compiler.memory)
         answers = [_Answer() for _ in programs]
-        parts = self.pieces.of(inputs for inputs, _ in self.objective.splits[split])
+        parts = self.pieces.of(inputs for inputs, _ in self.objective.batches(split))
         numbers = [number for number, _ in parts]
         for index, (number, part) in enumerate(parts):
             for position, value, seconds in self._values(run, split, number, part):
@@ -191,7 +191,7 @@ class Engine:
                 try:
                     program = self.compiler.program(mask)
                     if program.guard is not None and self.around is None:
-                        for _, part in self.pieces.of(i for i, _ in self.objective.splits[split]):
+                        for _, part in self.pieces.of(i for i, _ in self.objective.batches(split)):
                             program.guard.check(part, "The network under this mask got")
                     programs.append(program)
                 except Exception as error:  # noqa: BLE001 - one bad mask must not end the study
@@ -211,7 +211,7 @@ class Engine:
                 join(
                     [value for value, n in zip(answer.outputs, numbers, strict=True) if n == number]
                 )
-                for number in range(len(self.objective.splits[split]))
+                for number in range(max(numbers) + 1)
             ]
             with torch.no_grad():
                 measured = self.objective.measure(batches, split)

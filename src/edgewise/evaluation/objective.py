@@ -28,7 +28,8 @@ from .loaders import (
     require_examples,
 )
 from .losses import named_loss, named_metrics
-from .records import Split
+from .records import Split, whole_of
+from .sizes import Lots
 
 RecoveryKind = Literal["none", "batchnorm", "linear"]
 
@@ -142,6 +143,7 @@ class Objective:
     report: Any = None
     run: Callable[[torch.nn.Module, Any], Any] | None = None
     splits: Mapping[Split, tuple[Batch, ...]] = field(init=False, repr=False)
+    _lots: dict[Split, Lots] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "loss", named_loss(self.loss))
@@ -175,8 +177,23 @@ class Objective:
         }
 
     def samples(self, split: Split) -> int:
-        """Examples in a split."""
-        return sum(starmap(examples, self.splits[split]))
+        """Examples in a split, or in a size of one."""
+        return len(self.lots(split).rows(split))
+
+    def lots(self, split: Split) -> Lots:
+        """How the examples of a split are dealt."""
+        whole = whole_of(split)
+        if whole not in self._lots:
+            self._lots[whole] = Lots(self.splits[whole], self.run is None)
+        return self._lots[whole]
+
+    def numbered(self, split: Split) -> list[tuple[int, Batch]]:
+        """The batches of a split, or of a size of one, with their numbers in the whole split."""
+        return self.lots(split).of(split)
+
+    def batches(self, split: Split) -> list[Batch]:
+        """The batches of a split, or of a size of one."""
+        return [batch for _, batch in self.numbered(split)]
 
     def measure(self, outputs: Sequence[Any], split: Split) -> Measurement:
         """Loss and metrics of the outputs of all batches of a split.
@@ -187,7 +204,7 @@ class Objective:
         Raises:
             ObjectiveError: a measure gives something else than a scalar or one value an example.
         """
-        pairs = list(zip(outputs, self.splits[split], strict=True))
+        pairs = list(zip(outputs, self.batches(split), strict=True))
         losses = [_of_batch("loss", self.loss, *pair) for pair in pairs]
         known = all(value.numel() == count for value, count in losses)
         found = {k: v for n, m in self.metrics.items() for k, v in _metric(n, m, pairs).items()}
@@ -199,6 +216,11 @@ class Objective:
         )
 
     @property
+    def adds_up(self) -> bool:
+        """Whether what is measured of a split follows from what is measured of its parts."""
+        return not any(hasattr(metric, "compute") for metric in self.metrics.values())
+
+    @property
     def last(self) -> Split:
         """The split that choices have seen least of."""
         order: tuple[Split, ...] = ("report", "verify", "search")
@@ -207,7 +229,7 @@ class Objective:
     def score(self, model: torch.nn.Module, split: Split) -> Measurement:
         """Loss and metrics of a model as it is, in eval mode, without recovery."""
         outputs = []
-        for number, batch in enumerate(self.splits[split]):
+        for number, batch in self.numbered(split):
             with evaluating(model), torch.inference_mode():
                 outputs.append(self.outputs(model, batch, number))
         return self.measure(outputs, split)

@@ -14,6 +14,7 @@ from ..evaluation.engine import EngineOptions
 from ..evaluation.evaluator import MakeExecutor, Serial
 from ..evaluation.objective import Objective
 from ..evaluation.records import Comparison, Evaluation, Split
+from ..evaluation.sizes import sized
 from ..graph.budget import Budget, as_budget
 from ..graph.graph import Graph, Mask
 from ..graph.liveness import liveness
@@ -234,17 +235,21 @@ class Study:
         Returns:
             All that was asked for, in this order.
         """
-        known = self._measuring.known("search")
+        known = {"search": self._measuring.known("search")}
+        lots = self.objective.lots("search")
 
         def answer(ask: Ask) -> list[Evaluation]:
             if isinstance(told, Teller):
                 told.phase = told.title or ask.phase
             empty = self.graph.empty
-            fresh = str(empty) not in known
-            answers = self._measuring.answer(ask, "search", known, told)
+            fresh = str(empty) not in known["search"]
+            split = sized("search", ask.lots or range(lots.count), lots.count)
+            if split not in known:
+                known[split] = self._measuring.known(split)
+            answers = self._measuring.answer(ask, split, known[split], told)
             if fresh and ask.origin == "unpruned" and answers[0].loss is not None:
                 check_unpruned(self.graph, self.objective, answers[0].loss, self.losses(empty))
-            return answers
+            return list(map(self._measuring.with_losses, answers))
 
         return answered(steps, answer)
 
