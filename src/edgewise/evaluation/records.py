@@ -37,9 +37,9 @@ class Evaluation:
         status: "ok", or why it is none: "failed" (an exception), "nan", "out of memory".
         error: what went wrong.
         origin: why this mask was evaluated: "unpruned", "leave-one-out", "sampled", "proposed",
-            "single pick" (the cheapest units by leave-one-out), "greedy" (on the way of a greedy
-            removal), "ranking" (the least important widths), "finalist" or "certificate" (a
-            random mask beside the chosen one).
+            "single pick" (the cheapest units by leave-one-out), "scored" (by scores of one pass),
+            "ranking" (the least important widths), "finalist" or "certificate" (a random mask
+            beside the chosen one).
         predicted: the surrogate's prediction before the evaluation, if there was one.
         deviation: its standard deviation.
         number: position in the study, from 0.
@@ -78,7 +78,7 @@ class Progress:
     """Where a run stands, told to a callback after every evaluation; `str` says it in words.
 
     Args:
-        phase: "leave-one-out", "greedy removal", "sampling", "proposals", "verifying",
+        phase: "leave-one-out", "sampling", "proposals", "verifying",
             "certifying" or "reporting".
         done: evaluations there are.
         total: evaluations asked for.

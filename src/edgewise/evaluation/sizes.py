@@ -56,6 +56,11 @@ class Lots:
         bits = split.partition(":")[2]
         return tuple(i for i, bit in enumerate(bits) if bit == "1") or tuple(range(self.count))
 
+    @property
+    def sizes(self) -> list[int]:
+        """Examples in each lot."""
+        return [int(size) for size in np.bincount(self._lot)]
+
     def rows(self, split: Split) -> Rows:
         """[n] places in the whole split of the examples of a size, in its order."""
         return np.flatnonzero(np.isin(self._lot, self.lots(split)))

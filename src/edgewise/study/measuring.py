@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,12 +16,16 @@ from ..evaluation.evaluator import Executor, Outcome
 from ..evaluation.objective import Objective
 from ..evaluation.records import Evaluation, Split, whole_of
 from ..evaluation.sizes import sized
-from ..graph.graph import Mask
-from ..search import Ask, Questions, answered
+from ..graph.cost import cost
+from ..graph.graph import Graph, Mask
+from ..search import Ask, Questions, Space, answered
+from ..search.known import Known
 from ..search.stopping import paired_error
-from .progress import Told, silent
+from .progress import Teller, Told, silent
 from .storage.storage import RETRIED, Storage
 
+WORTH = 1e10  # multiply-accumulates of an evaluation from which on some see a part of the examples
+log = logging.getLogger("edgewise")
 CLAIMED = 32  # masks that a process takes at a time where several work on one study
 
 
@@ -50,6 +55,51 @@ class Measuring:
         if record.ok:
             sizes = self._sizes.setdefault((record.mask, whole_of(record.split)), {})
             sizes[record.split] = record
+
+    def learnt(self, space: Space) -> list[Evaluation]:
+        """What is known of masks on the search split, also of those measured on a part of it."""
+        return list(Known(space, self.searched()).estimates.values())
+
+    def searched(self, first: int | None = None) -> list[Evaluation]:
+        """The first evaluations of the study that are of the search split, with their losses.
+
+        Losses are left out where all examples were seen by all, which then need no comparing.
+        """
+        records = in_order(self.storage.evaluations()[:first])
+        search = [e for e in records if whole_of(e.split) == "search"]
+        whole = all(e.split == "search" for e in search)
+        return search if whole else list(map(self.with_losses, search))
+
+    def follow(
+        self, steps: Questions, told: Told, unpruned: Callable[[Evaluation], None]
+    ) -> list[Evaluation]:
+        """Measure what a search asks for on the search split, until it ends; all of it, in order.
+
+        Args:
+            steps: yields Asks, and is sent their evaluations.
+            told: called with every evaluation.
+            unpruned: called with that of the unpruned network.
+        """
+        known, lots = {"search": self.known("search")}, self.objective.lots("search")
+
+        def answer(ask: Ask) -> list[Evaluation]:
+            if isinstance(told, Teller):
+                told.phase = told.title or ask.phase
+            split = sized("search", ask.lots or range(lots.count), lots.count)
+            if split not in known:
+                known[split] = self.known(split)
+            answers = list(map(self.with_losses, self.answer(ask, split, known[split], told)))
+            if ask.origin == "unpruned" and not ask.lots:
+                unpruned(answers[0])
+                if answers[0].ok and answers[0].each is None and lots.samples > 1:
+                    log.info(
+                        "The loss gives one number a batch, so that every mask is measured on all "
+                        'examples. With one value an example (reduction="none") a search sees up '
+                        "to four times as many masks for the same examples."
+                    )
+            return answers
+
+        return answered(steps, answer)
 
     def answer(
         self, ask: Ask, split: Split, known: dict[str, Evaluation], told: Told
@@ -255,6 +305,15 @@ class Measuring:
         self.storage.add(replace(outcome.evaluation, origin="finalist"), _each(outcome))
         told(outcome.evaluation)
         return outcome, unpruned
+
+
+def worthwhile(graph: Graph, objective: Objective) -> list[int]:
+    """Examples in each lot, of which an evaluation may see some; none where that does not pay.
+
+    What takes fractions of a second is measured whole: to choose a mask takes as long.
+    """
+    work = cost(graph).macs * objective.samples("search")
+    return objective.lots("search").sizes if work >= WORTH else []
 
 
 def _each(outcome: Outcome) -> NDArray[Any] | None:
