@@ -1,7 +1,5 @@
 """The report of a study while it runs, on this machine's own address only."""
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Callable, Iterator

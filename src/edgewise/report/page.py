@@ -1,7 +1,5 @@
 """The whole page from records, and its file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path

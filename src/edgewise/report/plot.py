@@ -1,7 +1,5 @@
 """`study.plot`: every chart of the report as a figure, interactive or static."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -3,8 +3,6 @@
 `plotly` and `matplotlib` draw it, and a page says it in words.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Charts as static figures for papers and slides, through matplotlib."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Charts as plotly figures, for notebooks and for the report."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from math import isnan

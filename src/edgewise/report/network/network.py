@@ -1,7 +1,5 @@
 """The section that draws the network, and the drawing by itself."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field

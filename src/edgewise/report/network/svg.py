@@ -1,7 +1,5 @@
 """Blocks and lines as an inline SVG: what stays, what is gone, what passes through."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from ...graph.graph import Graph, Mask
