@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import edgewise as ew
 from edgewise.graph.budget import Budget
 from edgewise.graph.operators.table import TABLE
-from edgewise.testing import ZOO, build
+from zoo import ZOO, build
 
 
 class Two(torch.nn.Module):

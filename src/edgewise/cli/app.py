@@ -199,11 +199,10 @@ def run(
 
 def _port(text: str | None) -> int | None:
     from ..errors import ConfigError
-    from ..report.live import PORT, require_server
+    from ..report.live import PORT
 
     if text is None:
         return None
-    require_server()
     if not text:
         return PORT
     if not text.isdecimal() or int(text) > 65535:

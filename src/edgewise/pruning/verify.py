@@ -1,7 +1,5 @@
 """Whether a pruned model gives what the masked one gives."""
 
-from __future__ import annotations
-
 import copy
 import warnings
 from collections.abc import Mapping

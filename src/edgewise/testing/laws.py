@@ -1,7 +1,5 @@
 """The laws that every traced model obeys, each a function that raises AssertionError."""
 
-from __future__ import annotations
-
 import copy
 import json
 import math

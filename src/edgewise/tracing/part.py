@@ -1,7 +1,5 @@
 """Taking parts out of a model: what they receive, and a module of them alone to trace."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """Running a captured program on the example inputs: what every node gives."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """From a model and example inputs to a Graph."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
