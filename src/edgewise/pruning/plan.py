@@ -192,7 +192,7 @@ class Plan:
             if report
             else ""
         )
-        parts = (found.proof or found.unproven, held if new else "", found.rivals)
+        parts = (found.proof, held if new else "", found.rivals)
         return tuple(str(part) for part in parts if part)
 
     def to_dict(self) -> dict[str, Any]:
