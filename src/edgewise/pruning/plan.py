@@ -233,6 +233,10 @@ class Plan:
         path = Path(path)
         try:
             data = read_json(path)
+        except FileNotFoundError:
+            raise PlanError(
+                f"There is no plan {path}: `edgewise run` or plan.save(...) writes one."
+            ) from None
         except (OSError, ValueError) as error:
             raise PlanError(f"{path} is not a readable plan: {error}") from error
         if not isinstance(data, dict) or "schema" not in data:
