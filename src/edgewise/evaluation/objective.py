@@ -27,9 +27,10 @@ from .loaders import (
     read,
     require_examples,
 )
-from .losses import named_loss, named_metrics
+from .losses import OF_MEAN, named_loss, named_metrics
 from .records import Split
 
+_Parts = Sequence[tuple[torch.Tensor, int]]  # values of batches, and how many examples each has
 RecoveryKind = Literal["none", "batchnorm", "linear"]
 
 FEWEST = 32  # calibration examples to fit weights to
@@ -190,7 +191,11 @@ class Objective:
         pairs = list(zip(outputs, self.splits[split], strict=True))
         losses = [_of_batch("loss", self.loss, *pair) for pair in pairs]
         known = all(value.numel() == count for value, count in losses)
-        found = {k: v for n, m in self.metrics.items() for k, v in _metric(n, m, pairs).items()}
+        found = {
+            k: v
+            for n, m in self.metrics.items()
+            for k, v in _metric(n, m, pairs, losses if m is self.loss else None).items()
+        }
         return Measurement(
             loss=_mean(losses),
             metrics={name: value for name, (value, _) in found.items()},
@@ -308,7 +313,7 @@ def _of_batch(name: str, measure: Any, outputs: Any, batch: Batch) -> tuple[torc
 
 
 def _metric(
-    name: str, metric: Any, pairs: Sequence[tuple[Any, Batch]]
+    name: str, metric: Any, pairs: Sequence[tuple[Any, Batch]], known: _Parts | None
 ) -> dict[str, tuple[float, int | None]]:
     """A metric over all batches, accumulated where it can be, else the mean; and its count."""
     if hasattr(metric, "update") and hasattr(metric, "compute"):
@@ -319,11 +324,13 @@ def _metric(
         metric.reset()
         values = value if isinstance(value, Mapping) else {name: value}
         return {str(key): (float(value), None) for key, value in values.items()}
-    parts = [_of_batch(f"metric {name}", metric, *pair) for pair in pairs]
+    parts = known or [_of_batch(f"metric {name}", metric, *pair) for pair in pairs]
+    if metric in OF_MEAN:
+        return {name: (OF_MEAN[metric](_mean(parts)), None)}
     binary = all(v.numel() == n and ((v == 0) | (v == 1)).all() for v, n in parts)
     return {name: (_mean(parts), int(sum(float(v.sum()) for v, _ in parts)) if binary else None)}
 
 
-def _mean(parts: Sequence[tuple[torch.Tensor, int]]) -> float:
+def _mean(parts: _Parts) -> float:
     total = sum(count for _, count in parts)
     return float(sum(float(value.mean()) * count for value, count in parts)) / total

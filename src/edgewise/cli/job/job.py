@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from ...errors import ConfigError, LatencyError, OtherStudyError, PlanError, StorageError
+from ...evaluation.losses import imitated
 from ...evaluation.objective import Objective, Recovery
 from ...graph.graph import Graph
 from ...pruning.plan import Measured, Plan
 from ...pruning.prune import Form, prune
 from ...pruning.weights import save
 from ...tracing.trace import trace
+from ...values.arguments import arguments
 from ...values.files import read_text, write_text
+from ...values.nested import moved
 from .config import Config
 from .datasets import following, load_batches
 from .evaluations_file import write_evaluations
@@ -72,7 +75,7 @@ def trace_job(config: Config, say: Callable[[str], None] = lambda _: None) -> Gr
     model = load_model(config.model)
     graph = trace(
         model,
-        (_example(config, model).to(config.model.device),),
+        *_placed(_example(config, model), config.model.device),
         granularity=config.units.granularity,
         slices=config.units.slices,
         round_to=config.units.round_to,
@@ -82,7 +85,13 @@ def trace_job(config: Config, say: Callable[[str], None] = lambda _: None) -> Gr
     return servable(config, select_units(graph, config.units), say)
 
 
-def _example(config: Config, model: nn.Module) -> torch.Tensor:
+def _placed(example: Any, device: str) -> tuple[Any, Mapping[str, Any]]:
+    """An example as arguments, by place and by name."""
+    given = moved(arguments(example), torch.device(device))
+    return ((), given) if isinstance(given, Mapping) else (given, {})
+
+
+def _example(config: Config, model: nn.Module) -> Any:
     """[1, ...]: random numbers of the given input shape, else the first row of the search split."""
     if config.model.input is not None:
         return random_example(config.model.input)
@@ -101,26 +110,29 @@ def read_objective(config: Config, graph: Graph) -> Objective:
     Raises:
         ConfigError: some of it cannot be read, or does not have the model's input shape.
     """
-    config = replace(config, data=following(config.data, graph.program.example[0][0]))
+    config = replace(config, data=following(config.data, graph.program.args[0]))
     data, objective, calibration = config.data, config.objective, None
     if config.calibration is not None:
         calibration = load_batches(config.calibration_data, config.calibration.rows)
     search = load_batches(data, data.search)
     _check_shape(config, search[0][0])
+    splits: list[Any] = [search, load_batches(data, data.verify), load_batches(data, data.report)]
+    if objective.loss == "likeness":
+        splits = [imitated(graph.program.model, batches) for batches in splits]
     return Objective(
-        search,
+        splits[0],
         loss=load_loss(objective.loss),
         metrics=load_metrics(objective.metrics),
         recovery=Recovery(objective.recovery, calibration),
-        verify=load_batches(data, data.verify),
-        report=load_batches(data, data.report),
+        verify=splits[1],
+        report=splits[2],
         run=load_function(objective.run) if objective.run else None,
     )
 
 
-def _check_shape(config: Config, inputs: torch.Tensor) -> None:
-    found, wanted = tuple(inputs.shape[1:]), config.model.input
-    if wanted is not None and found != wanted:
+def _check_shape(config: Config, inputs: Any) -> None:
+    wanted = config.model.input
+    if wanted is not None and (found := tuple(inputs.shape[1:])) != wanted:
         raise ConfigError(
             f"[model] input is {list(wanted)}, but the examples of [data] have shape {list(found)}."
         )
