@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -90,8 +89,11 @@ def _mse(outputs: Tensor, targets: Tensor) -> Tensor:
     return per_example((outputs - targets.reshape(outputs.shape)).square())
 
 
-def _perplexity(outputs: Any, targets: Tensor) -> Tensor:
-    """The mean cross-entropy [batch] of the tokens [batch, length] that each place should tell."""
+def perplexity(outputs: Any, targets: Tensor) -> Tensor:
+    """The mean cross-entropy [batch] of the tokens [batch, length] that each place should tell.
+
+    Of a metric of this name the exponential of the mean is told.
+    """
     logits = logits_of(outputs)
     values = [F.cross_entropy(z.float(), y, reduction="none") for z, y in _rows(logits, targets)]
     return _known_mean(torch.stack(values), targets)
@@ -186,13 +188,12 @@ LOSSES: Mapping[str, Measure] = {
     "cross_entropy": _cross_entropy,
     "calibrated_cross_entropy": calibrated_cross_entropy,
     "mse": _mse,
-    "perplexity": _perplexity,  # as a loss its logarithm, of which there is a mean
+    "perplexity": perplexity,  # as a loss its logarithm, of which there is a mean
     "likeness": _likeness,
 }
 METRICS: Mapping[str, Measure] = {
-    "accuracy": _accuracy, "top5": _top5, "perplexity": _perplexity, "next_token": _next_token,
+    "accuracy": _accuracy, "top5": _top5, "perplexity": perplexity, "next_token": _next_token,
 }  # fmt: skip
-OF_MEAN: Mapping[Any, Callable[[float], float]] = {_perplexity: lambda mean: float(np.exp(mean))}
 
 
 def named_loss(loss: str | Measure) -> Measure:
