@@ -16,6 +16,7 @@ from ...errors import ConfigError, LatencyError, OtherStudyError, PlanError, Sto
 from ...evaluation.losses import imitated
 from ...evaluation.objective import Objective, Recovery
 from ...graph.graph import Graph
+from ...pruning import hf
 from ...pruning.plan import Measured, Plan
 from ...pruning.prune import Form, prune
 from ...pruning.weights import save
@@ -28,6 +29,7 @@ from .datasets import following, load_batches
 from .evaluations_file import write_evaluations
 from .kept import make_directory, read_kept
 from .sources import load_function, load_loss, load_metrics, load_model, loading
+from .texts import tokenizer_of
 from .toml_sections import Rows
 from .units import select_units, servable
 
@@ -40,10 +42,11 @@ if TYPE_CHECKING:
     from ...study.bench import Row
     from ...study.study import Study
 
-PRUNED, HEALED = "pruned.safetensors", "healed.safetensors"
+PRUNED, HEALED, CHECKPOINT = "pruned.safetensors", "healed.safetensors", "checkpoint"
 FILES = {
     HEALED: "weights of the pruned network, fine-tuned",
     PRUNED: "weights of the pruned network",
+    CHECKPOINT: "the pruned network as transformers loads it, with a model card",
     "plan.json": "what was chosen and why",
     "plan.tensors.safetensors": "recovered statistics and weights: stays beside plan.json",
     "evaluations.csv": "every evaluation",
@@ -241,15 +244,24 @@ def write_results(config: Config, graph: Graph, study: Study, plan: Plan) -> lis
     beside = [saved.with_suffix(".tensors.safetensors")] if plan.tensors else []
     table = write_evaluations(folder / "evaluations.csv", study.evaluations)
     try:
-        weights = write_weights(folder, graph, plan, config.result.form)
+        weights = write_weights(config, graph, plan)
     finally:  # whether it refuses or not, and names the files that there are
         page = write_page(config, graph, study, Plan.load(saved))
-    return [saved, *beside, weights, table, page]
+    return [saved, *beside, *weights, table, page]
 
 
-def write_weights(folder: Path, graph: Graph, plan: Plan, form: Form) -> Path:
-    """The pruned, verified model's weights as `pruned.safetensors` in a folder."""
-    return save(prune(graph, plan, form=form), folder / PRUNED)
+def write_weights(
+    config: Config, graph: Graph, plan: Plan, form: Form | None = None, folder: Path | None = None
+) -> list[Path]:
+    """The pruned, verified model in a folder: its weights, and what transformers loads."""
+    small, folder = prune(graph, plan, form=form or config.result.form), folder or config.directory
+    weights, checkpoint = save(small, folder / PRUNED), folder / CHECKPOINT
+    if not hf.is_pretrained(small):
+        return [weights]
+    hf.save_pretrained(small, checkpoint, plan=plan)
+    if config.data.tokenizer is not None:
+        tokenizer_of(config.data.tokenizer)[0].save_pretrained(checkpoint)
+    return [weights, checkpoint]
 
 
 def write_comparison(config: Config, rows: Sequence[Row]) -> list[Path]:

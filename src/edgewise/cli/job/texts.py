@@ -24,7 +24,7 @@ Example = tuple[dict[str, Tensor], Tensor]
 
 
 @lru_cache(maxsize=1)
-def _tokenizer(source: str) -> tuple[Any, int | None]:
+def tokenizer_of(source: str) -> tuple[Any, int | None]:
     """The tokenizer beside a checkpoint, and how many tokens its model knows."""
     folder, gguf = located(source)
     transformers = require("transformers", "hf")
@@ -56,7 +56,7 @@ def sequences(data: DataSection) -> Iterator[Example]:
             "[data] of text needs a tokenizer: that of the model where [model] source is "
             'hf:FOLDER, or tokenizer = "hf:FOLDER".'
         )
-    tokenizer, known = _tokenizer(data.tokenizer)
+    tokenizer, known = tokenizer_of(data.tokenizer)
     length, whole = data.length or LENGTH, 0
     for document in documents(data):
         ids = torch.tensor(tokenizer(document, add_special_tokens=False, verbose=False).input_ids)
