@@ -32,6 +32,8 @@ def tokenizer_of(source: str) -> tuple[Any, int | None]:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             folder, local_files_only=True, **gguf
         )
+        if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+            raise ValueError("it knows no tokens")
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **gguf)
         return tokenizer, getattr(config.get_text_config(), "vocab_size", None)
     except Exception as error:
