@@ -91,7 +91,7 @@ def check(problem: Problem) -> float:
         for bits in CHECKED:
             masked = ew.masked(graph, graph.mask([k for k, b in enumerate(bits) if b == "1"]))
             wanted = masked(input_ids=ids, use_cache=False)["logits"]
-            found = problem.logits(bits, ids)
+            found = problem.exact.logits(bits, ids)
             worst = max(worst, float((found - wanted).abs().max() / wanted.abs().max()))
     return worst
 
@@ -119,25 +119,27 @@ def main() -> None:
     parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--text", default="both", choices=["both", "wikitext", "brown"])
+    parser.add_argument("--float32", action="store_true", help="for search text, too")
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    problem = Problem(options.data, options.text)
+    problem = Problem(options.data, options.text, not options.float32)
     if options.check:
         print(f"the loop differs from edgewise's masked model by {check(problem):.1e}")
         return
     record: dict[str, Any] = {"machine": describe(), "rows": []}
     if options.out.exists():
         record = json.loads(options.out.read_text())
-    done = {(r["method"], r["share"], r["seed"], r["text"]) for r in record["rows"]}
+    own = {"text": options.text, "search_in": "float32" if options.float32 else "bfloat16"}
+    done = {(r["method"], r["share"], r["seed"], *[r[k] for k in own]) for r in record["rows"]}
     for share in options.shares:
         for method in options.methods:
             for seed in [0] if method in ONCE | {"unpruned"} else options.seeds:
                 of = 0.0 if method == "unpruned" else share
-                if (method, of, seed, options.text) in done:
+                if (method, of, seed, *own.values()) in done:
                     continue
-                done.add((method, of, seed, options.text))
-                found = row(problem, method, of, seed) | {"text": options.text}
+                done.add((method, of, seed, *own.values()))
+                found = row(problem, method, of, seed) | own
                 record["rows"].append(found)
                 options.out.write_text(json.dumps(record, indent=1) + "\n")
                 perplexities = [f"{p['perplexity']:.1f}" for p in found["pruned"].values()]

