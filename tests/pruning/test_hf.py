@@ -175,7 +175,7 @@ def test_whole_layers_and_even_widths_are_a_stock_checkpoint(tmp_path: Path) -> 
 def test_a_folder_loads_in_a_process_without_edgewise(tmp_path: Path) -> None:
     _, _, small = pruned("Llama")
     assert ew.hf.save_pretrained(small, tmp_path / "m") == "trust_remote_code"
-    with pytest.raises(PlanError, match="no stock checkpoint.*tie"):
+    with pytest.raises(PlanError, match="no stock checkpoint"):
         ew.hf.save_pretrained(small, tmp_path / "s", stock=True)
     torch.save((IDS, logits(small, input_ids=IDS)), tmp_path / "wanted.pt")
     code = f"""
