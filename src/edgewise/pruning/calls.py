@@ -14,7 +14,7 @@ from torch import fx, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import FormError
-from ..graph.graph import Graph
+from ..graph.graph import Graph, once
 from ..tracing.agreement import drawn
 from ..tracing.program import Program, evaluating
 from ..values.nested import copies_of, holds_tensor
@@ -293,17 +293,14 @@ def _leaves(value: Any) -> Any:
     return value if not holds_tensor(value) else object()
 
 
+@once
 def module_paths(graph: Graph) -> tuple[tuple[str, ...], ...]:
     """For every vertex the paths of the modules in whose calls it runs, the innermost last."""
-    found: tuple[tuple[str, ...], ...] | None = graph.derived.get(module_paths)
-    if found is None:
-        nodes: dict[str, fx.Node] = {n.name: n for n in graph.program.module.graph.nodes}
-        found = tuple(
-            tuple(dict.fromkeys((*stack(nodes[v.node]), *filter(None, [v.module]))))
-            for v in graph.vertices
-        )
-        graph.derived[module_paths] = found
-    return found
+    nodes: dict[str, fx.Node] = {n.name: n for n in graph.program.module.graph.nodes}
+    return tuple(
+        tuple(dict.fromkeys((*stack(nodes[v.node]), *filter(None, [v.module]))))
+        for v in graph.vertices
+    )
 
 
 def stack(node: fx.Node) -> tuple[str, ...]:

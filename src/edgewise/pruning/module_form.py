@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ..errors import FormError, ObjectiveError, PlanError
-from ..graph.graph import Graph, Mask
+from ..graph.graph import Graph, Mask, once
 from ..tracing.agreement import drawn, same
 from ..tracing.program import Program, set_modes
 from .calls import Calls
@@ -169,13 +169,10 @@ def without_module_form(graph: Graph) -> dict[str, str]:
     return {name: edits["reason"] for name, edits in found.items() if "reason" in edits}
 
 
+@once
 def calls_of(graph: Graph) -> Calls:
     """How the model calls its modules, recorded once for a graph."""
-    found = graph.derived.get(Calls)
-    if found is None:
-        found = graph.derived[Calls] = Calls(graph)
-    calls: Calls = found
-    return calls
+    return Calls(graph)
 
 
 Kind = tuple[str, str, int]

@@ -13,7 +13,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from ..graph.graph import Graph
+from ..graph.graph import Graph, once
 from ..graph.liveness import Liveness
 from ..tracing.axes import Axes, Sizes, axes
 from ..tracing.signature import Traced
@@ -63,10 +63,7 @@ class Numbers:
     @property
     def axes(self) -> Axes:
         """Which sizes of the whole network go together."""
-        if axes not in self.full.derived:
-            self.full.derived[axes] = axes(self.full.program)
-        found: Axes = self.full.derived[axes]
-        return found
+        return _axes(self.full)
 
     @property
     def guard(self) -> Traced | None:
@@ -181,6 +178,11 @@ class Numbers:
                 at = key.idx if isinstance(key, pytree.SequenceKey) else key.key
                 node = self.out.call_function(operator.getitem, (node, at))
         return node
+
+
+@once
+def _axes(graph: Graph) -> Axes:
+    return axes(graph.program)
 
 
 def _question(node: fx.Node) -> tuple[fx.Node, int | None]:
