@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from ..graph.graph import Graph, once
 from ..graph.liveness import Liveness
 from ..tracing.axes import Axes, Sizes, axes
+from ..tracing.program import picked
 from ..tracing.signature import Traced
 from ..tracing.sizes import frozen_axes
 
@@ -170,14 +171,7 @@ class Numbers:
     def _input(self, place: int) -> fx.Node:
         """A tensor by its place among all that the inputs hold."""
         keys: Any = pytree.tree_flatten_with_path(self.full.program.args)[0][place][0]
-        node: fx.Node = self.out.find_nodes(op="placeholder")[keys[0].idx]
-        for key in keys[1:]:
-            if isinstance(key, pytree.GetAttrKey):
-                node = self.out.call_function(getattr, (node, key.name))
-            else:
-                at = key.idx if isinstance(key, pytree.SequenceKey) else key.key
-                node = self.out.call_function(operator.getitem, (node, at))
-        return node
+        return picked(self.out, self.out.find_nodes(op="placeholder")[keys[0].idx], keys[1:])
 
 
 @once

@@ -52,16 +52,13 @@ def rounding(
     """Whether two models that differ in their own precision agree in float64."""
     try:
         precise = [copy.deepcopy(module).double() for module in (full, small)]
-        given = pytree.tree_map(_double, (args, dict(kwargs)))
+        given = pytree.tree_map_only(
+            torch.Tensor, lambda t: t.double() if t.is_floating_point() else t, (args, dict(kwargs))
+        )
         difference, allowed = compare(precise[0], precise[1], *given)
     except RuntimeError:
         return False  # the network computes in a precision of its own choice
     return allowed == TOLERANCE[torch.float64] and difference <= allowed
-
-
-def _double(value: Any) -> Any:
-    floating = isinstance(value, torch.Tensor) and value.is_floating_point()
-    return value.double() if floating else value
 
 
 def compare(
