@@ -53,7 +53,7 @@ def test_older_plans_are_read(plan: ew.Plan, tmp_path: Path) -> None:
 def test_damaged_plans_are_refused(plan: ew.Plan, tmp_path: Path) -> None:
     path = plan.save(tmp_path / "plan.json")
     data = json.loads(path.read_text())
-    with pytest.raises(PlanError, match="not a readable plan"):
+    with pytest.raises(PlanError, match="There is no plan"):
         ew.Plan.load(tmp_path / "missing.json")
     for change, message in [
         ({"schema": 99}, "has schema 99"),

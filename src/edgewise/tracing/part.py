@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import TraceError
 from ..graph.graph import Cost
@@ -18,6 +17,7 @@ from ..values.spelling import nearest
 from .agreement import reference
 from .agreement import same as same_tensor
 from .capture import copied
+from .probe import counted
 from .whole import Part, Whole, around, holder
 
 _PLAIN = (
@@ -251,7 +251,7 @@ def _cost(whole: Whole, model: nn.Module, seen: Mapping[str, _Seen]) -> Cost:
     outputs = {path: iter(found.outputs) for path, found in seen.items()}
     alone = whole.calling(lambda number, *_: next(outputs[whole.paths[number]]))
     assert whole.example is not None
-    with FlopCounterMode(display=False) as macs, _Bytes() as held:
+    with counted() as macs, _Bytes() as held:
         try:
             reference(alone, *whole.example)
         except TraceError as error:

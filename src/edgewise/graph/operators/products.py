@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..vertices import Follow, Shape
-from .calls import Call, Constant, Follows, Slot, arriving, nothing
+from .calls import Call, Constant, Follows, Slot, arriving
 
 Label = int | str | None
 
@@ -215,6 +215,13 @@ def _contracted(call: Call) -> dict[str, Any]:
     }
 
 
+def _attended(call: Call) -> dict[str, Any]:
+    """How many keys there are, and how long, where the query, key or value is a constant."""
+    if not any(isinstance(call.get(name), Constant) for name in ("query", "key", "value")):
+        return {}
+    return {"keys": (_shape(call, call.get("key")) or (0, 0))[-2:]}
+
+
 def _apart(call: Call) -> dict[str, Any]:
     """No channel meets another of its kind."""
     return {"apart": True}
@@ -223,6 +230,6 @@ def _apart(call: Call) -> dict[str, Any]:
 matmul_read, matmul_follows = _reading(_matrices, _inner), _following(_matrices)
 addmm_read, addmm_follows = _reading(_biased, _inner), _following(_biased)
 einsum_read, einsum_follows = _reading(_terms, _contracted), _following(_terms)
-attention_read, attention_follows = _reading(_attending, nothing), _following(_attending)
+attention_read, attention_follows = _reading(_attending, _attended), _following(_attending)
 sampled, sampled_follows = _reading(_sampling, _apart), _following(_sampling)
 written, written_follows = _reading(_writing, _apart), _following(_writing)
