@@ -18,9 +18,9 @@ from ..evaluation.calibration import batch_norms
 from ..tracing.trace import trace
 from ..values.files import write_text
 from .job.config import parse_model
-from .job.datasets import following, load_batches, parquet_file, rows_of
+from .job.datasets import following, load_batches, rows_of
 from .job.sections import CUTS, DataSection, ModelSection
-from .job.sources import classes_of, load_function, load_model, read_state, require
+from .job.sources import classes_of, load_function, load_model, parquet_file, read_state, require
 from .job.toml_sections import Rows, anchored
 
 SHOWN = 64, 250  # images on which normalisations are compared, at least and at most,
@@ -170,10 +170,22 @@ def _score(network: nn.Module, seen: _Seen, device: str) -> tuple[float, float] 
     try:
         with torch.no_grad():
             outputs = network(seen.inputs.to(device)).cpu()
+        _check_classes(outputs, seen)
         loss = float(F.cross_entropy(outputs, seen.targets))
         return loss, float((outputs.argmax(1) == seen.targets).float().mean())
     except (RuntimeError, TypeError, AttributeError, LookupError, ValueError):
         return None  # images of a size that it does not take, or no classes
+
+
+def _check_classes(outputs: Tensor, seen: _Seen) -> None:
+    """Raise ConfigError if the data have classes that the network has not."""
+    count, most = outputs.shape[1], seen.targets.max()
+    indices = outputs.ndim == 2 and seen.targets.ndim == 1 and not seen.targets.is_floating_point()
+    if indices and most >= count:
+        raise ConfigError(
+            f"The model tells {count} classes apart, and {seen.data.source} has at least "
+            f"{most + 1}: these are not the weights, or not the data, that belong to it."
+        )
 
 
 def _ways(

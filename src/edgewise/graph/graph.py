@@ -7,10 +7,10 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, wraps
 from itertools import compress
 from textwrap import wrap
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from .unit import Cost as Cost
 from .unit import Unit as Unit
 from .unit import UnitKind as UnitKind
 from .vertices import Edge, Shape, Vertex, plain
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,3 +382,16 @@ class Graph:
             right = (f"{cell:>{room}}" for cell, room in zip(others, wide[2:], strict=True))
             head.append("  ".join((left, *right)))
         return "\n".join(head)
+
+
+def once(make: Callable[[Graph], T]) -> Callable[[Graph], T]:
+    """What a function makes of a graph alone, kept with the graph to be made only once."""
+
+    @wraps(make)
+    def kept(graph: Graph) -> T:
+        if make not in graph.derived:
+            graph.derived[make] = make(graph)
+        found: T = graph.derived[make]
+        return found
+
+    return kept

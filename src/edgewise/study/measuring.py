@@ -36,10 +36,15 @@ class Measuring:
         objective: what an evaluation measures.
         storage: keeps every evaluation as soon as it is finished.
         executor: measures masks.
+        before: called once, before the first mask.
     """
 
-    def __init__(self, objective: Objective, storage: Storage, executor: Executor) -> None:
+    def __init__(
+        self, objective: Objective, storage: Storage, executor: Executor,
+        before: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         self.objective, self.storage, self.executor = objective, storage, executor
+        self._before = [before]
         self._tried: set[tuple[str, str]] = set()
         self._ahead: dict[tuple[str, str], Outcome] = {}  # measured before they were asked for
         self._sizes: dict[tuple[str, Split], dict[Split, Evaluation]] = {}  # by mask, whole split
@@ -193,8 +198,11 @@ class Measuring:
         each = each[lots.rows(split)]
         weights = [record.samples for record in records]
         known, disjoint = not np.isnan(each).any(), sum(weights) == len(each)
-        told = [{**e.metrics, "": e.loss} for e in records] if disjoint else [{}]
-        mean = {k: float(np.average([t[k] for t in told], weights=weights)) for k in told[0]}
+        told = [{**e.metrics, "": e.loss or 0.0} for e in records] if disjoint else [{}]
+        mean = {
+            name: self.objective.average(name, [values[name] for values in told], weights)
+            for name in told[0]
+        }
         loss = mean.pop("", np.nan)
         found = replace(
             records[-1], split=split, loss=float(each.mean()) if known else loss, metrics=mean,
@@ -224,10 +232,12 @@ class Measuring:
         if known := self.known("search").get(key[0]):
             return known
         if key not in self._ahead:
-            self._ahead[key] = next(iter(self.executor.evaluate([mask], "search")))
+            self._ahead[key] = next(iter(self._measured([mask], "search")))
         return self._ahead[key].evaluation
 
     def _measured(self, masks: list[Mask], split: Split) -> Iterator[Outcome]:
+        while self._before:
+            self._before.pop()()
         ready = [mask for mask in masks if (str(mask), split) in self._ahead]
         yield from (self._ahead.pop((str(mask), split)) for mask in ready)
         if rest := [mask for mask in masks if mask not in ready]:
