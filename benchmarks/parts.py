@@ -52,6 +52,8 @@ def detector(name: str) -> nn.Module:
     sizes = {} if name.startswith("ssd") else {"min_size": 64, "max_size": 96}
     if name.startswith(("fcos", "retinanet")):
         sizes["score_thresh"] = 0.0  # with random weights nothing is above theirs
+    if name.startswith(("mask", "keypoint")):
+        sizes["box_detections_per_img"] = 20  # each costs far more than the rest of the network
     model = models.get_model(
         name, weights=None, weights_backbone=None, num_classes=CLASSES, **sizes
     )

@@ -199,11 +199,10 @@ def run(
 
 def _port(text: str | None) -> int | None:
     from ..errors import ConfigError
-    from ..report.live import PORT, require_server
+    from ..report.live import PORT
 
     if text is None:
         return None
-    require_server()
     if not text:
         return PORT
     if not text.isdecimal() or int(text) > 65535:
@@ -285,9 +284,10 @@ def prune(
         folder = output or job.directory
         graph = trace_job(job, screen.say)
         make_directory(folder)
-        path = write_weights(folder, graph, chosen, form or job.result.form)
+        paths = write_weights(job, graph, chosen, form, folder)
         show_plan(screen, chosen)
-        screen.path(path)
+        for path in paths:
+            screen.path(path)
 
 
 @app.command(epilog=_example("heal job.toml"))

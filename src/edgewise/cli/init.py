@@ -18,9 +18,9 @@ from ..evaluation.calibration import batch_norms
 from ..tracing.trace import trace
 from ..values.files import write_text
 from .job.config import parse_model
-from .job.datasets import following, load_batches, parquet_file, rows_of
+from .job.datasets import following, load_batches, rows_of
 from .job.sections import CUTS, DataSection, ModelSection
-from .job.sources import classes_of, load_function, load_model, read_state, require
+from .job.sources import classes_of, load_function, load_model, parquet_file, read_state, require
 from .job.toml_sections import Rows, anchored
 
 SHOWN = 64, 250  # images on which normalisations are compared, at least and at most,

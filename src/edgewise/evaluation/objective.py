@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import starmap
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 
 from ..errors import ObjectiveError
@@ -27,9 +28,10 @@ from .loaders import (
     read,
     require_examples,
 )
-from .losses import named_loss, named_metrics
+from .losses import named_loss, named_metrics, perplexity
 from .records import Split
 
+_Parts = Sequence[tuple[torch.Tensor, int]]  # values of batches, and how many examples each has
 RecoveryKind = Literal["none", "batchnorm", "linear"]
 
 FEWEST = 32  # calibration examples to fit weights to
@@ -187,10 +189,31 @@ class Objective:
         Raises:
             ObjectiveError: a measure gives something else than a scalar or one value an example.
         """
-        pairs = list(zip(outputs, self.splits[split], strict=True))
-        losses = [_of_batch("loss", self.loss, *pair) for pair in pairs]
+        return self.together([self.of_batch(o, split, n) for n, o in enumerate(outputs)], split)
+
+    def of_batch(self, outputs: Any, split: Split, number: int) -> OfBatch:
+        """What loss and metrics say of a batch; its outputs where a metric wants all at once."""
+        batch = self.splits[split][number]
+        loss = _of_batch("loss", self.loss, outputs, batch)
+        values = {
+            name: loss
+            if metric is self.loss
+            else _of_batch(f"metric {name}", metric, outputs, batch)
+            for name, metric in self.metrics.items()
+            if not _gathers(metric)
+        }
+        return OfBatch(loss, values, outputs if any(map(_gathers, self.metrics.values())) else None)
+
+    def together(self, batches: Sequence[OfBatch], split: Split) -> Measurement:
+        """Loss and metrics of all batches of a split."""
+        losses, found = [batch.loss for batch in batches], dict[str, tuple[float, int | None]]()
+        for name, metric in self.metrics.items():
+            if _gathers(metric):
+                outputs = [batch.outputs for batch in batches]
+                found |= _gathered(name, metric, zip(outputs, self.splits[split], strict=True))
+            else:
+                found[name] = _metric(metric, [batch.metrics[name] for batch in batches])
         known = all(value.numel() == count for value, count in losses)
-        found = {k: v for n, m in self.metrics.items() for k, v in _metric(n, m, pairs).items()}
         return Measurement(
             loss=_mean(losses),
             metrics={name: value for name, (value, _) in found.items()},
@@ -295,6 +318,15 @@ class Measurement:
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class OfBatch:
+    """What loss and metrics say of one batch: values, and how many examples they are of."""
+
+    loss: tuple[torch.Tensor, int]
+    metrics: Mapping[str, tuple[torch.Tensor, int]]
+    outputs: Any = None
+
+
 def _of_batch(name: str, measure: Any, outputs: Any, batch: Batch) -> tuple[torch.Tensor, int]:
     """What a measure gives for a batch, checked: a scalar or one value an example; how many."""
     value, count = judged(measure, copies_of(outputs), batch[1]), examples(*batch)
@@ -307,23 +339,31 @@ def _of_batch(name: str, measure: Any, outputs: Any, batch: Batch) -> tuple[torc
     return tensor, count
 
 
-def _metric(
-    name: str, metric: Any, pairs: Sequence[tuple[Any, Batch]]
-) -> dict[str, tuple[float, int | None]]:
-    """A metric over all batches, accumulated where it can be, else the mean; and its count."""
-    if hasattr(metric, "update") and hasattr(metric, "compute"):
-        metric.reset()
-        for out, (_, targets) in pairs:
-            metric.update(copies_of(out), joined(metric, copies_of(targets), out))
-        value = metric.compute()
-        metric.reset()
-        values = value if isinstance(value, Mapping) else {name: value}
-        return {str(key): (float(value), None) for key, value in values.items()}
-    parts = [_of_batch(f"metric {name}", metric, *pair) for pair in pairs]
+def _gathers(metric: Any) -> bool:
+    """Whether a metric takes batch after batch, and then tells."""
+    return hasattr(metric, "update") and hasattr(metric, "compute")
+
+
+def _gathered(
+    name: str, metric: Any, pairs: Iterable[tuple[Any, Batch]]
+) -> dict[str, tuple[float, None]]:
+    metric.reset()
+    for out, (_, targets) in pairs:
+        metric.update(copies_of(out), joined(metric, copies_of(targets), out))
+    value = metric.compute()
+    metric.reset()
+    values = value if isinstance(value, Mapping) else {name: value}
+    return {str(key): (float(value), None) for key, value in values.items()}
+
+
+def _metric(metric: Any, parts: _Parts) -> tuple[float, int | None]:
+    """The mean of a metric, or what is made of it; and its count, if it is 0 or 1 everywhere."""
+    if metric is perplexity:
+        return float(np.exp(_mean(parts))), None
     binary = all(v.numel() == n and ((v == 0) | (v == 1)).all() for v, n in parts)
-    return {name: (_mean(parts), int(sum(float(v.sum()) for v, _ in parts)) if binary else None)}
+    return _mean(parts), int(sum(float(v.sum()) for v, _ in parts)) if binary else None
 
 
-def _mean(parts: Sequence[tuple[torch.Tensor, int]]) -> float:
+def _mean(parts: _Parts) -> float:
     total = sum(count for _, count in parts)
     return float(sum(float(value.mean()) * count for value, count in parts)) / total

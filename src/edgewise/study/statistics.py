@@ -21,14 +21,19 @@ def measured(outcome: Outcome, unpruned: Evaluation) -> Measured:
     record = outcome.evaluation
     assert record.loss is not None
     assert unpruned.loss is not None
+    interval = None if outcome.each is None else bootstrap(outcome.each.numpy())
+    found = {k: exact(n, record.samples) for k, n in outcome.counts.items()}
+    for name, value in record.metrics.items():  # as perplexity is of cross-entropy
+        if interval and np.isclose(value, np.exp(record.loss)):
+            found[name] = (float(np.exp(interval[0])), float(np.exp(interval[1])))
     return Measured(
         loss=record.loss,
         metrics=dict(record.metrics),
         samples=record.samples,
         unpruned_loss=unpruned.loss,
         unpruned_metrics=dict(unpruned.metrics),
-        interval=None if outcome.each is None else bootstrap(outcome.each.numpy()),
-        metric_intervals={k: exact(n, record.samples) for k, n in outcome.counts.items()},
+        interval=interval,
+        metric_intervals=found,
     )
 
 

@@ -1,7 +1,5 @@
 """Taking parts out of a model: what they receive, and a module of them alone to trace."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +9,6 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import TraceError
 from ..graph.graph import Cost
@@ -20,6 +17,7 @@ from ..values.spelling import nearest
 from .agreement import reference
 from .agreement import same as same_tensor
 from .capture import copied
+from .probe import counted
 from .whole import Part, Whole, around, holder
 
 _PLAIN = (
@@ -254,7 +252,7 @@ def _cost(whole: Whole, model: nn.Module, seen: Mapping[str, _Seen]) -> Cost:
     outputs = {path: iter(found.outputs) for path, found in seen.items()}
     alone = whole.calling(lambda number, *_: next(outputs[whole.paths[number]]))
     assert whole.example is not None
-    with FlopCounterMode(display=False) as macs, _Bytes() as held:
+    with counted() as macs, _Bytes() as held:
         try:
             reference(alone, *whole.example)
         except TraceError as error:

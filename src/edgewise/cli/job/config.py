@@ -17,7 +17,7 @@ from ...values.files import read_text
 from ...values.redact import redact
 from ...values.spelling import nearest
 from . import sections
-from .toml_sections import RULES, read_tables
+from .toml_sections import RULES, read_tables, with_defaults
 
 
 @with_config(RULES)
@@ -131,7 +131,7 @@ def read_config(path: str | Path) -> Config:
     except (ValueError, RecursionError) as error:
         hint = " Write paths with /, or in single quotes." if "\\" in str(error) else ""
         raise ConfigError(redact(f"{path} is not valid TOML: {error}.{hint}")) from error
-    found = read_tables(Sections, tables, path.parent, path.name)
+    found = read_tables(Sections, with_defaults(tables), path.parent, path.name)
     return Config(**{f.name: getattr(found, f.name) for f in fields(found)}, path=path)
 
 
