@@ -172,7 +172,7 @@ class Objective:
 
     def _facts(self) -> dict[str, str]:
         return {
-            "loss": getattr(self.loss, "__name__", type(self.loss).__name__),
+            "loss": getattr(self.loss, "__name__", type(self.loss).__name__).lstrip("_"),
             "metrics": ", ".join(self.metrics) or "none",
             "recovery": self.recovery.kind,
             "examples": ", ".join(f"{self.samples(s)} {s}" for s in self.splits if s != "trial"),
