@@ -78,7 +78,7 @@ def edgewise(problem: Problem, meter: Meter, share: float, seed: int = 0) -> str
     left = ew.cost(graph, graph.empty).params - int(share * problem.params.sum())
     study.run(EVALUATIONS, ew.Budget(params=left), seed=seed)
     meter.count(sum(e.samples for e in study.evaluations if e.split == "search"))
-    return bits(study.plan().mask(graph))
+    return study.plan().bits
 
 
 ALL = {**METHODS, "edgewise": edgewise}

@@ -233,6 +233,7 @@ class ResultSection:
     """What the pruned model is."""
 
     form: Form = "program"
+    recovery: RecoveryKind = "none"
 
 
 @dataclass(frozen=True, slots=True)
