@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import edgewise as ew
 from edgewise.evaluation.evaluator import Engine
 from edgewise.study.storage.storage import Storage
-from edgewise.testing import build
+from zoo import build
 
 BUDGET = ew.Budget(macs=0.7)
 EVALUATIONS = 36

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import edgewise as ew
 import jobs
-from edgewise.testing.models import Block, Body, build
+from zoo.models import Block, Body, build
 
 Names = dict[str, Any]
 

@@ -15,7 +15,8 @@ from edgewise.evaluation import evaluator
 from edgewise.evaluation.engine import EngineOptions
 from edgewise.evaluation.evaluator import Engine
 from edgewise.pruning.verify import compare, relative_difference
-from edgewise.testing import ZOO, build, random_mask
+from edgewise.testing import random_mask
+from zoo import ZOO, build
 
 
 def first(outputs, targets):

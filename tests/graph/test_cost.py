@@ -8,11 +8,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
 
 import edgewise as ew
 from edgewise.graph.budget import Budget
 from edgewise.graph.operators.table import TABLE
-from edgewise.testing import ZOO, build
+from edgewise.testing import laws
+from zoo import ZOO, build
 
 
 class Two(torch.nn.Module):
@@ -110,3 +113,26 @@ def test_units_and_activations_are_those_of_what_is_alive(name: str, seed: int) 
     live = [u for u in graph.units if u.removal.edges & edges or u.removal.layers & layers]
     cost = ew.cost(graph, mask)
     assert (cost.units, cost.activation_bytes) == (len(live), activation_bytes)
+
+
+def test_attention_of_learned_queries_counts_in_a_network_and_around_a_part() -> None:
+    """A decoder as that of DETR: the queries meet one another before they see any data."""
+
+    class Decoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.queries = nn.Parameter(torch.randn(1, 2, 5, 8))
+            self.memory, self.leave = nn.Linear(8, 16), nn.Linear(8, 3)
+
+        def forward(self, x):
+            keys, values = self.memory(x).view(len(x), -1, 2, 16).transpose(1, 2).split(8, 3)
+            own = F.scaled_dot_product_attention(*[self.queries] * 3).expand(len(x), -1, -1, -1)
+            y = F.scaled_dot_product_attention(own, keys, values)
+            return self.leave(y)
+
+    model, x = Decoder().eval(), torch.randn(2, 14, 8)
+    counted = 14 * 8 * 16 + 2 * (5 * 5 * 16 + 5 * 7 * 16) + 2 * 5 * 8 * 3
+    assert laws.count_macs(model, (x[:1],)) == counted
+    assert ew.cost(ew.trace(model, x, granularity="raw")).macs == counted
+    whole = nn.Sequential(nn.Sequential(nn.Linear(8, 8)), model)
+    assert ew.trace(whole.eval(), x[:1], part="0", granularity="raw").rest.macs == counted

@@ -14,7 +14,8 @@ from edgewise.errors import EdgewiseError, NoUnitsError
 from edgewise.evaluation.evaluator import Engine
 from edgewise.graph.widths import kept_levels
 from edgewise.search import Space
-from edgewise.testing import ZOO, build, laws
+from edgewise.testing import laws
+from zoo import ZOO, build
 
 ALL = ("edge", "layer", "hidden", "heads", "channels")
 WIDTHS = ("hidden", "heads", "channels")

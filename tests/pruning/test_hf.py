@@ -11,7 +11,7 @@ import torch
 
 import edgewise as ew
 from edgewise.errors import PlanError
-from edgewise.testing import build
+from zoo import build
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.xdist_group("hf")  # one process prunes each model once

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edgewise as ew
-from edgewise.testing import ZOO, build, laws
+from edgewise.testing import laws
+from zoo import ZOO, build
 
 LIVES_ON = laws.law_lives_on
 

@@ -170,10 +170,22 @@ def _score(network: nn.Module, seen: _Seen, device: str) -> tuple[float, float] 
     try:
         with torch.no_grad():
             outputs = network(seen.inputs.to(device)).cpu()
+        _check_classes(outputs, seen)
         loss = float(F.cross_entropy(outputs, seen.targets))
         return loss, float((outputs.argmax(1) == seen.targets).float().mean())
     except (RuntimeError, TypeError, AttributeError, LookupError, ValueError):
         return None  # images of a size that it does not take, or no classes
+
+
+def _check_classes(outputs: Tensor, seen: _Seen) -> None:
+    """Raise ConfigError if the data have classes that the network has not."""
+    count, most = outputs.shape[1], seen.targets.max()
+    indices = outputs.ndim == 2 and seen.targets.ndim == 1 and not seen.targets.is_floating_point()
+    if indices and most >= count:
+        raise ConfigError(
+            f"The model tells {count} classes apart, and {seen.data.source} has at least "
+            f"{most + 1}: these are not the weights, or not the data, that belong to it."
+        )
 
 
 def _ways(

@@ -1,7 +1,5 @@
 """Where in the user's model units lie: paths and globs of modules, and what a unit takes there."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase

@@ -1,7 +1,5 @@
 """Numbers that modules keep as attributes, and that say the size of what is cut."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

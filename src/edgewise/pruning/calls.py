@@ -1,7 +1,5 @@
 """How a model calls its modules: what goes in, and what comes out, on the traced example."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 import re

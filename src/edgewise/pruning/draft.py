@@ -1,7 +1,5 @@
 """One exported file, with as many free sizes as it can have, compared at each of them."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Callable, Iterable

@@ -5,8 +5,6 @@ Examples:
     False
 """
 
-from __future__ import annotations
-
 import copy
 import inspect
 import json

@@ -1,7 +1,5 @@
 """From what is alive to a torch.fx program that runs only that."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """From a mask to the edits of the model's own modules, or to the reason why there are none."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

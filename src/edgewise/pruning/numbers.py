@@ -4,8 +4,6 @@ They are asked of what is there: of the tensor itself, of an input, or of anothe
 axis is always as long. Only what is the same for all inputs becomes a number in the program.
 """
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Mapping
 from functools import reduce

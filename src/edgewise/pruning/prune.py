@@ -1,7 +1,5 @@
 """From a mask to a physically smaller module: what is removed is gone, and the rest is proved."""
 
-from __future__ import annotations
-
 import copy
 import io
 from collections.abc import Mapping

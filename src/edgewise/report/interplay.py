@@ -1,7 +1,5 @@
 """Which units hurt or help each other, as a map and in words."""
 
-from __future__ import annotations
-
 from ..values.markup import Markup, tag
 from .charts import pairs
 from .charts.canvas import canvas

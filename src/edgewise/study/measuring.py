@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,10 +29,15 @@ class Measuring:
         objective: what an evaluation measures.
         storage: keeps every evaluation as soon as it is finished.
         executor: measures masks.
+        before: called once, before the first mask.
     """
 
-    def __init__(self, objective: Objective, storage: Storage, executor: Executor) -> None:
+    def __init__(
+        self, objective: Objective, storage: Storage, executor: Executor,
+        before: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         self.objective, self.storage, self.executor = objective, storage, executor
+        self._before = [before]
         self._tried: set[tuple[str, str]] = set()
         self._ahead: dict[tuple[str, str], Outcome] = {}  # measured before they were asked for
 
@@ -88,10 +93,12 @@ class Measuring:
         if known := self.known("search").get(key[0]):
             return known
         if key not in self._ahead:
-            self._ahead[key] = next(iter(self.executor.evaluate([mask], "search")))
+            self._ahead[key] = next(iter(self._measured([mask], "search")))
         return self._ahead[key].evaluation
 
     def _measured(self, masks: list[Mask], split: Split) -> Iterator[Outcome]:
+        while self._before:
+            self._before.pop()()
         ready = [mask for mask in masks if (str(mask), split) in self._ahead]
         yield from (self._ahead.pop((str(mask), split)) for mask in ready)
         if rest := [mask for mask in masks if mask not in ready]:

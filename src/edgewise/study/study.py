@@ -85,7 +85,8 @@ class Study:
         own = identity(graph, objective)
         self.storage = Storage(storage, name, own)
         workers = executor(graph, objective, engine or EngineOptions())
-        self._measuring = Measuring(objective, self.storage, workers)
+        tell = partial(tell_cost, graph, objective)
+        self._measuring = Measuring(objective, self.storage, workers, tell)
         try:
             confirm(graph, objective, self.storage, workers, own)
         except BaseException:
@@ -198,7 +199,6 @@ class Study:
         budget = as_budget(budget)
         check_count("evaluations", evaluations)
         check_count("seed", seed, 0)
-        tell_cost(self.graph, self.objective)
         waits = None if patience is None else Patience(patience, self._measuring.noise)
         found = self._searcher(surrogate)
         space = self.space(budget)

@@ -1,19 +1,14 @@
 """The laws that every traced model obeys, each a function that raises AssertionError."""
 
-from __future__ import annotations
-
 import copy
 import json
-import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import FormError, ObjectiveError
 from ..graph.cost import cost
@@ -26,6 +21,7 @@ from ..pruning.module_form import Called, in_own_class
 from ..pruning.prune import prune, rewritten
 from ..pruning.verify import compare, compare_training, relative_difference
 from ..tracing.agreement import drawn
+from ..tracing.probe import counted
 from ..tracing.program import Program, evaluating
 from ..tracing.sizes import Axis
 from ..tracing.trace import trace
@@ -92,30 +88,9 @@ def one_example(graph: Graph) -> tuple[Any, ...]:
 
 def count_macs(module: nn.Module, args: tuple[Any, ...]) -> int:
     """MACs of one call, by torch's own counter of floating-point operations."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    # The fused LSTM of oneDNN cannot be counted. `flags` would set TF32 too, and warn on CPUs.
-    fused, *_ = torch.backends.mkldnn.set_flags(False)
-    try:
-        with (
-            FlopCounterMode(display=False, custom_mapping=_uncounted()) as counter,
-            sdpa_kernel(SDPBackend.MATH),
-        ):
-            module.eval()(*args)
-    finally:
-        torch.backends.mkldnn.set_flags(fused)
-        torch.backends.mha.set_fastpath_enabled(fast)
+    with counted() as counter:
+        module.eval()(*args)
     return int(counter.get_total_flops()) // 2
-
-
-def _uncounted() -> dict[Any, Any]:
-    """What that counter does not know: a deformable convolution multiplies as any other."""
-
-    def flops(x: Any, weight: Any, *rest: Any, out_shape: Any, **options: Any) -> int:
-        return int(2 * math.prod(out_shape) * math.prod(weight[1:]))
-
-    known = getattr(torch.ops.torchvision, "deform_conv2d", None)
-    return {} if known is None else {known: flops}
 
 
 def at_other_sizes(program: Program) -> Iterator[tuple[Any, ...]]:

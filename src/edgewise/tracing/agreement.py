@@ -1,7 +1,5 @@
 """Whether a traced program gives what the model gives: on the example and on drawn inputs."""
 
-from __future__ import annotations
-
 import copy
 import io
 import math

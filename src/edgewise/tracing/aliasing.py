@@ -1,7 +1,5 @@
 """Writes in place: which memory they reach, and whether a graph of data flows can say so."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Iterator
 from typing import Any

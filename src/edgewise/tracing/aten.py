@@ -1,7 +1,5 @@
 """ATen operators restated as the torch functions and tensor methods that people write."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field

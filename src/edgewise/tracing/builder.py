@@ -1,7 +1,5 @@
 """From a recorded program to vertices and edges."""
 
-from __future__ import annotations
-
 import operator
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -4,8 +4,6 @@ Tracing writes `x.to(y.dtype)` down as `x.to(torch.float32)`, and leaves it out 
 The same network traced in another precision tells which of these the model's code wrote so itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

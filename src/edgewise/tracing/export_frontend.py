@@ -6,8 +6,6 @@ back in their places, the program reads like the model's code, follows train() a
 the same rules as one traced by torch.fx.
 """
 
-from __future__ import annotations
-
 import copy
 import inspect
 import io

@@ -1,7 +1,5 @@
 """Taking parts out of a model: what they receive, and a module of them alone to trace."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +9,6 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import TraceError
 from ..graph.graph import Cost
@@ -20,6 +17,7 @@ from ..values.spelling import nearest
 from .agreement import reference
 from .agreement import same as same_tensor
 from .capture import copied
+from .probe import counted
 from .whole import Part, Whole, around, holder
 
 _PLAIN = (
@@ -46,7 +44,7 @@ class _Seen:
 
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     outputs: list[Any] = field(default_factory=list)
-    versions: list[tuple[torch.Tensor, int]] = field(default_factory=list)
+    versions: list[tuple[torch.Tensor, int | None]] = field(default_factory=list)
     autocast: list[tuple[tuple[str, torch.dtype], ...]] = field(default_factory=list)
     wrote: bool = False
     running: bool = False
@@ -89,7 +87,8 @@ def taken(
         parts.append(Part(path, names, own, len(own_args)))
     _require_one_batch(paths, seen)
     first = seen[paths[0]]
-    written = any(value._version != was for found in seen.values() for value, was in found.versions)
+    given_out = [pair for found in seen.values() for pair in found.versions]
+    written = any(was is None or value._version != was for value, was in given_out)
     whole = replace(
         whole,
         parts=tuple(parts),
@@ -103,6 +102,9 @@ def taken(
 
 def _require_paths(model: nn.Module, paths: Sequence[str]) -> None:
     known = {name: module for name, module in model.named_modules(remove_duplicate=False) if name}
+    if not paths or not all(isinstance(path, str) for path in paths):
+        got = ", ".join(repr(p) if isinstance(p, str) else type(p).__name__ for p in paths)
+        raise TraceError(f"part takes a path, or a list of several; got {got or 'none'}.")
     for number, path in enumerate(paths):
         if path not in known:
             raise TraceError(
@@ -139,7 +141,7 @@ def _watched(whole: Whole, model: nn.Module) -> dict[str, _Seen]:
         found.wrote |= not _alike(before, (args, kwargs))
         found.outputs.append(copies_of(value))
         leaves = [leaf for leaf in leaves_of(value) if isinstance(leaf, torch.Tensor)]
-        found.versions += [(leaf, leaf._version) for leaf in leaves]
+        found.versions += [(x, None if x.is_inference() else x._version) for x in leaves]
         kinds = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
         found.autocast.append(
             tuple((k, torch.get_autocast_dtype(k)) for k in kinds if torch.is_autocast_enabled(k))
@@ -254,7 +256,7 @@ def _cost(whole: Whole, model: nn.Module, seen: Mapping[str, _Seen]) -> Cost:
     outputs = {path: iter(found.outputs) for path, found in seen.items()}
     alone = whole.calling(lambda number, *_: next(outputs[whole.paths[number]]))
     assert whole.example is not None
-    with FlopCounterMode(display=False) as macs, _Bytes() as held:
+    with counted() as macs, _Bytes() as held:
         try:
             reference(alone, *whole.example)
         except TraceError as error:

@@ -1,15 +1,16 @@
 """Running a captured program on the example inputs: what every node gives."""
 
-from __future__ import annotations
-
 import copy
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -54,7 +55,7 @@ class _Recorder(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         fixed = not any(source in self.data for source in n.all_input_nodes)
         if fixed and self._takes_macs(n):
-            with FlopCounterMode(display=False) as counter:
+            with counted() as counter:
                 value = super().run_node(n)
             self.recording.constant_macs[n.name] = int(counter.get_total_flops()) // 2
         else:
@@ -102,6 +103,33 @@ def run_doubled(module: fx.GraphModule, args: tuple[Any, ...]) -> Recording:
         return run(bare(module), moved(twice, torch.device("meta")))
     except Exception:  # noqa: BLE001 - an operator may need data
         return Recording()
+
+
+@contextmanager
+def counted() -> Iterator[FlopCounterMode]:
+    """Counts the floating-point operations of all that runs, of fused attention and LSTMs too."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    fused, *_ = torch.backends.mkldnn.set_flags(False)  # `flags` would set TF32 too, and warn
+    try:
+        with (
+            FlopCounterMode(display=False, custom_mapping=_uncounted()) as counter,
+            sdpa_kernel(SDPBackend.MATH),
+        ):
+            yield counter
+    finally:
+        torch.backends.mkldnn.set_flags(fused)
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _uncounted() -> dict[Any, Any]:
+    """What that counter does not know: a deformable convolution multiplies as any other."""
+
+    def flops(x: Any, weight: Any, *rest: Any, out_shape: Any, **options: Any) -> int:
+        return int(2 * math.prod(out_shape) * math.prod(weight[1:]))
+
+    known = getattr(torch.ops.torchvision, "deform_conv2d", None)
+    return {} if known is None else {known: flops}
 
 
 def bare(module: fx.GraphModule) -> fx.GraphModule:

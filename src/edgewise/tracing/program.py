@@ -1,7 +1,5 @@
 """The traced network as something to run, and what its values are made of."""
 
-from __future__ import annotations
-
 import keyword
 import operator
 import re

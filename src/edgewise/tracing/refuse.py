@@ -1,7 +1,5 @@
 """Models and inputs that cannot be traced, each refused with the place and a way out."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

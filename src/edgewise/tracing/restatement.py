@@ -1,7 +1,5 @@
 """The flat ATen program of torch.export, restated as calls of leaf modules and torch functions."""
 
-from __future__ import annotations
-
 import dataclasses
 import operator
 import re

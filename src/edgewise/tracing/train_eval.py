@@ -1,7 +1,5 @@
 """Programs that follow train() and eval(), although they were traced in one mode."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import fx, nn

@@ -1,7 +1,5 @@
 """Tensors in nested values: lists, tuples, dicts and dataclasses of them."""
 
-from __future__ import annotations
-
 import dataclasses
 from itertools import chain
 from typing import Any, TypeVar

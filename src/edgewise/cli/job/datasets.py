@@ -175,7 +175,11 @@ def _from_folder(folder: Path, rows: Rows) -> Iterator[Example]:
     classes = sorted(path for path in folder.iterdir() if path.is_dir())
     files = [sorted(images_in(path)) for path in classes]
     if not any(files):
-        raise ConfigError(f"{folder} must hold one folder of images a class; found no image.")
+        loose = sum(1 for _ in images_in(folder))
+        raise ConfigError(
+            f"{folder} must hold one folder of images a class; found {loose or 'no'} image"
+            f"{'s, and no folder' if loose else ''}."
+        )
     if len(classes) == 1:
         raise ConfigError(
             f"{folder} holds one class, {classes[0].name}: there is nothing to tell apart. [data] "

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
@@ -182,7 +183,8 @@ def _check_known(library: str, name: str, known: Sequence[str]) -> None:
 
 
 def _failed(source: str, error: Exception) -> str:
-    return f"{source} failed: {type(error).__name__}: {error}"
+    hint = " Weights on this machine are given by --weights, or [model] weights."
+    return f"{source} failed: {type(error).__name__}: {error}{hint * isinstance(error, URLError)}"
 
 
 def require(module: str, extra: str) -> Any:

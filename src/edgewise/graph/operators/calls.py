@@ -4,8 +4,6 @@ A reader takes a `Call` and gives what `Vertex.attrs` must hold (names say what 
 the dimensions of the call's parameters follow.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

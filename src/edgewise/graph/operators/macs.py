@@ -1,7 +1,5 @@
 """Multiply-accumulates of operators, for one example, given what remains of inputs and output."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -120,15 +118,15 @@ def _einsum(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> lis
 
 def _attention(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> list[Term]:
     """Every query times every key, and every score times every value."""
-    if len(shapes) < 3 or shapes[0] is None or shapes[1] is None or vertex.shape is None:
+    if vertex.shape is None:
         return []
-    query, last = shapes[0], len(shapes[0]) - 1
-    rows = None if ins[0] is None else ins[0].only(range(last))
-    scores = of_shape(query[:-1], rows, shapes[1][-2])
+    count, depth = vertex.attrs.get("keys") or (shapes[1] or (0, 0))[-2:]
+    last = len(vertex.shape) - 1
+    scores = of_shape(vertex.shape[:-1], out.only(range(last)), count)
     lines = [state and state.keep(last) for state in (ins[0], out)]
+    sizes = (depth, vertex.shape[-1])
     if not any(lines):
-        return [_times(scores, query[-1] + vertex.shape[-1], None)]
-    sizes = (query[-1], vertex.shape[-1])
+        return [_times(scores, sum(sizes), None)]
     return [_times(scores, size, line) for size, line in zip(sizes, lines, strict=True)]
 
 

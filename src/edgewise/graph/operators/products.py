@@ -157,8 +157,14 @@ def _operands(call: Call) -> list[tuple[str | None, Any]]:
 
 
 def attention_read(call: Call) -> dict[str, Any]:
-    """Which axes of query, key, value and mask arrive where: heads, queries, value channels."""
-    return {"labels": _meeting(call, _attending(call))[0]}
+    """Which axes of query, key, value and mask arrive where: heads, queries, value channels.
+
+    Where the query or the key is a constant, also how long they are, and how many keys there are.
+    """
+    known = {"labels": _meeting(call, _attending(call))[0]}
+    if not any(isinstance(call.get(name), Constant) for name in ("query", "key", "value")):
+        return known
+    return known | {"keys": (_shape(call, call.get("key")) or (0, 0))[-2:]}
 
 
 def attention_follows(call: Call) -> Follows:

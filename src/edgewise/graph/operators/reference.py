@@ -5,8 +5,6 @@ with the module (None for a function), the vertex, what remains of the first inp
 arguments of the call. The rewrite uses none of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Operators that work along an image, a signal or an axis: pools, samples, reductions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any

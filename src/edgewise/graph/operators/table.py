@@ -9,8 +9,6 @@ Examples:
     'pointwise'
 """
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable
 from typing import Any

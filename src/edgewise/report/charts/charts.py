@@ -1,7 +1,5 @@
 """The plots of a study as charts: predictions, progress, the front, interactions, methods."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """The map of interactions: which units hurt or help each other when both go."""
 
-from __future__ import annotations
-
 import math
 
 from ...graph.graph import Graph
