@@ -128,6 +128,7 @@ def read_objective(config: Config, graph: Graph) -> Objective:
         verify=splits[1],
         report=splits[2],
         run=load_function(objective.run) if objective.run else None,
+        precision=objective.precision,
     )
 
 
