@@ -60,7 +60,7 @@ NOTES = {
     "heal.rows": "fine-tuning, taught by the unpruned network; without this section there is none",
 }
 MORE = {
-    "objective": "# expected = 0.9  # the first metric, where you know it: a run warns if it is not so",
+    "objective": "# expected = 0.9  # the first metric, where you know it: a run compares",
     "heal": "# mirror = true  # where an image and its mirror image are of one class",
 }
 Say = Callable[[str], None]
