@@ -53,7 +53,7 @@ def engine(
 
 
 def rows(problem: Problem, count: int) -> Iterator[dict[str, Any]]:
-    graph, ids, draw = problem.graph(), problem.splits["search"][:count], random.Random(0)
+    graph, ids, draw = problem.graph, problem.splits["search"][:count], random.Random(0)
     ways = {
         "float32 loop": loop(problem.exact, ids), "bfloat16 loop": loop(problem.fast, ids),
         "engine": engine(graph, ids, None), "engine, bfloat16": engine(graph, ids, "bfloat16"),
