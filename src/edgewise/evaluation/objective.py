@@ -127,6 +127,9 @@ class Objective:
             not enough, with a batch as the loader gives it; what it returns goes to loss and
             metrics. It gets the model in eval mode, which it may change, and the same random
             numbers for every mask. It needs a graph of a part.
+        precision: "bfloat16" or "float16", in which masks are measured on the search split, where
+            that is faster, by torch's autocast; on all other splits, and in recovery, in that of
+            the model.
 
     Raises:
         ObjectiveError: a loader is empty or gives something else than pairs.
@@ -144,10 +147,13 @@ class Objective:
     verify: Any = None
     report: Any = None
     run: Callable[[torch.nn.Module, Any], Any] | None = None
+    precision: Literal["bfloat16", "float16"] | None = None
     splits: Mapping[Split, tuple[Batch, ...]] = field(init=False, repr=False)
     _lots: dict[Split, Lots] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.precision not in (None, "bfloat16", "float16"):
+            raise ObjectiveError(f"precision is bfloat16 or float16, got {self.precision!r}.")
         object.__setattr__(self, "loss", named_loss(self.loss))
         object.__setattr__(self, "metrics", named_metrics(self.metrics))
         raw = self.run is not None
@@ -309,6 +315,7 @@ class Objective:
         named = {"loss": self.loss} | {f"metric {n}": m for n, m in sorted(self.metrics.items())}
         named |= {} if self.run is None else {"run": self.run}
         found = [line for name, measure in named.items() for line in lines(name, measure)]
+        found += [f"precision: {self.precision}"] if self.precision else []
         return (*found, f"recovery: {self.recovery.kind}")
 
     @property
