@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, settings
 import edgewise as ew
 import jobs
 from edgewise.latency import measurement
-from edgewise.testing import build
 from meters import Formula
 from postgres import Server, missing
+from zoo import build
 
 torch.set_num_threads(1)
 settings.register_profile(

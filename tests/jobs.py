@@ -13,7 +13,7 @@ import edgewise as ew
 import partial
 from edgewise.evaluation.evaluator import Engine
 from edgewise.study.storage.storage import Storage
-from edgewise.testing import build
+from zoo import build
 
 BUDGET = ew.Budget(macs=0.7)
 EVALUATIONS = 36

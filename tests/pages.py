@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import edgewise as ew
 import jobs
-from edgewise.testing.models import Block, Body, build
+from zoo.models import Block, Body, build
 
 Names = dict[str, Any]
 
@@ -129,6 +129,7 @@ SETUPS: dict[str, Callable[[], Names]] = {
     "docs/engine.md": trained,
     "docs/howto/figure.md": reference,
     "docs/howto/gpu.md": trained,
+    "docs/howto/language.md": language,
     "docs/howto/own_metric.md": trained,
     "docs/howto/own_model.md": language,
     "docs/howto/rules.md": language,

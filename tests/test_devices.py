@@ -27,9 +27,10 @@ from edgewise.evaluation.engine.pieces import Pieces
 from edgewise.evaluation.evaluator import Engine
 from edgewise.pruning.heal import _value
 from edgewise.study.bench import scores
-from edgewise.testing import ZOO, build, laws
+from edgewise.testing import laws
 from edgewise.values.arguments import call
 from edgewise.values.nested import device_of, moved
+from zoo import ZOO, build
 
 META = torch.device("meta")
 X, Y = torch.randn(6, 4), torch.randint(0, 3, (6,))

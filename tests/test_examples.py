@@ -70,7 +70,8 @@ def test_notebooks_are_kept_with_what_they_show(name: str) -> None:
     outputs = [output for cell in code for output in cell.outputs]
     assert {output.output_type for output in outputs} <= {"stream", "execute_result"}
     assert {output.name for output in outputs if output.output_type == "stream"} <= {"stdout"}
-    figures = [output for output in outputs if "image/png" in output.get("data", {})]
+    drawn = {"image/png", "image/svg+xml"}
+    figures = [output for output in outputs if not drawn.isdisjoint(output.get("data", {}))]
     assert len(figures) >= 3
 
 

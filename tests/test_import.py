@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-SHOWING = {"plotly", "matplotlib", "rich", "typer", "starlette", "uvicorn"}
+SHOWING = {"plotly", "matplotlib", "rich", "typer"}
 STORING = {"sqlalchemy", "pandas", "pyarrow", "ray"}
 LEARNING = {"sklearn", "scipy.stats", "scipy.optimize", "optuna", "pymoo"}
 OTHERS = {"torchvision", "timm", "transformers", "onnx", "onnxruntime", "accelerate", "pydantic"}

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from . import surrogates as surrogates
     from .evaluation.engine import EngineOptions as EngineOptions
     from .evaluation.losses import calibrated_cross_entropy as calibrated_cross_entropy
+    from .evaluation.losses import imitated as imitated
     from .evaluation.objective import Objective as Objective
     from .evaluation.objective import Recovery as Recovery
     from .evaluation.ray.executor import Ray as Ray
@@ -69,6 +70,7 @@ _HOMES = {
     "hooks": "study.hooks",
     "liveness": "graph.liveness",
     "calibrated_cross_entropy": "evaluation.losses",
+    "imitated": "evaluation.losses",
     "masked": "pruning.masked",
     "Objective": "evaluation.objective",
     "Recovery": "evaluation.objective",

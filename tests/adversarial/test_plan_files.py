@@ -25,8 +25,8 @@ from edgewise.cli.job.kept import read_kept
 from edgewise.errors import ConfigError, EdgewiseError, LatencyError, PlanError
 from edgewise.latency.table import LatencyTable, Ratio, Target
 from edgewise.pruning.plan import Measured
-from edgewise.testing import build
 from edgewise.values.files import DEEPEST, sha256
+from zoo import build
 
 ODD = st.one_of(
     st.none(), st.booleans(), st.integers(), st.just(10**400), st.just(-1), st.floats(),

@@ -177,6 +177,13 @@ def test_what_cannot_be_guessed_says_why(own: Path) -> None:
     (own / "moved" / "1dark").rename(own / "single" / "1dark")
     one = call("init", "net.py:Net", "single", "--output", "one.toml")
     assert (one.exit_code, "holds one class, 1dark" in said(one)) == (2, True)
+    one = call("init", "net.py:Net", "single/1dark", "--output", "one.toml")
+    assert (one.exit_code, "found 50 images, and no folder" in said(one)) == (2, True)
+    write_images(own / "more", 2)
+    (own / "moved" / "2bright").rename(own / "more" / "3brighter")
+    three = call("init", "net.py:Net", "more", "--weights", "own.pt", "--output", "three.toml")
+    assert (three.exit_code, "2 classes apart, and" in said(three)) == (2, True)
+    assert "at least 3" in said(three)
 
 
 def test_weights_of_other_classes_name_the_argument(own: Path) -> None:

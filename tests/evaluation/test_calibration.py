@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import edgewise as ew
 from edgewise.evaluation.calibration import _parts, recalibrated
-from edgewise.testing import build
+from zoo import build
 
 BUDGET = ew.Budget(macs=0.7)
 

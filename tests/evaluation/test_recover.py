@@ -9,6 +9,7 @@ import torch
 import edgewise as ew
 import jobs
 from edgewise.errors import ObjectiveError
+from edgewise.evaluation import recover
 from edgewise.evaluation.evaluator import Engine
 from edgewise.evaluation.recover import estimate
 
@@ -65,3 +66,21 @@ def test_an_estimate_bounds_what_is_fitted_and_grows_with_the_data(job) -> None:
     assert (small.fewer, small.bytes) < (large.layers + 1, large.bytes)
     assert 0 < small.seconds < 60
     assert f"{small.layers} layers" in str(small)
+
+
+def test_where_a_mask_takes_long_something_cheaper_is_offered(job, monkeypatch) -> None:
+    graph, calibration, *_ = job
+    recovery = ew.Recovery("linear", calibration * 20)
+    assert not estimate(graph, recovery).cheaper
+    monkeypatch.setattr(recover, "SLOW", 0.0)
+    found = str(estimate(graph, recovery))
+    assert f"Cheaper: {recover.FEW} of the" in found
+    assert 'recovery = "batchnorm"' in found
+    plain = ew.trace(
+        torch.nn.Sequential(*[torch.nn.Linear(4, 4)] * 2),
+        torch.ones(2, 4),
+        granularity=("edge", "layer"),
+    )
+    found = str(estimate(plain, ew.Recovery("linear", [torch.ones(40, 4)])))
+    assert "ew.recover(graph, plan, inputs)" in found
+    assert "batchnorm" not in found

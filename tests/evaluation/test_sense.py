@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import edgewise as ew
 from edgewise.errors import ObjectiveError
 from edgewise.evaluation.sense import Sense, sense
-from edgewise.testing import build
+from zoo import build
 
 BUDGET = ew.Budget(macs=0.7)
 

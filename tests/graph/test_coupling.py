@@ -7,8 +7,8 @@ from torch import nn
 
 import edgewise as ew
 from edgewise.graph.coupling import Coupling, couple
-from edgewise.testing import build
 from edgewise.testing.laws import MASK_LAWS
+from zoo import build
 
 
 class Residual(nn.Module):

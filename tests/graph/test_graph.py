@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import edgewise as ew
 from edgewise.errors import MaskError
-from edgewise.testing import build
+from zoo import build
 
 
 def test_masks_are_values(residual: ew.Graph) -> None:

@@ -11,8 +11,8 @@ from torch import nn
 import edgewise as ew
 from edgewise.errors import MaskError
 from edgewise.graph.units import with_units
-from edgewise.testing import ZOO, build
 from language_model import IDS, LanguageModel
+from zoo import ZOO, build
 
 EVERY = ("edge", "layer", "hidden", "heads", "channels")
 

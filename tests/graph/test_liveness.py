@@ -16,7 +16,7 @@ from edgewise.errors import DisconnectedError
 from edgewise.graph.liveness import Liveness, alive, shows
 from edgewise.graph.operators.table import TABLE
 from edgewise.graph.removal import Removal
-from edgewise.testing import ZOO, build
+from zoo import ZOO, build
 
 
 def live_names(graph: ew.Graph, mask: ew.Mask) -> set[str]:

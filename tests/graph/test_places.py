@@ -7,8 +7,8 @@ from torch import nn
 import edgewise as ew
 from edgewise.errors import RuleError
 from edgewise.graph.places import inside, matched, scopes, taken
-from edgewise.testing.models import Block, Body
 from ruled import vit
+from zoo.models import Block, Body
 
 
 class Whole(nn.Module):

@@ -10,7 +10,7 @@ from torch import nn
 
 import edgewise as ew
 from edgewise.graph.units import with_units
-from edgewise.testing import build
+from zoo import build
 
 
 class Layer(nn.Module):

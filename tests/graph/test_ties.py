@@ -8,9 +8,10 @@ import torch
 
 import edgewise as ew
 import jobs
-from edgewise.testing import build, laws
+from edgewise.testing import laws
 from graph.test_widths import language_model
 from ruled import LAYERS, vit
+from zoo import build
 
 
 @pytest.fixture(scope="module")

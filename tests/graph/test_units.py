@@ -17,9 +17,9 @@ from edgewise.graph.cost import cost_of
 from edgewise.graph.liveness import alive
 from edgewise.graph.removal import Removal
 from edgewise.graph.units import LEAST, recorded_units, with_units
-from edgewise.testing import ZOO, build
 from edgewise.testing.laws import random_mask
 from language_model import IDS, LanguageModel
+from zoo import ZOO, build
 
 
 @pytest.fixture(scope="module")

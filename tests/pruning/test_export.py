@@ -16,8 +16,8 @@ from torch.nn import functional as F
 import edgewise as ew
 from edgewise.errors import EdgewiseError, EdgewiseWarning, VerificationError
 from edgewise.pruning import draft
-from edgewise.testing import build
 from edgewise.values.nested import leaves_of
+from zoo import build
 
 FORMATS = ("onnx", "pt2")
 

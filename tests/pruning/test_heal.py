@@ -10,7 +10,7 @@ import edgewise as ew
 import jobs
 from edgewise.errors import EdgewiseError, EdgewiseWarning, ObjectiveError
 from edgewise.pruning.heal import _value
-from edgewise.testing import build
+from zoo import build
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from edgewise.errors import ObjectiveError
 from edgewise.evaluation.evaluator import Engine
 from edgewise.pruning import numbers
 from edgewise.pruning.lower import lower
-from edgewise.testing.sized import Branches, Gated, Heads, Merged, Normed, Pyramid
 from edgewise.tracing.axes import Axes
+from zoo.sized import Branches, Gated, Heads, Merged, Normed, Pyramid
 
 KINDS = ("edge", "layer", "hidden", "heads", "channels")
 CASES = {

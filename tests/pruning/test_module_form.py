@@ -15,7 +15,8 @@ from edgewise.errors import FormError, PlanError
 from edgewise.pruning import module_form
 from edgewise.pruning.module_form import edits_of
 from edgewise.pruning.verify import compare
-from edgewise.testing import ZOO, build, laws
+from edgewise.testing import laws
+from zoo import ZOO, build
 
 KINDS = ("edge", "layer", "hidden", "heads")
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from edgewise.graph.budget import Budget
 from edgewise.graph.cost import cost
@@ -17,8 +16,7 @@ from edgewise.graph.graph import Graph
 from edgewise.report import Insight, render, write
 from edgewise.search import Point
 from edgewise.surrogates.interactions import Interactions, Pair
-from edgewise.tracing.trace import trace
-from report.test_report import BRANCH, SOLVED, Net, evaluations, graph, plan_of
+from report.test_report import BRANCH, SOLVED, evaluations, graph, plan_of
 
 pytestmark = pytest.mark.browser
 EVIL = "<img src=x onerror=alert(1)><b>net</b>"
@@ -230,40 +228,4 @@ def test_the_title_of_a_colour_bar_covers_no_number(browser: Any, report: Path) 
         tick = plot.locator(".cbaxis text").nth(index).bounding_box()
         below = tick["y"] >= title["y"] + title["height"]
         assert below or tick["x"] + tick["width"] <= title["x"]
-    page.close()
-
-
-def test_repeated_blocks_open_by_mouse_and_keyboard(browser: Any, tmp_path: Path) -> None:
-    deep = trace(Net(90), torch.randn(2, 3, 8, 8))
-    name = next(u.name for u in deep.units if u.name.startswith("blocks.40.conv1"))
-    path = write(
-        tmp_path / "deep.html", render(deep, evaluations(deep), plan_of(deep, name), title="Deep")
-    )
-    page, said = opened(browser, path, viewport={"width": 1240, "height": 900})
-    first, second = page.locator(".node.run").nth(0), page.locator(".node.run").nth(1)
-    panel = page.locator(f"#{first.get_attribute('aria-controls')}")
-    assert not panel.is_visible()
-    first.click()
-    assert panel.is_visible()
-    assert first.get_attribute("aria-expanded") == "true"
-    assert panel.locator(".node text:text-is('blocks.39')").count() == 1
-    panel.locator(".node").nth(3).hover()
-    assert "gives" in page.locator("#tip").inner_text()
-    first.focus()
-    page.keyboard.press("Enter")
-    assert not panel.is_visible()
-    second.focus()
-    page.keyboard.press("Space")
-    assert second.get_attribute("aria-expanded") == "true"
-    everything = page.locator("[data-all]")
-    everything.click()
-    assert first.get_attribute("aria-expanded") == "true"
-    page.wait_for_timeout(50)
-    assert everything.inner_text() == "Close all"
-    page.evaluate(
-        "document.dispatchEvent(new CustomEvent('edgewise:contents',"
-        "{detail: document.querySelector('main')}))"
-    )
-    assert panel.is_visible()
-    assert said == []
     page.close()

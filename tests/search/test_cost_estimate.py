@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import edgewise as ew
 from edgewise.search import Space
 from edgewise.search.cost_estimate import QUANTITIES, CostEstimate
-from edgewise.testing import build
+from zoo import build
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 from resnet_cifar import ResNet

@@ -15,7 +15,7 @@ from edgewise.errors import EdgewiseError
 from edgewise.evaluation.records import Evaluation, Progress
 from edgewise.search import Ask, Patience, Space, answered, search
 from edgewise.search.stopping import expected_improvement, hopeless, paired_error
-from edgewise.testing import build
+from zoo import build
 
 LIMIT = 60
 

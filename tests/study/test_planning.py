@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import edgewise as ew
 from edgewise.study.planning import said
-from edgewise.testing import build
+from zoo import build
 
 
 def test_of_nested_slices_the_last_says_what_is_left() -> None:

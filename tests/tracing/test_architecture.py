@@ -10,7 +10,6 @@ from torch import nn
 
 import edgewise as ew
 from edgewise.study.provenance import weights
-from edgewise.testing import ZOO, build
 from edgewise.tracing.architecture import (
     operators,
     other_constant,
@@ -23,6 +22,7 @@ from edgewise.tracing.architecture import (
 )
 from edgewise.values.description import settings_of
 from edgewise.values.identity import difference
+from zoo import ZOO, build
 
 
 class Net(nn.Module):

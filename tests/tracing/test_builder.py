@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 import edgewise as ew
-from edgewise.testing import build
+from zoo import build
 
 
 def test_no_part_of_a_batch_is_removed() -> None:

@@ -11,7 +11,8 @@ from torch import Tensor, library, nn
 from torch.nn import functional as F
 
 import edgewise as ew
-from edgewise.testing import ZOO, build, laws
+from edgewise.testing import laws
+from zoo import ZOO, build
 
 WIDTHS = ("edge", "layer", "hidden", "heads", "channels")
 

@@ -6,7 +6,7 @@ from torch import nn
 
 import edgewise as ew
 from edgewise.errors import NoUnitsError, TraceError, UnknownOperatorError
-from edgewise.testing import build
+from zoo import build
 
 
 def test_what_happens_in_train_mode_only_is_told() -> None:

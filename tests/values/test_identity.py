@@ -13,6 +13,8 @@ from edgewise.values.identity import Identity, difference
     [
         ("a: C(b=1, d=(1, 1), g=1) of (%x)", "a: C(b=1, d=(2, 2), g=1) of (%x)",
          "a was d=(1, 1) and is d=(2, 2)"),
+        (f"data: {digest(['a'])}", f"data: {digest(['b'])}",
+         f"data was {digest(['a'])[:8]}… and is {digest(['b'])[:8]}…"),
         ("a: one", "b: one", "b: one stands in place of a: one"),
         ("a: one", None, "a: one is gone"),
         (None, "a: one", "a: one is new"),

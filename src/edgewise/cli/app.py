@@ -77,7 +77,7 @@ def demo(
         screen.table("Result", ["", "params", "MACs", "latency (ms)", "accuracy"], rows)
         for path in found.files.values():
             screen.path(path)
-        screen.say(f"Next: {NEXT.format(directory.as_posix())}")
+        screen.next(NEXT.format(directory.as_posix()))
 
 
 def _figures(row: Mapping[str, float]) -> list[str]:
@@ -105,7 +105,7 @@ def init(
         from .init import write_job
 
         screen.path(write_job(model, data, weights, output, screen.say))
-        screen.say(f"Next: edgewise run {output}")
+        screen.next(f"edgewise run {output}")
 
 
 @app.command(epilog=_example("inspect torchvision:resnet50"))
@@ -199,11 +199,10 @@ def run(
 
 def _port(text: str | None) -> int | None:
     from ..errors import ConfigError
-    from ..report.live import PORT, require_server
+    from ..report.live import PORT
 
     if text is None:
         return None
-    require_server()
     if not text:
         return PORT
     if not text.isdecimal() or int(text) > 65535:
@@ -285,9 +284,10 @@ def prune(
         folder = output or job.directory
         graph = trace_job(job, screen.say)
         make_directory(folder)
-        path = write_weights(folder, graph, chosen, form or job.result.form)
+        paths = write_weights(job, graph, chosen, form, folder)
         show_plan(screen, chosen)
-        screen.path(path)
+        for path in paths:
+            screen.path(path)
 
 
 @app.command(epilog=_example("heal job.toml"))

@@ -42,6 +42,10 @@ class Screen:
         """A line on what is going on."""
         self.err.print(_plain(text))
 
+    def next(self, command: str) -> None:
+        """What to type next, in one piece however long."""
+        self.err.print(_plain(f"Next: {command}"), soft_wrap=True)
+
     def warn(self, text: str) -> None:
         """Something to know, although the work goes on."""
         self.err.print(_plain(f"Warning: {text}", style="yellow"))

@@ -26,9 +26,9 @@ from .engine.around import Around
 from .engine.compile import Compiler
 from .engine.order import visiting_order
 from .engine.pieces import choose, join
-from .engine.run import Run
+from .engine.run import Autocast, Run
 from .engine.steps import Program
-from .objective import Measurement, Objective
+from .objective import Measurement, Objective, OfBatch
 from .records import Evaluation, Split, Status
 
 PERIOD = 60.0  # seconds that the masks of a chunk should take at most, together
@@ -51,9 +51,11 @@ class Outcome:
 
 @dataclass
 class _Answer:
-    """What one mask gave so far: an output a piece, or the exception that ended it."""
+    """What one mask gave so far: pieces of a batch, batches measured, or what ended it."""
 
-    outputs: list[Any] = field(default_factory=list)
+    pieces: list[Any] = field(default_factory=list)
+    batches: list[OfBatch] = field(default_factory=list)
+    error: Exception | None = None
     seconds: float = 0.0
 
 
@@ -76,6 +78,8 @@ class Engine:
         self.options, self.pace = options or EngineOptions(), 0.0  # seconds a mask and example
         self.period = FIRST
         graph.program.module.eval()
+        precision = getattr(torch, objective.precision) if objective.precision else None
+        self.autocast = Autocast(graph.program.device.type, precision)
         recovers = objective.recovery.kind != "none"
         self.around: Around | None = None
         calibration: Iterable[Any]
@@ -137,9 +141,10 @@ class Engine:
         while order:
             size, seconds = self._chunk(split), 0.0
             part, order = order[:size], order[size:]
-            for outcome in self._evaluate_chunk(part, split, tensors):
-                seconds += outcome.evaluation.seconds
-                yield outcome
+            with self.autocast.kept():
+                for outcome in self._evaluate_chunk(part, split, tensors):
+                    seconds += outcome.evaluation.seconds
+                    yield outcome
             self.pace = seconds / len(part) / max(self.objective.samples(split), 1)
             self.period = min(2 * self.period, PERIOD)
             self.compiler.forget()
@@ -163,18 +168,34 @@ class Engine:
     ) -> Iterator[Outcome]:
         programs, failed = self._programs(masks, split)
         yield from failed
-        run = Run(programs, self.calibration, self.compiler.memory)
+        lower = self.autocast if split == "search" else None
+        run = Run(programs, self.calibration, self.compiler.memory, lower)
         answers = [_Answer() for _ in programs]
-        parts = self.pieces.of(inputs for inputs, _ in self.objective.splits[split])
+        parts = self.pieces.of(inputs for inputs, _ in self.objective.batches(split))
         numbers = [number for number, _ in parts]
         for index, (number, part) in enumerate(parts):
+            ends = number not in numbers[index + 1 : index + 2]
             for position, value, seconds in self._values(run, split, number, part):
-                program, answer = programs[position], answers[position]
-                answer.outputs.append(value)
+                answer = answers[position]
+                answer.pieces.append(value)
                 answer.seconds += seconds
+                if ends:
+                    self._measure(answer, split, number)
                 if index == len(parts) - 1:
                     answers[position] = _Answer()
-                    yield self._outcome(program, answer, numbers, split, tensors)
+                    yield self._outcome(programs[position], answer, split, tensors)
+
+    def _measure(self, answer: _Answer, split: Split, number: int) -> None:
+        """Measure a batch whose pieces are all there, so that its outputs need not be kept."""
+        pieces, answer.pieces = answer.pieces, []
+        broken = next((value for value in pieces if isinstance(value, Exception)), None)
+        answer.error = answer.error or broken
+        if answer.error is None:
+            try:
+                with torch.no_grad():
+                    answer.batches.append(self.objective.of_batch(join(pieces), split, number))
+            except Exception as error:  # noqa: BLE001 - user code may raise anything
+                answer.error = error
 
     def _values(
         self, run: Run, split: Split, number: int, inputs: Any
@@ -191,30 +212,21 @@ class Engine:
                 try:
                     program = self.compiler.program(mask)
                     if program.guard is not None and self.around is None:
-                        for _, part in self.pieces.of(i for i, _ in self.objective.splits[split]):
+                        for _, part in self.pieces.of(i for i, _ in self.objective.batches(split)):
                             program.guard.check(part, "The network under this mask got")
                     programs.append(program)
                 except Exception as error:  # noqa: BLE001 - one bad mask must not end the study
                     failed.append(self._failure(mask, split, error, 0.0))
         return programs, failed
 
-    def _outcome(
-        self, program: Program, answer: _Answer, numbers: Sequence[int], split: Split, tensors: bool
-    ) -> Outcome:
-        """What a mask gave on all pieces, `numbers` saying of which batch each is, as a record."""
+    def _outcome(self, program: Program, answer: _Answer, split: Split, tensors: bool) -> Outcome:
+        """What a mask gave on all batches as a record."""
         mask, seconds = program.mask, answer.seconds
-        broken = next((value for value in answer.outputs if isinstance(value, Exception)), None)
-        if broken is not None:
-            return self._failure(mask, split, broken, seconds)
         try:
-            batches = [
-                join(
-                    [value for value, n in zip(answer.outputs, numbers, strict=True) if n == number]
-                )
-                for number in range(len(self.objective.splits[split]))
-            ]
+            if answer.error is not None:
+                raise answer.error
             with torch.no_grad():
-                measured = self.objective.measure(batches, split)
+                measured = self.objective.together(answer.batches, split)
         except Exception as error:  # noqa: BLE001 - user code may raise anything
             return self._failure(mask, split, error, seconds)
         record = self._record(mask, split, measured, seconds)

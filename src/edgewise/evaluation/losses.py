@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ObjectiveError
+from ..tracing.program import evaluating
+from ..values.arguments import call
 from ..values.spelling import nearest
 
 Measure = Callable[[Any, Any], Tensor]
@@ -87,6 +89,79 @@ def _mse(outputs: Tensor, targets: Tensor) -> Tensor:
     return per_example((outputs - targets.reshape(outputs.shape)).square())
 
 
+def perplexity(outputs: Any, targets: Tensor) -> Tensor:
+    """The mean cross-entropy [batch] of the tokens [batch, length] that each place should tell.
+
+    Of a metric of this name the exponential of the mean is told.
+    """
+    logits = logits_of(outputs)
+    values = [F.cross_entropy(z.float(), y, reduction="none") for z, y in _rows(logits, targets)]
+    return _known_mean(torch.stack(values), targets)
+
+
+def _next_token(outputs: Any, targets: Tensor) -> Tensor:
+    best = torch.stack([z.argmax(-1) for z in logits_of(outputs)])
+    return _known_mean((best == targets).float(), targets)
+
+
+def _known_mean(values: Tensor, targets: Tensor) -> Tensor:
+    known = targets != IGNORED
+    return (values * known).sum(1) / known.sum(1).clamp_min(1)
+
+
+def _rows(logits: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """The logits [length, tokens] of one example after another, of which few fit memory."""
+    if logits.ndim != 3 or logits.shape[:2] != targets.shape[:2]:
+        raise ObjectiveError(
+            f"The loss of tokens wants logits [batch, length, tokens] and targets [batch, length]; "
+            f"got {list(logits.shape)} and {list(targets.shape)}."
+        )
+    return zip(logits, targets, strict=True)
+
+
+def logits_of(outputs: Any) -> Tensor:
+    """The logits that a model gives, by themselves or among other values."""
+    found: Tensor = outputs["logits"] if isinstance(outputs, Mapping) else outputs
+    return found
+
+
+def imitated(
+    model: nn.Module, batches: Iterable[tuple[Any, Any]], most: int = 64
+) -> list[tuple[Any, tuple[Tensor, Tensor, Tensor]]]:
+    """Batches whose targets are what a model answers, for the loss "likeness".
+
+    Args:
+        model: the unpruned one; it is run in eval mode.
+        batches: (inputs, targets), where a target of -100 leaves its place out.
+        most: tokens whose probabilities are kept at each place, the likeliest; the others count
+            together as one.
+
+    Returns:
+        (inputs, (log-probabilities and tokens [batch, length, most], targets [batch, length])).
+
+    Examples:
+        >>> answers = ew.imitated(model, batches, most=2)
+    """
+    found = []
+    with evaluating(model), torch.no_grad():
+        for inputs, targets in batches:
+            each = [z.float().log_softmax(-1) for z in logits_of(call(model, inputs))]
+            values, places = zip(*(z.topk(min(most, z.shape[-1])) for z in each), strict=True)
+            found.append((inputs, (torch.stack(values), torch.stack(places), targets)))
+    return found
+
+
+def _likeness(outputs: Any, targets: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """The divergence [batch] of a model's next tokens from those that it should imitate."""
+    logs, tokens, following = targets
+    values = []
+    for z, (p, where) in zip(logits_of(outputs), zip(logs, tokens, strict=True), strict=True):
+        q = z.float().log_softmax(-1).gather(-1, where)
+        rest = [(1 - some.exp().sum(-1)).clamp_min(1e-9).log() for some in (p, q)]
+        values.append((p.exp() * (p - q)).sum(-1) + rest[0].exp() * (rest[0] - rest[1]))
+    return _known_mean(torch.stack(values), following)
+
+
 def _accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
     return per_example((outputs.argmax(1) == _classes(outputs, targets)).float())
 
@@ -113,8 +188,12 @@ LOSSES: Mapping[str, Measure] = {
     "cross_entropy": _cross_entropy,
     "calibrated_cross_entropy": calibrated_cross_entropy,
     "mse": _mse,
+    "perplexity": perplexity,  # as a loss its logarithm, of which there is a mean
+    "likeness": _likeness,
 }
-METRICS: Mapping[str, Measure] = {"accuracy": _accuracy, "top5": _top5}
+METRICS: Mapping[str, Measure] = {
+    "accuracy": _accuracy, "top5": _top5, "perplexity": perplexity, "next_token": _next_token,
+}  # fmt: skip
 
 
 def named_loss(loss: str | Measure) -> Measure:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import starmap
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 
 from ..errors import ObjectiveError
@@ -27,9 +28,11 @@ from .loaders import (
     read,
     require_examples,
 )
-from .losses import named_loss, named_metrics
-from .records import Split
+from .losses import named_loss, named_metrics, perplexity
+from .records import Split, whole_of
+from .sizes import Lots
 
+_Parts = Sequence[tuple[torch.Tensor, int]]  # values of batches, and how many examples each has
 RecoveryKind = Literal["none", "batchnorm", "linear"]
 
 FEWEST = 32  # calibration examples to fit weights to
@@ -124,6 +127,9 @@ class Objective:
             not enough, with a batch as the loader gives it; what it returns goes to loss and
             metrics. It gets the model in eval mode, which it may change, and the same random
             numbers for every mask. It needs a graph of a part.
+        precision: "bfloat16" or "float16", in which masks are measured on the search split, where
+            that is faster, by torch's autocast; on all other splits, and in recovery, in that of
+            the model.
 
     Raises:
         ObjectiveError: a loader is empty or gives something else than pairs.
@@ -141,9 +147,13 @@ class Objective:
     verify: Any = None
     report: Any = None
     run: Callable[[torch.nn.Module, Any], Any] | None = None
+    precision: Literal["bfloat16", "float16"] | None = None
     splits: Mapping[Split, tuple[Batch, ...]] = field(init=False, repr=False)
+    _lots: dict[Split, Lots] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.precision not in (None, "bfloat16", "float16"):
+            raise ObjectiveError(f"precision is bfloat16 or float16, got {self.precision!r}.")
         object.__setattr__(self, "loss", named_loss(self.loss))
         object.__setattr__(self, "metrics", named_metrics(self.metrics))
         raw = self.run is not None
@@ -168,15 +178,30 @@ class Objective:
 
     def _facts(self) -> dict[str, str]:
         return {
-            "loss": getattr(self.loss, "__name__", type(self.loss).__name__),
+            "loss": getattr(self.loss, "__name__", type(self.loss).__name__).lstrip("_"),
             "metrics": ", ".join(self.metrics) or "none",
             "recovery": self.recovery.kind,
             "examples": ", ".join(f"{self.samples(s)} {s}" for s in self.splits if s != "trial"),
         }
 
     def samples(self, split: Split) -> int:
-        """Examples in a split."""
-        return sum(starmap(examples, self.splits[split]))
+        """Examples in a split, or in a size of one."""
+        return len(self.lots(split).rows(split))
+
+    def lots(self, split: Split) -> Lots:
+        """How the examples of a split are dealt."""
+        whole = whole_of(split)
+        if whole not in self._lots:
+            self._lots[whole] = Lots(self.splits[whole], self.run is None)
+        return self._lots[whole]
+
+    def numbered(self, split: Split) -> list[tuple[int, Batch]]:
+        """The batches of a split, or of a size of one, with their numbers in the whole split."""
+        return self.lots(split).of(split)
+
+    def batches(self, split: Split) -> list[Batch]:
+        """The batches of a split, or of a size of one."""
+        return [batch for _, batch in self.numbered(split)]
 
     def measure(self, outputs: Sequence[Any], split: Split) -> Measurement:
         """Loss and metrics of the outputs of all batches of a split.
@@ -187,16 +212,48 @@ class Objective:
         Raises:
             ObjectiveError: a measure gives something else than a scalar or one value an example.
         """
-        pairs = list(zip(outputs, self.splits[split], strict=True))
-        losses = [_of_batch("loss", self.loss, *pair) for pair in pairs]
+        return self.together([self.of_batch(o, split, n) for n, o in enumerate(outputs)], split)
+
+    def of_batch(self, outputs: Any, split: Split, number: int) -> OfBatch:
+        """What loss and metrics say of a batch; its outputs where a metric wants all at once."""
+        batch = self.batches(split)[number]
+        loss = _of_batch("loss", self.loss, outputs, batch)
+        values = {
+            name: loss
+            if metric is self.loss
+            else _of_batch(f"metric {name}", metric, outputs, batch)
+            for name, metric in self.metrics.items()
+            if not _gathers(metric)
+        }
+        return OfBatch(loss, values, outputs if any(map(_gathers, self.metrics.values())) else None)
+
+    def together(self, batches: Sequence[OfBatch], split: Split) -> Measurement:
+        """Loss and metrics of all batches of a split."""
+        losses, found = [batch.loss for batch in batches], dict[str, tuple[float, int | None]]()
+        for name, metric in self.metrics.items():
+            if _gathers(metric):
+                outputs = [batch.outputs for batch in batches]
+                found |= _gathered(name, metric, zip(outputs, self.batches(split), strict=True))
+            else:
+                found[name] = _metric(metric, [batch.metrics[name] for batch in batches])
         known = all(value.numel() == count for value, count in losses)
-        found = {k: v for n, m in self.metrics.items() for k, v in _metric(n, m, pairs).items()}
         return Measurement(
             loss=_mean(losses),
             metrics={name: value for name, (value, _) in found.items()},
             each=torch.cat([value.reshape(-1) for value, _ in losses]) if known else None,
             counts={name: n for name, (_, n) in found.items() if n is not None},
         )
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether what is measured of a split follows from what is measured of its parts."""
+        return not any(map(_gathers, self.metrics.values()))
+
+    def average(self, name: str, values: Sequence[float], weights: Sequence[int]) -> float:
+        """The loss ("") or a metric of all parts of a split, from what it is of each."""
+        logs = self.metrics.get(name) is perplexity
+        mean = np.average(np.log(values) if logs else values, weights=weights)
+        return float(np.exp(mean) if logs else mean)
 
     @property
     def last(self) -> Split:
@@ -207,7 +264,7 @@ class Objective:
     def score(self, model: torch.nn.Module, split: Split) -> Measurement:
         """Loss and metrics of a model as it is, in eval mode, without recovery."""
         outputs = []
-        for number, batch in enumerate(self.splits[split]):
+        for number, batch in self.numbered(split):
             with evaluating(model), torch.inference_mode():
                 outputs.append(self.outputs(model, batch, number))
         return self.measure(outputs, split)
@@ -258,6 +315,7 @@ class Objective:
         named = {"loss": self.loss} | {f"metric {n}": m for n, m in sorted(self.metrics.items())}
         named |= {} if self.run is None else {"run": self.run}
         found = [line for name, measure in named.items() for line in lines(name, measure)]
+        found += [f"precision: {self.precision}"] if self.precision else []
         return (*found, f"recovery: {self.recovery.kind}")
 
     @property
@@ -295,6 +353,15 @@ class Measurement:
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class OfBatch:
+    """What loss and metrics say of one batch: values, and how many examples they are of."""
+
+    loss: tuple[torch.Tensor, int]
+    metrics: Mapping[str, tuple[torch.Tensor, int]]
+    outputs: Any = None
+
+
 def _of_batch(name: str, measure: Any, outputs: Any, batch: Batch) -> tuple[torch.Tensor, int]:
     """What a measure gives for a batch, checked: a scalar or one value an example; how many."""
     value, count = judged(measure, copies_of(outputs), batch[1]), examples(*batch)
@@ -307,23 +374,31 @@ def _of_batch(name: str, measure: Any, outputs: Any, batch: Batch) -> tuple[torc
     return tensor, count
 
 
-def _metric(
-    name: str, metric: Any, pairs: Sequence[tuple[Any, Batch]]
-) -> dict[str, tuple[float, int | None]]:
-    """A metric over all batches, accumulated where it can be, else the mean; and its count."""
-    if hasattr(metric, "update") and hasattr(metric, "compute"):
-        metric.reset()
-        for out, (_, targets) in pairs:
-            metric.update(copies_of(out), joined(metric, copies_of(targets), out))
-        value = metric.compute()
-        metric.reset()
-        values = value if isinstance(value, Mapping) else {name: value}
-        return {str(key): (float(value), None) for key, value in values.items()}
-    parts = [_of_batch(f"metric {name}", metric, *pair) for pair in pairs]
+def _gathers(metric: Any) -> bool:
+    """Whether a metric takes batch after batch, and then tells."""
+    return hasattr(metric, "update") and hasattr(metric, "compute")
+
+
+def _gathered(
+    name: str, metric: Any, pairs: Iterable[tuple[Any, Batch]]
+) -> dict[str, tuple[float, None]]:
+    metric.reset()
+    for out, (_, targets) in pairs:
+        metric.update(copies_of(out), joined(metric, copies_of(targets), out))
+    value = metric.compute()
+    metric.reset()
+    values = value if isinstance(value, Mapping) else {name: value}
+    return {str(key): (float(value), None) for key, value in values.items()}
+
+
+def _metric(metric: Any, parts: _Parts) -> tuple[float, int | None]:
+    """The mean of a metric, or what is made of it; and its count, if it is 0 or 1 everywhere."""
+    if metric is perplexity:
+        return float(np.exp(_mean(parts))), None
     binary = all(v.numel() == n and ((v == 0) | (v == 1)).all() for v, n in parts)
-    return {name: (_mean(parts), int(sum(float(v.sum()) for v, _ in parts)) if binary else None)}
+    return _mean(parts), int(sum(float(v.sum()) for v, _ in parts)) if binary else None
 
 
-def _mean(parts: Sequence[tuple[torch.Tensor, int]]) -> float:
+def _mean(parts: _Parts) -> float:
     total = sum(count for _, count in parts)
     return float(sum(float(value.mean()) * count for value, count in parts)) / total

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +16,16 @@ from ..graph.graph import Graph, Mask
 from ..pruning.prune import Chosen, Form, prune, resolve
 from ..values.nested import batch_size
 from ..values.quantities import duration
-from .engine.least_squares import rows_for
+from .calibration import batch_norms
+from .engine.least_squares import MIXED, rows_for
 from .engine.pieces import cut
 from .engine.refit_goals import layers_to_fit
 from .evaluator import Engine
-from .objective import Objective, Recovery, RecoveryKind
+from .objective import FEWEST, Objective, Recovery, RecoveryKind
 
-ROOTS, SLOW = 5, 2.5  # factorisations of a fit, and how much slower than products they are
-TRIES, SIDE = 3, 512  # of the clock; of the matrices whose product it times
+SLOW, FEW = 10.0, 128  # seconds a mask that are much for a search; examples that are few
+ROOTS, SLOWER = 5, 2.5  # factorisations of a fit, and how much slower than products they are
+TRIES, LONG, SIDE = 3, 1.0, 512  # of the clock, within seconds; of the matrices that it times
 
 
 def recover(
@@ -80,18 +82,21 @@ class Estimate:
         layers: that can be fitted.
         fewer: those of them that are fitted to fewer rows than the calibration data have, since
             they have many inputs.
+        cheaper: what to write for less, where it is much for a search.
     """
 
     seconds: float
     bytes: int
     layers: int
     fewer: int
+    cheaper: str = ""
 
     def __str__(self) -> str:
         few = f", {self.fewer} of them to a part of the data" if self.fewer else ""
         return (
             f"Linear recovery of a mask takes up to {duration(self.seconds)} and "
             f"{self.bytes / 2**20:.0f} MiB: it fits up to {self.layers} layers{few}."
+            f"{self.cheaper and f' Cheaper: {self.cheaper}.'}"
         )
 
 
@@ -111,32 +116,67 @@ def estimate(graph: Graph, recovery: Recovery) -> Estimate:
     module: Any = graph.program.module
     engine = _engine(graph, recovery)
     examples = sum(batch_size(inputs) for inputs in engine.calibration)
-    work, held, fewer, found = 0.0, 0.0, 0, layers_to_fit(graph)
-    for index in found:
-        vertex = graph.vertices[index]
-        weight = module.get_submodule(vertex.module).weight
-        channels, inputs = len(weight), weight[0].numel()
-        all_rows = examples * math.prod(vertex.shape or ()) / channels
-        rows = min(rows_for(inputs), all_rows)
-        side = min(rows, inputs)
-        fewer += rows < all_rows
-        work += rows * inputs * (side / 2 + 2 * channels) + ROOTS * side**2 * channels
-        work += ROOTS * SLOW * side**3 / 6
-        mine = (ROOTS + 3) * side**2 + 3 * rows * (inputs if side < inputs else channels)
-        held = max(held, mine * weight.element_size())
     largest = max((math.prod(v.shape) * v.itemsize for v in graph.vertices if v.shape), default=0)
     some = cut(engine.calibration[0], max(batch_size(engine.calibration[0]) // 8, 1))[0]
     with torch.inference_mode():
-        passes = 2 * examples / batch_size(some) * _timed(lambda: module(*some))
+        example = _timed(lambda: module(*some)) / batch_size(some)
         a = torch.rand(SIDE, SIDE, device=graph.program.device)
-        seconds = passes + work / SIDE**3 * _timed(lambda: a @ a)
-    return Estimate(seconds, round(held + 4 * examples * largest), len(found), fewer)
+        product = _timed(lambda: a @ a) / SIDE**3
+
+    def seconds(count: int) -> float:
+        """Both networks run on the data, and layers are fitted."""
+        return 2 * count * example + product * sum(_work(*layer) for layer in _fits(graph, count))
+
+    fits, whole = list(_fits(graph, examples)), seconds(examples)
+    held = max((_held(*layer[:3]) * layer[4] for layer in fits), default=0)
+    fewer = sum(rows < there for rows, _, _, there, _ in fits)
+    cheaper = []
+    if whole > SLOW:
+        few = min(FEW, max(examples // 2, FEWEST))
+        if few < examples:
+            less = f"{few} of the {examples} calibration examples, up to {duration(seconds(few))}"
+            cheaper.append(f"{less} (in a job, fewer `rows` in [calibration])")
+        if batch_norms(module):
+            cheaper.append('ew.Recovery("batchnorm", ...) (in a job, recovery = "batchnorm")')
+        else:
+            once = "ew.Recovery() while searching, then ew.recover(graph, plan, inputs) once"
+            cheaper.append(f'{once} (in a job, recovery = "none", and [heal])')
+    return Estimate(
+        whole, round(held + 4 * examples * largest), len(fits), fewer, "; or ".join(cheaper)
+    )
+
+
+def _fits(graph: Graph, examples: int) -> Iterator[tuple[float, int, int, float, int]]:
+    """Of each layer the rows of its fit, its inputs and channels, the rows there are, and bytes."""
+    module: Any = graph.program.module
+    for index in layers_to_fit(graph):
+        vertex = graph.vertices[index]
+        weight = module.get_submodule(vertex.module).weight
+        channels, inputs = len(weight), weight[0].numel()
+        there = examples * math.prod(vertex.shape or ()) / channels
+        yield min(rows_for(inputs), there), inputs, channels, there, weight.element_size()
+
+
+def _work(rows: float, inputs: int, channels: int, *_: float) -> float:
+    """Multiply-accumulates of a fit, as many as take its time."""
+    side, mixed = min(rows, inputs), min(channels, MIXED)
+    work = rows * inputs * (side / 2 + channels)  # sums over rows
+    work += 2 * side**2 * (channels + (ROOTS - 2) * mixed) + ROOTS * SLOWER * side**3 / 6
+    if rows < inputs:  # sums over rows of the root, and the way back from it
+        work += rows**2 * (rows + 3 * channels) / 2 + rows * inputs * channels
+    return work
+
+
+def _held(rows: float, inputs: int, channels: int) -> float:
+    side = min(rows, inputs)
+    return (ROOTS + 3) * side**2 + 3 * rows * (inputs if side < inputs else channels)
 
 
 def _timed(call: Callable[[], Any]) -> float:
-    def once() -> float:
+    """Seconds that a call takes; the least of some, if it takes few."""
+    times: list[float] = []
+    while len(times) < TRIES and sum(times) < LONG:
         begin = time.perf_counter()
         call()
-        return time.perf_counter() - begin
-
-    return min(once() for _ in range(TRIES))
+        times.append(time.perf_counter() - begin)
+    return min(times)

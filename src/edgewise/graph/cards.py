@@ -1,7 +1,5 @@
 """What consoles and notebooks show of a graph, a mask and a cost."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any

@@ -8,8 +8,6 @@ pass are classes of channels. The analysis only proposes them: `liveness` decide
 does, and `widths` offers no unit for which it does not do what is meant.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 

@@ -11,8 +11,6 @@ Examples:
     True
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a person calls a unit: its block, and what it is in there ("layers.3 attention")."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """What rules for a share, or for what must be left, come to: sums over the units that go."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

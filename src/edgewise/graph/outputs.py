@@ -1,7 +1,5 @@
 """On which inputs the outputs of a network depend, and which units would change that."""
 
-from __future__ import annotations
-
 from functools import reduce
 from operator import or_
 

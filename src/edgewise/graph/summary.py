@@ -1,7 +1,5 @@
 """The blocks and units of a graph as a table that fits a screen."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence

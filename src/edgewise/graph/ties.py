@@ -1,7 +1,5 @@
 """Units that go together or not at all: one unit that takes what all of them take."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace

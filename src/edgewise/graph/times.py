@@ -1,7 +1,5 @@
 """How long each operator takes as a function of its live widths, and what that makes in all."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

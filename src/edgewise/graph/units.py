@@ -1,7 +1,5 @@
 """Which units a graph offers: series-contracted edges, bypassed layers, or every raw edge."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace

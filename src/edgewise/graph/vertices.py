@@ -1,7 +1,5 @@
 """The operators of a network and the flows between them, as plain data."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Widths as units: coupled channels, hidden channels and heads, in nested slices."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence

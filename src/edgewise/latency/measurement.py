@@ -1,7 +1,5 @@
 """Measuring operators and networks, and choosing until a latency limit is kept."""
 
-from __future__ import annotations
-
 import copy
 import logging
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """The time that networks and their operators take."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

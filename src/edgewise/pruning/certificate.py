@@ -1,7 +1,5 @@
 """What is promised of a chosen mask, besides what is measured of it: plain data and plain words."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any

@@ -1,7 +1,5 @@
 """Copies of tensors and modules that keep only what remains of their channels."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from typing import Any, cast

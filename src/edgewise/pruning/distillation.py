@@ -1,7 +1,5 @@
 """What a pruned model learns from: labels, and the answers of the network that it was."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Exports of a pruned model, each compared with it on real inputs of several sizes."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import inspect

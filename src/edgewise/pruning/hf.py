@@ -5,8 +5,6 @@ Examples:
     False
 """
 
-from __future__ import annotations
-
 import copy
 import inspect
 import json
@@ -25,6 +23,7 @@ from ..errors import PlanError
 from . import edited, edits
 from .edited import Gone
 from .edits import Edit, Edits
+from .plan import Plan
 
 _AUTO = {
     "ForCausalLM": "AutoModelForCausalLM",
@@ -91,7 +90,21 @@ def cache_numbers(model: nn.Module, found: Edits) -> dict[str, Edit]:
     return found
 
 
-def save_pretrained(model: nn.Module, folder: str | Path) -> str:
+_CARD = """# A pruned {name}
+
+Made with [edgewise](https://pypi.org/project/edgewise/) from {origin}. {loads}
+
+Removed: {removed}.
+
+| | unpruned | pruned |
+|---|---|---|
+{rows}
+"""
+
+
+def save_pretrained(
+    model: nn.Module, folder: str | Path, *, stock: bool = False, plan: Plan | None = None
+) -> str:
     """Write a pruned transformers model so that `from_pretrained` loads it without edgewise.
 
     Where whole layers are gone and what is left has one width in all layers, the checkpoint is a
@@ -101,12 +114,16 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> str:
     Args:
         model: what `ew.prune(..., form="module")` gave, healed or not.
         folder: where to; made if it is not there.
+        stock: whether to write an ordinary checkpoint or none. A search that removes whole layers,
+            `ew.trace(..., tie="model.layers.*")`, gives models that have one.
+        plan: what was removed and measured, for a model card.
 
     Returns:
         "stock" or "trust_remote_code": how it loads.
 
     Raises:
-        PlanError: it is no transformers model in its own class, or the folder cannot be written.
+        PlanError: it is no transformers model in its own class, it has no stock checkpoint where
+            one is asked for, or the folder cannot be written.
 
     Examples:
         >>> ew.hf.save_pretrained(model, "folder")
@@ -121,15 +138,47 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> str:
             'one with ew.prune(graph, plan, form="module"); others are saved with ew.save.'
         )
     small: Any = model
-    stock = _stock(small)
+    found = _stock(small)
+    if found is None and stock:
+        raise PlanError(
+            f"This {_base(type(model)).__name__} has no stock checkpoint: parts of layers are gone "
+            "or differ in width. Whole layers can be removed so that it has: trace it with "
+            'tie="model.layers.*" (tie in [units]), or write it with stock=False.'
+        )
+    way = "trust_remote_code" if found is None else "stock"
     try:
-        if stock is not None:
-            stock.save_pretrained(folder)
-            return "stock"
-        _with_code(small, Path(folder), steps)
+        if found is None:
+            _with_code(small, Path(folder), steps)
+        else:
+            found.save_pretrained(folder)
+        if plan is not None:
+            (Path(folder) / "README.md").write_text(_card(small, plan, way), "utf-8")
     except OSError as error:
         raise PlanError(f"The model cannot be written to {folder}: {error}") from error
-    return "trust_remote_code"
+    return way
+
+
+def _card(model: Any, plan: Plan, way: str) -> str:
+    """What became of a model, in Markdown."""
+    rows = [("parameters", f"{plan.before.params:,}", f"{plan.after.params:,}"),
+            ("MACs of an example", f"{plan.before.macs:,}", f"{plan.after.macs:,}")]  # fmt: skip
+    for split, found in plan.measured.items():
+        was = {"loss": found.unpruned_loss, **found.unpruned_metrics}
+        for name, value in {"loss": found.loss, **found.metrics}.items():
+            what = f"{name}, {found.samples} {split} examples"
+            rows.append((what, f"{was[name]:.4g}", f"{value:.4g}"))
+    loads = {
+        "stock": "It is an ordinary checkpoint with fewer layers.",
+        "trust_remote_code": "It loads with `trust_remote_code=True`: the two small files of code "
+        "beside the weights leave out what is gone. Read them first.",
+    }
+    return _CARD.format(
+        name=_base(type(model)).__name__,
+        origin=Path(getattr(model.config, "_name_or_path", "") or "a model of that class").name,
+        loads=loads[way],
+        removed=", ".join(plan.labels or plan.removed) or "nothing",
+        rows="\n".join(f"| {' | '.join(row)} |" for row in rows),
+    )
 
 
 def _with_code(model: Any, folder: Path, steps: Any) -> None:

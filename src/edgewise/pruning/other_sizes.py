@@ -1,7 +1,5 @@
 """Inputs of other sizes than an example's, at which a model runs: what an export keeps free."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

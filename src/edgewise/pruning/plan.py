@@ -192,7 +192,7 @@ class Plan:
             if report
             else ""
         )
-        parts = (found.proof or found.unproven, held if new else "", found.rivals)
+        parts = (found.proof, held if new else "", found.rivals)
         return tuple(str(part) for part in parts if part)
 
     def to_dict(self) -> dict[str, Any]:
@@ -233,6 +233,10 @@ class Plan:
         path = Path(path)
         try:
             data = read_json(path)
+        except FileNotFoundError:
+            raise PlanError(
+                f"There is no plan {path}: `edgewise run` or plan.save(...) writes one."
+            ) from None
         except (OSError, ValueError) as error:
             raise PlanError(f"{path} is not a readable plan: {error}") from error
         if not isinstance(data, dict) or "schema" not in data:

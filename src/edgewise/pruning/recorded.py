@@ -1,7 +1,5 @@
 """What a plan's file says of its network and of its tensors, checked before any of it is used."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from keyword import iskeyword

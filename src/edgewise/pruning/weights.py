@@ -1,7 +1,5 @@
 """Saving a pruned model and building it again in another process, without pickle."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
 from functools import partial

@@ -1,7 +1,5 @@
 """Pruned parts in their places in the whole model."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import fx, nn

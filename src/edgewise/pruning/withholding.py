@@ -1,7 +1,5 @@
 """Tensors that a module's own code does without, while modules that it calls still read them."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """The study behind the plan: predictions, progress and failures."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 from ..evaluation.records import Evaluation

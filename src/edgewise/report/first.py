@@ -1,7 +1,5 @@
 """The first screen, for whoever decides: before and after, what went, files, what to do next."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from ..evaluation.records import Progress

@@ -1,7 +1,5 @@
 """What is reachable at other budgets: the front, and how each of its points is made a plan."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from ..search import Point

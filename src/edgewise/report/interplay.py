@@ -1,7 +1,5 @@
 """Which units hurt or help each other, as a map and in words."""
 
-from __future__ import annotations
-
 from ..values.markup import Markup, tag
 from .charts import pairs
 from .charts.canvas import canvas
@@ -16,7 +14,7 @@ def interplay(facts: Facts) -> Markup | None:
     found = facts.insight.interactions
     if found is None or not found.pairs:
         return None
-    lines = pairs.sentences(facts.graph, found, SHOWN)
+    lines = [pairs.say(facts.graph, found, p) for p in pairs.strongest(found, SHOWN)]
     return fold(
         "interactions",
         "Interactions",

@@ -1,32 +1,27 @@
 """The report of a study while it runs, on this machine's own address only."""
 
-from __future__ import annotations
-
 import hashlib
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import ConfigError
 
-if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.responses import Response
-
 HOST, PORT = "127.0.0.1", 8642
 LAST = 5.0  # seconds that a reader has for the last refresh; it asks every two
-HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Type": "text/html; charset=utf-8",
+    "X-Content-Type-Options": "nosniff",
+}
 
 
 class Pages:
     """What the server shows: a shell that asks for its contents again and again.
-
-    Requests for another host's name are refused, so that no site of the web can read the page
-    through a name that it points at this machine. Nothing can be changed through it.
 
     Args:
         shell: gives the whole page.
@@ -37,44 +32,49 @@ class Pages:
         self.shell, self.contents = shell, contents
         self.asked = -LAST  # when contents were last asked for
 
-    @property
-    def app(self) -> Any:
-        """The ASGI application."""
-        from starlette.applications import Starlette
-        from starlette.middleware import Middleware
-        from starlette.middleware.trustedhost import TrustedHostMiddleware
-        from starlette.routing import Route
 
-        routes = [Route("/", self._shell), Route("/contents", self._contents)]
-        own = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
-        return Starlette(routes=routes, middleware=[own])
+class _Answer(BaseHTTPRequestHandler):
+    """Gives pages, and can change nothing.
 
-    def _shell(self, request: Request) -> Response:
-        from starlette.responses import HTMLResponse
-
-        return HTMLResponse(self.shell(), headers=HEADERS)
-
-    def _contents(self, request: Request) -> Response:
-        from starlette.responses import HTMLResponse, Response
-
-        text = self.contents()
-        self.asked = time.monotonic()
-        tag = f'"{hashlib.sha256(text.encode()).hexdigest()}"'
-        if request.headers.get("if-none-match") == tag:
-            return Response(status_code=304, headers={"ETag": tag})
-        return HTMLResponse(text, headers={**HEADERS, "ETag": tag})
-
-
-def require_server() -> None:
-    """Say that starlette or uvicorn is not installed, before any work is done.
-
-    Raises:
-        ConfigError: one of them is not.
+    Requests for another host's name are refused, so that no site of the web can read the page
+    through a name that it points at this machine.
     """
-    if not all(map(find_spec, ("starlette", "uvicorn"))):
-        raise ConfigError(
-            "--live needs a server: pip install 'edgewise[live]' (in a clone: '.[live]')."
-        )
+
+    def __init__(self, pages: Pages, *args: Any) -> None:
+        self.pages = pages
+        super().__init__(*args)
+
+    def do_GET(self) -> None:
+        """Answer GET and HEAD."""
+        make = {"/": self.pages.shell, "/contents": self.pages.contents}.get(self.path)
+        if self.headers.get("host", "").partition(":")[0] not in (HOST, "localhost"):
+            self.send_error(400)
+        elif make is None:
+            self.send_error(404)
+        else:
+            try:
+                body = make().encode()
+            except Exception:  # noqa: BLE001 - the run goes on without the page
+                self.send_error(500)
+            else:
+                self._send(body)
+
+    do_HEAD = do_GET
+
+    def _send(self, body: bytes) -> None:
+        if self.path == "/contents":
+            self.pages.asked = time.monotonic()
+        tag = f'"{hashlib.sha256(body).hexdigest()}"'
+        known = self.headers.get("if-none-match") == tag
+        self.send_response(304 if known else 200)
+        for name, value in {**HEADERS, "ETag": tag, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if not known and self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing: the screen is the run's."""
 
 
 @contextmanager
@@ -88,37 +88,22 @@ def serving(pages: Pages, port: int = PORT) -> Iterator[str]:
         port: of 127.0.0.1; 0 takes a free one.
 
     Raises:
-        ConfigError: the port is taken, or starlette and uvicorn are not installed.
+        ConfigError: the port is taken.
     """
-    require_server()
-    import uvicorn
-
-    place = _bound(port)
-    server = uvicorn.Server(uvicorn.Config(pages.app, log_level="critical", lifespan="off"))
-    thread = Thread(target=server.run, args=([place],), name="edgewise live", daemon=True)
-    thread.start()
     try:
-        yield f"http://{HOST}:{place.getsockname()[1]}/"
-        _last_look(pages)
-    finally:
-        server.should_exit = True
-        thread.join(LAST)
-        place.close()
-
-
-def _bound(port: int) -> socket.socket:
-    place = socket.socket()
-    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        place.bind((HOST, port))
-        place.listen()
+        server = ThreadingHTTPServer((HOST, port), partial(_Answer, pages))
     except OSError as error:
-        place.close()
         raise ConfigError(
             f"Port {port} of {HOST} cannot be used: {error.strerror}. Name another one, such as "
             f"--live {port + 1}."
         ) from error
-    return place
+    Thread(target=server.serve_forever, name="edgewise live", daemon=True).start()
+    try:
+        yield f"http://{HOST}:{server.server_port}/"
+        _last_look(pages)
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def _last_look(pages: Pages) -> None:

@@ -1,7 +1,5 @@
 """Every cost and every score, before and after."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 from ..pruning.plan import Measured

@@ -1,7 +1,5 @@
 """The whole page from records, and its file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -20,7 +18,7 @@ from .first import first
 from .front import front
 from .interplay import interplay
 from .measured import measured
-from .network.network import network
+from .network.network import STYLES, network
 from .reproduce import reproduce
 from .unit_table import units
 
@@ -137,7 +135,7 @@ def _head(title: str, policy: str = POLICY) -> Markup:
         tag("meta", name="color-scheme", content="light dark"),
         tag("meta", http_equiv="Content-Security-Policy", content=policy),
         tag("title", f"{title}: pruning report"),
-        tag("style", _file("style.css")),
+        tag("style", map(_file, STYLES)),
     )
 
 

@@ -1,7 +1,5 @@
 """`study.plot`: every chart of the report as a figure, interactive or static."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +10,9 @@ from ..search import Point
 from ..surrogates.interactions import Interactions
 from .charts import charts, matplotlib, pairs, plotly
 from .charts.chart import Chart
-from .facts import Facts
-from .network import drawing
+from .facts import Facts, Outcome
+from .network.network import Drawing, drawn
+from .network.svg import Sheet
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Plot:
     """The plots of a study, of all evaluations so far.
 
     Each gives a plotly figure, or with `static=True` a matplotlib one for papers; both draw the
-    same chart as the report does.
+    same chart as the report does. `graph` gives the report's drawing.
 
     Args:
         facts: gives what is known by now.
@@ -53,9 +52,9 @@ class Plot:
         """The map of `Study.interactions`."""
         return _drawn(pairs.heat_map(self.facts().graph, self.pairs(base)), static)
 
-    def graph(self, mask: Mask | None = None, *, static: bool = False) -> Any:
-        """The network in boxes, what a mask removes struck out."""
-        return _drawn(drawing.boxes(self.facts().graph, mask), static)
+    def graph(self, mask: Mask | None = None) -> Drawing:
+        """The network in boxes, what a mask removes struck out: SVG, static by nature."""
+        return drawn(Sheet(Facts(self.facts().graph, (), None, Outcome()), mask))
 
     @staticmethod
     def methods(

@@ -1,7 +1,5 @@
 """What it takes to get the same result again."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 

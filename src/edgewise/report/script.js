@@ -36,25 +36,11 @@
   document.addEventListener("focusout", ({ target }) => { if (target.matches("abbr")) show(null); });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") show(null); });
 
-  // A box of repeated blocks opens the part of the drawing that it controls. What is open stays so
-  // when the contents of a live page are replaced.
-  const open = new Set(), folds = new Set();
+  // What is open stays so when the contents of a live page are replaced.
+  const folds = new Set();
   document.addEventListener("toggle", ({ target }) => {
     if (target.matches(".fold")) folds[target.open ? "add" : "delete"](target.id);
   }, true);
-  const turn = (box, on) => {
-    const panel = document.getElementById(box.getAttribute("aria-controls"));
-    box.setAttribute("aria-expanded", on);
-    panel.hidden = !on;
-    open[on ? "add" : "delete"](box.getAttribute("aria-label"));
-    return panel;
-  };
-  const toggle = (box) => {
-    const on = box.getAttribute("aria-expanded") !== "true";
-    const panel = turn(box, on);
-    if (on) panel.scrollIntoView({ block: "nearest" });
-  };
-  const repeated = (node) => node && node.closest && node.closest("[aria-expanded]");
 
   const wake = (root) => {
   show(null);
@@ -83,12 +69,6 @@
     let at = -1;
     figure.setAttribute("tabindex", "0");
     figure.addEventListener("keydown", (event) => {
-      const box = repeated(event.target) || repeated(stops[at]);
-      if (box && (event.key === "Enter" || event.key === " ")) {
-        event.preventDefault();
-        toggle(box);
-        return;
-      }
       const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
       if (!step || !stops.length) return;
       event.preventDefault();
@@ -102,21 +82,18 @@
 
   for (const pane of root.querySelectorAll(".fold:has(.stage)")) {
     const stage = pane.querySelector(".stage");
-    const drawings = [...stage.querySelectorAll("svg.network")];
-    const widest = () => Math.max(...drawings.filter((svg) => !svg.closest("[hidden]")).map((svg) => svg.viewBox.baseVal.width));
+    const svg = stage.querySelector("svg.network"), { width, height } = svg.viewBox.baseVal;
     let zoom = 1;
     const setZoom = (value, x = stage.clientWidth / 2, y = stage.clientHeight / 2) => {
       const next = Math.min(Math.max(value, 0.15), 4);
       const left = (stage.scrollLeft + x) / zoom, top = (stage.scrollTop + y) / zoom;
       zoom = next;
-      for (const svg of drawings) {
-        svg.setAttribute("width", svg.viewBox.baseVal.width * zoom);
-        svg.setAttribute("height", svg.viewBox.baseVal.height * zoom);
-      }
+      svg.setAttribute("width", width * zoom);
+      svg.setAttribute("height", height * zoom);
       stage.scrollLeft = left * zoom - x;
       stage.scrollTop = top * zoom - y;
     };
-    const fit = () => setZoom((stage.clientWidth - 16) / widest());
+    const fit = () => setZoom((stage.clientWidth - 16) / width);
     pane.querySelector(".zoom").addEventListener("click", (event) => {
       const kind = event.target.dataset.zoom;
       if (kind === "fit") fit();
@@ -135,38 +112,21 @@
       const box = stage.getBoundingClientRect();
       setZoom(zoom * Math.exp(-event.deltaY / 400), event.clientX - box.left, event.clientY - box.top);
     }, { passive: false });
-    const boxes = [...stage.querySelectorAll("[aria-expanded]")];
-    const all = pane.querySelector("[data-all]");
-    const opened = () => boxes.every((box) => box.getAttribute("aria-expanded") === "true");
-    const label = () => { if (all) all.textContent = opened() ? "Close all" : "Open all"; };
-    new MutationObserver(label).observe(stage, { subtree: true, attributeFilter: ["aria-expanded"] });
-    for (const box of boxes) turn(box, open.has(box.getAttribute("aria-label")));
-    if (all) all.addEventListener("click", () => {
-      const on = !opened();
-      for (const box of boxes) turn(box, on);
-    });
     let held = null;
-    let dragged = false;
-    stage.addEventListener("click", (event) => {
-      const box = repeated(event.target);
-      if (box && !dragged) toggle(box);
-    });
     stage.addEventListener("pointerdown", (event) => {
       if (event.pointerType !== "mouse" || event.button) return;
-      dragged = false;
-      held = { x: event.clientX + stage.scrollLeft, y: event.clientY + stage.scrollTop, startX: event.clientX, startY: event.clientY };
+      held = { x: event.clientX + stage.scrollLeft, y: event.clientY + stage.scrollTop };
       stage.classList.add("held");
     });
     addEventListener("pointermove", (event) => {
       if (!held) return;
-      dragged ||= Math.hypot(event.clientX - held.startX, event.clientY - held.startY) > 4;
       stage.scrollLeft = held.x - event.clientX;
       stage.scrollTop = held.y - event.clientY;
     });
     addEventListener("pointerup", () => { held = null; stage.classList.remove("held"); });
     const begin = () => {
       if (!stage.clientWidth) return pane.addEventListener("toggle", begin, { once: true });
-      if (widest() > stage.clientWidth - 16) setZoom(Math.max((stage.clientWidth - 16) / widest(), 0.75), 0, 0);
+      if (width > stage.clientWidth - 16) setZoom(Math.max((stage.clientWidth - 16) / width, 0.75), 0, 0);
     };
     begin();
   }

@@ -1,7 +1,5 @@
 """The words of the page, each explained where it is pointed at, and its folded sections."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from ..values.markup import Attribute, Child, Markup, tag

@@ -1,7 +1,5 @@
 """Every unit, by what removing it alone does."""
 
-from __future__ import annotations
-
 from ..values.markup import Markup, join, row, table, tag
 from . import numbers
 from .facts import Facts

@@ -38,12 +38,9 @@ def certify(
         told: called with every evaluation.
     """
     proof = prove(space, chosen.choice.name, chosen.model, winner)
-    reason = None if proof else (
-        f"Nothing is proven about the surrogate: the exact solver cannot minimise the "
-        f"interactions of {chosen.choice.name}."
-    )  # fmt: skip
+    reason = f"The exact solver cannot minimise the interactions of {chosen.choice.name}."
     rivals = _rivals(space, winner, measuring, count, seed, told) if count else None
-    return Certificate(proof, reason, rivals)
+    return Certificate(proof, None if proof else reason, rivals)
 
 
 def prove(space: Space, name: str, model: Any, mask: Mask) -> Proof | None:

@@ -75,8 +75,9 @@ def confirm(
 
 def tell_cost(graph: Graph, objective: Objective) -> None:
     """Say what recovery will take, where that may be much, before the first mask takes it."""
-    if objective.recovery.kind == "linear" and log.isEnabledFor(logging.INFO):
-        log.info("%s", estimate(graph, objective.recovery))
+    if objective.recovery.kind == "linear":
+        found = estimate(graph, objective.recovery)
+        log.log(logging.WARNING if found.cheaper else logging.INFO, "%s", found)
 
 
 def check_savable(graph: Graph) -> None:

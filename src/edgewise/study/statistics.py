@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from scipy.stats import binomtest
 
 from ..errors import EdgewiseError
 from ..evaluation.evaluator import Outcome
-from ..evaluation.records import Comparison, Evaluation
+from ..evaluation.records import Comparison, Evaluation, whole_of
 from ..pruning.plan import Measured
 
 _RESAMPLES = 2000
@@ -21,15 +23,31 @@ def measured(outcome: Outcome, unpruned: Evaluation) -> Measured:
     record = outcome.evaluation
     assert record.loss is not None
     assert unpruned.loss is not None
+    interval = None if outcome.each is None else bootstrap(outcome.each.numpy())
+    found = {k: exact(n, record.samples) for k, n in outcome.counts.items()}
+    for name, value in record.metrics.items():  # as perplexity is of cross-entropy
+        if interval and np.isclose(value, np.exp(record.loss)):
+            found[name] = (float(np.exp(interval[0])), float(np.exp(interval[1])))
     return Measured(
         loss=record.loss,
         metrics=dict(record.metrics),
         samples=record.samples,
         unpruned_loss=unpruned.loss,
         unpruned_metrics=dict(unpruned.metrics),
-        interval=None if outcome.each is None else bootstrap(outcome.each.numpy()),
-        metric_intervals={k: exact(n, record.samples) for k, n in outcome.counts.items()},
+        interval=interval,
+        metric_intervals=found,
     )
+
+
+def examples_seen(evaluations: Iterable[Evaluation]) -> int:
+    """How many examples evaluations of one split saw in all; what continued counts once."""
+    parts, whole = Counter[str](), dict[str, int]()
+    for e in evaluations:
+        if e.split == whole_of(e.split):
+            whole[e.mask] = e.samples
+        else:
+            parts[e.mask] += e.samples
+    return sum((parts | Counter(whole)).values())
 
 
 def exact(count: int, samples: int) -> tuple[float, float]:

@@ -1,7 +1,5 @@
 """What a surrogate predicts of masks that it has not seen: the measure for all comparisons."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

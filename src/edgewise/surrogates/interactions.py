@@ -1,7 +1,5 @@
 """Which pairs of units hurt or help each other beyond the sum of their single effects."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations

@@ -1,7 +1,5 @@
 """Intervals that hold: predicted standard deviations scaled by what held-out masks say."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

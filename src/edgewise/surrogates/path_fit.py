@@ -1,7 +1,5 @@
 """Least squares for the path-sum model, started from the closed form of leave-one-out losses."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

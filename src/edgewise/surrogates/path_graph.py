@@ -1,7 +1,5 @@
 """A DAG of weighted ways that masks cut, as plain arrays; sums over its paths."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property

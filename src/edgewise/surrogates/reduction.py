@@ -7,8 +7,6 @@ same units cut are merged, and what lies on no path from an input to an output i
 path sum stays the same function of the mask, with fewer terms.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 
 import numpy as np

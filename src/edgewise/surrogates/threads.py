@@ -1,7 +1,5 @@
 """Many small matrices: one thread does them faster than several that wait for each other."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache, wraps
 from typing import Any, ParamSpec, TypeVar

@@ -1,7 +1,5 @@
 """What every surrogate learns from: checked masks, checked losses, and the scale they live on."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What a plan keeps of a network, so that another one can be told where it differs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any

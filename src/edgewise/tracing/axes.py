@@ -4,8 +4,6 @@ The program is run without data at several sizes of its inputs, each free axis c
 of its own. Sizes that are the same in all of these runs are one size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

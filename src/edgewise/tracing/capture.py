@@ -1,7 +1,5 @@
 """From a user's model to a clean torch.fx program, by one of two front ends."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 from collections import Counter

@@ -1,7 +1,5 @@
 """Cleaning a traced program: functional, without asserts, and nothing that only looks like data."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import operator

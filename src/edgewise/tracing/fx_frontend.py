@@ -1,7 +1,5 @@
 """The torch.fx front end: a model traced symbolically, stopping at modules that have a rule."""
 
-from __future__ import annotations
-
 import os
 import sys
 import traceback

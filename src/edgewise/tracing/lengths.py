@@ -1,7 +1,5 @@
 """`len(x)` of a traced value, which Python itself takes for a number."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

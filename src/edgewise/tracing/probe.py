@@ -1,7 +1,5 @@
 """Running a captured program on the example inputs: what every node gives."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Iterator, Mapping

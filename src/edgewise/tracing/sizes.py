@@ -5,8 +5,6 @@ program has to give what the model gives; where it does not, it froze that size,
 the program refuses others.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple

@@ -1,11 +1,10 @@
 """From a model and example inputs to a Graph."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from inspect import signature
 from typing import Any, Literal, get_args
 
 import torch
@@ -71,7 +70,7 @@ def trace(
     Args:
         model: any `nn.Module`.
         args: example inputs, a tuple (or one tensor); dimension 0 is the batch.
-        kwargs: example keyword inputs.
+        kwargs: example keyword inputs. Models of transformers get use_cache=False, if not told.
         granularity: kinds of units: "branch" (connections that save parameters or MACs: branches,
             pieces of concatenations, gates), "edge" (all connections, skips among them), "layer"
             (layers bypassed by identity), "hidden" (inner channels of a branch or MLP), "heads"
@@ -115,6 +114,8 @@ def trace(
         >>> graph
         Graph(29 vertices, 31 edges, 9 units, ab27f3cafff4)
     """
+    if part is None and isinstance(model, nn.Module):
+        kwargs = {**_uncached(model), **(kwargs or {})}
     refuse(model, args, kwargs or {})
     args = (args,) if isinstance(args, torch.Tensor) else tuple(args)
     kinds = (granularity,) if isinstance(granularity, str) else tuple(granularity)
@@ -138,6 +139,11 @@ def trace(
         raise NoUnitsError(_why_no_units(model, kinds, graph.refused))
     rules = Rules.of(keep, at_most, at_least, tie, alike)
     return graph if rules == Rules() else ruled(graph, rules)
+
+
+def _uncached(model: nn.Module) -> dict[str, bool]:
+    """That no keys and values are kept for a next call, where a model asks whether to."""
+    return {"use_cache": False} if "use_cache" in signature(model.forward).parameters else {}
 
 
 def _bare(

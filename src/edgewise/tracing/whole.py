@@ -1,7 +1,5 @@
 """A model around the parts of it that are traced: run again with others in their places."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager

@@ -1,7 +1,5 @@
 """The arguments of a model in a batch: a tensor, several in a row, or several by name."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -5,8 +5,6 @@ bound values, state and the globals that the code reads, tensors and arrays by t
 of installed packages counts by its name only; what it is given counts as everything else does.
 """
 
-from __future__ import annotations
-
 import builtins
 import dis
 import enum

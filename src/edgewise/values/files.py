@@ -1,7 +1,5 @@
 """Files: written whole or not at all, and read only if they are what they should be."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -15,6 +15,7 @@ from .files import parse_json
 SHOWN = 1000  # lines of a part that a study keeps, to say what differs
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _BEFORE, _AFTER = re.compile(r"(?:\(|, )(?=\w+=)"), re.compile(r", \w+=|\) of \(")
+_DIGEST = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def difference(stored: Sequence[str], now: Sequence[str]) -> str | None:
         if path != other:
             return f"{own} stands in place of {was}"
         old, new = _apart(old, new)
-        return f"{path} was {old} and is {new}"
+        return _DIGEST.sub(r"\1…", f"{path} was {old} and is {new}")
     return None
 
 

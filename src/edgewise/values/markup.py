@@ -1,7 +1,5 @@
 """HTML and SVG elements as values: text is escaped unless it is markup already."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Iterable, Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Single precision as it is written: NVIDIA's tensor cores would round factors to ten bits."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager

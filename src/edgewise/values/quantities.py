@@ -1,7 +1,5 @@
 """Amounts with units, as people write them and as they read them: "20M", "64MiB", "8ms", "70%"."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from numbers import Real

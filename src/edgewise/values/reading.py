@@ -1,7 +1,5 @@
 """Plain data of a file or a database as the values that they should be, every one checked."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass

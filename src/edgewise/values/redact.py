@@ -1,7 +1,5 @@
 """Text as others may see it: without secrets, and without what a terminal would obey."""
 
-from __future__ import annotations
-
 import re
 
 HIDDEN = "***"

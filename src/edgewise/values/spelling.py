@@ -1,7 +1,5 @@
 """The known word that a misspelt one is nearest to."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 

@@ -164,7 +164,7 @@ def test_heal_needs_its_section_and_a_plan(job: Path) -> None:  # noqa: F811
     assert (result.exit_code, "has no [heal]" in said(result)) == (2, True)
     job.write_text(job.read_text() + HEAL)
     result = call("heal", job)
-    assert (result.exit_code, "not a readable plan" in said(result)) == (1, True)
+    assert (result.exit_code, "There is no plan" in said(result)) == (1, True)
 
 
 def test_shifts_are_for_images(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

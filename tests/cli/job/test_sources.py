@@ -97,6 +97,17 @@ def test_functions_that_give_no_model(file: Path, name: str, words: str) -> None
         load_model(section(f"{file}:{name}"))
 
 
+def test_weights_that_cannot_be_downloaded_may_be_given(file: Path) -> None:
+    failed = "failed: URLError.*--weights"
+    text = (
+        file.read_text()
+        + "\n\ndef away():\n    import urllib.error as e\n    raise e.URLError('x')\n"
+    )
+    (file.parent / "away.py").write_text(text)
+    with pytest.raises(ConfigError, match=failed):
+        load_model(section(f"{file.parent / 'away.py'}:away"))
+
+
 def test_wrong_arguments_are_an_error(file: Path) -> None:
     with pytest.raises(ConfigError, match="unexpected keyword argument 'depth'"):
         load_model(section(f"{file}:make", arguments={"depth": 1}))

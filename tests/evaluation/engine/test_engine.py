@@ -25,8 +25,9 @@ from edgewise.evaluation.engine.run import Run
 from edgewise.evaluation.engine.steps import Step
 from edgewise.evaluation.evaluator import Engine
 from edgewise.pruning.verify import TOLERANCE, relative_difference
-from edgewise.testing import ZOO, build, random_mask
+from edgewise.testing import random_mask
 from edgewise.values.quantities import parse_bytes
+from zoo import ZOO, build
 
 FLOATS = (torch.float32, torch.float64)
 WHOLE = EngineOptions(chunk=64)

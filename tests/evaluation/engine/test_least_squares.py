@@ -19,9 +19,13 @@ def drawn(rows: int, inputs: int, channels: int = 3) -> tuple[torch.Tensor, torc
 
 
 def fit(u, r, inputs: Inputs, size: int = 37) -> tuple[torch.Tensor, torch.Tensor]:
-    found = Fit(inputs)
+    """What a layer with weights is fitted to that misses r."""
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(r.shape[1], u.shape[1], generator=generator, dtype=u.dtype)
+    bias = weight[:, 0] * inputs.biased
+    found, goal = Fit(inputs, weight, bias), r + u @ weight.T + bias
     half = torch.arange(len(u)) % 2
-    for part in zip(u.split(size), r.split(size), half.split(size), strict=True):
+    for part in zip(u.split(size), goal.split(size), half.split(size), strict=True):
         found.add(*part)
     return found.solve()
 
@@ -43,6 +47,16 @@ def test_the_fit_is_ridge_regression(rows: int, inputs: int, biased: bool, monke
     expected, wanted = ridge(u, r, 1e-2, biased)
     torch.testing.assert_close(change, expected, rtol=1e-6, atol=1e-8)
     torch.testing.assert_close(bias, wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_a_ridge_is_chosen_by_mixtures_as_by_all_outputs(monkeypatch) -> None:
+    monkeypatch.setattr(least_squares, "MIXED", 64)
+    u, r = drawn(60, 40, 300)
+    r += 9 * torch.randn(r.shape, generator=torch.Generator().manual_seed(2))
+    some = fit(u, r, Inputs(True))
+    monkeypatch.setattr(least_squares, "MIXED", 300)
+    for one, other in zip(some, fit(u, r, Inputs(True)), strict=True):
+        assert torch.equal(one, other)
 
 
 @given(size=st.integers(1, 400), inputs=st.sampled_from([5, 300]))

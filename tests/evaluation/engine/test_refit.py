@@ -14,7 +14,8 @@ import edgewise as ew
 import jobs
 from edgewise.evaluation.engine.refit import chosen, patches, sampled
 from edgewise.evaluation.evaluator import Engine, Outcome
-from edgewise.testing import ZOO, build, random_mask
+from edgewise.testing import random_mask
+from zoo import ZOO, build
 
 KINDS = ("edge", "layer", "hidden", "heads", "channels")
 

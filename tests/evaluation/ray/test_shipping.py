@@ -17,7 +17,7 @@ from edgewise.evaluation.evaluator import Engine
 from edgewise.evaluation.ray import shipping
 from edgewise.graph.operators.absence import by_axes
 from edgewise.graph.operators.table import TABLE
-from edgewise.testing import ZOO, build
+from zoo import ZOO, build
 
 cloudpickle = pytest.importorskip("ray.cloudpickle")
 pack = functools.partial(shipping.pack, pickle=cloudpickle)

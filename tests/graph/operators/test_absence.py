@@ -11,7 +11,7 @@ import edgewise as ew
 from edgewise import absence
 from edgewise.graph.operators.absence import FULL, Live, live
 from edgewise.graph.vertices import Vertex
-from edgewise.testing import ZOO, build
+from zoo import ZOO, build
 
 
 def vertex(shape: tuple[int, ...], **attrs: object) -> Vertex:

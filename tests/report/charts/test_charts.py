@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import combinations
 from math import nan
 from pathlib import Path
 
 import pytest
-import torch
 
-from edgewise.cli.demo import DigitsNet
 from edgewise.report.charts import charts, matplotlib, plotly
 from edgewise.report.charts.canvas import canvas
 from edgewise.report.charts.chart import Axis, Chart, Heat, Series
-from edgewise.report.network import drawing
-from edgewise.tracing.trace import trace
 
 CHART = Chart(
     "name", "A sentence.", Axis("x"), Axis("y <b>$", log=True),
@@ -75,36 +70,3 @@ def test_methods_with_one_mask_are_points() -> None:
         ("dot", None, True), (None, "steps", True), (None, "steps", False)
     ]  # fmt: skip
     assert "the lowest search loss is 0.300" in chart.sentence
-
-
-def test_the_network_is_a_chart_too() -> None:
-    graph = trace(DigitsNet().eval(), torch.randn(1, 1, 8, 8))
-    branch = next(i for i, u in enumerate(graph.units) if u.name.startswith("blocks.2."))
-    chart = drawing.boxes(graph, graph.mask([branch]))
-    removed = next(s for s in chart.series if s.name == "removed")
-    assert removed.labels == ("blocks.2",)
-    plotly.figure(chart)
-    matplotlib.static(chart)
-
-
-class Residual(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.a_layer_with_quite_a_long_name = torch.nn.Linear(4, 4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.a_layer_with_quite_a_long_name(x).relu()
-
-
-def test_the_figure_of_a_network_grows_with_it_and_its_labels_stay_apart() -> None:
-    heights = []
-    for depth in (2, 12):
-        model = torch.nn.Sequential(*(Residual() for _ in range(depth)))
-        figure = matplotlib.static(drawing.boxes(trace(model, torch.randn(2, 4))))
-        figure.canvas.draw()
-        boxes = [text.get_window_extent() for text in figure.axes[0].texts]
-        boxes.append(figure.legends[0].get_window_extent())
-        assert len(boxes) > depth
-        assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
-        heights.append(figure.get_figheight())
-    assert heights[1] > heights[0] + 0.5

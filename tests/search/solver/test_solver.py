@@ -25,9 +25,10 @@ from edgewise.search.solver.path_rows import segments
 from edgewise.search.solver.rows import Circuit, Rows
 from edgewise.surrogates.path_fit import PathFit
 from edgewise.surrogates.reduction import reduce_graph
-from edgewise.testing import ZOO, build, laws
+from edgewise.testing import laws
 from edgewise.values.quantities import shown
 from exact_cases import QUANTITIES, Case, cases, nested_masks, random_graph, random_times
+from zoo import ZOO, build
 
 KINDS = ("edge", "layer", "hidden", "heads", "channels")
 

@@ -10,7 +10,7 @@ from torch import nn
 import edgewise as ew
 from edgewise.errors import EdgewiseError
 from edgewise.study.bench import scores
-from edgewise.testing import build
+from zoo import build
 
 KINDS = ("edge", "layer")
 

@@ -17,7 +17,7 @@ from ...values.files import read_text
 from ...values.redact import redact
 from ...values.spelling import nearest
 from . import sections
-from .toml_sections import RULES, read_tables
+from .toml_sections import RULES, read_tables, with_defaults
 
 
 @with_config(RULES)
@@ -56,18 +56,24 @@ class Sections:
                     )
 
     def _check_calibration(self) -> None:
-        recovery, wanted = self.objective.recovery, self.objective.recovery != "none"
+        asked = {"objective": self.objective.recovery, "result": self.result.recovery}
+        asked = {name: kind for name, kind in asked.items() if kind != "none"}
+        if len(asked) == 2:
+            raise ValueError(
+                "[result] recovery is for masks that were measured without; [objective] has one"
+            )
         if self.calibration is None:
-            if wanted:
+            for name, kind in asked.items():
                 raise ValueError(
-                    f'[objective] recovery "{recovery}" needs a section [calibration] with source '
-                    "and rows"
+                    f'[{name}] recovery "{kind}" needs a section [calibration] with source and rows'
                 )
             return
-        if not wanted:
+        if not asked:
             raise ValueError(
-                '[calibration] has no effect unless [objective] recovery = "batchnorm" or "linear"'
+                "[calibration] has no effect unless [objective] or [result] has recovery = "
+                '"batchnorm" or "linear"'
             )
+        (recovery,) = asked.values()
         rows = self.calibration.rows
         count = FEWEST if rows.stop is None else rows.stop - rows.start
         if recovery == "linear" and count < FEWEST:
@@ -131,7 +137,7 @@ def read_config(path: str | Path) -> Config:
     except (ValueError, RecursionError) as error:
         hint = " Write paths with /, or in single quotes." if "\\" in str(error) else ""
         raise ConfigError(redact(f"{path} is not valid TOML: {error}.{hint}")) from error
-    found = read_tables(Sections, tables, path.parent, path.name)
+    found = read_tables(Sections, with_defaults(tables), path.parent, path.name)
     return Config(**{f.name: getattr(found, f.name) for f in fields(found)}, path=path)
 
 

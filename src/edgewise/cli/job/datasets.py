@@ -19,14 +19,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import default_collate
 
 from ...errors import ConfigError
+from ...values.nested import leaves_of
 from ...values.spelling import close, nearest
 from .sections import DataSection
-from .sources import load_function, require
-from .toml_sections import Rows
+from .sources import load_function, parquet_file, require
+from .texts import examples_of, sequences
+from .toml_sections import TEXT, Rows
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Any, Tensor]
 Example = tuple[Any, Any]
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
 CHANNELS = (1, 3)
@@ -68,20 +71,22 @@ def load_batches(data: DataSection, rows: Rows) -> list[Batch]:
     return [_stack(group, data) for group in groups]
 
 
-def following(data: DataSection, takes: nn.Module | Tensor) -> DataSection:
+def following(data: DataSection, takes: Any) -> DataSection:
     """The data with the channels of the model's first convolution, or of its example input."""
     if isinstance(takes, Tensor):
         channels = takes.shape[1] if takes.ndim == 4 else None
     else:
-        convs = (m.in_channels for m in takes.modules() if isinstance(m, nn.Conv2d))
-        channels = next(convs, None)
+        parts = takes.modules() if isinstance(takes, nn.Module) else ()
+        channels = next((m.in_channels for m in parts if isinstance(m, nn.Conv2d)), None)
     known = channels not in CHANNELS or data.channels or data.mean or data.transform
     return data if known else replace(data, channels=channels)
 
 
 def _examples(data: DataSection, rows: Rows) -> Iterator[Example]:
     source = data.source
-    if ".py:" in source:
+    if source.startswith(TEXT):
+        yield from examples_of(data, rows)
+    elif ".py:" in source:
         yield from _from_function(source, rows)
     elif source.startswith("torchvision:"):
         yield from _items(_torchvision(source), rows)
@@ -122,12 +127,16 @@ def _items(dataset: Any, rows: Rows) -> Iterator[Example]:
     return (dataset[i] for i in range(rows.start, last))
 
 
-def rows_of(source: str) -> int:
+def rows_of(source: str | DataSection) -> int:
     """How many examples a source has; of those that only reading tells, at most 10 000.
 
     Raises:
         ConfigError: it cannot be opened.
     """
+    if isinstance(source, DataSection):
+        if source.source.startswith(TEXT):
+            return sum(1 for _ in sequences(source))
+        source = source.source
     if Path(source).is_dir():
         return sum(1 for _ in images_in(Path(source)))
     if source.endswith(".parquet"):
@@ -166,7 +175,11 @@ def _from_folder(folder: Path, rows: Rows) -> Iterator[Example]:
     classes = sorted(path for path in folder.iterdir() if path.is_dir())
     files = [sorted(images_in(path)) for path in classes]
     if not any(files):
-        raise ConfigError(f"{folder} must hold one folder of images a class; found no image.")
+        loose = sum(1 for _ in images_in(folder))
+        raise ConfigError(
+            f"{folder} must hold one folder of images a class; found {loose or 'no'} image"
+            f"{'s, and no folder' if loose else ''}."
+        )
     if len(classes) == 1:
         raise ConfigError(
             f"{folder} holds one class, {classes[0].name}: there is nothing to tell apart. [data] "
@@ -184,26 +197,11 @@ def images_in(folder: Path) -> Iterator[Path]:
 
 
 def _from_parquet(path: Path, data: DataSection, rows: Rows) -> Iterator[Example]:
-    file = parquet_file(path)
-    columns = file.schema_arrow.names
-    for name in (data.image, data.label):
-        if name not in columns:
-            raise ConfigError(f"{path} has no column {name!r}.{nearest(name, columns)}")
+    file = parquet_file(path, data.image, data.label)
     number = _number_type(file.schema_arrow.field(data.image).type)
     for table in _overlapping(file, [data.image, data.label], rows):
         for image, label in zip(table[data.image], table[data.label], strict=True):
             yield _cell(image.as_py(), number, path.parent), label.as_py()
-
-
-def parquet_file(path: Path) -> Any:
-    """A parquet file, its schema read; ConfigError if it is none."""
-    parquet = require("pyarrow.parquet", "data")
-    if not path.is_file():
-        raise ConfigError(f"There is no file {path}.")
-    try:
-        return parquet.ParquetFile(path)
-    except (OSError, ValueError) as error:  # pyarrow's errors are one of the two
-        raise ConfigError(f"{path} is not a readable parquet file: {error}") from error
 
 
 def _overlapping(file: Any, columns: list[str], rows: Rows) -> Iterator[Any]:
@@ -234,7 +232,9 @@ def _cell(value: Any, number: Any, folder: Path) -> Any:
     return np.array(value, dtype=number) if isinstance(value, list) else value
 
 
-def _input(value: Any, data: DataSection, row: int) -> Tensor:
+def _input(value: Any, data: DataSection, row: int) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _input(part, data, row) for name, part in value.items()}
     try:
         if data.transform is not None:
             return _transformed(value, data.transform)
@@ -359,12 +359,12 @@ def _target(value: Any, data: DataSection, row: int) -> Tensor:
         ) from error
 
 
-def _stack(examples: Iterable[tuple[Tensor, Tensor]], data: DataSection) -> Batch:
+def _stack(examples: Iterable[tuple[Any, Tensor]], data: DataSection) -> Batch:
     inputs, targets = zip(*examples, strict=True)
     try:
-        return torch.stack(inputs), torch.stack(targets)
+        return default_collate(list(inputs)), torch.stack(targets)
     except RuntimeError as error:
-        shapes = sorted({tuple(x.shape) for x in inputs})
+        shapes = sorted({tuple(leaf.shape) for leaf in leaves_of(inputs)})
         raise ConfigError(
             f"{data.source}: examples differ in shape ({', '.join(map(str, shapes[:3]))}). "
             "Set [data] size = [height, width], or resize and crop: resize = 256, crop = 224 are "

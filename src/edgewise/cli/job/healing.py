@@ -89,7 +89,7 @@ def require_healing(config: Config, graph: Graph) -> None:
     if section is None:
         return
     _require_accelerate(section)
-    data, rows = following(config.data, graph.program.example[0][0]), section.rows
+    data, rows = following(config.data, graph.program.args[0]), section.rows
     for row in sorted({rows.start, (rows.stop or rows.start + 1) - 1}):
         try:
             pairs = _pairs(data, section, Rows(row, row + 1))
@@ -124,7 +124,7 @@ def heal_job(
     section = config.heal
     if section is None:
         raise ConfigError(f"{config.path.name} has no [heal]: add one with at least rows.")
-    data = following(config.data, graph.program.example[0][0])
+    data = following(config.data, graph.program.args[0])
     return heal(
         small,
         _training(section, _pairs(data, section, section.rows)),

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from ...errors import ConfigError, LatencyError, OtherStudyError, PlanError, StorageError
-from ...evaluation.objective import Objective, Recovery
+from ...evaluation.losses import imitated
+from ...evaluation.objective import Objective, Recovery, RecoveryKind
 from ...graph.graph import Graph
+from ...pruning import hf
 from ...pruning.plan import Measured, Plan
 from ...pruning.prune import Form, prune
 from ...pruning.weights import save
 from ...tracing.trace import trace
+from ...values.arguments import arguments
 from ...values.files import read_text, write_text
+from ...values.nested import moved
 from .config import Config
 from .datasets import following, load_batches
 from .evaluations_file import write_evaluations
 from .kept import make_directory, read_kept
 from .sources import load_function, load_loss, load_metrics, load_model, loading
+from .texts import tokenizer_of
 from .toml_sections import Rows
 from .units import select_units, servable
 
@@ -37,10 +42,11 @@ if TYPE_CHECKING:
     from ...study.bench import Row
     from ...study.study import Study
 
-PRUNED, HEALED = "pruned.safetensors", "healed.safetensors"
+PRUNED, HEALED, CHECKPOINT = "pruned.safetensors", "healed.safetensors", "checkpoint"
 FILES = {
     HEALED: "weights of the pruned network, fine-tuned",
     PRUNED: "weights of the pruned network",
+    CHECKPOINT: "the pruned network as transformers loads it, with a model card",
     "plan.json": "what was chosen and why",
     "plan.tensors.safetensors": "recovered statistics and weights: stays beside plan.json",
     "evaluations.csv": "every evaluation",
@@ -72,7 +78,7 @@ def trace_job(config: Config, say: Callable[[str], None] = lambda _: None) -> Gr
     model = load_model(config.model)
     graph = trace(
         model,
-        (_example(config, model).to(config.model.device),),
+        *_placed(_example(config, model), config.model.device),
         granularity=config.units.granularity,
         slices=config.units.slices,
         round_to=config.units.round_to,
@@ -82,7 +88,13 @@ def trace_job(config: Config, say: Callable[[str], None] = lambda _: None) -> Gr
     return servable(config, select_units(graph, config.units), say)
 
 
-def _example(config: Config, model: nn.Module) -> torch.Tensor:
+def _placed(example: Any, device: str) -> tuple[Any, Mapping[str, Any]]:
+    """An example as arguments, by place and by name."""
+    given = moved(arguments(example), torch.device(device))
+    return ((), given) if isinstance(given, Mapping) else (given, {})
+
+
+def _example(config: Config, model: nn.Module) -> Any:
     """[1, ...]: random numbers of the given input shape, else the first row of the search split."""
     if config.model.input is not None:
         return random_example(config.model.input)
@@ -101,26 +113,36 @@ def read_objective(config: Config, graph: Graph) -> Objective:
     Raises:
         ConfigError: some of it cannot be read, or does not have the model's input shape.
     """
-    config = replace(config, data=following(config.data, graph.program.example[0][0]))
-    data, objective, calibration = config.data, config.objective, None
-    if config.calibration is not None:
-        calibration = load_batches(config.calibration_data, config.calibration.rows)
+    config = replace(config, data=following(config.data, graph.program.args[0]))
+    data, objective = config.data, config.objective
     search = load_batches(data, data.search)
     _check_shape(config, search[0][0])
+    splits: list[Any] = [search, load_batches(data, data.verify), load_batches(data, data.report)]
+    if objective.loss == "likeness":
+        splits = [imitated(graph.program.model, batches) for batches in splits]
     return Objective(
-        search,
+        splits[0],
         loss=load_loss(objective.loss),
         metrics=load_metrics(objective.metrics),
-        recovery=Recovery(objective.recovery, calibration),
-        verify=load_batches(data, data.verify),
-        report=load_batches(data, data.report),
+        recovery=read_recovery(config, graph, objective.recovery),
+        verify=splits[1],
+        report=splits[2],
         run=load_function(objective.run) if objective.run else None,
+        precision=objective.precision,
     )
 
 
-def _check_shape(config: Config, inputs: torch.Tensor) -> None:
-    found, wanted = tuple(inputs.shape[1:]), config.model.input
-    if wanted is not None and found != wanted:
+def read_recovery(config: Config, graph: Graph, kind: RecoveryKind) -> Recovery:
+    """A recovery with the calibration data of a config."""
+    if config.calibration is None or kind == "none":
+        return Recovery()
+    data = following(config.calibration_data, graph.program.args[0])
+    return Recovery(kind, load_batches(data, config.calibration.rows))
+
+
+def _check_shape(config: Config, inputs: Any) -> None:
+    wanted = config.model.input
+    if wanted is not None and (found := tuple(inputs.shape[1:])) != wanted:
         raise ConfigError(
             f"[model] input is {list(wanted)}, but the examples of [data] have shape {list(found)}."
         )
@@ -229,15 +251,24 @@ def write_results(config: Config, graph: Graph, study: Study, plan: Plan) -> lis
     beside = [saved.with_suffix(".tensors.safetensors")] if plan.tensors else []
     table = write_evaluations(folder / "evaluations.csv", study.evaluations)
     try:
-        weights = write_weights(folder, graph, plan, config.result.form)
+        weights = write_weights(config, graph, plan)
     finally:  # whether it refuses or not, and names the files that there are
         page = write_page(config, graph, study, Plan.load(saved))
-    return [saved, *beside, weights, table, page]
+    return [saved, *beside, *weights, table, page]
 
 
-def write_weights(folder: Path, graph: Graph, plan: Plan, form: Form) -> Path:
-    """The pruned, verified model's weights as `pruned.safetensors` in a folder."""
-    return save(prune(graph, plan, form=form), folder / PRUNED)
+def write_weights(
+    config: Config, graph: Graph, plan: Plan, form: Form | None = None, folder: Path | None = None
+) -> list[Path]:
+    """The pruned, verified model in a folder: its weights, and what transformers loads."""
+    small, folder = prune(graph, plan, form=form or config.result.form), folder or config.directory
+    weights, checkpoint = save(small, folder / PRUNED), folder / CHECKPOINT
+    if not hf.is_pretrained(small):
+        return [weights]
+    hf.save_pretrained(small, checkpoint, plan=plan)
+    if config.data.tokenizer is not None:
+        tokenizer_of(config.data.tokenizer)[0].save_pretrained(checkpoint)
+    return [weights, checkpoint]
 
 
 def write_comparison(config: Config, rows: Sequence[Row]) -> list[Path]:

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from ...errors import EdgewiseError
 from ...evaluation.engine import EngineOptions
@@ -17,6 +19,7 @@ from ...pruning.prune import Form
 from ...pruning.recorded import MOST
 from ...values.spelling import nearest
 from .toml_sections import (
+    HF,
     LIBRARIES,
     Count,
     File,
@@ -52,11 +55,10 @@ class ModelSection:
     costs: Literal["whole", "part"] = "whole"
 
     def __post_init__(self) -> None:
-        if ".py:" not in self.source and not self.source.startswith(
-            tuple(f"{x}:" for x in LIBRARIES)
-        ):
+        known = (HF, *(f"{library}:" for library in LIBRARIES))
+        if ".py:" not in self.source and not self.source.startswith(known):
             raise ValueError(
-                "source must be FILE.py:FUNCTION, torchvision:NAME or timm:NAME, "
+                "source must be FILE.py:FUNCTION, torchvision:NAME, timm:NAME or hf:FOLDER, "
                 f"got {Path(self.source).name!r}"
             )
         if prod(self.input or ()) > MOST:
@@ -72,6 +74,9 @@ class DataSection:
     source: Source
     image: str = "image"
     label: str = "label"
+    text: str = "text"
+    tokenizer: Source | None = None
+    length: Annotated[int, Field(ge=2)] | None = None
     transform: str | None = None
     channels: Count | None = None
     size: tuple[Count, ...] | None = None
@@ -124,6 +129,7 @@ class ObjectiveSection:
     metrics: tuple[Function, ...] = ("accuracy",)
     recovery: RecoveryKind = "none"
     run: Function | None = None
+    precision: Literal["bfloat16", "float16"] | None = None
     expected: float | None = None
 
     def __post_init__(self) -> None:
@@ -228,6 +234,7 @@ class ResultSection:
     """What the pruned model is."""
 
     form: Form = "program"
+    recovery: RecoveryKind = "none"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,14 +12,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ...evaluation.losses import LOSSES, METRICS, Measure
+from ...values.files import read_text
 from ...values.spelling import nearest
 from .sections import ModelSection
+from .toml_sections import HF
 
 
 def load_model(section: ModelSection) -> nn.Module:
@@ -29,10 +33,12 @@ def load_model(section: ModelSection) -> nn.Module:
             device.
     """
     kind, _, name = section.source.partition(":")
-    factories = {"torchvision": _from_torchvision, "timm": _from_timm}
+    factories = {"torchvision": _from_torchvision, "timm": _from_timm, "hf": _from_folder}
     make = factories[kind](name) if kind in factories else load_function(section.source)
     try:
         model = make(**section.arguments)
+    except ConfigError:
+        raise
     except Exception as error:
         raise ConfigError(_failed(section.source, error)) from error
     if not isinstance(model, nn.Module):
@@ -50,6 +56,12 @@ def loading(section: ModelSection, weights: str) -> str:
         way, make = ("from torchvision import models", "models.get_model")
         if kind == "timm":
             way, make = "import timm", "timm.create_model"
+        given.insert(0, repr(name))
+    elif kind == "hf":
+        way, make = (
+            "from transformers import AutoModelForCausalLM",
+            "AutoModelForCausalLM.from_pretrained",
+        )
         given.insert(0, repr(name))
     else:
         path, _, make = section.source.rpartition(":")
@@ -82,6 +94,87 @@ def _from_timm(name: str) -> Callable[..., Any]:
     return lambda **arguments: timm.create_model(name, **arguments)
 
 
+def _from_folder(source: str) -> Callable[..., Any]:
+    """What makes the model of hf:FOLDER or hf:FILE.gguf, from these files alone.
+
+    Raises:
+        ConfigError: it is no whole checkpoint.
+    """
+    folder, gguf = located(source)
+    transformers = require("transformers", "hf")
+    if not gguf:
+        _require_whole(folder)
+
+    def make(trust_remote_code: bool = False, dtype: str = "auto", **arguments: Any) -> Any:
+        config = _config(folder)
+        known = getattr(transformers, next(iter(config.get("architectures") or ()), ""), None)
+        if config.get("auto_map") and not trust_remote_code:
+            raise ConfigError(
+                f"{folder} runs code of its own ({', '.join(config['auto_map'].values())}). Read "
+                "it, and if you trust it, add arguments = { trust_remote_code = true } to [model]."
+            )
+        return (known or transformers.AutoModelForCausalLM).from_pretrained(
+            folder, dtype=dtype, local_files_only=True, **gguf, **arguments,
+            **({"trust_remote_code": True} if trust_remote_code else {}),
+        )  # fmt: skip
+
+    return make
+
+
+def located(source: str) -> tuple[Path, dict[str, str]]:
+    """The folder of a checkpoint, and the GGUF file in it where it is one.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    path = Path(source.removeprefix(HF))
+    if not path.exists() and path.name.isidentifier():
+        package = importlib.util.find_spec(path.name)
+        path = Path(next(iter(package.submodule_search_locations or ()))) if package else path
+    if path.suffix == ".gguf" and path.is_file():
+        return path.parent, {"gguf_file": path.name}
+    if not path.is_dir():
+        raise ConfigError(
+            f"There is no checkpoint {path}: [model] source is hf:FOLDER, as save_pretrained or a "
+            "download wrote it, hf:FILE.gguf, or hf:PACKAGE with one of them (edgewise downloads "
+            "nothing)."
+        )
+    files = sorted(path.glob("*.gguf"))
+    if not (path / "config.json").exists():
+        if len(files) != 1:
+            raise ConfigError(
+                f"{path} has no config.json, so that nothing says what model it holds. It is there "
+                "in a folder that save_pretrained wrote."
+            )
+        return path, {"gguf_file": files[0].name}
+    return path, {}
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        found: dict[str, Any] = json.loads(read_text(path)) if path.exists() else {}
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid JSON: {error}.") from error
+    return found
+
+
+def _require_whole(folder: Path) -> None:
+    """ConfigError unless all files of the weights are there, and are no pointers to them."""
+    wanted = {p.name for end in ("safetensors", "bin") for p in folder.glob(f"*model*.{end}")}
+    for index in folder.glob("*.index.json"):
+        wanted |= set(json.loads(read_text(index))["weight_map"].values())
+    small = b"version https://git-lfs"
+    lacks = [
+        name
+        for name in sorted(wanted)
+        if not (path := folder / name).exists() or path.open("rb").read(len(small)) == small
+    ]
+    if lacks or not wanted:
+        what = f"{', '.join(lacks[:3])} of {len(wanted)} files" if lacks else "any file of weights"
+        raise ConfigError(f"{folder} is not downloaded whole: it lacks {what}.")
+
+
 def _check_known(library: str, name: str, known: Sequence[str]) -> None:
     if name not in known:
         near = nearest(name, known)
@@ -90,7 +183,8 @@ def _check_known(library: str, name: str, known: Sequence[str]) -> None:
 
 
 def _failed(source: str, error: Exception) -> str:
-    return f"{source} failed: {type(error).__name__}: {error}"
+    hint = " Weights on this machine are given by --weights, or [model] weights."
+    return f"{source} failed: {type(error).__name__}: {error}{hint * isinstance(error, URLError)}"
 
 
 def require(module: str, extra: str) -> Any:
@@ -102,6 +196,22 @@ def require(module: str, extra: str) -> Any:
         raise ConfigError(
             f"{package} is needed for this and not installed: pip install 'edgewise[{extra}]'"
         ) from error
+
+
+def parquet_file(path: Path, *columns: str) -> Any:
+    """A parquet file, its schema read; ConfigError if it is none, or lacks one of the columns."""
+    parquet = require("pyarrow.parquet", "data")
+    if not path.is_file():
+        raise ConfigError(f"There is no file {path}.")
+    try:
+        file = parquet.ParquetFile(path)
+    except (OSError, ValueError) as error:  # pyarrow's errors are one of the two
+        raise ConfigError(f"{path} is not a readable parquet file: {error}") from error
+    known = file.schema_arrow.names
+    for name in columns:
+        if name not in known:
+            raise ConfigError(f"{path} has no column {name!r}.{nearest(name, known)}")
+    return file
 
 
 def load_function(source: str) -> Callable[..., Any]:

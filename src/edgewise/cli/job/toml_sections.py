@@ -19,8 +19,15 @@ from ...values.spelling import close
 
 T = TypeVar("T")
 LIBRARIES = ("torchvision", "timm")
+HF, TEXT = "hf:", "text:"  # before the path of a checkpoint, and of texts
 # Of a dataclass that stands for a file; its sections inherit them.
 RULES = pydantic.ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+# What a job takes for granted that is about text
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "data": {"batch": 8},
+    "objective": {"loss": "perplexity", "metrics": ["perplexity", "next_token"]},
+    "result": {"form": "module"},
+}
 ROWS = r"\s*(\d*)\s*:\s*(\d*)\s*"
 WORDS = {
     "bool_type": "true or false",
@@ -70,6 +77,9 @@ class Rows:
 
 def anchored(text: str, folder: Path) -> str:
     """A source whose path is absolute: that of a file or the `root` of a torchvision data set."""
+    for start in (HF, TEXT):
+        if text.startswith(start):
+            return f"{start}{_path(text.removeprefix(start), folder)}"
     if text.startswith(tuple(f"{library}:" for library in LIBRARIES)):
         return re.sub(r"(?<=[?&]root=)[^&]*", lambda root: str(_path(root[0], folder)), text)
     path, mark, function = text.rpartition(".py:")
@@ -98,7 +108,7 @@ Share = Annotated[float, Field(ge=0)]
 Portion = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 File = Annotated[Path, AfterValidator(lambda path, info: _path(path, info.context))]
-# FILE.py:FUNCTION, a path, torchvision:NAME or timm:NAME
+# FILE.py:FUNCTION, a path, hf:PATH, text:PATH, torchvision:NAME or timm:NAME
 Source = Annotated[str, AfterValidator(lambda text, info: anchored(text, info.context))]
 # a built-in name or FILE.py:FUNCTION
 Function = Annotated[
@@ -107,6 +117,21 @@ Function = Annotated[
 Storage = Annotated[str, AfterValidator(_storage)]  # a database URL
 RowText = Annotated[str, Field(pattern=f"^{ROWS}$")]
 RowRange = Annotated[Rows, pydantic.PlainValidator(Rows.parse, json_schema_input_type=RowText)]
+
+
+def with_defaults(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of a job on text, with what such a job takes for granted; others as they are."""
+    found = {k: dict(v) if isinstance(v, Mapping) else v for k, v in tables.items()}
+    model, data = found.get("model"), found.get("data")
+    if not isinstance(data, dict) or not str(data.get("source", "")).startswith(TEXT):
+        return found
+    for name, keys in DEFAULTS.items():
+        if isinstance(given := found.setdefault(name, {}), dict):
+            found[name] = {**keys, **given}
+    source = str(model.get("source", "")) if isinstance(model, dict) else ""
+    if source.startswith(HF):
+        found["data"].setdefault("tokenizer", source)
+    return found
 
 
 def read_tables(kind: type[T], tables: Mapping[str, Any], folder: Path, file: str = "") -> T:

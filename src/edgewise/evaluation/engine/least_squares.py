@@ -3,7 +3,7 @@
 With u the inputs [n], r what is missing [c], and means taken off: min over D of
 Σ ‖D u − r‖² + λ‖D‖², so D = R (G + λ)⁻¹ with G = Σ uuᵀ and R = Σ ruᵀ. λ is a part of the mean of
 G's diagonal, and chosen on half of the examples. Rows are kept until they outnumber the inputs;
-from then on only G and R are.
+from then on only G and Σ guᵀ are, with g the goals [c], so that R = Σ guᵀ − W G.
 
 Where they never do, D = A L⁻¹ U for some A [c, m]: U [m, n] are the rows and L Lᵀ = U Uᵀ. Since
 L⁻¹ U has orthonormal rows, ‖D‖ = ‖A‖, and A is the same regression with the rows of L as inputs.
@@ -12,10 +12,12 @@ L⁻¹ U has orthonormal rows, ‖D‖ = ‖A‖, and A is the same regression w
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .options import Memory
 
@@ -24,6 +26,7 @@ RIDGES = (1e-2, 1e-1, 1.0)
 FEWEST = 1024  # rows that are summed at a time: fewer make slow products
 BLOCK = 256  # of a matrix that is factored or summed at a time
 FIRST, SECOND, BOTH = range(3)  # halves of the examples
+MIXED = 256  # outputs by which a ridge is chosen, at most
 
 
 def rows_for(inputs: int) -> int:
@@ -84,7 +87,7 @@ class Inputs:
             total = self.means[part] * self.biased
             self.means[part] = total / count
             self.grams[part] -= torch.outer(total, self.means[part])
-        _mirror(self.grams[SECOND])
+            _mirror(self.grams[part])
 
     def solve(self, part: int, ridge: float, right: Tensor) -> Tensor:
         """`right` (G + λ)⁻¹ for a half or both."""
@@ -101,36 +104,38 @@ class Fit:
 
     Args:
         inputs: of what it reads; known already, if another layer reads it.
+        weight: that it has [channels, inputs].
+        bias: that it has [channels].
     """
 
-    def __init__(self, inputs: Inputs) -> None:
-        self.inputs = inputs
+    def __init__(self, inputs: Inputs, weight: Tensor, bias: Tensor) -> None:
+        self.inputs, self.weight, self.bias = inputs, weight, bias
         self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._r: list[Tensor] = []  # of either half Σ r and Σ ruᵀ
-        self._ru: list[Tensor] = []
+        self._g: list[Tensor] = []  # of either half Σ g and Σ guᵀ
+        self._gu: list[Tensor] = []
 
-    def add(self, u: Tensor, r: Tensor, half: Tensor) -> None:
-        """Take rows [rows, inputs], [rows, channels], and the half that each belongs to."""
-        self._waiting.append((u, r, half))
+    def add(self, u: Tensor, g: Tensor, half: Tensor) -> None:
+        """Take rows [rows, inputs], goals [rows, channels], and the half that each belongs to."""
+        self._waiting.append((u, g, half))
         if sum(len(rows) for rows, *_ in self._waiting) > max(u.shape[1], FEWEST):
             self._sum(*self._moved())
 
     def _moved(self) -> tuple[Tensor, Tensor, Tensor]:
         """The rows that wait, inputs shifted."""
-        u, r, half = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
-        if self.inputs.biased and not self._r and not self.inputs.known:
+        u, g, half = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
+        if self.inputs.biased and not self._g and not self.inputs.known:
             self.inputs.shift = u.mean(0)
         self._waiting = []
-        return u - self.inputs.shift, r, half
+        return u - self.inputs.shift, g, half
 
-    def _sum(self, u: Tensor, r: Tensor, half: Tensor) -> None:
-        if not self._r:
-            self._r = [r.new_zeros(r.shape[1]) for _ in (FIRST, SECOND)]
-            self._ru = [r.new_zeros(r.shape[1], u.shape[1]) for _ in (FIRST, SECOND)]
+    def _sum(self, u: Tensor, g: Tensor, half: Tensor) -> None:
+        if not self._g:
+            self._g = [g.new_zeros(g.shape[1]) for _ in (FIRST, SECOND)]
+            self._gu = [g.new_zeros(g.shape[1], u.shape[1]) for _ in (FIRST, SECOND)]
         for part in (FIRST, SECOND):
             mine = (half == part).nonzero().flatten()
-            self._r[part] += r[mine].sum(0)
-            self._ru[part].addmm_(r[mine].mT, u[mine])
+            self._g[part] += g[mine].sum(0)
+            self._gu[part].addmm_(g[mine].mT, u[mine])
             if not self.inputs.known:
                 self.inputs.add(u[mine], part)
 
@@ -138,8 +143,9 @@ class Fit:
         """Sum up the last rows, or the rows of their root if all together are few."""
         if not self._waiting:
             return
-        u, r, half = self._moved()
-        if not self._r and len(u) <= u.shape[1]:
+        u, g, half = self._moved()
+        if not self._g and len(u) <= u.shape[1]:
+            g = g - F.linear(u, self.weight, self._here(self.inputs.shift, self.weight, self.bias))
             if not self.inputs.known:
                 kernel = _add_lower(u.new_zeros(len(u), len(u)), u)
                 # rows that are alike have no root in this precision without some more
@@ -147,7 +153,23 @@ class Fit:
                 tiny = limits.tiny + 4 * limits.eps * kernel.trace()
                 self.inputs.rows, self.inputs.root = u, _root(kernel, tiny)
             u = self.inputs.root
-        self._sum(u, r, half)
+        self._sum(u, g, half)
+
+    @staticmethod
+    def _here(u: Any, weight: Tensor, bias: Tensor) -> Tensor:
+        """What the layer gives for one row, which may be the number 0."""
+        row: Tensor = u + torch.zeros_like(weight[0])
+        return bias + weight @ row
+
+    def _missing(self, part: int, some: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Of some channels the mean of r, and Σ ruᵀ with means taken off."""
+        inputs, weight, bias = self.inputs, some(self.weight), some(self.bias)
+        mean, ru = some(self._g[part]) * inputs.biased / inputs.count[part], some(self._gu[part])
+        ru = ru - torch.outer(mean, inputs.means[part]) * inputs.count[part]
+        if inputs.rows is None:  # else the rows were r, not g
+            here = self._here(inputs.means[part] + inputs.shift, weight, bias)
+            mean, ru = mean - here * inputs.biased, ru - weight @ inputs.grams[part]
+        return mean, ru
 
     def solve(self) -> tuple[Tensor, Tensor]:
         """The change of the weight [channels, inputs] and of the bias.
@@ -159,33 +181,44 @@ class Fit:
         inputs = self.inputs
         if not inputs.known:
             inputs.finish()
-        r, ru = ([*sums, sums[FIRST] + sums[SECOND]] for sums in (self._r, self._ru))
-        for part, count in enumerate(inputs.count):
-            r[part] = r[part] * inputs.biased / count  # from here on a mean
-            ru[part] -= torch.outer(r[part], inputs.means[part]) * count
+        for sums in (self._g, self._gu):
+            sums.append(sums[FIRST] + sums[SECOND])
+        (r, ru), (r_second, ru_second) = (self._missing(part, mixed) for part in (FIRST, SECOND))
 
-        def solved(part: int, ridge: float) -> tuple[Tensor, Tensor]:
-            """A, and the bias that takes what it leaves of the mean."""
-            none = ridge == math.inf
-            change = torch.zeros_like(ru[part]) if none else inputs.solve(part, ridge, ru[part])
-            return change, r[part] - change @ inputs.means[part]
-
-        def error(change: Tensor, bias: Tensor) -> float:
+        def error(ridge: float) -> float:
             """Of the second half, less what is there without a change."""
-            spread = (change @ inputs.grams[SECOND] - 2 * ru[SECOND]) * change
-            off = r[SECOND] - bias - change @ inputs.means[SECOND]
-            return float(spread.sum() / inputs.count[SECOND] + off.square().sum())
+            off, spread = r_second - r, r.new_zeros(())
+            if ridge < math.inf:
+                change = inputs.solve(FIRST, ridge, ru)
+                off = off - change @ (inputs.means[SECOND] - inputs.means[FIRST])
+                spread = ((change @ inputs.grams[SECOND] - 2 * ru_second) * change).sum()
+            return float(spread / inputs.count[SECOND] + off.square().sum())
 
-        errors = {ridge: error(*solved(FIRST, ridge)) for ridge in (*RIDGES, math.inf)}
-        finite = ((e, ridge) for ridge, e in errors.items() if not math.isnan(e))
-        least, best = min(finite, default=(math.inf, math.inf))
-        nothing = torch.zeros_like(ru[BOTH]), torch.zeros_like(r[BOTH])
-        change, bias = solved(BOTH, best) if least < error(*nothing) else nothing
+        errors = ((error(ridge), ridge) for ridge in (*RIDGES, math.inf))
+        least, best = min((e for e in errors if not math.isnan(e[0])), default=(math.inf, math.inf))
+        change, bias = torch.zeros_like(self._gu[BOTH]), torch.zeros_like(self.bias)
+        if least < r_second.square().sum():
+            mean, right = self._missing(BOTH, lambda values: values)
+            if best < math.inf:
+                change = inputs.solve(BOTH, best, right)
+            bias = mean - change @ inputs.means[BOTH]
         if inputs.root is not None:
             root = inputs.root.nan_to_num()
             change = torch.linalg.solve_triangular(root, change, upper=False, left=False)
             change = change @ inputs.rows
         return change, bias - change @ (inputs.shift + torch.zeros_like(change[0]))
+
+
+def mixed(values: Tensor) -> Tensor:
+    """Values [c, ...] as at most MIXED sums with random signs, whose squares have the same mean.
+
+    All layers with as many outputs get the same signs (Johnson and Lindenstrauss, 1984).
+    """
+    if len(values) <= MIXED:
+        return values
+    random = torch.Generator().manual_seed(len(values))
+    signs = torch.randint(0, 2, (MIXED, len(values)), generator=random) * 2 - 1
+    return signs.to(values) @ values / math.sqrt(MIXED)
 
 
 def _add_lower(total: Tensor, a: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -102,32 +103,44 @@ class Refit:
 
     def learn(self, pieces: Iterable[Sequence[Any]]) -> None:
         """Fit the layer; a piece has its input, the other summands, and rows of the goal."""
-        fit, begin = Fit(self.inputs), 0
+        fit, begin = Fit(self.inputs, *self._given), 0
         for x, *others, goal in pieces:
             sizes = self._sizes(x)
             at = chosen(len(x), math.prod(sizes), self.density).to(x.device)
-            u = patches(self.layer, x, sizes, at)
             # halves go by examples, since rows of one are alike
             example = begin + at // (math.prod(sizes) * self.each)
-            fit.add(u, self._missing(u, others, goal, at), example % 2)
+            u = patches(self.layer, x, sizes, at)
+            fit.add(u, self._wanted(others, goal, at), example % 2)
             begin += len(x) // self.each
         self._take(*fit.solve())
         self.inputs.release(self.memory)
 
-    def _missing(self, u: Tensor, others: Sequence[Tensor], goal: Tensor, at: Tensor) -> Tensor:
-        """How much more the layer would have to give."""
-        here = F.linear(u, self.layer.weight.flatten(1), self.layer.bias)
+    @cached_property
+    def _affine(self) -> tuple[Any, Any, Any]:
+        """Scale and shift of the norm, and which channels it shows."""
+        if self.norm is None:
+            return 1.0, 0.0, 1.0
+        norm = self.norm[1]
+        scale, shift = affine(norm, norm.running_mean, norm.running_var)
+        shows = scale.abs() > SMALL
+        return torch.where(shows, scale, torch.inf), shift, shows
+
+    @property
+    def _given(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias that the layer has, of the channels that are shown."""
+        weight = self.layer.weight.flatten(1)
+        bias = weight.new_zeros(len(weight)) if self.layer.bias is None else self.layer.bias
+        *_, shows = self._affine
+        return (weight.mT * shows).mT, bias * shows
+
+    def _wanted(self, others: Sequence[Tensor], goal: Tensor, at: Tensor) -> Tensor:
+        """What the layer would have to give: its norm gives scale · y + shift."""
         if self.keep is not None:
             goal = goal[:, torch.tensor(self.keep, device=goal.device)]
         for other in others:
             goal = goal - sampled(other, self.axis, at)
-        if self.norm is None:
-            return goal - here
-        # the norm gives scale · y + shift, which is to be the goal: y misses this much before it
-        norm = self.norm[1]
-        scale, shift = affine(norm, norm.running_mean, norm.running_var)
-        missing = (goal - shift) / scale - here
-        return torch.where(scale.abs() > SMALL, missing, torch.zeros_like(missing))
+        scale, shift, _ = self._affine
+        return goal if self.norm is None else (goal - shift) / scale
 
     def _sizes(self, x: Tensor) -> Sequence[int]:
         """Those of the layer's output without examples and channels."""

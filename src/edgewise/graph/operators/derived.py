@@ -5,8 +5,6 @@ then gives and reads shows which channels go together; and since less in never g
 channel that is there although only some inputs are is there wherever these are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache, partial
 

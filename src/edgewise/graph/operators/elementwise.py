@@ -1,7 +1,5 @@
 """Operators that treat channels apart, and norms, which count over those that remain."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ..vertices import Vertex

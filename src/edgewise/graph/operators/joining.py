@@ -4,8 +4,6 @@ Every channel that an operator with a weight of its own produces gets a number. 
 the numbers through an operator as its flow moves absence, with the methods of `Joining`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ A rule's `lower` writes the call into the smaller program, from what its `Site` 
 its value; None where the call can stay as it is but for its smaller tensors.
 """
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

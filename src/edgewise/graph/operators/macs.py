@@ -1,7 +1,5 @@
 """Multiply-accumulates of operators, for one example, given what remains of inputs and output."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

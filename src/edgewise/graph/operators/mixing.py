@@ -1,7 +1,5 @@
 """Operators that mix channels into others: absent ones are dropped from the sum."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """One meaning of an operator in three instances: how absence, couplings and bounds pass it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

@@ -4,8 +4,6 @@ What a layer gives has the units along its last axis, once for each direction. O
 several results they are axis 0; where an LSTM projects its state, its cells are axis 1.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Any

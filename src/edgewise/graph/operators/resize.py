@@ -1,7 +1,5 @@
 """Bringing a module's attributes in line after its tensors were cut."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import nn

@@ -1,7 +1,5 @@
 """What edgewise must know of an operator, and the table of what it knows."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any

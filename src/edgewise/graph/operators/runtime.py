@@ -1,7 +1,5 @@
 """Functions that the code of a pruned model calls where no operator of torch does the job."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The public names that one operator has in torch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Views of the same elements: reshapes, and the members of tuples."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

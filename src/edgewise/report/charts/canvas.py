@@ -1,7 +1,5 @@
 """A chart on the page: drawn by plotly, said in a sentence, and given as a table."""
 
-from __future__ import annotations
-
 from math import isnan
 
 from ...values.markup import Markup, raw, table, tag

@@ -3,8 +3,6 @@
 `plotly` and `matplotlib` draw it, and a page says it in words.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,7 +34,6 @@ class Series:
         form: of the marks; None draws none.
         stroke: of the line; None draws none.
         texts: what each point says when it is pointed at [n], lines separated by a line feed.
-        labels: what stands beside each mark [n].
         spread: half the width of a horizontal bar through each point [n]; None where it has none.
         listed: whether the legend names it.
     """
@@ -48,7 +45,6 @@ class Series:
     form: Form | None = None
     stroke: Stroke | None = None
     texts: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
     spread: tuple[float | None, ...] = ()
     listed: bool = True
 
@@ -79,7 +75,7 @@ class Chart:
     Args:
         name: a word for files and addresses within a page.
         sentence: what it shows, for who does not see it.
-        x, y: the axes; None where there is nothing to read off them.
+        x, y: the axes; None of a map.
         series: in drawing order.
         heat: instead of series.
         square: both axes have the same scale.

@@ -1,8 +1,5 @@
 """Charts as static figures for papers and slides, through matplotlib."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +12,6 @@ MARKERS = {
     "dot": "o", "ring": "o", "diamond": "D", "triangle": "^", "square": "s", "star": "*",
     "cross": "x",
 }  # fmt: skip
-ROOM = (120.0, 200.0)  # units of a drawing of the network in one inch, across and down
-LONGEST = 24  # letters of a label beside a mark
 DASHES = {"solid": "-", "steps": "-", "dotted": ":", "dashed": "--"}
 
 
@@ -31,7 +26,8 @@ def static(chart: Chart) -> Any:
         from matplotlib.ticker import EngFormatter
     except ImportError as error:
         raise EdgewiseError("Plots need matplotlib: pip install 'edgewise[report]'.") from error
-    figure = Figure(figsize=_size(chart), layout="constrained")
+    size = (7.2, 6.0) if chart.heat else (4.8, 5.2) if chart.square else (6.4, 4.4)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     if chart.heat:
         _heat(figure, axes, chart.heat)
@@ -44,30 +40,10 @@ def static(chart: Chart) -> Any:
             axes.set(**{f"{name}label": axis.title, f"{name}scale": scale})
             if axis.ticks == "prefixed":
                 getattr(axes, f"{name}axis").set_major_formatter(EngFormatter())
-    if chart.x is None:
-        axes.margins(x=0.02, y=0.02 + 0.08 / figure.get_figheight())
-        axes.axis("off")
     axes.spines[["top", "right"]].set_visible(False)
     if any(series.listed for series in chart.series):
         figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize="small")
     return figure
-
-
-def _size(chart: Chart) -> tuple[float, float]:
-    """Width and height in inches; those of a network grow with it."""
-    if chart.heat:
-        return 7.2, 6.0
-    if chart.x is not None:
-        return (4.8, 5.2) if chart.square else (6.4, 4.4)
-    width, height = (
-        _extent([v for s in chart.series for v in getattr(s, d)]) for d in ("xs", "ys")
-    )
-    return max(4.8, 1.6 + width / ROOM[0]), 0.8 + height / ROOM[1]
-
-
-def _extent(values: Sequence[float]) -> float:
-    known = [value for value in values if value == value]
-    return max(known, default=0.0) - min(known, default=0.0)
 
 
 def save(figure: Any, path: Path) -> Path:
@@ -87,11 +63,6 @@ def _series(axes: Any, series: Series) -> None:
         style["drawstyle"] = "steps-post"
     if series.form == "ring":
         style["markerfacecolor"] = "none"
-    for x, y, label in zip(series.xs, series.ys, series.labels, strict=False):
-        axes.annotate(
-            _literal(_tail(label)), (x, y), (5, 0), textcoords="offset points", va="center",
-            fontsize=6,
-        )  # fmt: skip
     if any(series.spread):
         spread = [value or 0.0 for value in series.spread]
         axes.errorbar(series.xs, series.ys, xerr=spread, elinewidth=0.6, **style)
@@ -112,11 +83,6 @@ def _heat(figure: Any, axes: Any, heat: Heat) -> None:
     axes.set_xticks(places, names, rotation=60, ha="right", fontsize=6)
     axes.set_yticks(places, names, fontsize=6)
     figure.colorbar(image, label=_literal(heat.title), shrink=0.7)
-
-
-def _tail(label: str) -> str:
-    """The end of a long label, which tells it from its neighbours."""
-    return label if len(label) <= LONGEST else "…" + label[1 - LONGEST :]
 
 
 def _literal(text: str) -> str:

@@ -1,7 +1,5 @@
 """Charts as plotly figures, for notebooks and for the report."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from math import isnan
@@ -71,8 +69,6 @@ def _layout(chart: Chart, colours: Mapping[str, str]) -> dict[str, Any]:
         layout |= {"xaxis": _axis(chart.x, colours), "yaxis": _axis(chart.y, colours)}
         if not chart.x.log:
             layout["xaxis"]["range"] = _around(x for series in chart.series for x in series.xs)
-    elif not chart.heat:
-        layout |= {"xaxis": {"visible": False}, "yaxis": {"visible": False}}
     if chart.square:
         layout["yaxis"] |= {"scaleanchor": "x", "constrain": "domain"}
         layout["xaxis"]["constrain"] = "domain"
@@ -110,13 +106,12 @@ def _around(values: Iterable[float]) -> list[float] | None:
 def _series(series: Series, colours: Mapping[str, str]) -> dict[str, Any]:
     colour = colours[series.role]
     thin = series.form in ("ring", "cross")
-    wanted = {"text": series.labels, "markers": series.form, "lines": series.stroke}
-    modes = [mode for mode, value in wanted.items() if value]
+    wanted = {"markers": series.form, "lines": series.stroke}
     trace: dict[str, Any] = {
         "x": [None if isnan(x) else x for x in series.xs],
         "y": [None if isnan(y) else y for y in series.ys],
         "name": plain(series.name),
-        "mode": "+".join(modes),
+        "mode": "+".join(mode for mode, value in wanted.items() if value),
         "showlegend": series.listed,
         "hoverinfo": "text" if series.texts else "skip",
         "hovertext": list(map(plain, series.texts)),
@@ -128,8 +123,6 @@ def _series(series: Series, colours: Mapping[str, str]) -> dict[str, Any]:
         shape = "hv" if series.stroke == "steps" else "linear"
         trace["line"] = {"color": colour, "width": 1.6, "shape": shape}
         trace["line"]["dash"] = DASHES[series.stroke]
-    if series.labels:
-        trace |= {"text": list(map(plain, series.labels)), "textposition": "middle right"}
     if any(series.spread):
         trace["error_x"] = {
             "type": "data", "array": [value or 0.0 for value in series.spread],

@@ -1,7 +1,5 @@
 """Vertices drawn as one box: chains contracted, labelled by their common module path."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal

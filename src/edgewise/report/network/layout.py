@@ -4,8 +4,6 @@ Every box stands in the row of its depth. A line to the next row goes straight; 
 down a lane to the right of the rows it passes. Lines are rectilinear and never go up.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,80 +1,85 @@
-"""The section that draws the network; repeated blocks are one box where it would be long."""
+"""The section that draws the network, and the drawing by itself."""
 
-from __future__ import annotations
-
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
 
-from ...values.markup import Markup, tag
+from ...values.files import write_text
+from ...values.markup import Markup, raw, tag
 from ..facts import Facts
 from ..terms import fold
 from .blocks import Fate
-from .repeats import Run, closed, opened
-from .svg import Sheet, diagram, kind, panel, placed, strike
-
-LONG = 1000.0  # a drawing higher than this has its repeated blocks closed
+from .svg import Sheet, diagram, kind, strike
 
 
 def network(facts: Facts) -> Markup:
     """The section that draws the graph."""
     sheet = Sheet(facts)
-    found = _shown_closed(sheet)
     return fold(
         "network",
         "The network",
         "what stays and what is gone, drawn",
-        _caption(sheet, found),
+        _caption(sheet),
+        tag("div", _legend(sheet.after) if facts.plan else None, _buttons(), class_="tools"),
         tag(
             "div",
-            _legend(sheet.after) if facts.plan else None,
-            _buttons(bool(found)),
-            class_="tools",
+            tag(
+                "div",
+                diagram(sheet),
+                class_="stage",
+                tabindex=0,
+                role="group",
+                aria_label="Network drawing: + and - zoom, 0 fits, arrows walk over boxes",
+            ),
+            class_="figure",
         ),
-        tag("div", _stage(sheet, found), class_="figure"),
     )
 
 
-def _shown_closed(sheet: Sheet) -> tuple[Run, ...]:
-    """The runs that are one box: none where everything fits."""
-    high = placed(sheet, closed(sheet.blocks, sheet.links, ())).height > LONG
-    return sheet.runs if high else ()
+@dataclass(frozen=True)
+class Drawing:
+    """The network drawn as SVG, which notebooks show.
+
+    Args:
+        svg: the drawing.
+
+    Examples:
+        >>> path = study.plot.graph().save("network.svg")
+    """
+
+    svg: str = field(repr=False)
+
+    def _repr_svg_(self) -> str:
+        return self.svg
+
+    def save(self, path: str | Path) -> Path:
+        """Write the drawing to a file."""
+        write_text(Path(path), self.svg)
+        return Path(path)
 
 
-def _stage(sheet: Sheet, found: Sequence[Run]) -> Markup:
-    """The drawing, and below it the blocks of each run, hidden until it is opened."""
-    return tag(
-        "div",
-        diagram(sheet, closed(sheet.blocks, sheet.links, found), ""),
-        (_panel(sheet, run) for run in found),
-        class_="stage",
-        tabindex=0,
-        role="group",
-        aria_label="Network drawing: + and - zoom, 0 fits, arrows walk over boxes",
-    )
+def drawn(sheet: Sheet) -> Drawing:
+    """The drawing by itself, with the page's light colours."""
+    page, rules = (files("edgewise.report").joinpath(n).read_text() for n in STYLES)
+    light = dict(re.findall(r"--([\w-]+): light-dark\((#\w+)", page))
+    style = re.sub(r"var\(--([\w-]+)\)", lambda name: light[name[1]], rules)
+    font = ".network { font-family: sans-serif; }"
+    inner = diagram(sheet).removeprefix("<svg").removesuffix("</svg>")
+    start = f'<svg xmlns="http://www.w3.org/2000/svg"{inner}'
+    return Drawing(f"{start}{tag('style', raw(style + font))}</svg>")
 
 
-def _panel(sheet: Sheet, run: Run) -> Markup:
-    name = panel(run)
-    return tag(
-        "div",
-        tag("h3", f"{run.first} to {run.last}"),
-        diagram(sheet, opened(sheet.blocks, sheet.links, run), f"{name}-"),
-        id=name,
-        class_="opened",
-        hidden=True,
-    )
+STYLES = ("style.css", "network.css")
 
 
-def _caption(sheet: Sheet, found: Sequence[Run]) -> str:
+def _caption(sheet: Sheet) -> str:
     text = (
         f"{len(sheet.facts.graph.vertices)} operators drawn as {len(sheet.blocks)} boxes: chains "
         "of operators that live and die together are one box. Data flows downwards, and from the "
         "foot of a column to the head of the next."
     )
-    if found:
-        text += (
-            " Modules in a row with the same structure, of which nothing is removed, are one box "
-            "with a double border; it opens below the drawing."
-        )
     if sheet.facts.plan is None:
         return f"{text} Nothing is chosen yet, so everything is drawn alive."
     return text
@@ -115,7 +120,7 @@ def _legend(after: Sequence[Fate]) -> Markup:
     )
 
 
-def _buttons(closed: bool) -> Markup:
+def _buttons() -> Markup:
     entries = (
         ("in", "+", "Zoom in"),
         ("out", "\N{MINUS SIGN}", "Zoom out"),
@@ -127,6 +132,5 @@ def _buttons(closed: bool) -> Markup:
             tag("button", text, type="button", data_zoom=name, aria_label=label, title=label)
             for name, text, label in entries
         ),
-        tag("button", "Open all", type="button", data_all=True) if closed else None,
         class_="zoom",
     )

@@ -1,19 +1,15 @@
 """Blocks and lines as an inline SVG: what stays, what is gone, what passes through."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
-from ...graph.graph import Graph
+from ...graph.graph import Graph, Mask
+from ...graph.liveness import liveness
 from ...values.markup import Markup, number, tag
 from .. import numbers
 from ..facts import Facts
-from .blocks import Block, Fate, Link, Membership, contract, fates, membership, units_of
+from .blocks import Block, Fate, Link, contract, fates, membership, units_of
 from .layout import Box, Item, Point, arrange
-from .repeats import Run, View, runs
-from .wrap import Folded, fold
+from .wrap import fold
 
 WIDTH = 1196.0
 LETTER = 6.3  # of the 11 px label
@@ -22,48 +18,24 @@ ROUND = 5.0
 WHOLE = Fate(dead=False, bypassed=(), forwarded=False)
 
 
-@dataclass(frozen=True)
 class Sheet:
-    """The blocks of a network and what becomes of them."""
+    """The blocks of a network and what becomes of them.
 
-    facts: Facts
+    Args:
+        facts: of the study.
+        mask: what is removed; None = what the plan removes.
+    """
 
-    @cached_property
-    def contracted(self) -> tuple[tuple[Block, ...], tuple[Link, ...]]:
-        return contract(self.facts.graph)
-
-    @property
-    def blocks(self) -> tuple[Block, ...]:
-        return self.contracted[0]
-
-    @property
-    def links(self) -> tuple[Link, ...]:
-        return self.contracted[1]
-
-    @cached_property
-    def after(self) -> list[Fate]:
-        """What becomes of each block."""
-        return fates(self.blocks, self.facts.rest)
-
-    @cached_property
-    def members(self) -> Membership:
-        return membership(self.facts.graph)
-
-    @cached_property
-    def runs(self) -> tuple[Run, ...]:
-        """Repeated modules of which the plan removes nothing."""
-        touched = [fate != WHOLE for fate in self.after]
-        for link in self.links:
-            touched[link.target] |= self.dead(link)
-        return runs(self.facts.graph, self.blocks, self.links, touched)
+    def __init__(self, facts: Facts, mask: Mask | None = None) -> None:
+        self.facts, self.mask = facts, facts.mask if mask is None else mask
+        self.rest = liveness(facts.graph, self.mask)
+        self.blocks, self.links = contract(facts.graph)
+        self.after = fates(self.blocks, self.rest)
+        self.members = membership(facts.graph)
 
     def dead(self, link: Link) -> bool:
         """Whether nothing flows there any more."""
-        return self.facts.rest.wants[link.edge] is None
-
-    def fate(self, source: int | Run) -> Fate:
-        """Of a drawn block; a run is whole."""
-        return self.after[source] if isinstance(source, int) else WHOLE
+        return self.rest.wants[link.edge] is None
 
 
 def _item(graph: Graph, block: Block, fate: Fate) -> Item:
@@ -96,52 +68,43 @@ def _bypassed(graph: Graph, fate: Fate) -> str:
     return ".".join(parts[-2:] if parts[-1].isdigit() else parts[-1:])
 
 
-def diagram(sheet: Sheet, view: View, name: str) -> Markup:
-    """A view as SVG. `name` tells its boxes from those of the page's other drawings."""
-    return _drawn(sheet, view, placed(sheet, view), name)
-
-
-def placed(sheet: Sheet, view: View) -> Folded:
-    """Where everything in a view stands."""
-    graph = sheet.facts.graph
-    pairs = zip(view.blocks, view.sources, strict=True)
-    items = [_item(graph, block, sheet.fate(source)) for block, source in pairs]
-    return fold(arrange(items, [(link.source, link.target) for link in view.links]), WIDTH)
-
-
-def _drawn(sheet: Sheet, view: View, folded: Folded, name: str) -> Markup:
-    order = sorted(range(len(view.links)), key=lambda i: not sheet.dead(view.links[i]))
+def diagram(sheet: Sheet) -> Markup:
+    """The network as SVG."""
+    graph, links = sheet.facts.graph, sheet.links
+    items = [_item(graph, *pair) for pair in zip(sheet.blocks, sheet.after, strict=True)]
+    folded = fold(arrange(items, [(link.source, link.target) for link in links]), WIDTH)
+    order = sorted(range(len(links)), key=lambda i: not sheet.dead(links[i]))
     return tag(
         "svg",
-        tag("g", (_line(sheet, view.links[i], folded.lines[i], name) for i in order)),
+        tag("g", (_line(sheet, links[i], folded.lines[i]) for i in order)),
         tag("g", (_crossing(point) for point in folded.crossings), class_="crossings"),
-        tag("g", (_node(sheet, view, i, box, name) for i, box in enumerate(folded.boxes))),
+        tag("g", (_node(sheet, i, box) for i, box in enumerate(folded.boxes))),
         class_="network",
         width=folded.width,
         height=folded.height,
         viewBox=f"0 0 {number(folded.width)} {number(folded.height)}",
         role="group",
-        aria_label=f"Dataflow graph of {len(view.blocks)} blocks, top to bottom",
-        data_walk=True,
+        aria_label=f"Dataflow graph of {len(sheet.blocks)} blocks, top to bottom",
+        data_walk="",
     )
 
 
-def _line(sheet: Sheet, link: Link, pieces: Sequence[Sequence[Point]], name: str) -> Markup:
+def _line(sheet: Sheet, link: Link, pieces: Sequence[Sequence[Point]]) -> Markup:
     facts, unit = sheet.facts, sheet.members.edges.get(link.edge)
     return tag(
         "path",
-        tag("title", _flow(facts, link, unit)) if unit is not None or facts.insight.flows else None,
+        tag("title", _flow(sheet, link, unit)) if unit is not None or facts.insight.flows else None,
         d=" ".join(map(_path, pieces)),
         class_="edge dead" if sheet.dead(link) else "edge",
-        data_ends=f"{name}{link.source} {name}{link.target}",
+        data_ends=f"{link.source} {link.target}",
     )
 
 
-def _flow(facts: Facts, link: Link, unit: int | None) -> str:
+def _flow(sheet: Sheet, link: Link, unit: int | None) -> str:
     """What a line says: the share of the flow that takes it, and the unit that cuts it."""
-    lines = [] if unit is None else [_of_unit(facts, unit)]
-    if facts.insight.flows is not None:
-        share = numbers.share(facts.insight.flows[link.edge])
+    lines = [] if unit is None else [_of_unit(sheet, unit)]
+    if sheet.facts.insight.flows is not None:
+        share = numbers.share(sheet.facts.insight.flows[link.edge])
         lines.insert(0, f"γ: {share} of what leaves its source flows here")
     return "\n".join(lines)
 
@@ -179,16 +142,14 @@ def _crossing(point: Point) -> Markup:
     )
 
 
-def _node(sheet: Sheet, view: View, index: int, box: Box, name: str) -> Markup:
-    block, source = view.blocks[index], view.sources[index]
-    fate = sheet.fate(source)
+def _node(sheet: Sheet, index: int, box: Box) -> Markup:
+    block, fate = sheet.blocks[index], sheet.after[index]
     detail = _detail(sheet.facts.graph, block, fate)
-    opens = _opens(source) if isinstance(source, Run) else {}
+    radius = 6.0 if block.form == "box" else box.height / 2
     return tag(
         "g",
-        tag("title", _title(sheet, block, source)),
-        _outline(box, 3.0) if opens else None,
-        _outline(box, 0.0, {"box": 6.0}.get(block.form, box.height / 2)),
+        tag("title", _title(sheet, block, fate)),
+        tag("rect", x=box.left, y=box.top, width=box.width, height=box.height, rx=radius),
         strike(kind(fate), box.left, box.top, box.right, box.bottom),
         tag(
             "text",
@@ -198,36 +159,9 @@ def _node(sheet: Sheet, view: View, index: int, box: Box, name: str) -> Markup:
             class_="sign" if block.form == "joint" else None,
         ),
         tag("text", detail, x=box.x, y=box.y + 11, class_="detail") if detail else None,
-        class_=f"node {kind(fate)} {'run' if opens else block.form}",
-        data_id=f"{name}{index}",
-        **opens,
+        class_=f"node {kind(fate)} {block.form}",
+        data_id=index,
     )
-
-
-def _opens(run: Run) -> dict[str, str]:
-    """What makes a box a button."""
-    return {
-        "role": "button",
-        "tabindex": "0",
-        "aria_expanded": "false",
-        "aria_controls": panel(run),
-        "aria_label": f"{run.label}: {_what(run)}",
-    }
-
-
-def _outline(box: Box, shift: float, radius: float = 6.0) -> Markup:
-    """A block's border; shifted, the one that looks out behind it."""
-    x, y = box.left + shift, box.top + shift
-    return tag("rect", x=x, y=y, width=box.width, height=box.height, rx=radius)
-
-
-def panel(run: Run) -> str:
-    """The id of the part of the page that shows a run's blocks."""
-    return f"run-{run.start}"
-
-
-def _what(run: Run) -> str:
-    return f"{run.first} to {run.last}, of the same structure, nothing removed"
 
 
 def kind(fate: Fate) -> str:
@@ -255,20 +189,18 @@ def _kept(fate: Fate, vertex: int) -> str:
     return " (keeps {} of {} channels)".format(*fate.kept[vertex]) if vertex in fate.kept else ""
 
 
-def _title(sheet: Sheet, block: Block, source: int | Run) -> str:
-    graph, fate = sheet.facts.graph, sheet.fate(source)
+def _title(sheet: Sheet, block: Block, fate: Fate) -> str:
+    graph = sheet.facts.graph
     gives = f"gives {numbers.shape(block.shape, block.batched)}"
-    lines = [_names(graph, block, fate) if isinstance(source, int) else _what(source), gives]
+    lines = [_names(graph, block, fate), gives]
     if block.params or block.macs:
         lines.append(f"{numbers.count(block.params)} parameters, {numbers.count(block.macs)} MACs")
-    if isinstance(source, Run):
-        return "\n".join([*lines, "opens and closes on a click or Enter"])
     if fate.dead:
         lines.append("removed")
     elif fate.forwarded:
         lines.append("passes its one remaining input on")
     units = units_of(graph, block, sheet.members)[:6]
-    return "\n".join([*lines, *(_of_unit(sheet.facts, unit) for unit in units)])
+    return "\n".join([*lines, *(_of_unit(sheet, unit) for unit in units)])
 
 
 def _names(graph: Graph, block: Block, fate: Fate) -> str:
@@ -280,10 +212,11 @@ def _names(graph: Graph, block: Block, fate: Fate) -> str:
     )
 
 
-def _of_unit(facts: Facts, unit: int) -> str:
+def _of_unit(sheet: Sheet, unit: int) -> str:
+    facts = sheet.facts
     known = facts.graph.units[unit]
     words = [f"unit {known.label} ({known.name})"]
-    if facts.mask.bits[unit]:
+    if sheet.mask.bits[unit]:
         words.append("removed")
     elif known.name in facts.protected:
         words.append("protected")

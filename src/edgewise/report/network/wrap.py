@@ -1,7 +1,5 @@
 """A tall layout in columns, as a newspaper sets a long text: read down, then on at the top."""
 
-from __future__ import annotations
-
 from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -34,7 +34,7 @@ class Head(nn.Module):
         self.linear = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))  # type: ignore[no-any-return]
+        return self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
 class Block(nn.Module):
@@ -57,7 +57,7 @@ class PreActivation(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(torch.relu(self.norm(x)))  # type: ignore[no-any-return]
+        return x + self.conv(torch.relu(self.norm(x)))
 
 
 class SqueezeExcite(nn.Module):
@@ -69,7 +69,7 @@ class SqueezeExcite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.body(x)
         gate = self.up(F.relu(self.down(y.mean((2, 3), keepdim=True)))).sigmoid()
-        return x + y * gate  # type: ignore[no-any-return]
+        return x + y * gate
 
 
 class Dense(nn.Module):
@@ -133,7 +133,7 @@ class UNet(nn.Module):
         top = self.enter(x)
         low = self.down(F.max_pool2d(top, 2))
         low = low + self.middle(low)
-        return self.out(torch.cat([top, self.up(low)], 1))  # type: ignore[no-any-return]
+        return self.out(torch.cat([top, self.up(low)], 1))
 
 
 class Parallel(nn.Module):
@@ -147,7 +147,7 @@ class Parallel(nn.Module):
         a = self.layer(x)
         square = a * a
         double = a + a
-        return self.out(torch.cat([square, double], -1))  # type: ignore[no-any-return]
+        return self.out(torch.cat([square, double], -1))
 
 
 class Twice(nn.Module):
@@ -160,7 +160,7 @@ class Twice(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = torch.cat([self.left(x), self.right(x)], 1)
-        return self.out(x + self.layer(y) + self.layer(x))  # type: ignore[no-any-return]
+        return self.out(x + self.layer(y) + self.layer(x))
 
 
 class Several(nn.Module):
@@ -195,7 +195,7 @@ class Attention(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         weights = (q @ k.transpose(-2, -1) / (width // self.heads) ** 0.5).softmax(dim=-1)
         x = x + self.project((weights @ v).transpose(1, 2).reshape(b, n, width))
-        return x + self.mlp(self.after(x))  # type: ignore[no-any-return]
+        return x + self.mlp(self.after(x))
 
 
 class FastAttention(nn.Module):
@@ -214,7 +214,7 @@ class FastAttention(nn.Module):
         x = x + self.attention(x, x, x, need_weights=False)[0]
         y = self.norm(x)
         x = x + F.scaled_dot_product_attention(self.q(y), self.k(y), self.v(y))
-        return self.out(x[:, 0])  # type: ignore[no-any-return]
+        return self.out(x[:, 0])
 
 
 class LayerScale(nn.Module):
@@ -235,7 +235,7 @@ class LayerScale(nn.Module):
         y = self.norm(self.depth(x * self.scale).permute(0, 2, 3, 1)) + self.shift
         y = F.layer_norm(y, (y.shape[-1],), self.shift)
         y = self.shrink(F.gelu(self.widen(y))).permute(0, 3, 1, 2)
-        return self.head(x + y * self.scale)  # type: ignore[no-any-return]
+        return self.head(x + y * self.scale)
 
 
 class InPlace(nn.Module):
@@ -255,7 +255,7 @@ class InPlace(nn.Module):
         z.add_(y)
         z = z * 0.5
         z -= self.third(y)
-        return self.head(F.relu(z, inplace=True))  # type: ignore[no-any-return]
+        return self.head(F.relu(z, inplace=True))
 
 
 class Dropouts(nn.Module):
@@ -267,7 +267,7 @@ class Dropouts(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.drop(F.relu(self.first(x)))
         x = x + F.dropout(self.second(x), 0.2, self.training)
-        return self.third(x)  # type: ignore[no-any-return]
+        return self.third(x)
 
 
 class GroupNorms(nn.Module):
@@ -281,7 +281,7 @@ class GroupNorms(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = torch.cat([branch(x) for branch in self.branches], 1)
-        return self.head(self.fine(F.relu(y)) - self.coarse(y))  # type: ignore[no-any-return]
+        return self.head(self.fine(F.relu(y)) - self.coarse(y))
 
 
 class Broadcast(nn.Module):
@@ -297,7 +297,7 @@ class Broadcast(nn.Module):
         y = pooled + self.wide(x)
         y = torch.stack([y, self.wide(x) / (1 + y * y)]).sum(0)
         y = 1.5 - torch.sub(pooled, y, alpha=2)
-        return self.head(y + self.row(x))  # type: ignore[no-any-return]
+        return self.head(y + self.row(x))
 
 
 class Gated(nn.Module):
@@ -331,7 +331,7 @@ class Tied(nn.Module):
         x = self.embed(tokens)
         x = x + self.first(x)
         x = x + self.second(x).tanh()
-        return self.out(x)  # type: ignore[no-any-return]
+        return self.out(x)
 
 
 class Body(nn.Module):
@@ -346,7 +346,7 @@ class Body(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.blocks(self.stem(x)))  # type: ignore[no-any-return]
+        return self.head(self.blocks(self.stem(x)))
 
 
 def add(name: str, make: Callable[[], nn.Module], *inputs: Callable[[], Tensor]) -> None:
@@ -393,8 +393,8 @@ def build(name: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> Examp
         model, args = ZOO[name]()
         for module in model.modules():
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-                nn.init.normal_(module.running_mean, 0.0, 0.5)  # type: ignore[arg-type]
-                nn.init.uniform_(module.running_var, 0.5, 2.0)  # type: ignore[arg-type]
+                nn.init.normal_(module.running_mean, 0.0, 0.5)
+                nn.init.uniform_(module.running_var, 0.5, 2.0)
                 nn.init.normal_(module.bias)
     cast = tuple(a.to(dtype) if a.dtype.is_floating_point else a for a in args)
     return model.to(dtype).eval(), cast

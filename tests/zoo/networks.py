@@ -38,7 +38,7 @@ class Normed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.leaky_relu(self.enter(x), 0.1)
-        return self.leave(y + self.inner(y))  # type: ignore[no-any-return]
+        return self.leave(y + self.inner(y))
 
 
 class Noisy(nn.Module):
@@ -69,7 +69,7 @@ class Siamese(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         z = self.enter(torch.cat([x, torch.relu(x), y], 0))
         first, second, third = self.leave(z + self.inner(z)).chunk(3, 0)
-        return first - second * third  # type: ignore[no-any-return]
+        return first - second * third
 
 
 class Sampled(nn.Module):
@@ -92,7 +92,7 @@ class Sampled(nn.Module):
         z = y + z * self.gate(torch.cat([most.values, z.mean(1, keepdim=True)], 1)).sigmoid()
         windows = self.line(F.unfold(z, 2, stride=2).transpose(1, 2)).transpose(1, 2)
         z = z + F.fold(windows, (h, w), 2, stride=2)
-        return self.head(F.pixel_shuffle(self.leave(z), 2))  # type: ignore[no-any-return]
+        return self.head(F.pixel_shuffle(self.leave(z), 2))
 
 
 class Signal(nn.Module):
@@ -106,7 +106,7 @@ class Signal(nn.Module):
         window = torch.hann_window(8, dtype=x.dtype, device=x.device)
         y = self.enter(torch.stft(x, 8, 4, window=window, return_complex=True).abs())
         y = y + self.inner(torch.fft.fft(y, dim=-1, norm="ortho").real)
-        return self.leave(y)  # type: ignore[no-any-return]
+        return self.leave(y)
 
 
 class Recurrent(nn.Module):
@@ -123,7 +123,7 @@ class Recurrent(nn.Module):
         y = y + self.forth(y)[0]
         first, _ = self.step(y[:, -1])
         last = self.last(torch.cat([hidden[-1], y[:, 0]], 1), first)
-        return self.leave(last)  # type: ignore[no-any-return]
+        return self.leave(last)
 
 
 add("recommender", Recommender, rows(6), lambda: torch.randint(0, 9, (2, 2, 3)))

@@ -1,0 +1,184 @@
+"""Sub-blocks of SmolLM2-135M removed by edgewise and by others: perplexity, pruned and recovered.
+
+    python benchmarks/language/compare.py --data ../shared/data/text --shares 0.25
+    python benchmarks/language/compare.py --methods evolution --seeds 0 1 2
+    python benchmarks/language/compare.py --check    # the loop against edgewise's masked model
+
+Rows that are in --out are not measured again; a row that was interrupted goes on with the losses
+that are kept (see problem.py). All methods see the same search text, and their tokens are counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import edgewise as ew
+from edgewise.evaluation.evaluator import Outcome
+from edgewise.evaluation.records import Evaluation
+from language.problem import SHARES, Meter, Problem, judged, nats
+from language.rivals import EVALUATIONS, METHODS, ONCE
+from machine import describe
+
+CHECKED = ("0" * 60, "01" * 4 + "0" * 52, "0" * 20 + "1100110" + "0" * 33)
+
+
+class Loop:
+    """edgewise's executor over the loop and the losses that are kept."""
+
+    def __init__(self, problem: Problem, graph: ew.Graph) -> None:
+        self.problem, self.graph = problem, graph
+
+    def evaluate(
+        self, masks: Sequence[ew.Mask], split: str = "search", *, tensors: bool = False
+    ) -> Iterator[Outcome]:
+        for mask in masks:
+            start = time.perf_counter()
+            each = torch.from_numpy(self.problem.losses(bits(mask), split))
+            yield Outcome(
+                Evaluation(
+                    str(mask), split, float(each.mean()), samples=len(each),
+                    seconds=time.perf_counter() - start,
+                ),
+                each,
+            )  # fmt: skip
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def bits(mask: ew.Mask) -> str:
+    return "".join("1" if bit else "0" for bit in mask.bits)
+
+
+def each(outputs: Mapping[str, torch.Tensor], ids: torch.Tensor) -> torch.Tensor:
+    """The loss of each sequence."""
+    return torch.tensor(
+        [nats(x[None], i[None]) for x, i in zip(outputs["logits"], ids, strict=True)]
+    )
+
+
+def edgewise(problem: Problem, meter: Meter, share: float, seed: int = 0) -> str:
+    """The joint search over the same 60 sub-blocks, on the same text; verify text decides."""
+    graph = problem.graph
+    batches = {k: [({"input_ids": ids}, ids)] for k, ids in problem.splits.items()}
+    study = ew.Study(
+        graph,
+        ew.Objective(batches["search"], loss=each, verify=batches["verify"]),
+        executor=lambda graph, objective, options: Loop(problem, graph),
+    )
+    left = ew.cost(graph, graph.empty).params - int(share * problem.params.sum())
+    study.run(EVALUATIONS, ew.Budget(params=left), seed=seed)
+    meter.count(sum(e.samples for e in study.evaluations if e.split == "search"))
+    return study.plan().bits
+
+
+ALL = {**METHODS, "edgewise": edgewise}
+
+
+def check(problem: Problem) -> float:
+    """How far the loop is from edgewise's masked model at most, relative to the logits."""
+    graph, ids, worst = problem.graph, problem.splits["search"][:2], 0.0
+    with torch.no_grad():
+        for bits in CHECKED:
+            masked = ew.masked(graph, graph.mask([k for k, b in enumerate(bits) if b == "1"]))
+            wanted = masked(input_ids=ids, use_cache=False)["logits"]
+            found = problem.exact.logits(bits, ids)
+            worst = max(worst, float((found - wanted).abs().max() / wanted.abs().max()))
+    return worst
+
+
+def row(problem: Problem, method: str, share: float, seed: int) -> dict[str, Any]:
+    meter, start = Meter(problem), time.process_time()
+    mask = problem.none if method == "unpruned" else ALL[method](problem, meter, share, seed)
+    seconds = time.process_time() - start
+    return {
+        "method": method, "share": share, "seed": seed, "mask": mask,
+        "removed": [problem.label(k) for k, bit in enumerate(mask) if bit == "1"],
+        "share_removed": problem.share(mask), "evaluations": meter.evaluations,
+        "tokens": meter.tokens, "seconds": round(seconds, 1),
+        "search": float(problem.losses(mask, "search").mean()),
+        "verify": float(problem.losses(mask, "verify").mean()),
+        "pruned": {k: judged(problem, mask, k) for k in problem.splits if k.startswith("report")},
+    }  # fmt: skip
+
+
+def recovered(problem: Problem, graph: ew.Graph, mask: str) -> dict[str, Any]:
+    """The same mask with linear recovery on calibration text, once."""
+    batches = [{"input_ids": ids} for ids in problem.splits["calibration"].split(8)]
+    start = time.process_time()
+    small = ew.recover(graph, graph.mask([k for k, bit in enumerate(mask) if bit == "1"]), batches)
+    seconds = round(time.process_time() - start, 1)
+    splits = [name for name in problem.splits if name.startswith("report")]
+    return {"recovery_seconds": seconds} | {
+        "recovered": {name: judged(problem, small, name) for name in splits}
+    }
+
+
+def add_recovered(
+    problem: Problem, record: dict[str, Any], methods: Sequence[str], out: Path
+) -> None:
+    """Recovery for all rows of some methods that have none yet."""
+    wanted = [r for r in record["rows"] if r["method"] in methods and "1" in r["mask"]]
+    for found in [r for r in wanted if "recovered" not in r]:
+        found |= recovered(problem, problem.graph, found["mask"])
+        out.write_text(json.dumps(record, indent=1) + "\n")
+        before, after = (
+            [f"{p['perplexity']:.1f}" for p in found[key].values()]
+            for key in ("pruned", "recovered")
+        )
+        print(f"{found['method']:22}{found['share']:6.3f} perplexity {' / '.join(before)} -> "
+              f"{' / '.join(after)}, {found['recovery_seconds']:.0f} s", flush=True)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/text"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/language.json"))
+    parser.add_argument("--methods", nargs="+", default=["unpruned", *ALL])
+    parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--text", default="both", choices=["both", "wikitext", "brown"])
+    parser.add_argument("--float32", action="store_true", help="for search text, too")
+    parser.add_argument("--recover", action="store_true", help="linear recovery for all rows")
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    problem = Problem(options.data, options.text, not options.float32)
+    if options.check:
+        print(f"the loop differs from edgewise's masked model by {check(problem):.1e}")
+        return
+    record: dict[str, Any] = {"machine": describe(), "rows": []}
+    if options.out.exists():
+        record = json.loads(options.out.read_text())
+    own = {"text": options.text, "search_in": "float32" if options.float32 else "bfloat16"}
+    done = {(r["method"], r["share"], r["seed"], *[r[k] for k in own]) for r in record["rows"]}
+    for share in options.shares:
+        for method in options.methods:
+            for seed in [0] if method in ONCE | {"unpruned"} else options.seeds:
+                of = 0.0 if method == "unpruned" else share
+                if (method, of, seed, *own.values()) in done:
+                    continue
+                done.add((method, of, seed, *own.values()))
+                found = row(problem, method, of, seed) | own
+                record["rows"].append(found)
+                options.out.write_text(json.dumps(record, indent=1) + "\n")
+                perplexities = [f"{p['perplexity']:.1f}" for p in found["pruned"].values()]
+                print(f"{method:22}{of:6.3f} {seed} {found['evaluations']:6.1f} evaluations, "
+                      f"search {found['search']:.3f}, verify {found['verify']:.3f}, perplexity "
+                      f"{' / '.join(perplexities)}, {found['seconds']:.0f} s",
+                      flush=True)  # fmt: skip
+    if options.recover:
+        add_recovered(problem, record, options.methods, options.out)
+
+
+if __name__ == "__main__":
+    main()
