@@ -255,6 +255,21 @@ def own_class(data: Row) -> Table:
     return ["what", "measured"], body
 
 
+def detectors(data: Row) -> Table:
+    heads = ["detector", "method", "MACs", "params", "time", "before", "pruned",
+             "batch-norm statistics", "healed"]  # fmt: skip
+    body = []
+    for row in data["rows"]:
+        names = [row["detector"], row["method"]]
+        if "error" in row:
+            body.append([*names, row["error"], *["–"] * 6])
+            continue
+        stages = (row[stage]["map"] for stage in ("before", "pruned", "recovered", "healed"))
+        shares = (percent(row[key]) for key in ("macs", "params", "latency"))
+        body.append([*names, *shares, *(figure(value) for value in stages)])
+    return heads, body
+
+
 def free(data: Row) -> Table:
     body = []
     for row in data["rows"]:
@@ -334,6 +349,11 @@ SECTIONS = (
             "branches, loaded by edits and by tracing; SmolLM2-135M without a quarter of its "
             "decoder beside the unpruned one, in turns, batch 1, after a prompt of 512 tokens.",
             "own_class.py", own_class),
+    Section("detectors", "Detectors", "Detectors trained on drawn shapes, all but their heads "
+            "pruned, by shares of the whole: mean average precision (COCO's) on pictures that "
+            "nothing was chosen by, as pruned, with batch-norm statistics taken again, and after "
+            "an epoch of training; the time of one picture beside the unpruned network's, in "
+            "turns.", "detectors.py", detectors),
     Section("free", "Sizes that stay free", "Random networks under four random masks each, pruned "
             "and masked compared at three other sizes.", "free.py", free),
     Section("speed", "Speed", "Tracing a model, and liveness and cost of one mask.", "speed.py",
