@@ -42,7 +42,7 @@ def run_job(config: Config, screen: Screen, port: int | None = None) -> None:
     table = latency_table(config, graph, screen.say)
     study = open_study(config, graph, measuring=True, latency=table)
     with study, _live(config, graph, port, screen):
-        plan = _search(config, study, screen)
+        plan = _recovered(config, study, _search(config, study, screen), screen)
         paths = write_results(config, graph, study, plan)
         show_plan(screen, plan)
         if config.heal is not None:
@@ -70,6 +70,20 @@ def _search(config: Config, study: Study, screen: Screen) -> Plan:
         )
     with screen.progress() as progress:
         return study.plan(finalists=search.finalists, certify=search.certify, progress=progress)
+
+
+def _recovered(config: Config, study: Study, plan: Plan, screen: Screen) -> Plan:
+    """The plan, recovered once if a job asks for it."""
+    if config.result.recovery == "none":
+        return plan
+    from ..evaluation.recover import estimate
+    from ..study.recovering import recovered_once
+    from .job.job import read_recovery
+
+    recovery = read_recovery(config, study.graph, config.result.recovery)
+    if recovery.kind == "linear":
+        screen.say(str(estimate(study.graph, recovery)))
+    return recovered_once(plan, study.graph, study.objective, recovery)
 
 
 def _foresee(config: Config, study: Study, done: int, screen: Screen) -> None:

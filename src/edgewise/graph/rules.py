@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import MaskError, RuleError
 from .cost import full_count
-from .graph import Graph, Mask
+from .graph import Graph, Mask, once
 from .limits import Limit
 from .places import inside, matched, scopes, taken
 from .ties import tied, within
@@ -194,7 +194,7 @@ def _limits(
 ) -> Iterator[Limit]:
     for is_share, limits in ((True, rules.at_most), (False, rules.at_least)):
         for key, value in limits.items():
-            rule = f"{'at_most' if is_share else 'at_least'}={{{key!r}: {value}}}"
+            rule = f"{'at_most' if is_share else 'at_least'}={{{key!r}: {value!r}}}"
             _check(rule, value, is_share)
             kind, paths = scopes(graph, key)
             each = (_sums(graph, whole, members, kind, path, is_share) for path in paths)
@@ -265,17 +265,15 @@ def permitted(graph: Graph, masks: Sequence[Mask]) -> NDArray[np.bool_]:
     return np.asarray((graph.matrix(masks) @ weights.T <= most).all(1))
 
 
+@once
 def linear(graph: Graph) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """[limits, units] weights of units that go, each row's sum 1, and [limits] their most."""
-    if linear not in graph.derived:
-        names = [unit.name for unit in graph.units]
-        rows = [[limit.weights.get(name, 0.0) for name in names] for limit in graph.limits]
-        weights = np.array(rows, float).reshape(len(rows), len(names))
-        sizes = np.maximum(weights.sum(1), 1e-12)
-        most = np.array([limit.most for limit in graph.limits]) / sizes + _ROUNDING
-        graph.derived[linear] = weights / sizes[:, None], most
-    found: tuple[NDArray[np.float64], NDArray[np.float64]] = graph.derived[linear]
-    return found
+    names = [unit.name for unit in graph.units]
+    rows = [[limit.weights.get(name, 0.0) for name in names] for limit in graph.limits]
+    weights = np.array(rows, float).reshape(len(rows), len(names))
+    sizes = np.maximum(weights.sum(1), 1e-12)
+    most = np.array([limit.most for limit in graph.limits]) / sizes + _ROUNDING
+    return weights / sizes[:, None], most
 
 
 def require_permitted(graph: Graph, mask: Mask) -> None:

@@ -1,7 +1,7 @@
 """Taking parts out of a model: what they receive, and a module of them alone to trace."""
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import TraceError
 from ..graph.graph import Cost
-from ..values.nested import batch_size, copies_of, leaves_of
+from ..values.nested import batch_size, copies_of, leaves_of, tensors_of
 from ..values.spelling import nearest
 from .agreement import reference
 from .agreement import same as same_tensor
@@ -44,7 +44,7 @@ class _Seen:
 
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     outputs: list[Any] = field(default_factory=list)
-    versions: list[tuple[torch.Tensor, int]] = field(default_factory=list)
+    versions: list[tuple[torch.Tensor, int | None]] = field(default_factory=list)
     autocast: list[tuple[tuple[str, torch.dtype], ...]] = field(default_factory=list)
     wrote: bool = False
     running: bool = False
@@ -87,7 +87,8 @@ def taken(
         parts.append(Part(path, names, own, len(own_args)))
     _require_one_batch(paths, seen)
     first = seen[paths[0]]
-    written = any(value._version != was for found in seen.values() for value, was in found.versions)
+    given_out = [pair for found in seen.values() for pair in found.versions]
+    written = any(was is None or value._version != was for value, was in given_out)
     whole = replace(
         whole,
         parts=tuple(parts),
@@ -101,6 +102,9 @@ def taken(
 
 def _require_paths(model: nn.Module, paths: Sequence[str]) -> None:
     known = {name: module for name, module in model.named_modules(remove_duplicate=False) if name}
+    if not paths or not all(isinstance(path, str) for path in paths):
+        got = ", ".join(repr(p) if isinstance(p, str) else type(p).__name__ for p in paths)
+        raise TraceError(f"part takes a path, or a list of several; got {got or 'none'}.")
     for number, path in enumerate(paths):
         if path not in known:
             raise TraceError(
@@ -136,8 +140,8 @@ def _watched(whole: Whole, model: nn.Module) -> dict[str, _Seen]:
         found.calls.append(before)
         found.wrote |= not _alike(before, (args, kwargs))
         found.outputs.append(copies_of(value))
-        leaves = [leaf for leaf in leaves_of(value) if isinstance(leaf, torch.Tensor)]
-        found.versions += [(leaf, leaf._version) for leaf in leaves]
+        leaves = tensors_of(value)
+        found.versions += [(x, None if x.is_inference() else x._version) for x in leaves]
         kinds = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
         found.autocast.append(
             tuple((k, torch.get_autocast_dtype(k)) for k in kinds if torch.is_autocast_enabled(k))
@@ -285,12 +289,7 @@ class _Bytes(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         value = func(*args, **(kwargs or {}))
-        given = {t.untyped_storage()._cdata for t in _tensors((args, kwargs or {}))}
-        own = {t.untyped_storage()._cdata: t.nbytes for t in _tensors(value)}
+        given = {t.untyped_storage()._cdata for t in tensors_of((args, kwargs or {}))}
+        own = {t.untyped_storage()._cdata: t.nbytes for t in tensors_of(value)}
         self.total += sum(size for place, size in own.items() if place not in given)
         return value
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    leaves = pytree.tree_leaves(value)
-    return (leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
