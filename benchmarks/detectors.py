@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -39,13 +40,13 @@ from drawn_shapes import NAMES, SIZE, tensors, yolo_files
 from machine import describe
 
 SHARES = (0.8, 0.6)
-EVALUATIONS, FINALISTS, SLICES = 40, 4, 4
+EVALUATIONS, FINALISTS, SLICES = 24, 4, 4
 CALIBRATION = 64  # training pictures
 STEPS, SCORED = 40, 16  # of Torch-Pruning: from nothing to all gone; pictures that score a step
 BATCH, ROUNDS = 16, 15
 FEW = 8  # pictures of a step of training
 EPOCHS = {"rcnn": 8, "yolov8n": 22}
-HEALING = ew.Healing(epochs=2, optimizer="adamw", lr=5e-4, distill=0.0)
+HEALING = ew.Healing(epochs=1, optimizer="adamw", lr=5e-4, distill=0.0)
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,7 @@ def yolov8n(folder: Path) -> Detector:
             lr0=0.002, verbose=False, amp=False,
         )  # fmt: skip
     model = YOLO(str(weights)).model.float().eval().requires_grad_(True)
+    model.args = SimpleNamespace(**model.args)  # as the trainer has it
     criterion = v8DetectionLoss(model)
 
     def loss(outputs: Any, targets: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ def test_nothing_removed_changes_nothing(name: str) -> None:
     "law", [law for law in laws.MASK_LAWS if law is not LIVES_ON], ids=lambda law: law.__name__
 )
 @pytest.mark.parametrize("name", ZOO)
+@settings(max_examples=5)  # more of them, and with widths, in test_fuzz.py and test_widths.py
 @given(seed=st.integers(0, 10**6))
 def test_laws_hold(name: str, law, seed: int) -> None:
     _, graph = traced(name)
@@ -43,7 +44,7 @@ def test_counting_macs_says_nothing_of_tf32() -> None:
 
 
 @pytest.mark.parametrize("name", ZOO)
-@settings(max_examples=4)  # each takes seconds, most of them in torch.export
+@settings(max_examples=2)  # each takes seconds, most of them in torch.export
 @given(seed=st.integers(0, 10**6))
 def test_pruned_models_live_on(name: str, seed: int) -> None:
     _, graph = traced(name)
@@ -51,6 +52,7 @@ def test_pruned_models_live_on(name: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", ZOO)
+@settings(max_examples=3)
 @given(seed=st.integers(0, 10**6))
 def test_pruned_is_masked_in_double_precision(name: str, seed: int) -> None:
     _, graph = traced(name, torch.float64)
@@ -70,15 +72,16 @@ def test_the_laws_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
         laws.law_cost_is_exact(graph, graph.empty)
 
 
-LARGE = ("vgg16_bn", "densenet121")
+LARGE = ("vgg16_bn", "densenet121", "resnet50", "efficientnet_b0")
 VISION = {
     "resnet18": 64,
     "resnet50": 64,
+    "resnext50_32x4d": 64,
     "vgg16_bn": 32,
     "mobilenet_v3_small": 64,
     "densenet121": 64,
     "efficientnet_b0": 64,
-    "convnext_tiny": 64,
+    "convnext_tiny": 32,
 }
 
 
@@ -86,17 +89,17 @@ VISION = {
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in VISION]
 )
 def test_torchvision(name: str) -> None:
-    """Laws 1, 2 and 3 on torchvision's models with random weights."""
+    """Laws 1, 2 and 3 on torchvision's models with random weights, widths among their units."""
     torchvision = pytest.importorskip("torchvision")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = getattr(torchvision.models, name)(weights=None).eval()
         x = torch.randn(2, 3, VISION[name], VISION[name])
-    graph = ew.trace(model, (x,), granularity=("edge", "layer"))
+    graph = ew.trace(model, (x,), granularity=("edge", "layer", "hidden", "channels"))
     laws.law_nothing_removed(model, graph)
     rng = random.Random(0)
     for _ in range(2):
-        some = rng.sample(range(len(graph.units)), min(12, len(graph.units)))
+        some = rng.sample(range(len(graph.units)), min(24, len(graph.units)))
         mask = graph.empty
         for unit in some:
             more = mask.with_removed(unit)

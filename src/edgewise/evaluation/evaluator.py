@@ -171,7 +171,7 @@ class Engine:
         lower = self.autocast if split == "search" else None
         run = Run(programs, self.calibration, self.compiler.memory, lower)
         answers = [_Answer() for _ in programs]
-        parts = self.pieces.of(inputs for inputs, _ in self.objective.splits[split])
+        parts = self.pieces.of(inputs for inputs, _ in self.objective.batches(split))
         numbers = [number for number, _ in parts]
         for index, (number, part) in enumerate(parts):
             ends = number not in numbers[index + 1 : index + 2]
@@ -212,7 +212,7 @@ class Engine:
                 try:
                     program = self.compiler.program(mask)
                     if program.guard is not None and self.around is None:
-                        for _, part in self.pieces.of(i for i, _ in self.objective.splits[split]):
+                        for _, part in self.pieces.of(i for i, _ in self.objective.batches(split)):
                             program.guard.check(part, "The network under this mask got")
                     programs.append(program)
                 except Exception as error:  # noqa: BLE001 - one bad mask must not end the study

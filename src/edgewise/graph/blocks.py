@@ -10,7 +10,7 @@ from itertools import accumulate, takewhile
 from math import prod
 
 from .cost import full_macs
-from .graph import Graph
+from .graph import Graph, once
 from .unit import Block
 from .vertices import Vertex
 
@@ -23,6 +23,7 @@ _ROLES = (
 )
 
 
+@once
 def blocks_of(graph: Graph) -> tuple[Block, ...]:
     """The blocks of a graph in topological order of their first vertex; each vertex is in one.
 
@@ -30,8 +31,6 @@ def blocks_of(graph: Graph) -> tuple[Block, ...]:
     name differs in numbers alone: two that take MACs, or one and a place where data meet. The
     innermost counts. What lies between two blocks is one, too.
     """
-    if (found := graph.derived.get(blocks_of)) is not None:
-        return tuple(found)
     repeated, names = _repeated(graph), Names(graph)
     groups: dict[str | int, list[int]] = {}
     last: str | int = -1
@@ -46,7 +45,6 @@ def blocks_of(graph: Graph) -> tuple[Block, ...]:
         seen[block.label] += 1
         again = f"#{seen[block.label]}" if seen[block.label] > 1 else ""
         blocks.append(replace(block, label=block.label + again))
-    graph.derived[blocks_of] = tuple(blocks)
     return tuple(blocks)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from .graph import Cost, Graph, Mask
+from .graph import Cost, Graph, Mask, once
 from .liveness import Liveness, liveness
 from .operators.absence import FULL, Flow, Live, State, elements
 from .operators.table import TABLE
@@ -85,14 +85,8 @@ class _Full(NamedTuple):
     constant: tuple[tuple[int, tuple[int, ...]], ...]
 
 
+@once
 def _full(graph: Graph) -> _Full:
-    found = graph.derived.get(_Full)
-    if found is None:
-        found = graph.derived[_Full] = _count_all(graph)
-    return found
-
-
-def _count_all(graph: Graph) -> _Full:
     flows = [Flow(FULL, (FULL,) * len(edges)) for edges in graph.inputs]
     vertices = tuple(count(graph, index, flow) for index, flow in enumerate(flows))
     around = [getattr(graph.rest, name) for name in Count._fields]

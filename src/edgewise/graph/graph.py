@@ -7,10 +7,10 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, wraps
 from itertools import compress
 from textwrap import wrap
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from .unit import Cost as Cost
 from .unit import Unit as Unit
 from .unit import UnitKind as UnitKind
 from .vertices import Edge, Shape, Vertex, plain
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +349,8 @@ class Graph:
 
     def matrix(self, masks: Iterable[Mask]) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Masks as an array [len(masks), len(units)] of 0.0 and 1.0 (1 = removed)."""
+        if (known := getattr(masks, "rows", None)) is not None:
+            return np.asarray(known)
         rows = [bytes(mask.bits) for mask in masks]  # a byte a bit, many times faster than lists
         bits = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), len(self.units))
         return bits.astype(np.float64)
@@ -378,3 +382,16 @@ class Graph:
             right = (f"{cell:>{room}}" for cell, room in zip(others, wide[2:], strict=True))
             head.append("  ".join((left, *right)))
         return "\n".join(head)
+
+
+def once(make: Callable[[Graph], T]) -> Callable[[Graph], T]:
+    """What a function makes of a graph alone, kept with the graph to be made only once."""
+
+    @wraps(make)
+    def kept(graph: Graph) -> T:
+        if make not in graph.derived:
+            graph.derived[make] = make(graph)
+        found: T = graph.derived[make]
+        return found
+
+    return kept

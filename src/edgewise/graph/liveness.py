@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from ..errors import DisconnectedError
-from .graph import Graph, Mask, Unit
+from .graph import Graph, Mask, Unit, once
 from .operators.absence import FULL, Flow, Live, State, intersection, live
 from .operators.table import TABLE
 from .removal import Removal
@@ -91,11 +91,13 @@ def liveness(graph: Graph, mask: Mask) -> Liveness:
         ('head.linear',)
     """
     graph.check(mask)
-    kept = graph.derived.get(liveness)
-    if kept is None:
-        kept = graph.derived[liveness] = lru_cache(RECENT)(partial(_under, graph))
-    found: Liveness = kept(mask.bits)
-    return found
+    return _recent(graph)(mask.bits)
+
+
+@once
+def _recent(graph: Graph) -> Callable[[tuple[bool, ...]], Liveness]:
+    """The liveness of bits, remembered for the last masks."""
+    return lru_cache(RECENT)(partial(_under, graph))
 
 
 def _under(graph: Graph, bits: tuple[bool, ...]) -> Liveness:

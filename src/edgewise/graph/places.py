@@ -8,7 +8,7 @@ from typing import Any, get_args
 from ..errors import RuleError
 from ..values.spelling import close, nearest
 from .cost import count_changes
-from .graph import Graph, UnitKind
+from .graph import Graph, UnitKind, once
 from .liveness import Liveness, alive
 from .removal import Removal
 
@@ -30,15 +30,9 @@ class Taken:
     params: Mapping[int, int]
 
 
+@once
 def taken(graph: Graph) -> Sequence[Taken]:
     """What goes with each unit."""
-    if taken not in graph.derived:
-        graph.derived[taken] = _each(graph)
-    found: Sequence[Taken] = graph.derived[taken]
-    return found
-
-
-def _each(graph: Graph) -> Sequence[Taken]:
     whole, found = alive(graph), dict[int, Taken]()
     alone = [(unit,) for unit in range(len(graph.units)) if unit not in graph.group_of]
     for group in (*alone, *graph.nested):

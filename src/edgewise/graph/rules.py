@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import MaskError, RuleError
 from .cost import full_count
-from .graph import Graph, Mask
+from .graph import Graph, Mask, once
 from .limits import Limit
 from .places import inside, matched, scopes, taken
 from .ties import tied, within
@@ -265,17 +265,15 @@ def permitted(graph: Graph, masks: Sequence[Mask]) -> NDArray[np.bool_]:
     return np.asarray((graph.matrix(masks) @ weights.T <= most).all(1))
 
 
+@once
 def linear(graph: Graph) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """[limits, units] weights of units that go, each row's sum 1, and [limits] their most."""
-    if linear not in graph.derived:
-        names = [unit.name for unit in graph.units]
-        rows = [[limit.weights.get(name, 0.0) for name in names] for limit in graph.limits]
-        weights = np.array(rows, float).reshape(len(rows), len(names))
-        sizes = np.maximum(weights.sum(1), 1e-12)
-        most = np.array([limit.most for limit in graph.limits]) / sizes + _ROUNDING
-        graph.derived[linear] = weights / sizes[:, None], most
-    found: tuple[NDArray[np.float64], NDArray[np.float64]] = graph.derived[linear]
-    return found
+    names = [unit.name for unit in graph.units]
+    rows = [[limit.weights.get(name, 0.0) for name in names] for limit in graph.limits]
+    weights = np.array(rows, float).reshape(len(rows), len(names))
+    sizes = np.maximum(weights.sum(1), 1e-12)
+    most = np.array([limit.most for limit in graph.limits]) / sizes + _ROUNDING
+    return weights / sizes[:, None], most
 
 
 def require_permitted(graph: Graph, mask: Mask) -> None:

@@ -13,7 +13,8 @@ from ..graph.liveness import Liveness
 from ..graph.operators.runtime import RaggedGroupNorm
 from ..graph.operators.table import TABLE
 from ..tracing.builder import ancestors
-from .calls import Calls, stack
+from ..tracing.program import module_stack
+from .calls import Calls
 from .cut import fitted
 from .edited import edited
 from .edits import Edit
@@ -57,7 +58,7 @@ def numbers_in(
     constants = (n for given in call.all_input_nodes for n in ancestors(given, calls.data))
     for node in dict.fromkeys((call, *constants)):
         for number in sorted(n for n in _literals(node) if n in changed):
-            for path in (*reversed(stack(node) or paths[index]), ""):
+            for path in (*reversed(module_stack(node) or paths[index]), ""):
                 module = calls.model.get_submodule(path)
                 own = path == vertex.module  # its numbers follow its tensors
                 names = [] if own else list(_attributes(module, number))

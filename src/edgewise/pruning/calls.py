@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from torch import fx, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import FormError
-from ..graph.graph import Graph
+from ..graph.graph import Graph, once
 from ..tracing.agreement import drawn
-from ..tracing.program import Program, evaluating
+from ..tracing.program import Program, evaluating, module_stack
 from ..values.nested import copies_of, holds_tensor
 
 Fill = Literal["zero", "one", "no channels"]
@@ -63,9 +62,21 @@ class Call:
     output: Any
 
 
-def called(model: nn.Module, program: Program, args: tuple[Any, ...]) -> Any:
-    """What the user's model gives for inputs of the program."""
-    return model(**dict(zip(program.names, args, strict=True)), **program.fixed)
+class Called(nn.Module):
+    """A model of the user's class that takes the arguments of its traced program."""
+
+    def __init__(self, model: nn.Module, program: Program) -> None:
+        super().__init__()
+        self.model, self.traced = model, program.traced
+        self.names, self.fixed = program.names, program.fixed
+
+    def forward(self, *args: Any) -> Any:
+        """What the model gives, of sizes that were traced."""
+        return self.of(self.traced.inputs(args, {}))
+
+    def of(self, inputs: tuple[Any, ...]) -> Any:
+        """What it gives for inputs of the program."""
+        return self.model(**dict(zip(self.names, inputs, strict=True)), **self.fixed)
 
 
 class Calls:
@@ -91,11 +102,6 @@ class Calls:
             args = drawn(program.args, program.batch, program.other_batch, sizes)
             with suppress(Exception):  # the model refuses other sizes, as it may
                 self.other.append(_recorded(self.model, program, args))
-
-    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Parameters and buffers by the first name that the model gives them."""
-        yield from self.model.named_parameters()
-        yield from self.model.named_buffers()
 
     def given(self, path: str, fill: Fill, full: bool, source: int | None, dim: int) -> Any:
         """What a module that is gone or passed gives; see `Edit.gives`.
@@ -254,7 +260,7 @@ def _recorded(model: nn.Module, program: Program, args: tuple[Any, ...]) -> dict
     for path, module in copied.named_modules():
         handles.append(module.register_forward_hook(_note(found, path), with_kwargs=True))
     with evaluating(copied), torch.no_grad():
-        called(copied, program, copies_of(args))
+        Called(copied, program).of(copies_of(args))
     return found
 
 
@@ -293,21 +299,11 @@ def _leaves(value: Any) -> Any:
     return value if not holds_tensor(value) else object()
 
 
+@once
 def module_paths(graph: Graph) -> tuple[tuple[str, ...], ...]:
     """For every vertex the paths of the modules in whose calls it runs, the innermost last."""
-    found: tuple[tuple[str, ...], ...] | None = graph.derived.get(module_paths)
-    if found is None:
-        nodes: dict[str, fx.Node] = {n.name: n for n in graph.program.module.graph.nodes}
-        found = tuple(
-            tuple(dict.fromkeys((*stack(nodes[v.node]), *filter(None, [v.module]))))
-            for v in graph.vertices
-        )
-        graph.derived[module_paths] = found
-    return found
-
-
-def stack(node: fx.Node) -> tuple[str, ...]:
-    """The paths of the modules in whose calls a node runs, the innermost last."""
-    entries = (node.meta.get("nn_module_stack") or {}).values()
-    paths = [re.sub(r"@\d+$", "", str(entry[0])) for entry in entries]
-    return tuple(dict.fromkeys(path for path in paths if path))
+    nodes: dict[str, fx.Node] = {n.name: n for n in graph.program.module.graph.nodes}
+    return tuple(
+        tuple(dict.fromkeys((*module_stack(nodes[v.node]), *filter(None, [v.module]))))
+        for v in graph.vertices
+    )

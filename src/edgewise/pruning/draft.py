@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from ..errors import EdgewiseError, VerificationError
 from ..tracing.export_frontend import first_lines, quiet
 from ..tracing.sizes import Axis
-from ..values.nested import copies_of, named_leaves
+from ..values.nested import copies_of, named_leaves, shapes_of
 from .other_sizes import Inputs, Sizes, outputs
 from .verify import TOLERANCE, relative_difference
 
@@ -201,7 +201,7 @@ class Draft:
                 f"For the example, {self.path.name} {problem} No file was written."
             )
         for case in self.cases:
-            sizes = _shapes(case.inputs)
+            sizes = shapes_of(dict(case.inputs))
             try:
                 found, problem = self._difference(case.expected, run(case.inputs))
             except Exception as error:  # noqa: BLE001 - a runtime's own
@@ -228,11 +228,6 @@ class Draft:
         if worst <= allowed:
             return worst, ""
         return worst, f"differs from the model by {worst:.3g} (relative; allowed {allowed:g})."
-
-
-def _shapes(inputs: Inputs) -> str:
-    leaves = pytree.tree_leaves(dict(inputs))
-    return ", ".join(str(tuple(leaf.shape)) for leaf in leaves if isinstance(leaf, torch.Tensor))
 
 
 def _condition(program: torch.export.ExportedProgram, inputs: Inputs) -> str:

@@ -10,7 +10,7 @@ import pickle
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,8 +117,7 @@ def heal(
     if run is not None and teacher is not None:
         raise ObjectiveError("A teacher teaches by logits, and `run` may give anything: give one.")
     settings = settings or Healing()
-    own = _Run.start(small, loader, teacher, settings, accelerator)
-    own.run = run
+    own = _Run(small, loader, teacher, settings, accelerator, run)
     place = None if checkpoint is None else Path(checkpoint)
     if place is not None and place.exists():
         own.load(place)
@@ -133,66 +132,45 @@ def heal(
         if place is not None and own.first_process:
             own.save(place)
     if validate is not None and own.epoch and own.stale == own.epoch:
-        _warn_useless(own.epoch, own.lowest)
+        warnings.warn(
+            f"None of {own.epoch} epochs has a lower validation loss than the pruned model "
+            f"({own.lowest:.4g}), whose weights are returned as they are. Try a lower learning "
+            "rate, another optimizer, or more epochs.",
+            EdgewiseWarning,
+            stacklevel=2,
+        )
     best = copy.deepcopy(small)
     best.load_state_dict(own.best)
     return best.eval()
 
 
-@dataclass
 class _Run:
     """The state of a healing: what a checkpoint keeps, and what it needs to go on."""
 
-    model: nn.Module
-    loader: Iterable[Any]
-    teacher: nn.Module | None
-    settings: Healing
-    optimizer: torch.optim.Optimizer
-    schedule: Any
-    accelerator: Any
-    best: dict[str, torch.Tensor]
-    batches: int
-    digest: str
-    lowest: float = math.inf
-    epoch: int = 0
-    stale: int = 0  # epochs since the best one
-    run: Callable[[nn.Module, Any], Any] | None = None
-    first_process: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.first_process = self.accelerator is None or self.accelerator.is_main_process
-
-    @staticmethod
-    def start(
-        small: nn.Module, loader: Iterable[Any], teacher: nn.Module | None, settings: Healing,
-        accelerator: Any,
-    ) -> _Run:  # fmt: skip
-        batches = _count(loader)
-        model = copy.deepcopy(small).train()
-        teacher = None if teacher is None else copy.deepcopy(teacher).eval()
-        best = {k: v.detach().clone() for k, v in small.state_dict().items()}
-        digest = _digest(best, settings)
-        optimizer = _optimizer(model, settings)
+    def __init__(
+        self, small: nn.Module, loader: Iterable[Any], teacher: nn.Module | None,
+        settings: Healing, accelerator: Any, run: Callable[[nn.Module, Any], Any] | None,
+    ) -> None:  # fmt: skip
+        self.settings, self.accelerator, self.run = settings, accelerator, run
+        self.batches, self.loader = _count(loader), loader
+        self.best = {k: v.detach().clone() for k, v in small.state_dict().items()}
+        self.digest = _digest(self.best, settings)
+        self.model = copy.deepcopy(small).train()
+        self.teacher = None if teacher is None else copy.deepcopy(teacher).eval()
+        self.optimizer: Any = _optimizer(self.model, settings)
         if accelerator is not None:
-            model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-            teacher = None if teacher is None else teacher.to(accelerator.device)
-            batches = _count(loader)
-        steps = batches * settings.epochs
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            getattr(optimizer, "optimizer", optimizer), lambda step: _rate(step, steps)
+            prepared = accelerator.prepare(self.model, self.optimizer, loader)
+            self.model, self.optimizer, self.loader = prepared
+            if self.teacher is not None:
+                self.teacher.to(accelerator.device)
+            self.batches = _count(self.loader)
+        steps = self.batches * settings.epochs
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            getattr(self.optimizer, "optimizer", self.optimizer), lambda step: _rate(step, steps)
         )
-        return _Run(
-            model,
-            loader,
-            teacher,
-            settings,
-            optimizer,
-            schedule,
-            accelerator,
-            best,
-            batches,
-            digest,
-        )
+        self.first_process: bool = accelerator is None or accelerator.is_main_process
+        self.lowest, self.epoch = math.inf, 0
+        self.stale = 0  # epochs since the best one
 
     @property
     def tired(self) -> bool:
@@ -212,7 +190,13 @@ class _Run:
                 else:
                     value = _value(self.model, self.teacher, inputs, targets, loss, self.settings)
             if not torch.isfinite(value):
-                _warn_stopped(self.epoch, step, float(value.detach()))
+                warnings.warn(
+                    f"Healing stopped in epoch {self.epoch + 1}, step {step + 1}: the loss is "
+                    f"{float(value.detach())}. The best model so far is returned; a lower "
+                    "learning rate usually helps.",
+                    EdgewiseWarning,
+                    stacklevel=3,
+                )
                 return False
             self.optimizer.zero_grad(set_to_none=True)
             self._backward(value)
@@ -320,25 +304,6 @@ def _count(loader: Iterable[Any]) -> int:
     if not batches:
         raise ObjectiveError("The training loader is empty.")
     return batches
-
-
-def _warn_stopped(epoch: int, step: int, value: float) -> None:
-    warnings.warn(
-        f"Healing stopped in epoch {epoch + 1}, step {step + 1}: the loss is {value}. The best "
-        "model so far is returned; a lower learning rate usually helps.",
-        EdgewiseWarning,
-        stacklevel=4,
-    )
-
-
-def _warn_useless(epochs: int, lowest: float) -> None:
-    warnings.warn(
-        f"None of {epochs} epochs has a lower validation loss than the pruned model "
-        f"({lowest:.4g}), whose weights are returned as they are. Try a lower learning rate, "
-        "another optimizer, or more epochs.",
-        EdgewiseWarning,
-        stacklevel=3,
-    )
 
 
 def _optimizer(model: nn.Module, settings: Healing) -> torch.optim.Optimizer:

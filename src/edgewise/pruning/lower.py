@@ -3,7 +3,6 @@
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from ..graph.operators.lowering import Site
 from ..graph.operators.runtime import assemble, precision, segments
 from ..graph.operators.table import TABLE
 from ..graph.vertices import Follow, Vertex
+from ..tracing.builder import data_inputs
 from ..tracing.program import attribute
 from ..tracing.signature import Traced
 from .cut import cut_module, cut_tensor
@@ -74,7 +74,7 @@ class _Lowering:
     # -- data vertices ---------------------------------------------------------------------
 
     def _vertex(self, node: fx.Node, index: int, vertex: Vertex) -> Any:
-        sources = self._sources(node)
+        sources = data_inputs(node, self.plan)
         edges = self.full.inputs[index]
         used = [(s, e) for s, e in zip(sources, edges, strict=True) if self.alive.wants[e]]
         if index in self.alive.bypassed:
@@ -103,13 +103,6 @@ class _Lowering:
             expanded=lambda value, given=None: self._expanded(value, used[0][1], index, given),
             sizes=lambda *known: self._sizes(index, *known),
         )
-
-    def _sources(self, node: fx.Node) -> list[fx.Node]:
-        found: list[fx.Node] = []
-        fx.map_arg(
-            (node.args, node.kwargs), lambda a: found.append(a) if a.name in self.plan else None
-        )
-        return found
 
     def _have(self, edge: int) -> State:
         return self.alive.states[self.full.edges[edge].source]
@@ -192,8 +185,8 @@ class _Lowering:
             edge = next(edges)
             return self._read(a, edge) if self.alive.wants[edge] is not None else dropped
 
-        args = _without(_map(node.args, argument), dropped)
-        kwargs = _without(_map(node.kwargs, argument), dropped)
+        args = _without(fx.map_arg(node.args, argument), dropped)
+        kwargs = _without(fx.map_arg(node.kwargs, argument), dropped)
         new = self.out.graph.create_node(node.op, node.target, args, kwargs, node.name, node.type)
         new.meta = dict(node.meta)
         self.env[node] = new
@@ -249,13 +242,13 @@ class _Lowering:
             at = int(name[1:]) if name.startswith("*") else position.get(name, len(names))
             positional = at < len(node.args)
             held: Any = new.args[at] if positional else new.kwargs.get(name)
-            olds = _leaves(node.args[at] if positional else node.kwargs.get(name))
-            news = {
+            olds = pytree.tree_leaves(node.args[at] if positional else node.kwargs.get(name))
+            news: dict[Any, Any] = {n: n for n in new.all_input_nodes} | {
                 self.env[old]: self._cut_constant(old, new, vertex, follows, inner, outer)
                 for old in olds
-                if old.name not in self.plan
+                if isinstance(old, fx.Node) and old.name not in self.plan
             }
-            value = _map(held, partial(_exchanged, news))
+            value = fx.map_arg(held, news.__getitem__)
             new.update_arg(at, value) if positional else new.update_kwarg(name, value)
 
     def _cut_constant(
@@ -287,8 +280,7 @@ class _Lowering:
         if any(n.name in self.plan and not self._there(n, node) for n in sources):
             self.env[node] = self._asked(node)
             return self.env[node]
-        args = _map(node.args, self._resolve)
-        kwargs = _map(node.kwargs, self._resolve)
+        args, kwargs = fx.map_arg((node.args, node.kwargs), self._resolve)
         new = self.out.graph.create_node(node.op, node.target, args, kwargs, node.name, node.type)
         self.env[node] = new
         if node.op in ("call_module", "get_attr"):
@@ -327,30 +319,6 @@ def _asks_dtype(node: fx.Node) -> bool:
     return node.target is precision or (
         node.target is getattr and node.args[1] in ("dtype", "device")
     )
-
-
-def _map(value: Any, convert: Any) -> Any:
-    """Like fx.map_arg, but nodes may become anything."""
-    if isinstance(value, fx.Node):
-        return convert(value)
-    if isinstance(value, tuple):
-        items = [_map(v, convert) for v in value]
-        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-    if isinstance(value, list):
-        return [_map(v, convert) for v in value]
-    if isinstance(value, dict):
-        return {k: _map(v, convert) for k, v in value.items()}
-    if isinstance(value, slice):
-        return slice(*(_map(v, convert) for v in (value.start, value.stop, value.step)))
-    return value
-
-
-def _exchanged(news: dict[fx.Node, Any], node: fx.Node) -> Any:
-    return news.get(node, node)
-
-
-def _leaves(value: Any) -> list[fx.Node]:
-    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, fx.Node)]
 
 
 def _without(value: Any, dropped: object) -> Any:

@@ -23,6 +23,7 @@ from ..graph.operators.absence import State
 from ..graph.operators.reference import recurrent, there
 from ..graph.operators.table import TABLE
 from ..graph.vertices import Vertex
+from ..tracing.builder import data_inputs
 from ..tracing.program import set_modes
 from .numbers import held
 
@@ -120,7 +121,7 @@ class Execution(fx.Interpreter):
         index, vertex = self.plan[n.name]
         edges = self.full.inputs[index]
         if index in self.alive.bypassed:
-            return self.env[self._sources(n)[0]]
+            return self.env[data_inputs(n, self.plan)[0]]
         if self.alive.states[index] is None:
             return super().run_node(n)  # absent: whatever it gives is neutralised further on
         inputs = iter(edges)
@@ -140,11 +141,6 @@ class Execution(fx.Interpreter):
 
     def _called(self, n: fx.Node) -> nn.Module | None:
         return self.module.get_submodule(str(n.target)) if n.op == "call_module" else None
-
-    def _sources(self, n: fx.Node) -> list[fx.Node]:
-        found: list[fx.Node] = []
-        fx.map_arg((n.args, n.kwargs), lambda a: found.append(a) if a.name in self.plan else None)
-        return found
 
     def _have(self, edge: int) -> State:
         return self.alive.states[self.full.edges[edge].source]

@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from ..errors import FormError, ObjectiveError, PlanError
-from ..graph.graph import Graph, Mask
+from ..graph.graph import Graph, Mask, once
 from ..tracing.agreement import drawn, same
 from ..tracing.program import Program, set_modes
-from .calls import Calls
+from ..values.nested import named_tensors, shapes_of
+from .calls import Called, Calls
 from .edited import edited, marked
 from .edits import Edit, Edits, from_dict, printed, to_dict
 from .hf import cache_numbers
@@ -28,20 +29,6 @@ from .verify import compare, compare_training, rounding
 _STYLES = tuple(product((False, True), repeat=2))  # of what stands for what is gone
 _SIZE = re.compile("head|dim|size|channel|feature|width|hidden|embed|inner|group|nf$|nx$").search
 MOST_CHOICES = 4  # numbers of which every combination is tried
-
-
-class Called(nn.Module):
-    """A model of the user's class that takes the arguments of its traced program."""
-
-    def __init__(self, model: nn.Module, program: Program) -> None:
-        super().__init__()
-        self.model, self.traced = model, program.traced
-        self.names, self.fixed = program.names, program.fixed
-
-    def forward(self, *args: Any) -> Any:
-        """What the model gives."""
-        inputs = dict(zip(self.names, self.traced.inputs(args, {}), strict=True))
-        return self.model(**inputs, **self.fixed)
 
 
 def in_own_class(
@@ -169,13 +156,10 @@ def without_module_form(graph: Graph) -> dict[str, str]:
     return {name: edits["reason"] for name, edits in found.items() if "reason" in edits}
 
 
+@once
 def calls_of(graph: Graph) -> Calls:
     """How the model calls its modules, recorded once for a graph."""
-    found = graph.derived.get(Calls)
-    if found is None:
-        found = graph.derived[Calls] = Calls(graph)
-    calls: Calls = found
-    return calls
+    return Calls(graph)
 
 
 Kind = tuple[str, str, int]
@@ -206,17 +190,17 @@ def _built(graph: Graph, edits: Edits, tensors: Tensors) -> nn.Module:
     """A copy of the user's model with the traced weights, its modules edited."""
     program: Program = graph.program
     model = copy.deepcopy(calls_of(graph).model)
-    traced = dict([*program.module.named_parameters(), *program.module.named_buffers()])
+    traced = named_tensors(program.module)
     try:
         with torch.no_grad():
-            for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            for name, tensor in named_tensors(model).items():
                 other = traced.get(name)
                 if other is not None and not same(other, tensor):
                     tensor.copy_(other)
         edited(model, edits)
     except (ValueError, RuntimeError, AttributeError) as error:
         raise FormError(f"The edits do not fit {type(model).__name__}: {error}.") from error
-    own = dict([*model.named_parameters(), *model.named_buffers()])
+    own = named_tensors(model)
     for name, value in tensors.items():
         if name not in own or own[name].shape != value.shape:
             raise PlanError(f"The plan recovers {name!r}, which the pruned model has otherwise.")
@@ -242,10 +226,9 @@ def _agree(graph: Graph, full: nn.Module, small: nn.Module) -> None:
                 continue  # a batch of one has no statistics; the removal may fix a size
             raise FormError(_failed(small, error)) from error
         if not (difference <= allowed or rounding(full, own, args)):
-            shapes = ", ".join(str(tuple(a.shape)) for a in args if isinstance(a, torch.Tensor))
             raise FormError(
                 f"{type(small).__name__} with its modules edited differs from the masked model by "
-                f"{difference:.3g} (relative) on inputs of shape {shapes}."
+                f"{difference:.3g} (relative) on inputs of shape {shapes_of(args)}."
             )
 
 

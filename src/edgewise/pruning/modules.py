@@ -13,6 +13,7 @@ from ..graph.graph import Graph, Mask
 from ..graph.liveness import Liveness, liveness
 from ..graph.operators.table import TABLE
 from ..graph.vertices import Vertex
+from ..values.nested import named_tensors
 from .attributes import Attribute, numbers_in, resized_attributes
 from .calls import EMPTY, ONE, ZERO, Calls, Fill, module_paths
 from .edits import Edit, ranges
@@ -204,7 +205,7 @@ class _Drafting:
 
     def _resized(self) -> None:
         """Parameters that lose entries, the numbers that say so, and tensors nobody reads."""
-        own = {name for name, _ in self.calls.tensors()}
+        own = named_tensors(self.calls.model).keys()
         cuts: dict[str, tuple[str, ...]] = {}
         shown: dict[str, int] = {}
         read = set[str]()

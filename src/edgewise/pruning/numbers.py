@@ -13,9 +13,10 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from ..graph.graph import Graph
+from ..graph.graph import Graph, once
 from ..graph.liveness import Liveness
 from ..tracing.axes import Axes, Sizes, axes
+from ..tracing.program import picked
 from ..tracing.signature import Traced
 from ..tracing.sizes import frozen_axes
 
@@ -63,10 +64,7 @@ class Numbers:
     @property
     def axes(self) -> Axes:
         """Which sizes of the whole network go together."""
-        if axes not in self.full.derived:
-            self.full.derived[axes] = axes(self.full.program)
-        found: Axes = self.full.derived[axes]
-        return found
+        return _axes(self.full)
 
     @property
     def guard(self) -> Traced | None:
@@ -173,14 +171,12 @@ class Numbers:
     def _input(self, place: int) -> fx.Node:
         """A tensor by its place among all that the inputs hold."""
         keys: Any = pytree.tree_flatten_with_path(self.full.program.args)[0][place][0]
-        node: fx.Node = self.out.find_nodes(op="placeholder")[keys[0].idx]
-        for key in keys[1:]:
-            if isinstance(key, pytree.GetAttrKey):
-                node = self.out.call_function(getattr, (node, key.name))
-            else:
-                at = key.idx if isinstance(key, pytree.SequenceKey) else key.key
-                node = self.out.call_function(operator.getitem, (node, at))
-        return node
+        return picked(self.out, self.out.find_nodes(op="placeholder")[keys[0].idx], keys[1:])
+
+
+@once
+def _axes(graph: Graph) -> Axes:
+    return axes(graph.program)
 
 
 def _question(node: fx.Node) -> tuple[fx.Node, int | None]:

@@ -17,6 +17,7 @@ from ..tracing.agreement import drawn
 from ..tracing.program import Program, as_module, set_modes
 from ..tracing.signature import sign
 from ..tracing.sizes import frozen_axes
+from ..values.nested import named_tensors
 from .lower import lower
 from .masked import Tensors, masked_network
 from .module_form import in_own_class
@@ -127,11 +128,11 @@ def _frozen(program: Program, full: nn.Module, small: nn.Module) -> set[tuple[in
         try:
             with redirect_stderr(io.StringIO()):  # torch.fx prints the code that fails
                 difference, allowed = compare(full, small, args)
+            agree = difference <= allowed or rounding(full, small, args)
         except Exception:  # noqa: BLE001 - what a size that was written out raises is torch's
+            agree = False
+        if not agree:
             frozen.update(frozen_axes(program.args, sizes))
-        else:
-            if not (difference <= allowed or rounding(full, small, args)):
-                frozen.update(frozen_axes(program.args, sizes))
     return frozen
 
 
@@ -184,7 +185,7 @@ def rewritten(graph: Graph, mask: Mask, tensors: Tensors) -> fx.GraphModule:
 
 
 def _set_tensor(module: nn.Module, path: str, value: torch.Tensor) -> None:
-    tensor = dict([*module.named_parameters(), *module.named_buffers()]).get(path)
+    tensor = named_tensors(module).get(path)
     if tensor is None:
         raise PlanError(f"The plan recovers {path!r}, which the pruned model does not have.")
     if tensor.shape != value.shape or tensor.is_floating_point() != value.is_floating_point():

@@ -55,7 +55,9 @@ def rounding(
     """
     try:
         precise = [copy.deepcopy(module).double() for module in (full, small)]
-        given, named = pytree.tree_map(_double, (args, dict(kwargs)))
+        given, named = pytree.tree_map_only(
+            torch.Tensor, lambda t: t.double() if t.is_floating_point() else t, (args, dict(kwargs))
+        )
         pairs = _pairs(*_outputs(precise[0], precise[1], given, named)) or []
     except RuntimeError:
         return False
@@ -63,11 +65,6 @@ def rounding(
     return not chosen and all(
         relative_difference(a, b) <= TOLERANCE.get(a.dtype, 0.0) for a, b in pairs
     )
-
-
-def _double(value: Any) -> Any:
-    floating = isinstance(value, torch.Tensor) and value.is_floating_point()
-    return value.double() if floating else value
 
 
 def compare(

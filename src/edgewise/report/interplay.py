@@ -14,7 +14,7 @@ def interplay(facts: Facts) -> Markup | None:
     found = facts.insight.interactions
     if found is None or not found.pairs:
         return None
-    lines = pairs.sentences(facts.graph, found, SHOWN)
+    lines = [pairs.say(facts.graph, found, p) for p in pairs.strongest(found, SHOWN)]
     return fold(
         "interactions",
         "Interactions",

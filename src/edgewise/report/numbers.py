@@ -15,9 +15,9 @@ def count(value: float) -> str:
     """A count in three digits: 4718592 → "4.72 M"; whole below 10 000."""
     if abs(value) < 10_000:
         return f"{value:,.0f}".replace(",", THIN)
-    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size * 0.9995:
-            return f"{_three(value / size)}{THIN}{prefix}"
+            return f"{value / size:#.3g}".removesuffix(".") + THIN + prefix
     return f"{value:,.0f}"
 
 
@@ -94,13 +94,3 @@ def quantity(name: str, value: float) -> str:
         return duration(value)
     words = {"units": "units", "params": "parameters", "macs": "MACs"}
     return f"{count(value)} {words[name]}" if name in words else size(value)
-
-
-def _three(value: float) -> str:
-    return (
-        f"{value:.2f}"
-        if abs(value) < 9.995
-        else f"{value:.1f}"
-        if abs(value) < 99.95
-        else f"{value:.0f}"
-    )

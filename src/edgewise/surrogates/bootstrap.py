@@ -1,35 +1,24 @@
 """An uncertainty for any regressor: how its predictions differ between resampled evaluations."""
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, RegressorMixin, clone
-from sklearn.utils.validation import check_is_fitted
+from sklearn.base import clone
 
 from ..errors import EdgewiseError
 from .cross_validation import spared
 from .standardised import Regressor
+from .surrogate import Surrogate
 from .threads import single_threaded
-from .validation import (
-    Array,
-    Link,
-    check_masks,
-    check_observations,
-    constant_std,
-    is_constant,
-    link_noise,
-    predict_losses,
-)
+from .validation import Array, Link, check_observations, constant_std, is_constant, link_noise
 
 LEAST = 5  # masks of several removals, below which those of single ones are resampled too
 KEPT = 200_000  # predictions that are remembered
 FLOOR = 1e-6  # of the deviation of the target, below which no deviation is believed
 
 
-class Bootstrap(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class Bootstrap(Surrogate):
     """Any scikit-learn regressor, with a deviation from fits to resampled evaluations.
 
     The mean is that of the regressor fitted to everything. Its variance is that of fits to
@@ -67,7 +56,7 @@ class Bootstrap(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
 
     @single_threaded
-    def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Bootstrap:
+    def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:
         """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
 
         Args:
@@ -143,13 +132,8 @@ class Bootstrap(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             "kept: mend it, or use another one."
         )
 
-    predict = predict_losses
-
     @single_threaded
-    def predict_link(self, X: ArrayLike, return_std: bool = False) -> Any:
-        """As `predict`, on the link scale."""
-        check_is_fitted(self)
-        masks = check_masks(X, self.n_features_in_)
+    def _on_link(self, masks: Array, return_std: bool) -> Any:
         keys = [row.tobytes() for row in masks.astype(bool)]
         rows = {key: row for row, key in enumerate(keys) if key not in self.known_}
         if len(self.known_) > KEPT:

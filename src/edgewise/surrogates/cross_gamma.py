@@ -1,21 +1,18 @@
 """The cross-gamma model: a path sum with terms for pairs of paths."""
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any, Self
 
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_is_fitted
 
 from ..graph.graph import Graph
 from .path_fit import fit_path_sum, path_sum
 from .path_graph import push_weights
 from .reduction import reduce_graph
-from .validation import Link, check_masks, check_observations, predict_losses, refuse_std
+from .surrogate import Surrogate
+from .validation import Array, Link, check_observations, refuse_std
 
 
-class CrossGamma(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class CrossGamma(Surrogate):
     """The graph surrogate with pairs of paths: w₁ z_out + w₂ z_out² + w₃ Σ (path weight)².
 
     The square of the path sum is a sum over all pairs of paths, and the sum of squared path
@@ -46,7 +43,7 @@ class CrossGamma(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.graph = graph
         self.link = link
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> CrossGamma:
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
 
         Raises:
@@ -62,10 +59,6 @@ class CrossGamma(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.gamma_ = push_weights(self.flow_, self.fit_.weights, self.graph)
         return self
 
-    predict = predict_losses
-
-    def predict_link(self, X: ArrayLike, return_std: bool = False) -> Any:
-        """As `predict`, on the link scale."""
-        check_is_fitted(self)
+    def _on_link(self, masks: Array, return_std: bool) -> Any:
         refuse_std(self, return_std)
-        return path_sum(self.flow_, self.fit_, check_masks(X, self.n_features_in_))
+        return path_sum(self.flow_, self.fit_, masks)

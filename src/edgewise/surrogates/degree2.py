@@ -1,31 +1,19 @@
 """The pairwise surrogate: every removed unit and every removed pair adds its own constant."""
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_is_fitted
 
 from .gaussian_process import Posterior, Prior, fit_process
+from .surrogate import Surrogate
 from .threads import single_threaded
-from .validation import (
-    Array,
-    Link,
-    check_masks,
-    check_observations,
-    constant_std,
-    is_constant,
-    link_noise,
-    predict_losses,
-)
+from .validation import Array, Link, check_observations, constant_std, is_constant, link_noise
 
 SCALES = ((1.0, 1.0), (-1.0, 2.0), (-2.0, 2.0))  # of log variances: constant, units, pairs
 
 
-class Degree2(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class Degree2(Surrogate):
     """Bayesian ridge regression on all units and all pairs of units, as a Gaussian process.
 
     With a normal prior on every coefficient the covariance of two masks that have c removed units
@@ -48,7 +36,7 @@ class Degree2(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.link = link
 
     @single_threaded
-    def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Degree2:
+    def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:
         """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
 
         Args:
@@ -69,13 +57,8 @@ class Degree2(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             self.posterior_ = fit_process(masks, standard, kernels, Prior(SCALES), known)
         return self
 
-    predict = predict_losses
-
     @single_threaded
-    def predict_link(self, X: ArrayLike, return_std: bool = False) -> Any:
-        """As `predict`, on the link scale."""
-        check_is_fitted(self)
-        masks = check_masks(X, self.n_features_in_)
+    def _on_link(self, masks: Array, return_std: bool) -> Any:
         posterior = self.posterior_
         if posterior is None:
             mean, std = (np.full(len(masks), v) for v in (self.shift_, self.constant_std_))

@@ -1,23 +1,20 @@
 """The fully connected surrogate: a small neural network over the mask."""
 
-from __future__ import annotations
-
 import warnings
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPRegressor
-from sklearn.utils.validation import check_is_fitted
 
 from .standardised import Regressor
+from .surrogate import Surrogate
 from .threads import single_threaded
-from .validation import Link, check_masks, check_observations, predict_losses, refuse_std
+from .validation import Array, Link, check_observations, refuse_std
 
 
-class FCN(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class FCN(Surrogate):
     """A multilayer perceptron fitted by L-BFGS to the standardised link-scale loss.
 
     It has no predictive standard deviation.
@@ -51,7 +48,7 @@ class FCN(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
 
     @single_threaded
-    def fit(self, X: ArrayLike, y: ArrayLike) -> FCN:
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
 
         Raises:
@@ -72,10 +69,6 @@ class FCN(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             self.regressor_ = Regressor.fit(model, masks, target)
         return self
 
-    predict = predict_losses
-
-    def predict_link(self, X: ArrayLike, return_std: bool = False) -> Any:
-        """As `predict`, on the link scale."""
-        check_is_fitted(self)
+    def _on_link(self, masks: Array, return_std: bool) -> Any:
         refuse_std(self, return_std)
-        return self.regressor_.predict(check_masks(X, self.n_features_in_))
+        return self.regressor_.predict(masks)

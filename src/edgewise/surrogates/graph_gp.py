@@ -1,12 +1,9 @@
 """The graph Gaussian process: a path-sum mean, and interactions through kernels over masks."""
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -18,6 +15,7 @@ from .path_fit import PathFit, fit_path_sum, leave_one_out, path_sum
 from .path_graph import path_kernel, push_weights
 from .path_sum import kirchhoff
 from .reduction import reduce_graph
+from .surrogate import Surrogate
 from .threads import single_threaded
 from .validation import (
     Array,
@@ -27,7 +25,6 @@ from .validation import (
     constant_std,
     is_constant,
     link_noise,
-    predict_losses,
 )
 
 FOLDS = 5
@@ -40,7 +37,7 @@ SCALES = ((1.0, 1.0), (0.0, 2.0), (-1.0, 1.5), (-1.0, 2.0), (-1.0, 1.5), (-1.0, 
 PATHS, PAIRS = 4, 5
 
 
-class GraphGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class GraphGP(Surrogate):
     """Gaussian process whose prior mean and covariance know the graph.
 
     target = β₀ + β₁ · m̂(M) + GP(0, s₁ c·c' + s₂ t·t' + s₃ K + s₄ K∘K + s₅ exp(-½ δᵀvCvδ)) + ε.
@@ -88,7 +85,7 @@ class GraphGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
 
     @single_threaded
-    def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> GraphGP:
+    def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:
         """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
 
         Args:
@@ -165,13 +162,8 @@ class GraphGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         assert self.posterior_ is not None
         return self.posterior_.covariance(X, Z, self._kernels(X, Z, mean_x, mean_z))
 
-    predict = predict_losses
-
     @single_threaded
-    def predict_link(self, X: ArrayLike, return_std: bool = False) -> Any:
-        """As `predict`, on the link scale."""
-        check_is_fitted(self)
-        masks = check_masks(X, self.n_features_in_)
+    def _on_link(self, masks: Array, return_std: bool) -> Any:
         mean = np.full(len(masks), self.shift_)
         std = np.full(len(masks), self.constant_std_)
         for first in range(0, len(masks) if self.posterior_ else 0, ROWS):

@@ -1,28 +1,18 @@
 """The linear surrogate: every removed unit adds its own constant."""
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.linear_model import BayesianRidge
-from sklearn.utils.validation import check_is_fitted
 
 from .standardised import Regressor
+from .surrogate import Surrogate
 from .threads import single_threaded
-from .validation import (
-    Array,
-    Link,
-    check_masks,
-    check_observations,
-    link_noise,
-    predict_losses,
-)
+from .validation import Array, Link, check_observations, link_noise
 
 
-class Linear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class Linear(Surrogate):
     """Bayesian ridge regression of the link-scale loss on the mask.
 
     The ridge is the ratio of two variances chosen by marginal likelihood (MacKay, "Bayesian
@@ -46,7 +36,7 @@ class Linear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.link = link
 
     @single_threaded
-    def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Linear:
+    def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:
         """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
 
         Args:
@@ -65,11 +55,6 @@ class Linear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.intercept_ = shift if model is None else shift + scale * float(model.intercept_)
         return self
 
-    predict = predict_losses
-
-    def predict_link(self, X: ArrayLike, return_std: bool = False) -> Any:
-        """As `predict`, on the link scale."""
-        check_is_fitted(self)
-        masks = check_masks(X, self.n_features_in_)
+    def _on_link(self, masks: Array, return_std: bool) -> Any:
         mean = self.regressor_.predict(masks)
         return (mean, self.regressor_.std(masks)) if return_std else mean

@@ -1,33 +1,21 @@
 """The logistic surrogate: linear in the mask, between two bounds."""
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.linear_model import LogisticRegression
-from sklearn.utils.validation import check_is_fitted
 
+from .surrogate import Surrogate
 from .threads import single_threaded
-from .validation import (
-    Array,
-    Link,
-    check_masks,
-    check_observations,
-    from_link,
-    is_constant,
-    predict_losses,
-    refuse_std,
-)
+from .validation import Array, Link, check_observations, from_link, is_constant, refuse_std
 
 PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)  # scikit-learn's C, the inverse of the ridge
 FOLDS = 5
 MARGIN = 0.05  # of the range of the target, left free at both ends
 
 
-class Logistic(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class Logistic(Surrogate):
     """Fractional logit: the share of the way between two bounds is logistic in the mask.
 
     With link="logit" the share is y itself (accuracy, AUC). With the other links the bounds are
@@ -56,7 +44,7 @@ class Logistic(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.link = link
 
     @single_threaded
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Logistic:
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
 
         Raises:
@@ -81,13 +69,8 @@ class Logistic(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.bounds_ = (low, high)
         return np.asarray((target - low) / (high - low))
 
-    predict = predict_losses
-
-    def predict_link(self, X: ArrayLike, return_std: bool = False) -> Any:
-        """As `predict`, on the link scale."""
-        check_is_fitted(self)
+    def _on_link(self, masks: Array, return_std: bool) -> Any:
         refuse_std(self, return_std)
-        masks = check_masks(X, self.n_features_in_)
         if self.constant_ is not None:
             return np.full(len(masks), self.constant_)
         logit = masks @ self.coef_ + self.intercept_

@@ -1,22 +1,19 @@
 """The path-sum model: a surrogate shaped like the network itself."""
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_is_fitted
 
 from ..graph.graph import Graph
 from .path_fit import fit_path_sum, leave_one_out, path_sum
 from .path_graph import push_weights
 from .reduction import reduce_graph
-from .validation import Array, Link, check_masks, check_observations, predict_losses, refuse_std
+from .surrogate import Surrogate
+from .validation import Array, Link, check_observations, refuse_std
 
 
-class PathSum(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class PathSum(Surrogate):
     """The graph surrogate G(γ, M): z_in = 1, z_v = Σ_u a_uv · keep_uv · z_u.
 
     The target on the link scale is intercept + slope · (1 - z_out): removed connections take away
@@ -52,7 +49,7 @@ class PathSum(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.link = link
         self.saturate = saturate
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> PathSum:
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
 
         Raises:
@@ -69,13 +66,9 @@ class PathSum(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.kirchhoff_ = None if drops is None else kirchhoff(self.graph, drops)
         return self
 
-    predict = predict_losses
-
-    def predict_link(self, X: ArrayLike, return_std: bool = False) -> Any:
-        """As `predict`, on the link scale."""
-        check_is_fitted(self)
+    def _on_link(self, masks: Array, return_std: bool) -> Any:
         refuse_std(self, return_std)
-        return path_sum(self.flow_, self.fit_, check_masks(X, self.n_features_in_))
+        return path_sum(self.flow_, self.fit_, masks)
 
 
 def kirchhoff(graph: Graph, drops: Array) -> Array:

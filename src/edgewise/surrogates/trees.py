@@ -1,20 +1,17 @@
 """The boosted trees surrogate: what a general-purpose regressor makes of masks."""
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.ensemble import GradientBoostingRegressor
-from sklearn.utils.validation import check_is_fitted
 
 from .standardised import Regressor
-from .validation import Link, check_masks, check_observations, predict_losses, refuse_std
+from .surrogate import Surrogate
+from .validation import Array, Link, check_observations, refuse_std
 
 
-class Trees(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class Trees(Surrogate):
     """Gradient-boosted regression trees on the link-scale loss (Friedman 2001, algorithm 1).
 
     A baseline that knows neither the graph nor an uncertainty: it has no predictive standard
@@ -49,7 +46,7 @@ class Trees(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.rate = rate
         self.random_state = random_state
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Trees:
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
 
         Raises:
@@ -68,10 +65,6 @@ class Trees(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.regressor_ = Regressor.fit(model, masks, target)
         return self
 
-    predict = predict_losses
-
-    def predict_link(self, X: ArrayLike, return_std: bool = False) -> Any:
-        """As `predict`, on the link scale."""
-        check_is_fitted(self)
+    def _on_link(self, masks: Array, return_std: bool) -> Any:
         refuse_std(self, return_std)
-        return self.regressor_.predict(check_masks(X, self.n_features_in_))
+        return self.regressor_.predict(masks)

@@ -14,10 +14,11 @@ from ..errors import FormError, ObjectiveError
 from ..graph.cost import cost
 from ..graph.graph import Graph, Mask
 from ..graph.liveness import liveness
+from ..pruning.calls import Called
 from ..pruning.edited import edited
 from ..pruning.edits import from_dict, to_dict
 from ..pruning.masked import masked
-from ..pruning.module_form import Called, in_own_class
+from ..pruning.module_form import in_own_class
 from ..pruning.prune import prune, rewritten
 from ..pruning.verify import compare, compare_training, relative_difference
 from ..tracing.agreement import drawn
@@ -25,7 +26,7 @@ from ..tracing.probe import counted
 from ..tracing.program import Program, evaluating
 from ..tracing.sizes import Axis
 from ..tracing.trace import trace
-from ..values.nested import leaves_of
+from ..values.nested import shapes_of, tensors_of
 from ..values.precision import full_precision
 
 
@@ -57,10 +58,6 @@ def law_pruned_is_masked(graph: Graph, mask: Mask) -> None:
     assert worst <= allowed, f"pruned and masked differ by {worst:g} under {mask}"
     worst, allowed = compare_training(full, small, args)
     assert worst <= allowed, f"in train mode they differ by {worst:g} under {mask}"
-
-
-def _tensors(outputs: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in leaves_of(outputs) if isinstance(leaf, torch.Tensor)]
 
 
 def law_cost_is_exact(graph: Graph, mask: Mask) -> None:
@@ -116,7 +113,7 @@ def law_free_stays_free(graph: Graph, mask: Mask) -> None:
 
 def _agree(full: nn.Module, other: nn.Module, args: tuple[Any, ...], words: str) -> None:
     """Raise AssertionError unless two modules give the same, or the second refuses the sizes."""
-    shapes = [tuple(v.shape) for v in pytree.tree_leaves(args) if isinstance(v, torch.Tensor)]
+    shapes = shapes_of(args)
     try:
         worst, allowed = compare(full, other, args)
     except ObjectiveError:
@@ -148,7 +145,7 @@ def law_lives_on(graph: Graph, mask: Mask) -> None:
     small = prune(graph, mask)
     args = graph.program.arguments
     trained = copy.deepcopy(small).train()
-    outputs = [y for y in _tensors(trained(*args)) if y.dtype.is_floating_point]
+    outputs = [y for y in tensors_of(trained(*args)) if y.dtype.is_floating_point]
     loss = torch.stack([y.square().sum() for y in outputs]).sum()
     if loss.requires_grad:
         loss.backward()
@@ -163,7 +160,7 @@ def law_lives_on(graph: Graph, mask: Mask) -> None:
     exported = torch.export.export(small.eval(), args).module()
     with torch.no_grad(), full_precision():
         left, right = small.eval()(*args), exported(*args)
-    for a, b in zip(_tensors(left), _tensors(right), strict=True):
+    for a, b in zip(tensors_of(left), tensors_of(right), strict=True):
         assert relative_difference(a, b) <= allowed
 
 

@@ -14,7 +14,14 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from ..errors import ObjectiveError, TraceError, lacks_memory
-from ..values.nested import batch_size, copies_of, device_of, leaves_of, named_leaves
+from ..values.nested import (
+    batch_size,
+    copies_of,
+    device_of,
+    leaves_of,
+    named_leaves,
+    shapes_of,
+)
 from ..values.precision import full_precision
 from .probe import Recording, run
 from .program import evaluating
@@ -47,7 +54,7 @@ def reference(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     except Exception as error:
         raise TraceError(
             f"{type(model).__name__} fails in eval mode on the example inputs of shape "
-            f"{_shapes((args, dict(kwargs)))}: "
+            f"{shapes_of((args, dict(kwargs)))}: "
             f"{type(error).__name__}: {error}\nedgewise prunes what the model does in eval mode; "
             "check `model.eval()(...)` on these inputs."
         ) from error
@@ -208,7 +215,7 @@ class Judge:
                 continue
             try:
                 found = self._agrees(
-                    module, case, f"random inputs of other sizes ({_shapes(case[0])})"
+                    module, case, f"random inputs of other sizes ({shapes_of(case[0])})"
                 )
             except TraceError:
                 frozen.update(frozen_axes(example, varied))
@@ -298,11 +305,6 @@ def drawn(value: Any, batch: int, size: int, sizes: Varied = _AS_IT_IS) -> Any:
 
     new = [draw(place, leaf) for place, leaf in enumerate(leaves)]
     return pytree.tree_unflatten(new, structure)
-
-
-def _shapes(value: Any) -> str:
-    leaves = pytree.tree_leaves(value)
-    return ", ".join(str(tuple(v.shape)) for v in leaves if isinstance(v, torch.Tensor))
 
 
 def _like(leaf: torch.Tensor, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:

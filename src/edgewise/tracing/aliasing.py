@@ -1,14 +1,13 @@
 """Writes in place: which memory they reach, and whether a graph of data flows can say so."""
 
 import operator
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import fx
 
 from ..errors import TraceError
-from ..values.nested import copies_of, leaves_of
+from ..values.nested import copies_of, named_tensors, tensors_of
 from .cleanup import IN_PLACE, IN_PLACE_ADVICE, mutated, writes, written
 
 
@@ -60,7 +59,7 @@ class _Watch(fx.Interpreter):
         order = {node: i for i, node in enumerate(module.graph.nodes)}
         self.order = order
         self.last = {n: max((order[user] for user in n.users), default=-1) for n in order}
-        self.tensors = dict(_state(module))
+        self.tensors = named_tensors(module)
         self.homes = {home for value in self.tensors.values() if (home := _home(value))}
         self.same: dict[fx.Node, fx.Node] = {}  # what a write returned, and the node it wrote to
         self.numbers: list[fx.Node] = []
@@ -71,7 +70,7 @@ class _Watch(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         if not n.op.startswith("call"):
             return super().run_node(n)
-        read = {source: _tensors(self.env[source]) for source in n.all_input_nodes}
+        read = {source: tensors_of(self.env[source]) for source in n.all_input_nodes}
         versions = [(t, _version(t)) for tensors in read.values() for t in tensors]
         target = written(n) if writes(n) else None
         before = read[target] if target is not None else []
@@ -107,7 +106,7 @@ class _Watch(fx.Interpreter):
         for other, held in self.env.items():
             if self.last[other] <= now or self._cell(other) is cell:
                 continue
-            if any(_overlap(a, b) for a in _tensors(held) for b in before):
+            if any(_overlap(a, b) for a in tensors_of(held) for b in before):
                 raise TraceError(
                     f"{_told(n)} writes into {target.name!r}, whose memory {_told(other)} shares "
                     f"and is read later. {IN_PLACE_ADVICE}"
@@ -116,7 +115,7 @@ class _Watch(fx.Interpreter):
             self.unread.add(n)
         elif mutated(n.target) and not state:
             raise TraceError(f"{_told(n)} writes into {target.name!r}. {IN_PLACE_ADVICE}")
-        if _alike(_tensors(value), before):
+        if _alike(tensors_of(value), before):
             self.same[n] = target
 
     def _cell(self, node: fx.Node) -> fx.Node:
@@ -124,15 +123,6 @@ class _Watch(fx.Interpreter):
         while node in self.same:
             node = self.same[node]
         return node
-
-
-def _state(module: fx.GraphModule) -> Iterator[tuple[str, torch.Tensor]]:
-    yield from module.named_parameters()
-    yield from module.named_buffers()
-
-
-def _tensors(value: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in leaves_of(value) if isinstance(leaf, torch.Tensor)]
 
 
 def _version(value: torch.Tensor) -> int:
@@ -184,7 +174,7 @@ def _refuse_state(module: fx.GraphModule, state: dict[fx.Node, list[str]]) -> No
     if not state:
         return
     needed = _needed(module.graph)
-    known = dict(_state(module))
+    known = named_tensors(module)
     homes = {_home(known[name]) for names in state.values() for name in names}
     for node in needed:
         if any(_home(tensor) in homes for tensor in _read(module, node)):
@@ -216,7 +206,7 @@ def _needed(graph: fx.Graph) -> set[fx.Node]:
 def _read(module: fx.GraphModule, node: fx.Node) -> list[torch.Tensor]:
     """The parameters and buffers that a node names or calls a module of."""
     if node.op == "get_attr":
-        return _tensors(operator.attrgetter(str(node.target))(module))
+        return tensors_of(operator.attrgetter(str(node.target))(module))
     if node.op == "call_module":
         part = module.get_submodule(str(node.target))
         return [*part.parameters(), *part.buffers()]

@@ -109,14 +109,6 @@ def _index(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
     return Restated("call_function", operator.getitem, (args[0], index))
 
 
-def _size(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
-    return Restated("call_method", "size", args)
-
-
-def _embedding(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
-    return Restated("call_function", F.embedding, (args[1], args[0]))
-
-
 def _embedding_bag(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
     defaults: Args = (False, 0, False, None, False, None)
     weight, indices, offsets, by_frequency, mode, *rest = args + defaults[len(args) - 3 :]
@@ -124,11 +116,7 @@ def _embedding_bag(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
     return Restated("call_function", F.embedding_bag, (*given, *rest), first_of=4)
 
 
-def _batch_norm(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
-    x, weight, bias, mean, var, training, momentum, eps, _ = args
-    return Restated(
-        "call_function", F.batch_norm, (x, mean, var, weight, bias, training, momentum, eps)
-    )
+_NORM = (0, 3, 4, 1, 2, 5, 6, 7)  # where a functional norm's arguments are in ATen's
 
 
 def _frozen_batch_norm(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
@@ -136,20 +124,6 @@ def _frozen_batch_norm(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
     x, weight, bias, mean, var, momentum, eps = args
     given = (x, mean, var, weight, bias, False, momentum, eps)
     return Restated("call_function", F.batch_norm, given, first_of=3)
-
-
-def _instance_norm(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
-    x, weight, bias, mean, var, use_input, momentum, eps, _ = args
-    given = (x, mean, var, weight, bias, use_input, momentum, eps)
-    return Restated("call_function", F.instance_norm, given)
-
-
-def _group_norm(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
-    return Restated("call_function", F.group_norm, args[:5])
-
-
-def _layer_norm(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
-    return Restated("call_function", F.layer_norm, args[:5])
 
 
 def _constant_pad(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
@@ -210,9 +184,14 @@ def _copy(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
     return args[1] if old.shape == new.shape else Restated("call_method", "expand_as", args[1::-1])
 
 
-def _function(function: Any) -> Callable[[fx.Node, Args, Kwargs], Any]:
+def _function(function: Any, *places: int) -> Callable[[fx.Node, Args, Kwargs], Any]:
+    """A call of a function with all arguments, or with those at some places, in that order."""
+
     def made(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
-        return Restated("call_function", function, args, kwargs)
+        if not places:
+            return Restated("call_function", function, args, kwargs)
+        given = tuple(args[place] for place in places if place < len(args))
+        return Restated("call_function", function, given)
 
     return made
 
@@ -252,14 +231,14 @@ _SPECIAL: dict[str, Callable[[fx.Node, Args, Kwargs], Any]] = {
     "slice": _slice,
     "select": _select,
     "index": _index,
-    "sym_size": _size,
-    "embedding": _embedding,
+    "sym_size": _method("size"),
+    "embedding": _function(F.embedding, 1, 0),
     "embedding_bag": _embedding_bag,
-    "batch_norm": _batch_norm,
+    "batch_norm": _function(F.batch_norm, *_NORM),
     "_native_batch_norm_legit_no_training": _frozen_batch_norm,
-    "instance_norm": _instance_norm,
-    "group_norm": _group_norm,
-    "layer_norm": _layer_norm,
+    "instance_norm": _function(F.instance_norm, *_NORM),
+    "group_norm": _function(F.group_norm, *range(5)),
+    "layer_norm": _function(F.layer_norm, *range(5)),
     "dropout": _function(F.dropout),
     "split_with_sizes": _function(torch.split),
     "constant_pad_nd": _constant_pad,

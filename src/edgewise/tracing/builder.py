@@ -16,7 +16,7 @@ from ..graph.operators.calls import Call, Constant, Slot
 from ..graph.operators.resize import normed
 from ..graph.operators.table import TABLE, Rule
 from ..graph.vertices import Edge, Parameter, Shape, Vertex
-from ..values.nested import holds_tensor
+from ..values.nested import holds_tensor, named_tensors
 from .architecture import settings
 from .probe import Recording
 from .program import Program, attribute
@@ -47,9 +47,8 @@ class Builder:
 
     def _tensor_names(self) -> dict[int, str]:
         """One name for each parameter and buffer, however many the model gives it."""
-        module = self.program.module
         found: dict[int, str] = {}
-        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        for name, tensor in named_tensors(self.program.module).items():
             found.setdefault(id(tensor), name)
         return found
 
@@ -94,7 +93,7 @@ class Builder:
         return any(source.name in self.index for source in node.all_input_nodes)
 
     def _add(self, node: fx.Node) -> None:
-        slots = _data_slots(node, self.index)
+        slots = data_inputs(node, self.index)
         rule = self._rule(node, slots)
         module = (
             self.program.module.get_submodule(str(node.target))
@@ -325,8 +324,13 @@ def _constants(rule: Rule, call: Call) -> dict[str, Any]:
     return {"constants": found} if found else {}
 
 
-def _data_slots(node: fx.Node, index: Mapping[str, int]) -> list[fx.Node]:
-    """The data inputs of a node in the order of its arguments, repeated where used twice."""
+def data_inputs(node: fx.Node, index: Mapping[str, Any]) -> list[fx.Node]:
+    """The data inputs of a node in the order of its arguments, repeated where used twice.
+
+    Args:
+        node: of a program.
+        index: has the names of the nodes that are data.
+    """
     found: list[fx.Node] = []
 
     def note(n: fx.Node) -> fx.Node:

@@ -5,6 +5,7 @@ The same network traced in another precision tells which of these the model's co
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from ..errors import TraceError
 from ..graph.operators.runtime import precision
-from .train_eval import aligned
+from .train_eval import aligned, merged
 
 DTYPE = "edgewise_dtype"  # of what a node gives, where that is known
 IDLE = "edgewise_idle"  # marks a conversion into the dtype that its input has already
@@ -41,8 +42,8 @@ def follow_dtypes(
         for node, there in pairs:
             if IDLE in node.meta:
                 node.meta[IDLE] = node.meta[IDLE] and there.meta[IDLE]
-            node.args = merge(node, node.args, there.args)
-            node.kwargs = merge(node, node.kwargs, there.kwargs)
+            node.args = merged(node.args, there.args, partial(merge, node))
+            node.kwargs = merged(node.kwargs, there.kwargs, partial(merge, node))
     for node in module.graph.find_nodes(op="call_method", target="to"):
         if node.meta.get(IDLE):
             node.replace_all_uses_with(node.all_input_nodes[0])
@@ -132,15 +133,9 @@ class _Merge:
         self.later = {n for n in order if self.reference and order[n] > order[self.reference]}
 
     def __call__(self, node: fx.Node, own: Any, other: Any) -> Any:
-        """An argument of a node, or nested ones, of what it has in either trace."""
+        """A part of a node's arguments, of what it is in either trace."""
         if isinstance(own, fx.Node):
             return self.twins.get(other, own)
-        if isinstance(own, list | tuple) and not hasattr(own, "_fields"):
-            if not isinstance(other, list | tuple) or len(own) != len(other):
-                return own
-            return type(own)(self(node, *pair) for pair in zip(own, other, strict=True))
-        if isinstance(own, dict):
-            return {name: self(node, part, other.get(name)) for name, part in own.items()}
         if node not in self.later:
             return own
         if (own, other) == (self.own, self.other):

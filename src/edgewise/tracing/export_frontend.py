@@ -25,6 +25,7 @@ from ..errors import TraceError
 from ..graph.operators.table import TABLE
 from ..values.nested import copies_of, doubled
 from .aliasing import settle_writes
+from .cleanup import mutated
 from .dtypes import follow_dtypes, in_dtype, weights_dtype
 from .lengths import lengths_traced
 from .program import as_module
@@ -53,7 +54,7 @@ def exported(
     try:
         module = _settled(program, model, inputs, fixed, lambda other: other)
     except TraceError:
-        if not any(map(_is_write, program.graph.nodes)):
+        if not any(mutated(node.target) for node in program.graph.nodes):
             raise
         program = _decomposed(program)  # writes reach memory that others read
         module = _settled(program, model, inputs, fixed, _decomposed)
@@ -170,17 +171,12 @@ def _export(
     ) from error
 
 
-def _is_write(node: fx.Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and bool(schema.is_mutable)
-
-
 def _writes_into_view(node: fx.Node) -> bool:
     """Whether an operator writes into part of another tensor, as `x[:, 0] = 1` does."""
-    schema = getattr(node.target, "_schema", None)
-    if schema is None or not schema.is_mutable or not isinstance(node.args[0], fx.Node):
+    target: Any = node.target
+    if not mutated(target) or not isinstance(node.args[0], fx.Node):
         return False
-    return _is_view(node.args[0]) or schema.name in ("aten::copy_", "aten::index_put_")
+    return _is_view(node.args[0]) or target._schema.name in ("aten::copy_", "aten::index_put_")
 
 
 def _is_view(node: fx.Node) -> bool:

@@ -1,7 +1,7 @@
 """Taking parts out of a model: what they receive, and a module of them alone to trace."""
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import TraceError
 from ..graph.graph import Cost
-from ..values.nested import batch_size, copies_of, leaves_of
+from ..values.nested import batch_size, copies_of, leaves_of, tensors_of
 from ..values.spelling import nearest
 from .agreement import reference
 from .agreement import same as same_tensor
@@ -140,7 +140,7 @@ def _watched(whole: Whole, model: nn.Module) -> dict[str, _Seen]:
         found.calls.append(before)
         found.wrote |= not _alike(before, (args, kwargs))
         found.outputs.append(copies_of(value))
-        leaves = [leaf for leaf in leaves_of(value) if isinstance(leaf, torch.Tensor)]
+        leaves = tensors_of(value)
         found.versions += [(x, None if x.is_inference() else x._version) for x in leaves]
         kinds = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
         found.autocast.append(
@@ -289,12 +289,7 @@ class _Bytes(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         value = func(*args, **(kwargs or {}))
-        given = {t.untyped_storage()._cdata for t in _tensors((args, kwargs or {}))}
-        own = {t.untyped_storage()._cdata: t.nbytes for t in _tensors(value)}
+        given = {t.untyped_storage()._cdata for t in tensors_of((args, kwargs or {}))}
+        own = {t.untyped_storage()._cdata: t.nbytes for t in tensors_of(value)}
         self.total += sum(size for place, size in own.items() if place not in given)
         return value
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    leaves = pytree.tree_leaves(value)
-    return (leaf for leaf in leaves if isinstance(leaf, torch.Tensor))

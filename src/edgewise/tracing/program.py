@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.fx.graph import CodeGen
+from torch.utils import _pytree as pytree
 
 from ..values.nested import device_of
 from .signature import Traced, plain
@@ -110,6 +111,24 @@ class Program:
     def device(self) -> torch.device:
         """Where the inputs are, as those of the example were."""
         return device_of(self.args) or torch.device("cpu")
+
+
+def picked(graph: fx.Graph, node: fx.Node, path: Any) -> fx.Node:
+    """The nodes that pick a member of a nested value, by its path as pytree has it."""
+    for key in path:
+        if isinstance(key, pytree.GetAttrKey):
+            node = graph.call_function(getattr, (node, key.name))
+        else:
+            place = key.idx if isinstance(key, pytree.SequenceKey) else key.key
+            node = graph.call_function(operator.getitem, (node, place))
+    return node
+
+
+def module_stack(node: fx.Node) -> tuple[str, ...]:
+    """The paths of the modules in whose calls a node runs, the innermost last."""
+    entries = (node.meta.get("nn_module_stack") or {}).values()
+    paths = [re.sub(r"@\d+$", "", str(entry[0])) for entry in entries]
+    return tuple(dict.fromkeys(path for path in paths if path))
 
 
 class _AnyName(CodeGen):

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from ..errors import TraceError
-from ..values.nested import batch_size, holds_tensor, leaves_of
+from ..values.nested import batch_size, holds_tensor, leaves_of, named_tensors
 
 
 def refuse(model: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
@@ -26,7 +26,7 @@ def refuse(model: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
         )
     for name, module in model.named_modules():
         _refuse_module(f"Module {name!r}" if name else "The model", module)
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+    for name, tensor in named_tensors(model).items():
         _refuse_weight(name, tensor)
     _refuse_inputs(model, pytree.tree_leaves((args, dict(kwargs))))
     if not holds_tensor((args, dict(kwargs))):

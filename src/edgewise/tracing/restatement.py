@@ -15,9 +15,10 @@ from torch.utils import _pytree as pytree
 
 from ..errors import TraceError
 from ..graph.operators.table import TABLE
-from ..values.nested import holds_tensor
+from ..values.nested import holds_tensor, named_tensors
 from .aten import Restated, restate
 from .dtypes import DTYPE, IDLE
+from .program import module_stack, picked
 from .train_eval import DIMENSIONS
 
 _INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
@@ -68,19 +69,10 @@ class Restatement:
         self.env.update(zip(flat, leaves, strict=True))
 
     def _members(self, node: fx.Node, value: Any) -> list[Any]:
-        if isinstance(value, torch.Tensor):
-            return [node]
-        found: list[Any] = []
-        for path, leaf in pytree.tree_flatten_with_path(value)[0]:
-            member: Any = node if isinstance(leaf, torch.Tensor) else leaf
-            for key in path if isinstance(leaf, torch.Tensor) else ():
-                if isinstance(key, pytree.GetAttrKey):
-                    member = self.graph.call_function(getattr, (member, key.name))
-                else:
-                    place = key.idx if isinstance(key, pytree.SequenceKey) else _key(key)
-                    member = self.graph.call_function(operator.getitem, (member, place))
-            found.append(member)
-        return found
+        return [
+            picked(self.graph, node, path) if isinstance(leaf, torch.Tensor) else leaf
+            for path, leaf in pytree.tree_flatten_with_path(value)[0]
+        ]
 
     def _body(self, module: fx.GraphModule) -> Any:
         """Restate the nodes of a program; what its output node returns, if it is a region."""
@@ -147,7 +139,8 @@ class Restatement:
         """
         made = [n.meta.get("nn_module_stack") for n in pytree.tree_leaves(node.args[1])]
         own = node.meta["nn_module_stack"]
-        given = () if all(stack == own for stack in made) else (_pair(args[1]),)
+        state = tuple(args[1]) if isinstance(args[1], list) else args[1]
+        given = () if all(stack == own for stack in made) else (state,)
         called = self._noted(self.graph.call_module(path, (args[0], *given)), node)
 
         def member(of: fx.Node, place: int) -> fx.Node:
@@ -225,10 +218,6 @@ def _field_names(spec: Any) -> list[str] | None:
     return None
 
 
-def _key(entry: Any) -> Any:
-    return entry.key
-
-
 def _data(node: fx.Node) -> list[fx.Node]:
     """The inputs of a flat call that are neither parameters nor buffers."""
     leaves = pytree.tree_leaves((node.args, node.kwargs))
@@ -241,8 +230,7 @@ def _single_operator_calls(graph: fx.Graph, root: nn.Module) -> dict[fx.Node, st
     for node in graph.nodes:
         stack = node.meta.get("nn_module_stack")
         if node.op == "call_function" and stack and not _ASSERTS.search(str(node.target)):
-            key, entry = list(stack.items())[-1]
-            calls[node] = (key, re.sub(r"@\d+$", "", entry[0]))
+            calls[node] = (list(stack)[-1], (module_stack(node) or ("",))[-1])
     count = Counter(calls.values())
     return {
         node: path
@@ -253,11 +241,10 @@ def _single_operator_calls(graph: fx.Graph, root: nn.Module) -> dict[fx.Node, st
 
 def _recurrent(node: fx.Node, root: nn.Module) -> str | None:
     """The path of the recurrent module of which a flat node is the call, if it is one."""
-    stack = node.meta.get("nn_module_stack")
-    name = getattr(getattr(node.target, "_schema", None), "name", "")
+    stack, name = module_stack(node), getattr(getattr(node.target, "_schema", None), "name", "")
     if not stack or not name.startswith(("aten::lstm", "aten::gru", "aten::rnn_")):
         return None
-    path = re.sub(r"@\d+$", "", list(stack.values())[-1][0])
+    path = stack[-1]
     weights = {str(n.target) for n in pytree.tree_leaves(node.args[2:]) if isinstance(n, fx.Node)}
     try:
         module = root.get_submodule(path)
@@ -265,10 +252,6 @@ def _recurrent(node: fx.Node, root: nn.Module) -> str | None:
         return None
     own = {f"{path}.{name}" for name, _ in module.named_parameters()}
     return path if weights == own and TABLE.find_module(module) is not None else None
-
-
-def _pair(state: Any) -> Any:
-    return tuple(state) if isinstance(state, list) else state
 
 
 def _stands_for(node: fx.Node, path: str, root: nn.Module) -> bool:
@@ -279,7 +262,7 @@ def _stands_for(node: fx.Node, path: str, root: nn.Module) -> bool:
         return False
     if TABLE.find_module(module) is None or len(_data(node)) != 1:
         return False
-    own = {f"{path}.{name}" for name, _ in [*module.named_parameters(), *module.named_buffers()]}
+    own = {f"{path}.{name}" for name in named_tensors(module)}
     read = {str(n.target) for n in node.all_input_nodes if n.op == "get_attr"}
     idle = {f"{path}.num_batches_tracked"}
     return read <= own and own - idle <= read

@@ -1,5 +1,6 @@
 """Programs that follow train() and eval(), although they were traced in one mode."""
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import fx, nn
@@ -29,8 +30,8 @@ def follow_modes(graph: fx.Graph, training: fx.Graph | None) -> None:
             continue
         if other is not None:
             args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: n)
-            node.args = mode.merged(args, other.args)
-            node.kwargs = mode.merged(kwargs, other.kwargs)
+            node.args = merged(args, other.args, mode.of)
+            node.kwargs = merged(kwargs, other.kwargs, mode.of)
         elif node.target in _DROPOUTS:
             position = _DROPOUTS[node.target]
             if len(node.args) > position:
@@ -72,18 +73,9 @@ class _Mode:
                 self._node = self.graph.create_node("get_attr", "training")
         return self._node
 
-    def merged(self, evaluating: Any, training: Any) -> Any:
-        """Arguments that are those of the current mode."""
-        if isinstance(evaluating, fx.Node):
-            return evaluating
-        if isinstance(evaluating, list | tuple) and not hasattr(evaluating, "_fields"):
-            if not isinstance(training, list | tuple) or len(evaluating) != len(training):
-                return evaluating
-            pairs = zip(evaluating, training, strict=True)
-            return type(evaluating)(self.merged(a, b) for a, b in pairs)
-        if isinstance(evaluating, dict):
-            return {k: self.merged(v, training.get(k, v)) for k, v in evaluating.items()}
-        if isinstance(evaluating, slice) or isinstance(training, fx.Node):
+    def of(self, evaluating: Any, training: Any) -> Any:
+        """What is one value in eval mode, and perhaps another in train mode."""
+        if isinstance(evaluating, fx.Node | slice) or isinstance(training, fx.Node):
             return evaluating
         if evaluating == training:
             return evaluating
@@ -91,6 +83,17 @@ class _Mode:
             return self.node
         with self.graph.inserting_after(self.node):
             return self.graph.call_function(by_mode, (self.node, evaluating, training))
+
+
+def merged(own: Any, other: Any, leaf: Callable[[Any, Any], Any]) -> Any:
+    """Arguments of a node in two traces as one, leaf by leaf; lists of other lengths stay."""
+    if isinstance(own, list | tuple) and not hasattr(own, "_fields"):
+        if not isinstance(other, list | tuple) or len(own) != len(other):
+            return own
+        return type(own)(merged(*pair, leaf) for pair in zip(own, other, strict=True))
+    if isinstance(own, dict):
+        return {name: merged(part, other.get(name, part), leaf) for name, part in own.items()}
+    return leaf(own, other)
 
 
 def batch_norm_modules(module: fx.GraphModule) -> None:

@@ -47,7 +47,22 @@ def copies_of(value: Any) -> Any:
 
 def holds_tensor(value: Any) -> bool:
     """Whether there is a tensor anywhere in a value."""
-    return any(isinstance(leaf, torch.Tensor) for leaf in leaves_of(value))
+    return bool(tensors_of(value))
+
+
+def tensors_of(value: Any) -> list[torch.Tensor]:
+    """The tensors of a value, in order."""
+    return [leaf for leaf in leaves_of(value) if isinstance(leaf, torch.Tensor)]
+
+
+def shapes_of(value: Any) -> str:
+    """The shapes of a value's tensors in words."""
+    return ", ".join(str(tuple(tensor.shape)) for tensor in tensors_of(value))
+
+
+def named_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A module's parameters and buffers, by the first name that it gives each."""
+    return dict([*module.named_parameters(), *module.named_buffers()])
 
 
 def device_of(value: Any) -> torch.device | None:

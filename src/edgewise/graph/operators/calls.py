@@ -90,28 +90,23 @@ def same_axes(call: Call) -> dict[str, Any]:
     return {"axes": [axis + shift if keep else None for axis, keep in enumerate(kept)]}
 
 
+def axes_where(kept: Callable[[int, int], bool]) -> Callable[[Call], dict[str, Any]]:
+    """Axes keep their channels that a condition names, of an axis and the number of them."""
+
+    def read(call: Call) -> dict[str, Any]:
+        return {"axes": [i if kept(i, call.ndim) else None for i in range(call.ndim)]}
+
+    return read
+
+
+apart_by_channels = axes_where(lambda axis, _: axis < 2)  # and by examples
+but_channels = axes_where(lambda axis, _: axis != 1)
+channels_alone = axes_where(lambda axis, _: axis == 1)  # each with statistics of its own
+
+
 def leading_axes(count: int) -> Callable[[Call], dict[str, Any]]:
     """Axes keep their channels but the last `count`, over which the operator works."""
-
-    def read(call: Call) -> dict[str, Any]:
-        keep = call.ndim - count
-        return {"axes": [i if i < keep else None for i in range(call.ndim)]}
-
-    return read
-
-
-def but_first(axis: int) -> Callable[[Call], dict[str, Any]]:
-    """Every axis keeps its channels but this one."""
-
-    def read(call: Call) -> dict[str, Any]:
-        return {"axes": [None if i == axis else i for i in range(call.ndim)]}
-
-    return read
-
-
-def beyond_channels(call: Call) -> dict[str, Any]:
-    """Only the batch and the channels of axis 1 are treated apart."""
-    return {"axes": [i if i < 2 else None for i in range(call.ndim)]}
+    return axes_where(lambda axis, ndim: axis < ndim - count)
 
 
 def but_axis(name: str, default: int | tuple[int, ...] | None) -> Callable[[Call], dict[str, Any]]:
@@ -378,8 +373,3 @@ def prelu_follows(call: Call) -> Follows:
     given = math.prod(weight.shape) if isinstance(weight, Constant) else 1
     wide = given if call.module is None else int(call.get("num_parameters"))
     return {"weight": (("out", 1),)} if wide > 1 else {}
-
-
-def leading_channels(call: Call) -> dict[str, Any]:
-    """A norm with statistics of its own for every channel of axis 1."""
-    return {"axes": [None, 1] + [None] * (call.ndim - 2)}

@@ -7,7 +7,7 @@ without a label must be there in full.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,17 +22,6 @@ def _shape(call: Call, argument: Any) -> Shape | None:
     if isinstance(argument, Slot):
         return call.shapes[argument.index]
     return argument.shape if isinstance(argument, Constant) else None
-
-
-def matmul_read(call: Call) -> dict[str, Any]:
-    """The size that a product of matrices sums over, and which axes of its operands meet."""
-    left = _shape(call, call.get("input"))
-    return {"inner": left[-1] if left else 0, "labels": _meeting(call, _matrices(call))[0]}
-
-
-def matmul_follows(call: Call) -> Follows:
-    """A constant operand follows the other's inner axis and the output."""
-    return _meeting(call, _matrices(call))[1]
 
 
 def _matrices(call: Call) -> list[Operand]:
@@ -92,16 +81,6 @@ def _followed(label: Label, first: Sequence[Label]) -> Follow:
     return ("out", label) if isinstance(label, int) else ("in", first.index(label))
 
 
-def addmm_read(call: Call) -> dict[str, Any]:
-    """As `matmul_read`, with a bias."""
-    return {**matmul_read(call), "labels": _meeting(call, _biased(call))[0]}
-
-
-def addmm_follows(call: Call) -> Follows:
-    """As `matmul_follows`; the bias follows the output."""
-    return _meeting(call, _biased(call))[1]
-
-
 def _biased(call: Call) -> list[Operand]:
     """The operands of addmm. To a bias that is data the whole product is added."""
     bias, matrices = call.get("bias"), _matrices(call)
@@ -110,22 +89,6 @@ def _biased(call: Call) -> list[Operand]:
     if isinstance(bias, Slot):
         return [operand.without(set(range(len(call.out or ())))) for operand in operands]
     return operands
-
-
-def einsum_read(call: Call) -> dict[str, Any]:
-    """The equation, the shapes of its operands, and which of their axes meet."""
-    values = [operand.value for operand in _terms(call)]
-    return {
-        "equation": str(call.get("equation")).replace(" ", ""),
-        "shapes": [_shape(call, value) for value in values],
-        "labels": _meeting(call, _terms(call))[0],
-        "operands": [i for i, value in enumerate(values) if isinstance(value, Slot)],
-    }
-
-
-def einsum_follows(call: Call) -> Follows:
-    """Constant operands follow the output and the axes of the first data that they meet."""
-    return _meeting(call, _terms(call))[1]
 
 
 def _terms(call: Call) -> list[Operand]:
@@ -156,22 +119,6 @@ def _operands(call: Call) -> list[tuple[str | None, Any]]:
     return [("tensors", first), *((k, call.args[k]) for k in more)]
 
 
-def attention_read(call: Call) -> dict[str, Any]:
-    """Which axes of query, key, value and mask arrive where: heads, queries, value channels.
-
-    Where the query or the key is a constant, also how long they are, and how many keys there are.
-    """
-    known = {"labels": _meeting(call, _attending(call))[0]}
-    if not any(isinstance(call.get(name), Constant) for name in ("query", "key", "value")):
-        return known
-    return known | {"keys": (_shape(call, call.get("key")) or (0, 0))[-2:]}
-
-
-def attention_follows(call: Call) -> Follows:
-    """A constant mask follows the queries, other constants the heads."""
-    return _meeting(call, _attending(call))[1]
-
-
 def _attending(call: Call) -> list[Operand]:
     """The operands of attention. Causal attention counts its queries, so that all are there."""
     out, found = call.out or (), []
@@ -195,16 +142,8 @@ def unpooled(call: Call) -> dict[str, Any]:
     return {"labels": [[None, 1, *[None] * (call.ndim - 2)]] * len(call.shapes), "apart": True}
 
 
-def sampled(call: Call) -> dict[str, Any]:
-    """Images, channel by channel, at the places of a grid."""
-    return {"labels": _meeting(call, _sampling(call))[0], "apart": True}
-
-
-def sampled_follows(call: Call) -> Follows:
-    return _meeting(call, _sampling(call))[1]
-
-
 def _sampling(call: Call) -> list[Operand]:
+    """Images, channel by channel, at the places of a grid."""
     shapes = {name: _shape(call, call.get(name)) or () for name in ("input", "grid")}
     images: list[Label] = [1 if axis == 1 else None for axis in range(len(shapes["input"]))]
     grid: list[Label] = [None] * len(shapes["grid"])
@@ -236,16 +175,8 @@ def _deforming(call: Call) -> tuple[Shape, int, bool]:
     return weight, groups, groups == 1 and offset[1] == 2 * math.prod(weight[2:])
 
 
-def written(call: Call) -> dict[str, Any]:
-    """A tensor and what is written over places of one of its axes; the others are alike."""
-    return {"labels": _meeting(call, _writing(call))[0], "apart": True}
-
-
-def written_follows(call: Call) -> Follows:
-    return _meeting(call, _writing(call))[1]
-
-
 def _writing(call: Call) -> list[Operand]:
+    """A tensor and what is written over places of one of its axes; the others are alike."""
     out = call.out or ()
     dim = int(call.get("dim", 0)) % max(len(out), 1)
     found = []
@@ -255,3 +186,50 @@ def _writing(call: Call) -> list[Operand]:
         alike: list[Label] = [axis if axis not in (0, dim) else None for axis in skipped]
         found.append(Operand(name, call.get(name), alike))
     return found
+
+
+def _reading(
+    operands: Callable[[Call], list[Operand]], more: Callable[[Call], dict[str, Any]]
+) -> Callable[[Call], dict[str, Any]]:
+    """What `Vertex.attrs` must hold of a product: the labels of its data, and more."""
+    return lambda call: {**more(call), "labels": _meeting(call, operands(call))[0]}
+
+
+def _following(operands: Callable[[Call], list[Operand]]) -> Callable[[Call], Follows]:
+    """What the constant operands of a product follow."""
+    return lambda call: _meeting(call, operands(call))[1]
+
+
+def _inner(call: Call) -> dict[str, Any]:
+    """The size that a product of matrices sums over."""
+    return {"inner": (_shape(call, call.get("input")) or (0,))[-1]}
+
+
+def _contracted(call: Call) -> dict[str, Any]:
+    """The equation of einsum, the shapes of its operands, and which of them are data."""
+    values = [value for _, value in _operands(call)]
+    return {
+        "equation": str(call.get("equation")).replace(" ", ""),
+        "shapes": [_shape(call, value) for value in values],
+        "operands": [i for i, value in enumerate(values) if isinstance(value, Slot)],
+    }
+
+
+def _attended(call: Call) -> dict[str, Any]:
+    """How many keys there are, and how long, where the query, key or value is a constant."""
+    if not any(isinstance(call.get(name), Constant) for name in ("query", "key", "value")):
+        return {}
+    return {"keys": (_shape(call, call.get("key")) or (0, 0))[-2:]}
+
+
+def _apart(call: Call) -> dict[str, Any]:
+    """No channel meets another of its kind."""
+    return {"apart": True}
+
+
+matmul_read, matmul_follows = _reading(_matrices, _inner), _following(_matrices)
+addmm_read, addmm_follows = _reading(_biased, _inner), _following(_biased)
+einsum_read, einsum_follows = _reading(_terms, _contracted), _following(_terms)
+attention_read, attention_follows = _reading(_attending, _attended), _following(_attending)
+sampled, sampled_follows = _reading(_sampling, _apart), _following(_sampling)
+written, written_follows = _reading(_writing, _apart), _following(_writing)

@@ -46,40 +46,33 @@ def _affine(value: torch.Tensor, weight: Any, bias: Any) -> torch.Tensor:
     return value if bias is None else value + bias
 
 
-def _bound(names: str, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    return {**dict(zip(names.split(), args, strict=False)), **kwargs}
+def _given(module: Any, names: str, args: Any, kwargs: Arguments) -> dict[str, Any]:
+    """The arguments of a function by name; of a module its input, settings and weights."""
+    given = {**dict(zip(names.split(), args, strict=False)), **kwargs}
+    return given | {n: getattr(module, n) for n in names.split()[1:] if module is not None}
 
 
 def layer_norm(
     module: Any, vertex: Vertex, have: Live, args: Any, kwargs: Arguments
 ) -> torch.Tensor:
-    given = _bound("input normalized_shape weight bias eps", args, kwargs)
-    source = module if module is not None else None
-    weight = source.weight if source is not None else given.get("weight")
-    bias = source.bias if source is not None else given.get("bias")
-    eps = source.eps if source is not None else given.get("eps", 1e-5)
-    dims = int(vertex.attrs["dims"])
-    value: torch.Tensor = given["input"]
-    return _affine(_norm_over(value, have, dims, True, eps), weight, bias)
+    given = _given(module, "input normalized_shape weight bias eps", args, kwargs)
+    dims, eps = int(vertex.attrs["dims"]), given.get("eps", 1e-5)
+    value = _norm_over(given["input"], have, dims, True, eps)
+    return _affine(value, given.get("weight"), given.get("bias"))
 
 
 def rms_norm(module: Any, vertex: Vertex, have: Live, args: Any, kwargs: Arguments) -> torch.Tensor:
-    given = _bound("input normalized_shape weight eps", args, kwargs)
-    weight = module.weight if module is not None else given.get("weight")
-    eps = module.eps if module is not None else given.get("eps")
+    given = _given(module, "input normalized_shape weight eps", args, kwargs)
     value: torch.Tensor = given["input"]
-    dims = int(vertex.attrs["dims"])
-    eps = torch.finfo(value.dtype).eps if eps is None else eps
-    return _affine(_norm_over(value, have, dims, False, eps), weight, None)
+    eps = torch.finfo(value.dtype).eps if given.get("eps") is None else given["eps"]
+    value = _norm_over(value, have, int(vertex.attrs["dims"]), False, eps)
+    return _affine(value, given.get("weight"), None)
 
 
 def group_norm(
     module: Any, vertex: Vertex, have: Live, args: Any, kwargs: Arguments
 ) -> torch.Tensor:
-    given = _bound("input num_groups weight bias eps", args, kwargs)
-    weight = module.weight if module is not None else given.get("weight")
-    bias = module.bias if module is not None else given.get("bias")
-    eps = module.eps if module is not None else given.get("eps", 1e-5)
+    given = _given(module, "input num_groups weight bias eps", args, kwargs)
     value: torch.Tensor = given["input"]
     groups, keep = int(vertex.attrs["groups"]), have.keep(1) or ()
     parts, size = [], value.shape[1] // groups
@@ -87,9 +80,9 @@ def group_norm(
         kept = keep[begin : begin + size]
         some = Live(((1, kept),)) if any(kept) else Live()
         part = value[:, begin : begin + size]
-        parts.append(_norm_over(part, some, value.ndim - 1, True, eps))
+        parts.append(_norm_over(part, some, value.ndim - 1, True, given.get("eps", 1e-5)))
     shape = (-1, *[1] * (value.ndim - 2))
-    affine = [None if p is None else p.reshape(shape) for p in (weight, bias)]
+    affine = (p if p is None else p.reshape(shape) for p in map(given.get, ("weight", "bias")))
     return _affine(torch.cat(parts, 1), *affine)
 
 

@@ -35,13 +35,16 @@ def fill_spatial(add: Callable[..., Any]) -> None:
         "_upsample_nearest_exact2d.vec"
     )
     add(
-        Rule("resample", absence.by_axes, "input", read.beyond_channels),
+        Rule("resample", absence.by_axes, "input", read.apart_by_channels),
         *modules("Upsample UpsamplingNearest2d UpsamplingBilinear2d"), F.interpolate, F.upsample,
         *aten(upsample),
     )  # fmt: skip
     softmax = Rule("softmax", absence.by_axes, "input dim", read.but_axis("dim", None))
     add(softmax, *modules("Softmax LogSoftmax Softmin"), *spelled("softmax log_softmax"))
-    add(Rule("softmax2d", absence.by_axes, read=read.but_first(1)), nn.Softmax2d)
+    add(
+        Rule("softmax2d", absence.by_axes, read=read.but_channels),
+        nn.Softmax2d,
+    )
     add(Rule("pad", absence.by_axes, "input pad mode value", read.padded), F.pad)
     add(
         Rule("roll", absence.by_axes, "input shifts dims", read.but_axis("dims", None)),

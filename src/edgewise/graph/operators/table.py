@@ -162,7 +162,7 @@ def _fill_norms() -> None:
                           F.instance_norm],
     }.items():  # fmt: skip
         TABLE.add(
-            Rule(name, absence.by_axes, signature, read.leading_channels, read.channel_follows,
+            Rule(name, absence.by_axes, signature, read.channels_alone, read.channel_follows,
                  resize=resize.features_resize),
             *targets,
         )  # fmt: skip
@@ -179,7 +179,7 @@ def _fill_norms() -> None:
                  lower=lowering.group_norm, reference=reference.group_norm)  # fmt: skip
     TABLE.add(group, nn.GroupNorm, F.group_norm)
     TABLE.add(
-        Rule("local_response_norm", absence.by_axes, read=read.but_first(1)),
+        Rule("local_response_norm", absence.by_axes, read=read.but_channels),
         nn.LocalResponseNorm, F.local_response_norm,
     )  # fmt: skip
 

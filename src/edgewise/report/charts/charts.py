@@ -1,8 +1,7 @@
 """The plots of a study as charts: predictions, progress, the front, interactions, methods."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 from ...evaluation.records import Evaluation
 from ...search import Point
@@ -10,8 +9,6 @@ from ...values.quantities import limit_text
 from .. import numbers
 from ..facts import Facts
 from .chart import Axis, Chart, Form, Role, Series, spans_decades
-
-P = TypeVar("P")
 
 # origin → (mark, colour); both tell them apart
 ORIGINS: Mapping[str, tuple[Form, Role]] = {
@@ -42,24 +39,12 @@ def predicted(facts: Facts) -> Chart:
     log = spans_decades(values)
     ends = (min(values, default=0.0), max(values, default=1.0))
     diagonal = Series("right", ends, ends, "grey", stroke="dashed", listed=False)
-    groups = [
-        Series(
-            name,
-            tuple(guess for _, guess, _ in group),
-            tuple(loss for *_, loss in group),
-            role,
-            form,
-            texts=tuple(describe(facts, e) for e, *_ in group),
-            spread=tuple(_finite(e.deviation) for e, *_ in group),
-        )
-        for name, form, role, group in _by_origin(points, lambda point: point[0].origin)
-    ]
     return Chart(
         "predicted",
         precision(points),
         Axis("predicted loss", log),
         Axis("measured loss", log),
-        (diagonal, *groups) if points else (),
+        (diagonal, *_by_origin(facts, points, spread=True)) if points else (),
         square=True,
     )
 
@@ -85,20 +70,9 @@ def precision(points: Sequence[tuple[Evaluation, float, float]]) -> str:
 
 def progress(facts: Facts) -> Chart:
     """Every evaluation's loss in order, failures, and the best within the budget so far."""
-    points = facts.drawn
-    losses = [loss for *_, loss in points]
+    losses = [loss for *_, loss in facts.drawn]
     within = f"within {facts.budget}" if facts.budget else "with something removed"
-    series = [
-        Series(
-            name,
-            tuple(float(i) for i, *_ in group),
-            tuple(loss for *_, loss in group),
-            role,
-            form,
-            texts=tuple(describe(facts, e) for _, e, _ in group),
-        )
-        for name, form, role, group in _by_origin(points, lambda point: point[1].origin)
-    ]
+    series = _by_origin(facts, [(e, float(i), loss) for i, e, loss in facts.drawn])
     lines = [_level(facts), _best(facts, within), _failed(facts, losses)]
     return Chart(
         "progress",
@@ -184,14 +158,12 @@ def point_text(facts: Facts, point: Point) -> str:
     limits = ", ".join(f"{k} = {limit_text(v)}" for k, v in point.budget.limits.items())
     name = next(iter(point.budget.limits))
     lines = [f"asked for {limits}", numbers.quantity(name, getattr(point.cost, name))]
-    lines.append(f"predicted loss {_guess(point)}")
+    lines.append(
+        f"predicted loss {numbers.plain(point.predicted)} ± {numbers.plain(point.deviation)}"
+    )
     if point.measured is not None:
         lines.append(f"measured {numbers.plain(point.measured)}")
     return "\n".join([*lines, *_removed(facts, str(point.mask), 6)])
-
-
-def _guess(point: Point) -> str:
-    return f"{numbers.plain(point.predicted)} ± {numbers.plain(point.deviation)}"
 
 
 def methods(histories: Mapping[str, Sequence[Sequence[float | None]]]) -> Chart:
@@ -230,14 +202,26 @@ def _history(name: str, known: Sequence[tuple[float, float]], role: Role, first:
 
 
 def _by_origin(
-    points: Iterable[P], origin: Callable[[P], str]
-) -> list[tuple[str, Form, Role, list[P]]]:
-    """(name, mark, colour, points) of each origin that occurs, known ones first."""
-    groups: dict[str, list[P]] = {}
+    facts: Facts, points: Sequence[tuple[Evaluation, float, float]], spread: bool = False
+) -> list[Series]:
+    """Evaluations at their coordinates, a series for each origin, known ones first.
+
+    Args:
+        facts: of the study.
+        points: evaluations, each with x and y.
+        spread: whether bars show the deviation of what was predicted.
+    """
+    groups: dict[str, list[tuple[Evaluation, float, float]]] = {}
     for point in points:
-        groups.setdefault(origin(point), []).append(point)
-    names = [*(o for o in ORIGINS if o in groups), *sorted(o for o in groups if o not in ORIGINS)]
-    return [(name or "other", *ORIGINS.get(name, ("dot", "blue")), groups[name]) for name in names]
+        groups.setdefault(point[0].origin, []).append(point)
+    series = []
+    for name in [*(o for o in ORIGINS if o in groups), *sorted(groups.keys() - ORIGINS.keys())]:
+        form, role = ORIGINS.get(name, ("dot", "blue"))
+        found, xs, ys = zip(*groups[name], strict=True)
+        texts = tuple(describe(facts, e) for e in found)
+        bars = tuple(_finite(e.deviation) for e in found) if spread else ()
+        series.append(Series(name or "other", xs, ys, role, form, texts=texts, spread=bars))
+    return series
 
 
 def describe(facts: Facts, e: Evaluation, names: int = 6) -> str:

@@ -84,8 +84,3 @@ def around(found: Interactions) -> str:
     if not count:
         return "with nothing else removed"
     return f"around a mask that removes {numbers.counted(count, 'unit')}"
-
-
-def sentences(graph: Graph, found: Interactions, count: int) -> list[str]:
-    """The strongest pairs in words."""
-    return [say(graph, found, pair) for pair in strongest(found, count)]
