@@ -332,9 +332,9 @@ SECTIONS = (
             "on as many search as calibration examples.",
             "recovery_cost.py", recovery_cost),
     Section("language", "A language model", "SmolLM2-135M, 60 attention and MLP branches: a "
-            "share of the decoder's parameters removed, all methods seeing the same text; losses in "
-            "nats a token on search and verify text, perplexity on WikiText-2 (respaced) and Brown "
-            "that took no part, as pruned and with linear recovery from 6 144 other tokens.",
+            "share of the decoder's parameters removed, all methods seeing the same text; losses "
+            "in nats a token on search and verify text, perplexity on WikiText-2 (respaced) and "
+            "Brown that took no part, as pruned and with linear recovery from 6 144 other tokens.",
             f"language/compare.py{DATA}/text --recover", language),
     Section("language_speed", "A language model, speed", "The same model on two sequences of 128 "
             "tokens: loops that skip what is removed, and the engine.",
