@@ -206,8 +206,8 @@ class Objective:
     def measure(self, outputs: Sequence[Any], split: Split) -> Measurement:
         """Loss and metrics of the outputs of all batches of a split.
 
-        Measures of a user's own get copies of outputs, since they may write into them. Batches count
-        by the number of their inputs.
+        Measures of a user's own get copies of outputs, since they may write into them. Batches
+        count by the number of their inputs.
 
         Raises:
             ObjectiveError: a measure gives something else than a scalar or one value an example.
