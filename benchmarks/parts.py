@@ -1,4 +1,4 @@
-"""Detectors whose backbone alone is traced, pruned and exported, while the whole model is judged.
+"""Models of which a part alone is traced, pruned and exported, while the whole model is judged.
 
 None of torchvision's detection models can be traced as a whole. Of each, `part="backbone"` is: five
 random valid masks of one in 16 units are applied, and the outputs of the whole pruned model
@@ -6,12 +6,17 @@ random valid masks of one in 16 units are applied, and the outputs of the whole 
 losses that the pruned detector gives in train mode must be finite; and the pruned part is exported
 to ONNX, where onnxruntime compares it.
 
+So are parts of a RAFT, which decides by sizes, and the U-Net of a pipeline that runs it in a loop:
+their losses are those of a flow and of the noise that was added to fixed latents, and the pipeline
+is compared at another size of latents as well.
+
 `--speed` measures the same masks of an SSDLite with the engine, in whose turns what is before
 the part runs once a batch and masks share what they have in common, and in a loop over the whole
 pruned models, in turns on the same data.
 
     python benchmarks/parts.py --out benchmarks/results/parts.json
     python benchmarks/parts.py --only ssd300_vgg16
+    python benchmarks/parts.py --again "diffusers unet" --out benchmarks/results/parts.json
     python benchmarks/parts.py --speed --out benchmarks/results/parts_speed.json
 
 Every model runs in a process of its own.
@@ -24,6 +29,8 @@ import statistics
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,7 +50,7 @@ CLASSES = 5
 KINDS = ("edge", "hidden")
 ROUNDS = 3
 ONE_IN = 16  # units that a mask removes
-LIMIT = 900  # seconds of one model
+LIMIT = 3000  # seconds of one model
 
 
 def detector(name: str) -> nn.Module:
@@ -53,7 +60,7 @@ def detector(name: str) -> nn.Module:
     if name.startswith(("fcos", "retinanet")):
         sizes["score_thresh"] = 0.0  # with random weights nothing is above theirs
     if name.startswith(("mask", "keypoint")):
-        sizes["box_detections_per_img"] = 20  # each costs far more than the rest of the network
+        sizes["box_detections_per_img"] = 4  # each costs far more than the rest of the network
     model = models.get_model(
         name, weights=None, weights_backbone=None, num_classes=CLASSES, **sizes
     )
@@ -85,28 +92,125 @@ def targets(shown: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
     ]
 
 
+@dataclass(frozen=True)
+class Case:
+    """A model to prune a part of.
+
+    Args:
+        model: in eval mode.
+        inputs: of one call; the first are the example, at the others it is compared as well.
+        part: the path.
+        loss: what a pruned model loses.
+        count: how many boxes it finds, where it finds any.
+        form: of the pruned model; in its own class it takes other sizes whatever tracing fixed.
+    """
+
+    model: nn.Module
+    inputs: list[tuple[Any, ...]]
+    part: str
+    loss: Callable[[nn.Module], torch.Tensor]
+    count: Callable[[nn.Module], int] | None = None
+    form: str = "program"
+
+
+def detection(name: str) -> Case:
+    shown = images(2)
+
+    def count(small: nn.Module) -> int:
+        return sum(len(found["boxes"]) for found in small(shown))
+
+    def lost(small: nn.Module) -> torch.Tensor:
+        return sum(v.sum() for v in small.train()(shown, targets(shown)).values())
+
+    return Case(detector(name), [(shown,)], "backbone", lost, count)
+
+
+def flow(part: str) -> Case:
+    """RAFT, whose loss is that of a sequence of estimated flows."""
+    torch.manual_seed(0)
+    model = models.optical_flow.raft_small().eval()
+    pair = (torch.rand(1, 3, 128, 128), torch.rand(1, 3, 128, 128), 2)
+
+    def lost(small: nn.Module) -> torch.Tensor:
+        flows = small(*pair)
+        return sum(0.8 ** (len(flows) - i) * (f - 1).abs().mean() for i, f in enumerate(flows))
+
+    return Case(model, [pair], part, lost)
+
+
+class Denoising(nn.Module):
+    """A text-to-image pipeline between text and decoder: a U-Net in the loop of a scheduler."""
+
+    def __init__(self, steps: int = 2) -> None:
+        from diffusers import DDIMScheduler, UNet2DConditionModel
+
+        super().__init__()
+        self.unet = UNet2DConditionModel(
+            sample_size=16, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), cross_attention_dim=24,
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), attention_head_dim=4,
+        )  # fmt: skip
+        self.scheduler = DDIMScheduler()
+        self.scheduler.set_timesteps(steps)
+
+    def forward(self, latents: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        for step in self.scheduler.timesteps:
+            noise = self.unet(latents, step, text).sample
+            latents = self.scheduler.step(noise, step, latents).prev_sample
+        return latents
+
+
+def denoising(_: str) -> Case:
+    torch.manual_seed(0)
+    model, text, step = Denoising().eval(), torch.randn(1, 5, 24), torch.tensor(400)
+    latents, noise = torch.randn(2, 1, 4, 16, 16)
+    noisy = model.scheduler.add_noise(latents, noise, step)
+
+    def lost(small: nn.Module) -> torch.Tensor:
+        return nn.functional.mse_loss(small.unet(noisy, step, text).sample, noise)
+
+    return Case(model, [(latents, text), (torch.randn(1, 4, 24, 24), text)], "unet", lost,
+                form="module")  # fmt: skip
+
+
+OTHERS = {
+    "raft_small feature_encoder": flow,
+    "raft_small context_encoder": flow,
+    "raft_small update_block": flow,
+    "diffusers unet": denoising,
+}
+
+
 def measure(name: str) -> dict[str, Any]:
     """One row."""
-    model, shown = detector(name), images(2)
+    case = OTHERS[name](name.split()[-1]) if name in OTHERS else detection(name)
     begin = time.perf_counter()
-    graph = ew.trace(model, (shown,), part="backbone", granularity=KINDS, slices=2)
+    graph, *others = (
+        ew.trace(case.model, inputs, part=case.part, granularity=KINDS, slices=2)
+        for inputs in case.inputs
+    )
+    if case.form == "module":
+        lacking = ew.without_module_form(graph)
+        graph = graph.select(lambda unit: unit.name not in lacking)
     seconds = time.perf_counter() - begin
     count = max(len(graph.units) // ONE_IN, 2)  # few enough to leave it something to find
     masks = ew.sample_masks(graph, 5, removed=count, rng=np.random.default_rng(0))
     differences, losses, boxes = [], [], []
     for mask in masks:
-        full, small = ew.masked(graph, mask), ew.prune(graph, mask)
-        differences.append(compare(full, small, (shown,))[0])
+        small = ew.prune(graph, mask, form=case.form)
+        names = [graph.units[unit].name for unit in mask.removed]
+        for traced, inputs in zip([graph, *others], case.inputs, strict=True):
+            full = ew.masked(traced, traced.mask(names))
+            differences.append(compare(full, small, inputs)[0])
         with torch.no_grad():
-            boxes.append(sum(len(found["boxes"]) for found in small(shown)))
-            losses.append(
-                sum(v.sum() for v in small.train()(shown, targets(shown)).values()).item()
-            )
+            boxes += [case.count(small)] if case.count else []
+            losses.append(case.loss(small).item())
         params = sum(p.numel() for p in small.parameters())
         assert params == ew.cost(graph, mask).params, (params, ew.cost(graph, mask).params)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        written = ew.export(small.eval().backbone, Path(folder) / "part.onnx", fixed=True)
+        alone = small.eval().get_submodule(case.part)
+        written = ew.export(alone, Path(folder) / "part.onnx", fixed=True)
     before = ew.cost(graph)
     return {
         "name": name,
@@ -173,6 +277,7 @@ def loss(outputs: dict[str, torch.Tensor], _: Any) -> torch.Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", help="one model, in this process")
+    parser.add_argument("--again", nargs="+", help="these alone, the other rows as they are")
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -183,11 +288,13 @@ def main() -> None:
     if options.speed:
         record = {"machine": describe(), **speed()}
     else:
-        names = models.list_models(models.detection)
-        rows = []
-        for name in names:
-            rows.append({"name": name, **elsewhere(partial(measure, name), LIMIT)})
-            print(json.dumps(rows[-1]), flush=True)
+        known = options.out and options.out.exists()
+        rows = json.loads(options.out.read_text())["rows"] if known and options.again else []
+        for name in options.again or [*models.list_models(models.detection), *OTHERS]:
+            row = {"name": name, **elsewhere(partial(measure, name), LIMIT)}
+            rows = [row if other["name"] == name else other for other in rows]
+            rows += [row] * (row not in rows)
+            print(json.dumps(row), flush=True)
         record = {"machine": describe(), "removed": ONE_IN, "rows": rows}
     text = json.dumps(record, indent=1) + "\n"
     print(text)

@@ -129,6 +129,7 @@ SETUPS: dict[str, Callable[[], Names]] = {
     "docs/engine.md": trained,
     "docs/howto/figure.md": reference,
     "docs/howto/gpu.md": trained,
+    "docs/howto/language.md": language,
     "docs/howto/own_metric.md": trained,
     "docs/howto/own_model.md": language,
     "docs/howto/rules.md": language,

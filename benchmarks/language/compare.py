@@ -68,7 +68,7 @@ def each(outputs: Mapping[str, torch.Tensor], ids: torch.Tensor) -> torch.Tensor
 
 def edgewise(problem: Problem, meter: Meter, share: float, seed: int = 0) -> str:
     """The joint search over the same 60 sub-blocks, on the same text; verify text decides."""
-    graph = problem.graph()
+    graph = problem.graph
     batches = {k: [({"input_ids": ids}, ids)] for k, ids in problem.splits.items()}
     study = ew.Study(
         graph,
@@ -78,7 +78,7 @@ def edgewise(problem: Problem, meter: Meter, share: float, seed: int = 0) -> str
     left = ew.cost(graph, graph.empty).params - int(share * problem.params.sum())
     study.run(EVALUATIONS, ew.Budget(params=left), seed=seed)
     meter.count(sum(e.samples for e in study.evaluations if e.split == "search"))
-    return bits(study.plan().mask(graph))
+    return study.plan().bits
 
 
 ALL = {**METHODS, "edgewise": edgewise}
@@ -86,7 +86,7 @@ ALL = {**METHODS, "edgewise": edgewise}
 
 def check(problem: Problem) -> float:
     """How far the loop is from edgewise's masked model at most, relative to the logits."""
-    graph, ids, worst = problem.graph(), problem.splits["search"][:2], 0.0
+    graph, ids, worst = problem.graph, problem.splits["search"][:2], 0.0
     with torch.no_grad():
         for bits in CHECKED:
             masked = ew.masked(graph, graph.mask([k for k, b in enumerate(bits) if b == "1"]))
@@ -111,6 +111,34 @@ def row(problem: Problem, method: str, share: float, seed: int) -> dict[str, Any
     }  # fmt: skip
 
 
+def recovered(problem: Problem, graph: ew.Graph, mask: str) -> dict[str, Any]:
+    """The same mask with linear recovery on calibration text, once."""
+    batches = [{"input_ids": ids} for ids in problem.splits["calibration"].split(8)]
+    start = time.process_time()
+    small = ew.recover(graph, graph.mask([k for k, bit in enumerate(mask) if bit == "1"]), batches)
+    seconds = round(time.process_time() - start, 1)
+    splits = [name for name in problem.splits if name.startswith("report")]
+    return {"recovery_seconds": seconds} | {
+        "recovered": {name: judged(problem, small, name) for name in splits}
+    }
+
+
+def add_recovered(
+    problem: Problem, record: dict[str, Any], methods: Sequence[str], out: Path
+) -> None:
+    """Recovery for all rows of some methods that have none yet."""
+    wanted = [r for r in record["rows"] if r["method"] in methods and "1" in r["mask"]]
+    for found in [r for r in wanted if "recovered" not in r]:
+        found |= recovered(problem, problem.graph, found["mask"])
+        out.write_text(json.dumps(record, indent=1) + "\n")
+        before, after = (
+            [f"{p['perplexity']:.1f}" for p in found[key].values()]
+            for key in ("pruned", "recovered")
+        )
+        print(f"{found['method']:22}{found['share']:6.3f} perplexity {' / '.join(before)} -> "
+              f"{' / '.join(after)}, {found['recovery_seconds']:.0f} s", flush=True)  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/text"))
@@ -120,6 +148,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--text", default="both", choices=["both", "wikitext", "brown"])
     parser.add_argument("--float32", action="store_true", help="for search text, too")
+    parser.add_argument("--recover", action="store_true", help="linear recovery for all rows")
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -147,6 +176,8 @@ def main() -> None:
                       f"search {found['search']:.3f}, verify {found['verify']:.3f}, perplexity "
                       f"{' / '.join(perplexities)}, {found['seconds']:.0f} s",
                       flush=True)  # fmt: skip
+    if options.recover:
+        add_recovered(problem, record, options.methods, options.out)
 
 
 if __name__ == "__main__":

@@ -223,6 +223,7 @@ class Problem:
         ids = self.splits[split][row].numpy().tobytes()
         return precision + hashlib.sha256(ids).hexdigest()[:20]
 
+    @cached_property
     def graph(self) -> ew.Graph:
         """edgewise's graph with these 60 units, in the order of the bits."""
         ids = self.splits["search"][:2]

@@ -654,7 +654,7 @@ def test_the_demo_ends_with_a_table(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert "seed 3" in result.stderr
     assert "sampling: 1/2" in result.stderr
     words = f"Next: {app.NEXT.format(tmp_path.as_posix())}"
-    assert words.replace(" ", "") in said(result).replace(" ", "")
+    assert words in result.stderr
     for word in ("unpruned", "1,234", "5,678,901", "1.23", "87.6%", str(tmp_path / "report.html")):
         assert word in result.stdout
 

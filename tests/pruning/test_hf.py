@@ -166,7 +166,7 @@ def test_whole_layers_and_even_widths_are_a_stock_checkpoint(tmp_path: Path) -> 
     even = [u.name for u in graph.units if u.name.startswith("hidden:") and ".1." not in u.name]
     for mask, layers, width in ((layer, 2, 64), ([*layer, *even], 2, 32)):
         small = ew.prune(graph, graph.mask(mask), form="module").eval()
-        assert ew.hf.save_pretrained(small, tmp_path) == "stock"
+        assert ew.hf.save_pretrained(small, tmp_path, stock=True) == "stock"
         stock = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
         assert (stock.config.num_hidden_layers, stock.config.intermediate_size) == (layers, width)
         assert torch.allclose(logits(stock, input_ids=IDS), logits(small, input_ids=IDS), atol=1e-5)
@@ -175,6 +175,8 @@ def test_whole_layers_and_even_widths_are_a_stock_checkpoint(tmp_path: Path) -> 
 def test_a_folder_loads_in_a_process_without_edgewise(tmp_path: Path) -> None:
     _, _, small = pruned("Llama")
     assert ew.hf.save_pretrained(small, tmp_path / "m") == "trust_remote_code"
+    with pytest.raises(PlanError, match="no stock checkpoint"):
+        ew.hf.save_pretrained(small, tmp_path / "s", stock=True)
     torch.save((IDS, logits(small, input_ids=IDS)), tmp_path / "wanted.pt")
     code = f"""
 import sys, torch

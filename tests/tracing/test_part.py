@@ -81,6 +81,8 @@ def test_weights_that_the_model_around_reads_too_stay() -> None:
         ("", "is the whole model"),
         (["backbone", "backbone.stem"], "'backbone.stem' lies within 'backbone'"),
         (["neck", "neck"], "named twice"),
+        ([], "takes a path, or a list of several; got none"),
+        (nn.Linear(1, 1), "got Linear"),
     ],
 )
 def test_a_path_that_leads_nowhere_is_explained(part, words) -> None:
@@ -148,7 +150,10 @@ def test_parts_of_other_batches_need_an_example_of_one() -> None:
     assert ew.trace(model, X[:1], part=["outer", "other"]).units
 
 
-@pytest.mark.parametrize("inner", [torch.no_grad, lambda: torch.autocast("cpu", torch.bfloat16)])
+@pytest.mark.parametrize(
+    "inner",
+    [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)],
+)
 def test_a_part_is_traced_as_the_model_runs_it(inner) -> None:
     def forward(model, x):
         with inner():

@@ -29,7 +29,8 @@ from .loaders import (
     require_examples,
 )
 from .losses import named_loss, named_metrics, perplexity
-from .records import Split
+from .records import Split, whole_of
+from .sizes import Lots
 
 _Parts = Sequence[tuple[torch.Tensor, int]]  # values of batches, and how many examples each has
 RecoveryKind = Literal["none", "batchnorm", "linear"]
@@ -126,6 +127,9 @@ class Objective:
             not enough, with a batch as the loader gives it; what it returns goes to loss and
             metrics. It gets the model in eval mode, which it may change, and the same random
             numbers for every mask. It needs a graph of a part.
+        precision: "bfloat16" or "float16", in which masks are measured on the search split, where
+            that is faster, by torch's autocast; on all other splits, and in recovery, in that of
+            the model.
 
     Raises:
         ObjectiveError: a loader is empty or gives something else than pairs.
@@ -143,9 +147,13 @@ class Objective:
     verify: Any = None
     report: Any = None
     run: Callable[[torch.nn.Module, Any], Any] | None = None
+    precision: Literal["bfloat16", "float16"] | None = None
     splits: Mapping[Split, tuple[Batch, ...]] = field(init=False, repr=False)
+    _lots: dict[Split, Lots] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.precision not in (None, "bfloat16", "float16"):
+            raise ObjectiveError(f"precision is bfloat16 or float16, got {self.precision!r}.")
         object.__setattr__(self, "loss", named_loss(self.loss))
         object.__setattr__(self, "metrics", named_metrics(self.metrics))
         raw = self.run is not None
@@ -170,15 +178,30 @@ class Objective:
 
     def _facts(self) -> dict[str, str]:
         return {
-            "loss": getattr(self.loss, "__name__", type(self.loss).__name__),
+            "loss": getattr(self.loss, "__name__", type(self.loss).__name__).lstrip("_"),
             "metrics": ", ".join(self.metrics) or "none",
             "recovery": self.recovery.kind,
             "examples": ", ".join(f"{self.samples(s)} {s}" for s in self.splits if s != "trial"),
         }
 
     def samples(self, split: Split) -> int:
-        """Examples in a split."""
-        return sum(starmap(examples, self.splits[split]))
+        """Examples in a split, or in a size of one."""
+        return len(self.lots(split).rows(split))
+
+    def lots(self, split: Split) -> Lots:
+        """How the examples of a split are dealt."""
+        whole = whole_of(split)
+        if whole not in self._lots:
+            self._lots[whole] = Lots(self.splits[whole], self.run is None)
+        return self._lots[whole]
+
+    def numbered(self, split: Split) -> list[tuple[int, Batch]]:
+        """The batches of a split, or of a size of one, with their numbers in the whole split."""
+        return self.lots(split).of(split)
+
+    def batches(self, split: Split) -> list[Batch]:
+        """The batches of a split, or of a size of one."""
+        return [batch for _, batch in self.numbered(split)]
 
     def measure(self, outputs: Sequence[Any], split: Split) -> Measurement:
         """Loss and metrics of the outputs of all batches of a split.
@@ -193,7 +216,7 @@ class Objective:
 
     def of_batch(self, outputs: Any, split: Split, number: int) -> OfBatch:
         """What loss and metrics say of a batch; its outputs where a metric wants all at once."""
-        batch = self.splits[split][number]
+        batch = self.batches(split)[number]
         loss = _of_batch("loss", self.loss, outputs, batch)
         values = {
             name: loss
@@ -210,7 +233,7 @@ class Objective:
         for name, metric in self.metrics.items():
             if _gathers(metric):
                 outputs = [batch.outputs for batch in batches]
-                found |= _gathered(name, metric, zip(outputs, self.splits[split], strict=True))
+                found |= _gathered(name, metric, zip(outputs, self.batches(split), strict=True))
             else:
                 found[name] = _metric(metric, [batch.metrics[name] for batch in batches])
         known = all(value.numel() == count for value, count in losses)
@@ -222,6 +245,17 @@ class Objective:
         )
 
     @property
+    def adds_up(self) -> bool:
+        """Whether what is measured of a split follows from what is measured of its parts."""
+        return not any(map(_gathers, self.metrics.values()))
+
+    def average(self, name: str, values: Sequence[float], weights: Sequence[int]) -> float:
+        """The loss ("") or a metric of all parts of a split, from what it is of each."""
+        logs = self.metrics.get(name) is perplexity
+        mean = np.average(np.log(values) if logs else values, weights=weights)
+        return float(np.exp(mean) if logs else mean)
+
+    @property
     def last(self) -> Split:
         """The split that choices have seen least of."""
         order: tuple[Split, ...] = ("report", "verify", "search")
@@ -230,7 +264,7 @@ class Objective:
     def score(self, model: torch.nn.Module, split: Split) -> Measurement:
         """Loss and metrics of a model as it is, in eval mode, without recovery."""
         outputs = []
-        for number, batch in enumerate(self.splits[split]):
+        for number, batch in self.numbered(split):
             with evaluating(model), torch.inference_mode():
                 outputs.append(self.outputs(model, batch, number))
         return self.measure(outputs, split)
@@ -281,6 +315,7 @@ class Objective:
         named = {"loss": self.loss} | {f"metric {n}": m for n, m in sorted(self.metrics.items())}
         named |= {} if self.run is None else {"run": self.run}
         found = [line for name, measure in named.items() for line in lines(name, measure)]
+        found += [f"precision: {self.precision}"] if self.precision else []
         return (*found, f"recovery: {self.recovery.kind}")
 
     @property

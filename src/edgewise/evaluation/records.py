@@ -7,10 +7,19 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..values.markup import tag
 
 Status = Literal["ok", "failed", "nan", "out of memory"]
-Split = Literal["search", "trial", "verify", "report"]
+Split = str  # one of SPLITS, or a size of one, such as "search:01100000"
+SPLITS = ("search", "trial", "verify", "report")
+
+
+def whole_of(split: Split) -> Split:
+    """The split of which a size is a part; a whole split itself."""
+    return split.partition(":")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +29,7 @@ class Evaluation:
     Args:
         mask: the mask's bits as text, "1" = removed.
         split: which data: "search", "verify", "report", or "trial", the first part of "verify".
+            Of some lots of its examples only, a size: "search:01100000".
         loss: mean loss over the samples; None unless status is "ok".
         metrics: further means by name.
         samples: examples seen.
@@ -27,12 +37,15 @@ class Evaluation:
         status: "ok", or why it is none: "failed" (an exception), "nan", "out of memory".
         error: what went wrong.
         origin: why this mask was evaluated: "unpruned", "leave-one-out", "sampled", "proposed",
-            "single pick" (the cheapest units by leave-one-out), "greedy" (on the way of a greedy
-            removal), "ranking" (the least important widths), "finalist" or "certificate" (a
-            random mask beside the chosen one).
+            "single pick" (the cheapest units by leave-one-out), "scored" (by scores of one pass),
+            "ranking" (the least important widths), "finalist" or "certificate" (a random mask
+            beside the chosen one).
         predicted: the surrogate's prediction before the evaluation, if there was one.
         deviation: its standard deviation.
         number: position in the study, from 0.
+        noise: standard error of a loss that a search has estimated from some of the examples.
+        each: [n] the loss of every example of the whole split, nan where it was not seen; only
+            where a search asked for it.
 
     Examples:
         >>> first = study.evaluations[0]
@@ -52,6 +65,8 @@ class Evaluation:
     predicted: float | None = None
     deviation: float | None = None
     number: int = -1
+    noise: float = 0.0
+    each: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
 
     @property
     def ok(self) -> bool:
@@ -63,7 +78,7 @@ class Progress:
     """Where a run stands, told to a callback after every evaluation; `str` says it in words.
 
     Args:
-        phase: "leave-one-out", "greedy removal", "sampling", "proposals", "verifying",
+        phase: "leave-one-out", "sampling", "proposals", "verifying",
             "certifying" or "reporting".
         done: evaluations there are.
         total: evaluations asked for.

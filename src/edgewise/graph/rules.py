@@ -194,7 +194,7 @@ def _limits(
 ) -> Iterator[Limit]:
     for is_share, limits in ((True, rules.at_most), (False, rules.at_least)):
         for key, value in limits.items():
-            rule = f"{'at_most' if is_share else 'at_least'}={{{key!r}: {value}}}"
+            rule = f"{'at_most' if is_share else 'at_least'}={{{key!r}: {value!r}}}"
             _check(rule, value, is_share)
             kind, paths = scopes(graph, key)
             each = (_sums(graph, whole, members, kind, path, is_share) for path in paths)

@@ -15,12 +15,16 @@ FitFunction = Callable[[Sequence[Evaluation], Space], Predictor]
 
 @dataclass(frozen=True)
 class Ask:
-    """Masks to measure together, and what was expected of them (mean, deviation)."""
+    """Masks to measure together, and what was expected of them (mean, deviation).
+
+    On some lots of the examples, where `lots` names any.
+    """
 
     phase: str
     origin: str
     masks: tuple[Mask, ...]
     expected: Mapping[Mask, tuple[float, float]] = field(default_factory=dict)
+    lots: tuple[int, ...] = ()
 
 
 Questions = Generator[Ask, Sequence[Evaluation], None]

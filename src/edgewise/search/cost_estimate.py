@@ -53,7 +53,7 @@ class CostEstimate:
         whole = cost(graph)
         if times is not None:
             whole = replace(whole, seconds=times.seconds(liveness(graph, graph.empty)))
-        self.whole = self._amounts(whole)
+        self.whole = self.amounts(whole)
 
     def __call__(self, masks: Sequence[Mask]) -> Array:
         """[n, quantities]: parameters, MACs, activation and weight bytes, and seconds."""
@@ -63,9 +63,10 @@ class CostEstimate:
     def near(self, mask: Mask, known: Cost) -> Array:
         """[quantities]: factors that make the estimate of a mask its known cost."""
         least = [_LEAST if name == "latency" else 1.0 for name in self.quantities]
-        return np.asarray(self._amounts(known) / np.maximum(self([mask])[0], least))
+        return np.asarray(self.amounts(known) / np.maximum(self([mask])[0], least))
 
-    def _amounts(self, known: Cost) -> Array:
+    def amounts(self, known: Cost) -> Array:
+        """[quantities] of a known cost."""
         return np.array([getattr(known, name) for name in self.quantities], float)
 
     def _single(self, sizes: Any) -> Iterator[tuple[int, Logs, Logs]]:

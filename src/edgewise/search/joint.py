@@ -6,7 +6,8 @@ interrupted one continues as if nothing had happened.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
@@ -16,14 +17,16 @@ from ..errors import BudgetError, ObjectiveError
 from ..evaluation.records import Evaluation
 from ..graph.graph import Graph, Mask
 from .asks import Ask, FitFunction, Questions
-from .lazy_greedy import chain
+from .known import Known
 from .picks import damages, fatal_units, probes, ranked_pick, single_pick
-from .proposals import Region, Settings, feasible, propose
+from .proposals import Region, Settings, feasible, propose, ranked
 from .sampling import sample_at_budget
 from .space import Space
 from .stopping import Patience, hopeless
 
 SPREAD = 0.5  # of the importance of groups of widths, in nats
+Lots = tuple[int, ...]
+Steps = Generator[Ask, Sequence[Evaluation], bool]
 
 
 def search(
@@ -31,29 +34,36 @@ def search(
     fit: FitFunction,
     *,
     seed: int,
-    limit: int,
+    limit: float,
     before: Sequence[Evaluation] = (),
     settings: Settings | None = None,
     patience: Patience | None = None,
+    lots: Sequence[int] = (),
+    picks: Callable[[], Sequence[Mask]] = tuple,
 ) -> Questions:
-    """Ask for evaluations until `limit` of them are there.
+    """Ask for evaluations until `limit` of them are spent.
 
     First nothing and each unit alone is removed; widths are not tried one by one, but all in one
-    ranking by importance. Then comes the mask of the units that are cheapest by themselves. A
-    unit whose removal alone loses more than that whole mask is fatal and protected from then on.
-    Where there are evaluations enough and no widths, units are then removed greedily (`chain`).
-    Then come random masks at the budget, most of them around the mask of cheapest units (all of
-    them where there are widths), then rounds of proposals: descent on a surrogate's optimistic
-    prediction, some of them very optimistic.
+    ranking by importance. Then come the masks that scores of one pass choose, and that of the
+    units that are cheapest by themselves. A unit whose removal alone loses more than that whole
+    mask is fatal and protected from then on. Then come random masks at the budget, most of them
+    around the mask of cheapest units (all of them where there are widths), then rounds of
+    proposals, see `propose`.
+
+    Where losses of single examples are known, a mask costs what share of the examples it sees:
+    single removals (of many units), random masks and proposals see a quarter, by turns another
+    one, and what is then expected to be the best is measured on the rest.
 
     Args:
         space: graph and budget.
         fit: makes a surrogate of evaluations.
         seed: of everything random.
-        limit: evaluations in all.
+        limit: evaluations in all; those of a share of the examples count for that share.
         before: evaluations of earlier runs, to start from.
         settings: see `Settings`.
         patience: ends the search early; None asks for all evaluations.
+        lots: examples in each lot, if evaluations may see some lots only.
+        picks: gives the masks of scores.
 
     Yields:
         Asks; send back the evaluations of each.
@@ -61,85 +71,117 @@ def search(
     Raises:
         ObjectiveError: the unpruned network itself cannot be measured.
     """
-    # Longer than others, since it is the order of the questions that this is about: phases share
-    # what is known, how much may still be asked, and the units that turned out to be fatal.
     settings = settings or Settings()
     rng = np.random.default_rng(seed)
-    known = space.by_mask(e for e in before if e.split == "search")
-    count = 0
-
-    def ask(phase: str, origin: str, masks: Sequence[Mask], expected: Any = None) -> Ask | None:
-        nonlocal count
-        minimal = {space.minimal(mask): mask for mask in masks}
-        expected = {small: expected[mask] for small, mask in minimal.items()} if expected else {}
-        fresh = [m for m in minimal if m not in known][: max(limit - count, 0)]
-        count += len(fresh)
-        return Ask(phase, origin, tuple(fresh), expected) if fresh else None
-
-    def note(results: Sequence[Evaluation]) -> None:
-        known.update(space.by_mask(sorted(results, key=lambda e: e.mask)))
-
-    for phase, origin, masks in _opening(space, limit):
-        if question := ask(phase, origin, masks):
-            note((yield question))
-        if origin == "unpruned":
-            _check_unpruned(known[space.graph.empty], space.graph)
-    chained = False
-    ranked = ranked_pick(space)
-    if ranked is not None and (question := ask("sampling", "ranking", [ranked])):
-        note((yield question))
-    if (pick := single_pick(space, known)) is not None:
-        if question := ask("leave-one-out", "single pick", [pick]):
-            note((yield question))
-        space = space.protecting(fatal_units(space, known))
-        most = round(settings.chain * (limit - count))
-        for likely in _chain(space, known, len(pick.removed), most):
-            chained = True
-            if question := ask("greedy removal", "greedy", likely):
-                note((yield question))
-    share = 1.0 if space.graph.nested else settings.guided
-    samples = settings.samples // ((4 if before else 1) * (2 if chained else 1))
-    guided = _guided(space, known, round(samples * share), rng)
+    known, graph = Known(space, before), space.graph
+    purse = _Purse(known, limit, lots)
+    yield from purse.ask("leave-one-out", "unpruned", [graph.empty])
+    _check_unpruned(known.records[graph.empty], graph)
+    sizes = yield from _sizes(purse, settings, rng)
+    alone = [mask for u in probes(space) if space.connected(mask := graph.mask([u]))]
+    many = len(alone) > settings.few * limit
+    if len(alone) * purse.share(sizes[0] if many else ()) + purse.spent <= 0.75 * limit:
+        yield from purse.ask("leave-one-out", "leave-one-out", alone, sizes[0] if many else ())
+    if (ranking := ranked_pick(space)) is not None:
+        yield from purse.ask("sampling", "ranking", [ranking])
+    yield from purse.ask("sampling", "scored", picks())
+    if (pick := single_pick(space, known.estimates)) is not None:
+        yield from purse.ask("leave-one-out", "single pick", [pick])
+        known.space = space = space.protecting(fatal_units(space, known.estimates))
+    samples = settings.samples // (4 if before else 1)
+    share = 1.0 if graph.nested else settings.guided
+    guided = _guided(space, known.estimates, round(samples * share), rng)
     sampled = guided + sample_at_budget(space, samples - len(guided), rng)
-    if question := ask("sampling", "sampled", sampled):
-        note((yield question))
-    dry, calm, region = 0, 0, Region()
-    while count < limit and dry < 3:
-        model = fit(list(known.values()), space)
-        round_rng = np.random.default_rng([seed, len(known)])
-        masks = propose(space, model, known, settings, round_rng, region)
+    yield from purse.ask("sampling", "sampled", sampled, sizes[-1])
+    yield from _rounds(purse, fit, settings, sizes, seed, patience)
+
+
+def _rounds(
+    purse: _Purse, fit: FitFunction, settings: Settings, sizes: Sequence[Lots], seed: int,
+    patience: Patience | None,
+) -> Questions:  # fmt: skip
+    """Proposals; where they see some examples only, the best expected is then measured in full."""
+    known, space = purse.known, purse.known.space
+    dry, calm, region, turns = 0, 0, Region(), cycle(sizes)
+    while purse.left > 0 and dry < 3:
+        model = fit(list(known.estimates.values()), space)
+        best = ranked(space, model, known.estimates)
+        ends = purse.left <= settings.last * purse.limit or dry
+        best = [m for m in best if known.lacks(m)][:1] if ends else best[:1]
+        if (yield from purse.ask("proposals", "proposed", best, (), model)):
+            dry = 0
+            continue
+        rng = np.random.default_rng([seed, len(known.records)])
+        masks = propose(space, model, known.estimates, settings, rng, region)
         if patience is not None:
-            calm = calm + 1 if hopeless(space, model, known, masks, patience.noise) else 0
+            calm = calm + 1 if hopeless(space, model, known.whole, masks, patience.noise) else 0
             if calm >= patience.rounds:
                 return
-        expected = _expected(space, model, masks)
-        question = ask("proposals", "proposed", masks, expected)
-        dry = dry + 1 if question is None else 0
-        if question:
-            least = _least(space, known)
-            note((yield question))
-            region.learn(_least(space, known) < least)
+        least = _least(space, known.estimates)
+        asked = yield from purse.ask("proposals", "proposed", masks, next(turns), model)
+        dry = 0 if asked else dry + 1
+        if asked:
+            region.learn(_least(space, known.estimates) < least)
 
 
-def _chain(
-    space: Space, known: Mapping[Mask, Evaluation], removals: int, most: int
-) -> Iterator[Sequence[Mask]]:
-    """What a greedy removal asks for; nothing where there are widths or harm is unknown."""
-    alone = None if space.graph.nested else damages(space, known)
-    return iter(()) if alone is None else chain(space, known, alone, removals, most)
+@dataclass
+class _Purse:
+    """What may still be spent, and what is learnt for it.
+
+    Args:
+        known: evaluations so far.
+        limit: evaluations of all examples that may be spent.
+        lots: examples in each lot.
+    """
+
+    known: Known
+    limit: float
+    lots: Sequence[int]
+    spent: float = 0.0
+
+    @property
+    def left(self) -> float:
+        return self.limit - self.spent
+
+    def share(self, lots: Lots) -> float:
+        """Of all examples."""
+        return sum(self.lots[i] for i in lots) / sum(self.lots) if lots else 1.0
+
+    def ask(
+        self, phase: str, origin: str, masks: Iterable[Mask], lots: Lots = (), model: Any = None
+    ) -> Steps:
+        """Ask for masks as far as they are new and can be paid for; whether there was any."""
+        fresh = dict[Mask, None]()
+        for mask in map(self.known.space.minimal, masks):
+            lacks = self.known.lacks(mask)
+            price = self.share(lots) if lots else lacks
+            wanted = mask not in fresh and (lacks == 1.0 if lots else lacks > 0.0)
+            if wanted and price <= self.left + 1e-9:
+                fresh[mask] = None
+                self.spent += price
+        if not fresh:
+            return False
+        expected = _expected(self.known.space, model, list(fresh))
+        self.known.add((yield Ask(phase, origin, tuple(fresh), expected, lots)))
+        return True
+
+
+def _sizes(purse: _Purse, settings: Settings, rng: np.random.Generator) -> Any:
+    """The sizes that take turns; that of all examples, (), where smaller ones are of no use."""
+    empty, count = purse.known.space.graph.empty, len(purse.lots)
+    if purse.known.records[empty].each is None or count < 4 or not settings.sizes:
+        return [()]
+    quarter = count // 4
+    found = [tuple(range(i, i + quarter)) for i in range(0, quarter * 4, quarter)]
+    purse.spent += purse.share(found[0])
+    [record] = yield Ask("leave-one-out", "unpruned", (empty,), {}, found[0])
+    if not purse.known.sizes_hold(record):
+        return [()]
+    return [found[i] for i in rng.permutation(len(found))]
 
 
 def _least(space: Space, known: Mapping[Mask, Evaluation]) -> float:
     return min(feasible(space, known).values(), default=np.inf)
-
-
-def _opening(space: Space, limit: int) -> list[tuple[str, str, list[Mask]]]:
-    graph = space.graph
-    valid = [mask for u in probes(space) if space.connected(mask := graph.mask([u]))]
-    opening = [("leave-one-out", "unpruned", [graph.empty])]
-    if len(valid) + 1 <= 0.75 * limit:
-        opening.append(("leave-one-out", "leave-one-out", valid))
-    return opening
 
 
 def _check_unpruned(evaluation: Evaluation, graph: Graph) -> None:
@@ -187,7 +229,7 @@ def _guided(
 
 def _expected(space: Space, model: Any, masks: Sequence[Mask]) -> dict[Mask, tuple[float, float]]:
     """What the surrogate predicts of masks, in original units."""
-    if not masks:
+    if model is None:
         return {}
     mean, std = model.predict(space.graph.matrix(masks), return_std=True)
     return {m: (float(a), float(b)) for m, a, b in zip(masks, mean, std, strict=True)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +10,21 @@ from numpy.typing import NDArray
 from ..errors import BudgetError
 from ..evaluation.records import Evaluation
 from ..graph.graph import Mask
-from .lazy_greedy import harm_of
 from .local_search import descend
 from .space import Space
 
 LEAST = 0.01  # of the unpruned loss: harm that the ranked mask is taken to do at least
+TINY = 1e-9  # harm of a removal that does none: what saves most goes first
+
+
+def harm_of(removal: Evaluation, before: float) -> float:
+    """What a removal adds to the loss before it; inf where it cannot be measured."""
+    return float("inf") if removal.loss is None else removal.loss - before
+
+
+def by_price(space: Space, units: Iterable[int], harm: Mapping[int, float]) -> list[int]:
+    """Units in the order of their harm relative to what each saves, the cheapest first."""
+    return sorted(units, key=lambda u: space.price(u, max(harm[u], 0.0) + TINY))
 
 
 def probes(space: Space) -> list[int]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..evaluation.records import Evaluation
 from ..graph.graph import Mask
-from .local_search import Array, descend
+from .local_search import Array, Score, descend
 from .sampling import sample_at_budget
 from .space import Space
 
-STARTS = 3  # of the best masks, from which a proposal within a region starts
+STARTS, NEAR = 5, 3  # of the best masks, from which proposals start; from so many within a region
+MUTATIONS, TRIES, MUTANTS = 3, 400, 32  # exchanges at most, attempts, masks to choose from
 
 
 class Predictor(Protocol):
@@ -28,24 +31,30 @@ class Settings:
     """How a search spends its evaluations.
 
     Args:
-        chain: share of the evaluations left after single removals that greedy removal may take.
-        samples: random masks at the budget before the first surrogate; half of them after a greedy
-            removal, and a quarter where evaluations at another budget are known.
+        sizes: whether evaluations may see some of the examples only.
+        few: of the evaluations, as which so many single removals see all examples.
+        last: share of the evaluations of which all see all examples, of masks that are known.
+        samples: random masks at the budget before the first surrogate; a quarter of them where
+            evaluations at another budget are known.
         guided: share of them drawn around the single pick instead of uniformly; all of them
             where there are widths.
         round: masks proposed at a time.
         explore: share of a round that is proposed with great optimism.
+        mutated: share of a round that is the best of mutations.
         starts: descents for each proposal.
         optimism: deviations that a proposal subtracts from the predicted mean, as the scale of a
             half-normal draw.
         boldness: deviations that an exploring proposal subtracts.
     """
 
-    chain: float = 0.75
+    sizes: bool = True
+    few: float = 0.1
+    last: float = 0.05
     samples: int = 20
     guided: float = 0.75
     round: int = 4
     explore: float = 0.2
+    mutated: float = 0.25
     starts: int = 6
     optimism: float = 0.5
     boldness: float = 2.0
@@ -86,26 +95,66 @@ def propose(
     rng: np.random.Generator,
     region: Region | None = None,
 ) -> list[Mask]:
-    """The next round of masks; with widths, within a region around the best ones measured."""
+    """The next round of masks; with widths, within a region around the best ones measured.
+
+    Most are the end of descents on what the surrogate hopes for, each with another optimism, from
+    masks expected to be good and from random ones. The others are, of many mutations of the good
+    ones, those for which it hopes most.
+    """
     region = region or Region()
-    losses = feasible(space, known)
-    top = sorted(losses, key=lambda mask: losses[mask])[:5]
+    top = ranked(space, model, known)[:STARTS]
     seen = set(map(space.network, known))
     chosen: list[Mask] = []
-    explore = round(settings.round * settings.explore)
+    explore, mutated = (round(settings.round * s) for s in (settings.explore, settings.mutated))
     for number in range(settings.round):
         bold = number < explore
         optimism = settings.boldness if bold else settings.optimism * abs(float(rng.normal()))
-        if space.graph.nested and top:
-            starts, limits = [top[i] for i in rng.permutation(len(top))[:STARTS]], region
+        hope = partial(_hope, model, optimism)
+        if top and number >= settings.round - mutated and not space.graph.nested:
+            parent = top[min(int(rng.geometric(0.5)) - 1, len(top) - 1)]
+            mask = _best(space, hope, list(islice(mutants(space, parent, seen, rng), MUTANTS)))
         else:
-            starts, limits = ([top[int(rng.integers(len(top)))]] if top else []), EVERYWHERE
-            starts += sample_at_budget(space, settings.starts - len(starts), rng)
-        mask = _propose_one(space, model, starts, frozenset(seen), optimism, rng, limits)
+            if space.graph.nested and top:
+                starts, limits = [top[i] for i in rng.permutation(len(top))[:NEAR]], region
+            else:
+                starts, limits = ([top[int(rng.integers(len(top)))]] if top else []), EVERYWHERE
+                starts += sample_at_budget(space, settings.starts - len(starts), rng)
+            steps = {"steps": limits.moves, "exchanges": limits.exchanges}
+            avoid = frozenset(seen)
+            ends = [descend(space, hope, start, rng=rng, avoid=avoid, **steps) for start in starts]
+            mask = _best(space, hope, [end for end in ends if end is not None])
         if mask is not None:
             chosen.append(mask)
             seen.add(space.network(mask))
     return chosen or sample_at_budget(space, settings.round, rng, frozenset(seen))
+
+
+def ranked(space: Space, model: Predictor, known: Mapping[Mask, Evaluation]) -> list[Mask]:
+    """The masks within the budget that could be measured, those expected to be best first."""
+    masks = sorted(feasible(space, known), key=lambda mask: mask.bits)
+    mean = model.predict_link(space.graph.matrix(masks)) if masks else []
+    return [masks[int(i)] for i in np.argsort(mean, kind="stable")]
+
+
+def mutants(
+    space: Space, parent: Mask, seen: Collection[int], rng: np.random.Generator
+) -> Iterator[Mask]:
+    """Masks at the budget one to three exchanges from a parent, whose networks are not seen."""
+    own = set(seen)
+    for _ in range(TRIES):
+        mask = parent
+        for _ in range(int(min(rng.integers(1, MUTATIONS + 1, 2)))):
+            gone = space.gone(mask)
+            if gone:
+                mask = mask.with_kept(gone[int(rng.integers(len(gone)))])
+        order = [int(u) for u in rng.permutation(space.free) if not mask.bits[u]]
+        mask = space.removing(mask, [u for u in order if not parent.bits[u]] + order)
+        if not space.allows(mask):
+            continue
+        mask = space.refilled(mask, order[::-1])
+        if space.network(mask) not in own:
+            own.add(space.network(mask))
+            yield mask
 
 
 def feasible(space: Space, known: Mapping[Mask, Evaluation]) -> dict[Mask, float]:
@@ -114,20 +163,11 @@ def feasible(space: Space, known: Mapping[Mask, Evaluation]) -> dict[Mask, float
     return {m: loss for m, loss in measured if loss is not None and space.allows(m)}
 
 
-def _propose_one(
-    space: Space, model: Predictor, starts: Sequence[Mask], seen: frozenset[int], optimism: float,
-    rng: np.random.Generator, region: Region,
-) -> Mask | None:  # fmt: skip
-    """The unseen mask that descent on an optimistic prediction finds from several starts."""
+def _hope(model: Predictor, optimism: float, X: Array) -> Array:
+    """[n] what an optimist expects of masks."""
+    mean, std = model.predict_link(X, return_std=True)
+    return np.asarray(mean - optimism * std)
 
-    def score(X: Array) -> Array:
-        mean, std = model.predict_link(X, return_std=True)
-        return np.asarray(mean - optimism * std)
 
-    limits = {"steps": region.moves, "exchanges": region.exchanges}
-    ends = [descend(space, score, start, rng=rng, avoid=seen, **limits) for start in starts]
-    found = [mask for mask in ends if mask is not None]
-    if not found:
-        return None
-    values = score(space.graph.matrix(found))
-    return found[int(np.argmin(values))]
+def _best(space: Space, hope: Score, masks: Sequence[Mask]) -> Mask | None:
+    return masks[int(np.argmin(hope(space.graph.matrix(masks))))] if masks else None

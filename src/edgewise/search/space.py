@@ -22,6 +22,7 @@ from ..values.quantities import shown
 from .cost_estimate import QUANTITIES, CostEstimate
 
 ROUNDING = 1e-6  # of a limit, by which an estimate may exceed it
+SOME = 8  # masks that tell whether costs add up
 
 
 class Space:
@@ -55,6 +56,7 @@ class Space:
         self._costs: dict[Mask, Cost | None] = {}
         self._networks: dict[Mask, int] = {}
         self._estimate: list[CostEstimate] = []  # made when it is needed
+        self._additive: list[bool] = []  # likewise
         unpruned = self.cost(graph.empty)
         assert unpruned is not None
         self.unpruned = unpruned
@@ -76,7 +78,7 @@ class Space:
 
     def _shares_with(self, other: Space) -> None:
         other._costs, other._networks = self._costs, self._networks
-        other._estimate = self._estimate
+        other._estimate, other._additive = self._estimate, self._additive
 
     def by_mask(self, evaluations: Iterable[Evaluation]) -> dict[Mask, Evaluation]:
         """Records of this graph by the masks that they are of."""
@@ -129,17 +131,36 @@ class Space:
     def likely(self, masks: Sequence[Mask], near: Mask) -> NDArray[np.bool_]:
         """[n]: which masks are expected to be within the budget, next to one that is counted.
 
-        Only graphs with widths are judged: their masks are many, and their costs almost multiply.
-        Masks that break a rule are not.
+        Only graphs are judged in which the estimate is good: those with widths, whose costs almost
+        multiply, and those in which a few masks cost what is estimated. Masks that break a rule
+        are not.
         """
         names = [name for name in self.limits if name in (*QUANTITIES, "latency")]
         cost, fine = self.cost(near), permitted(self.graph, masks)
-        if not names or not self.graph.nested or cost is None or not len(masks):
+        if cost is None or not len(masks) or not (self.graph.nested or self._adds_up()):
+            return fine
+        if "units" in self.limits and not self.graph.nested:
+            fine &= len(self.graph.units) - self.graph.matrix(masks).sum(1) <= self.limits["units"]
+        if not names:
             return fine
         expected = self.estimate(masks) * self.estimate.near(near, cost)
         columns = [self.estimate.quantities.index(name) for name in names]
         limits = [self.limits[name] for name in names]
         return np.asarray(fine & (expected[:, columns] <= np.array(limits) * (1 + ROUNDING)).all(1))
+
+    def _adds_up(self) -> bool:
+        """Whether masks of random units cost what is estimated, and as many units as they name."""
+        if not self._additive:
+            rng, units = np.random.default_rng(0), len(self.graph.units)
+            some = [self.graph.mask(rng.permutation(units)[: units // 2]) for _ in range(SOME)]
+            known = [(mask, cost) for mask in some if (cost := self.cost(mask)) is not None]
+            expected = self.estimate([mask for mask, _ in known]) if known else np.zeros((0, 1))
+            self._additive.append(bool(known) and all(
+                cost.units == units - len(mask.removed)
+                and np.allclose(row, self.estimate.amounts(cost), rtol=ROUNDING)
+                for (mask, cost), row in zip(known, expected, strict=True)
+            ))  # fmt: skip
+        return self._additive[0]
 
     @property
     def estimate(self) -> CostEstimate:

@@ -84,7 +84,7 @@ def searching(searcher: Searcher, graph: Graph) -> FitFunction:
             choices[first] = choice, data.fitted(searcher, choice)
         choice, model = choices[first]
         if first and hasattr(model, "updated"):  # its few numbers hold until the next comparison
-            return model.updated(data.X, data.y)
+            return model.updated(data.X, data.y, data.noise)
         return data.fitted(searcher, choice)
 
     return fit
@@ -96,13 +96,14 @@ class Observations:
 
     Args:
         space: in which they matter.
-        X: masks [n, n_units]; y: their losses [n].
+        X: masks [n, n_units]; y: their losses [n]; noise: standard errors of these [n].
         link: that suits the losses.
     """
 
     space: Space
     X: NDArray[Any]
     y: NDArray[Any]
+    noise: NDArray[Any]
     link: Link
 
     @staticmethod
@@ -115,9 +116,9 @@ class Observations:
         good = [e for e in evaluations if e.ok and e.split == "search"]
         X = np.array([[bit == "1" for bit in e.mask] for e in good], dtype=np.float64)
         X = X.reshape(len(good), len(space.graph.units))
-        y = np.array([e.loss for e in good], dtype=np.float64)
+        y, noise = np.array([(e.loss, e.noise) for e in good], np.float64).reshape(-1, 2).T
         link: Link = "log" if (y > 0).all() else "identity"
-        return Observations(space, X, y, link).nearest(MOST)
+        return Observations(space, X, y, noise, link).nearest(MOST)
 
     def nearest(self, most: int) -> Observations:
         """Single removals, and so many of the others; see `of`."""
@@ -133,11 +134,12 @@ class Observations:
         far = gap > NEAR * abs(excess)
         best = rest[np.lexsort((np.where(far, gap, self.y[rest]), far))[:most]]
         rows = np.sort(np.concatenate([np.flatnonzero(alone), best]))
-        return replace(self, X=self.X[rows], y=self.y[rows])
+        return replace(self, X=self.X[rows], y=self.y[rows], noise=self.noise[rows])
 
     def fitted(self, searcher: Searcher, choice: Choice) -> Any:
         """A surrogate fitted to them."""
-        return searcher.candidates[choice.name](self.space.graph, self.link).fit(self.X, self.y)
+        model = searcher.candidates[choice.name](self.space.graph, self.link)
+        return model.fit(self.X, self.y, **({"noise": self.noise} if self.noise.any() else {}))
 
     @property
     def required(self) -> Observations:
@@ -155,13 +157,14 @@ class Observations:
 
 def _choose(searcher: Searcher, data: Observations) -> Choice:
     graph = data.space.graph
-    names = [n for n in searcher.candidates if n not in SLOW or len(graph.units) <= LARGEST]
+    quick = len(graph.units) > LARGEST or data.noise.any()  # many masks of some examples each
+    names = [n for n in searcher.candidates if not (quick and n in SLOW)]
     names = names or list(searcher.candidates)
     makers = {n: partial(searcher.candidates[n], graph, data.link) for n in names}
     if len(makers) == 1 or not len(data.y):
         return Choice(next(iter(makers)), {}, 0)
     some = data.nearest(COMPARED)
-    return choose(makers, some.X, some.y)
+    return choose(makers, some.X, some.y, some.noise if some.noise.any() else None)
 
 
 def predicted(model: Any, graph: Graph, masks: Sequence[Mask]) -> tuple[list[float], list[float]]:
@@ -194,7 +197,8 @@ def shortlist(
     choice = _choose(searcher, data)
     model = data.fitted(searcher, choice)
     known = (space.graph.mask(bits=row) for row in data.X.astype(bool))
-    masks = {mask: None for mask in known if space.allows(mask)}
+    whole = {e.mask for e in good if not e.noise}  # what saw some examples only may not win
+    masks = {mask: None for mask in known if str(mask) in whole and space.allows(mask)}
     if len(masks) < count:
         settings = Settings(round=count, explore=0.0)
         rng = np.random.default_rng([seed, len(good)])

@@ -21,6 +21,6 @@ def frame(evaluations: Iterable[Evaluation]) -> Any:
 
     rows = []
     for e in evaluations:
-        row = {k: getattr(e, k) for k in e.__slots__ if k != "metrics"}
+        row = {k: getattr(e, k) for k in e.__slots__ if k not in ("metrics", "noise", "each")}
         rows.append(row | {f"metric_{k}": v for k, v in e.metrics.items()})
     return pd.DataFrame(rows)

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..errors import EdgewiseError, PlanError
 from ..evaluation.evaluator import Executor, Outcome
 from ..evaluation.objective import Objective
-from ..evaluation.records import Evaluation, Split
-from ..graph.graph import Mask
-from ..search import Ask, Questions, answered
+from ..evaluation.records import Evaluation, Split, whole_of
+from ..evaluation.sizes import sized
+from ..graph.cost import cost
+from ..graph.graph import Graph, Mask
+from ..search import Ask, Questions, Space, answered
+from ..search.known import Known
 from ..search.stopping import paired_error
-from .progress import Told, silent
+from .progress import Teller, Told, silent
 from .storage.storage import RETRIED, Storage
 
+WORTH = 1e10  # multiply-accumulates of an evaluation from which on some see a part of the examples
+log = logging.getLogger("edgewise")
 CLAIMED = 32  # masks that a process takes at a time where several work on one study
 
 
@@ -40,12 +47,64 @@ class Measuring:
         self._before = [before]
         self._tried: set[tuple[str, str]] = set()
         self._ahead: dict[tuple[str, str], Outcome] = {}  # measured before they were asked for
+        self._sizes: dict[tuple[str, Split], dict[Split, Evaluation]] = {}  # by mask, whole split
 
     def known(self, split: Split) -> dict[str, Evaluation]:
         """The evaluations on the whole of a split, and the failures, by mask."""
-        size = self.objective.samples(split)
-        records = (e for e in in_order(self.storage.evaluations()) if e.split == split)
-        return {e.mask: e for e in records if e.samples in (0, size)}
+        size, records = self.objective.samples(split), in_order(self.storage.evaluations())
+        for record in records:
+            self._note(record)
+        return {e.mask: e for e in records if e.split == split and e.samples in (0, size)}
+
+    def _note(self, record: Evaluation) -> None:
+        if record.ok:
+            sizes = self._sizes.setdefault((record.mask, whole_of(record.split)), {})
+            sizes[record.split] = record
+
+    def learnt(self, space: Space) -> list[Evaluation]:
+        """What is known of masks on the search split, also of those measured on a part of it."""
+        return list(Known(space, self.searched()).estimates.values())
+
+    def searched(self, first: int | None = None) -> list[Evaluation]:
+        """The first evaluations of the study that are of the search split, with their losses.
+
+        Losses are left out where all examples were seen by all, which then need no comparing.
+        """
+        records = in_order(self.storage.evaluations()[:first])
+        search = [e for e in records if whole_of(e.split) == "search"]
+        whole = all(e.split == "search" for e in search)
+        return search if whole else list(map(self.with_losses, search))
+
+    def follow(
+        self, steps: Questions, told: Told, unpruned: Callable[[Evaluation], None]
+    ) -> list[Evaluation]:
+        """Measure what a search asks for on the search split, until it ends; all of it, in order.
+
+        Args:
+            steps: yields Asks, and is sent their evaluations.
+            told: called with every evaluation.
+            unpruned: called with that of the unpruned network.
+        """
+        known, lots = {"search": self.known("search")}, self.objective.lots("search")
+
+        def answer(ask: Ask) -> list[Evaluation]:
+            if isinstance(told, Teller):
+                told.phase = told.title or ask.phase
+            split = sized("search", ask.lots or range(lots.count), lots.count)
+            if split not in known:
+                known[split] = self.known(split)
+            answers = list(map(self.with_losses, self.answer(ask, split, known[split], told)))
+            if ask.origin == "unpruned" and not ask.lots:
+                unpruned(answers[0])
+                if answers[0].ok and answers[0].each is None and lots.samples > 1:
+                    log.info(
+                        "The loss gives one number a batch, so that every mask is measured on all "
+                        'examples. With one value an example (reduction="none") a search sees up '
+                        "to four times as many masks for the same examples."
+                    )
+            return answers
+
+        return answered(steps, answer)
 
     def answer(
         self, ask: Ask, split: Split, known: dict[str, Evaluation], told: Told
@@ -55,6 +114,12 @@ class Measuring:
         for bits in again:
             del known[bits]
         fresh = [m for m in ask.masks if str(m) not in known]
+        for mask in fresh:
+            pieces, rest = self._pieces(str(mask), split)
+            if not rest and pieces[0].split != split:
+                whole = split == whole_of(split)  # parts of what is stored are not stored again
+                known[str(mask)] = self._kept(ask, mask, self._together(pieces, split), whole)
+        fresh = [m for m in fresh if str(m) not in known]
         for mask in ask.masks:
             if str(mask) in known:
                 told(known[str(mask)], kept=True)
@@ -75,14 +140,88 @@ class Measuring:
             for record in found:
                 del waiting[record.mask]
                 yield record
-            for outcome in self._measured([waiting[bits] for bits in mine], split):
-                mean, std = ask.expected.get(waiting.pop(outcome.evaluation.mask), (None, None))
-                record = replace(
-                    outcome.evaluation, origin=ask.origin, predicted=mean, deviation=std
-                )
-                self._tried.add((record.mask, record.split))
-                self.storage.add(record, _each(outcome))
-                yield record
+            for outcome in self._completed([waiting[bits] for bits in mine], split):
+                yield self._kept(ask, waiting.pop(outcome.evaluation.mask), outcome)
+
+    def _kept(self, ask: Ask, mask: Mask, outcome: Outcome, store: bool = True) -> Evaluation:
+        """The record of what was asked for."""
+        mean, std = ask.expected.get(mask, (None, None))
+        record = replace(outcome.evaluation, origin=ask.origin, predicted=mean, deviation=std)
+        self._tried.add((record.mask, record.split))
+        if store:
+            self.storage.add(record, _each(outcome))
+            self._note(record)
+        return record
+
+    def _completed(self, masks: list[Mask], split: Split) -> Iterator[Outcome]:
+        """Masks on a split or a size, of which only those examples run that are not known yet."""
+        known = {str(mask): self._pieces(str(mask), split) for mask in masks}
+        for rest in sorted({rest for _, rest in known.values()}):
+            group = [mask for mask in masks if known[str(mask)][1] == rest]
+            for outcome in self._measured(group, rest):
+                pieces, _ = known[outcome.evaluation.mask]
+                yield self._together(pieces, split, outcome) if pieces else outcome
+
+    def _pieces(self, bits: str, split: Split) -> tuple[list[Evaluation], Split]:
+        """What a split or size of a mask can be put together from, and the size that is missing.
+
+        That is one record of all of it, with more around it; or records that share no example.
+        The unpruned network is measured itself, which tells whether parts are like the whole.
+        """
+        if "1" not in bits:
+            return [], split
+        whole, lots = whole_of(split), self.objective.lots(split)
+        left, found = set(lots.lots(split)), list[Evaluation]()
+        sizes = self._sizes.get((bits, whole), {})
+        for name, record in sorted(sizes.items(), key=lambda item: (-item[1].samples, item[0])):
+            own = set(lots.lots(name))
+            if own >= set(lots.lots(split)) and (name == split or self._each(record) is not None):
+                return [record], ""
+            if own <= left and (self.objective.adds_up or split != whole):
+                left -= own
+                found.append(record)
+        return found, sized(whole, left, lots.count) if left else ""
+
+    def _together(
+        self, pieces: Sequence[Evaluation], split: Split, last: Outcome | None = None
+    ) -> Outcome:
+        """A size of a mask from records that cover it, together with what was measured last."""
+        if last is not None and not last.evaluation.ok:
+            return replace(last, evaluation=replace(last.evaluation, split=split))
+        lots, records = self.objective.lots(split), [*pieces]
+        each = np.full(lots.samples, np.nan)
+        for record in pieces:
+            each[lots.rows(record.split)] = self._each(record)
+        if last is not None:
+            records.append(last.evaluation)
+            each[lots.rows(last.evaluation.split)] = np.nan if last.each is None else last.each
+        each = each[lots.rows(split)]
+        weights = [record.samples for record in records]
+        known, disjoint = not np.isnan(each).any(), sum(weights) == len(each)
+        told = [{**e.metrics, "": e.loss or 0.0} for e in records] if disjoint else [{}]
+        mean = {
+            name: self.objective.average(name, [values[name] for values in told], weights)
+            for name in told[0]
+        }
+        loss = mean.pop("", np.nan)
+        found = replace(
+            records[-1], split=split, loss=float(each.mean()) if known else loss, metrics=mean,
+            samples=len(each), seconds=0.0 if last is None else last.evaluation.seconds,
+        )  # fmt: skip
+        return Outcome(found, torch.from_numpy(each) if known else None)
+
+    def _each(self, record: Evaluation) -> NDArray[np.float32] | None:
+        """The stored losses [n] of the examples that an evaluation saw."""
+        return self.storage.losses(record.mask, record.split, record.samples)
+
+    def with_losses(self, record: Evaluation) -> Evaluation:
+        """The record with its losses, each in its place among all examples of the split."""
+        lots, losses = self.objective.lots(record.split), self._each(record)
+        if not record.ok or losses is None:
+            return record
+        each = np.full(lots.samples, np.nan, np.float32)
+        each[lots.rows(record.split)] = losses
+        return replace(record, each=each)
 
     def preview(self, mask: Mask) -> Evaluation:
         """A mask on the search split: what is known of it, else measured and kept in memory only.
@@ -176,6 +315,15 @@ class Measuring:
         self.storage.add(replace(outcome.evaluation, origin="finalist"), _each(outcome))
         told(outcome.evaluation)
         return outcome, unpruned
+
+
+def worthwhile(graph: Graph, objective: Objective) -> list[int]:
+    """Examples in each lot, of which an evaluation may see some; none where that does not pay.
+
+    What takes fractions of a second is measured whole: to choose a mask takes as long.
+    """
+    work = cost(graph).macs * objective.samples("search")
+    return objective.lots("search").sizes if work >= WORTH else []
 
 
 def _each(outcome: Outcome) -> NDArray[Any] | None:

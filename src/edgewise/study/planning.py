@@ -12,6 +12,7 @@ import torch
 
 from ..errors import PlanError
 from ..evaluation.objective import Objective
+from ..evaluation.records import whole_of
 from ..graph.graph import Graph, Mask
 from ..graph.outputs import severed
 from ..graph.rules import words
@@ -29,7 +30,7 @@ from .measuring import Measuring
 from .progress import Callback, Teller
 from .provenance import trace_record, weights_digest
 from .put_backs import with_put_backs
-from .statistics import measured
+from .statistics import examples_seen, measured
 
 log = logging.getLogger("edgewise")
 Spaces = Callable[[OperatorTimes | None], Space]
@@ -79,7 +80,7 @@ class Planner:
         told = Teller(progress, whole, last)
 
         def choose(space: Space) -> tuple[Mask, tuple[Space, Finalists, Mask]]:
-            evaluations = list(self.measuring.known("search").values())
+            evaluations = self.measuring.learnt(space)
             space = space.protecting(fatal_units(space, space.by_mask(evaluations)))
             seed = self.run["seed"]
             chosen = shortlist(space, self.searcher, evaluations, finalists, seed)
@@ -137,11 +138,16 @@ class Planner:
             labels=said(self.graph, winner),
         )
 
+    def _spent(self) -> dict[str, int]:
+        """Masks measured on the search split, and the examples that all of them saw."""
+        search = [e for e in self.measuring.storage.evaluations() if whole_of(e.split) == "search"]
+        return {"evaluations": len({e.mask for e in search}), "examples": examples_seen(search)}
+
     def _provenance(self, chosen: Finalists) -> dict[str, Any]:
         return {
             "study": self.study,
             "seed": self.run["seed"],
-            "evaluations": sum(e.split == "search" for e in self.measuring.storage.evaluations()),
+            **self._spent(),
             "finalists": chosen.count,
             **chosen.choice.record,
             **({"rules": words(self.graph)} if self.graph.ruled else {}),

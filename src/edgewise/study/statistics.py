@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from scipy.stats import binomtest
 
 from ..errors import EdgewiseError
 from ..evaluation.evaluator import Outcome
-from ..evaluation.records import Comparison, Evaluation
+from ..evaluation.records import Comparison, Evaluation, whole_of
 from ..pruning.plan import Measured
 
 _RESAMPLES = 2000
@@ -35,6 +37,17 @@ def measured(outcome: Outcome, unpruned: Evaluation) -> Measured:
         interval=interval,
         metric_intervals=found,
     )
+
+
+def examples_seen(evaluations: Iterable[Evaluation]) -> int:
+    """How many examples evaluations of one split saw in all; what continued counts once."""
+    parts, whole = Counter[str](), dict[str, int]()
+    for e in evaluations:
+        if e.split == whole_of(e.split):
+            whole[e.mask] = e.samples
+        else:
+            parts[e.mask] += e.samples
+    return sum((parts | Counter(whole)).values())
 
 
 def exact(count: int, samples: int) -> tuple[float, float]:

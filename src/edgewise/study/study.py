@@ -21,7 +21,7 @@ from ..graph.times import OperatorTimes
 from ..latency import LatencyTable
 from ..pruning.plan import Plan
 from ..report import Facts, Insight, Plot
-from ..search import Ask, Patience, Point, Questions, Space, answered, search
+from ..search import Ask, Patience, Point, Questions, Space, search
 from ..surrogates.interactions import Interactions
 from ..surrogates.searcher import Searcher, recalled, searcher
 from ..values.quantities import check_count
@@ -30,7 +30,7 @@ from .finalists import verified
 from .fitting import searching
 from .frame import frame
 from .insights import Knowledge, facts
-from .measuring import Measuring, in_order
+from .measuring import Measuring, worthwhile
 from .planning import Planner
 from .progress import Callback, Teller, Told, silent
 from .provenance import identity
@@ -169,8 +169,8 @@ class Study:
 
     def run(
         self, evaluations: int = 300, budget: Budget | float | str | None = None, *,
-        seed: int = 0, surrogate: Any = "auto", patience: int | None = None,
-        progress: Callback | bool | None = None,
+        examples: int | None = None, seed: int = 0, surrogate: Any = "auto",
+        patience: int | None = None, progress: Callback | bool | None = None,
     ) -> None:  # fmt: skip
         """Search for good masks at a budget.
 
@@ -178,7 +178,9 @@ class Study:
         of evaluations it goes on; with another budget it starts from what is known.
 
         Args:
-            evaluations: evaluations of this run in all, those done earlier included.
+            evaluations: evaluations of this run in all, those done earlier included; one that sees
+                a part of the search split counts for that part.
+            examples: how many examples masks may see in all, in place of `evaluations`.
             budget: limits on what remains; a number or text alone limits the MACs.
             seed: of everything random.
             surrogate: "auto", the name of one in `ew.surrogates`, or a scikit-learn regressor
@@ -199,6 +201,10 @@ class Study:
         budget = as_budget(budget)
         check_count("evaluations", evaluations)
         check_count("seed", seed, 0)
+        limit: float = evaluations
+        if examples is not None:
+            check_count("examples", examples)
+            limit = examples / self.objective.samples("search")
         waits = None if patience is None else Patience(patience, self._measuring.noise)
         found = self._searcher(surrogate)
         space = self.space(budget)
@@ -207,11 +213,14 @@ class Study:
         if self.latency is not None and budget.latency is not None:
             settings["latency"] = self.latency.digest
         run = self.storage.run(settings)
-        before = in_order(self.evaluations[: run.before])
+        before = self._measuring.searched(run.before)
         fit = searching(found, self.graph)
-        steps = search(space, fit, seed=seed, limit=evaluations, before=before, patience=waits)
+        steps = search(
+            space, fit, seed=seed, limit=limit, before=before, patience=waits,
+            lots=worthwhile(self.graph, self.objective),
+        )  # fmt: skip
         with shown(progress) as callback:
-            told = Teller(callback, space, evaluations)
+            told = Teller(callback, space, limit)
             self.follow(steps, told)
         told.ended(patience is not None)
 
@@ -227,26 +236,17 @@ class Study:
     def follow(self, steps: Questions, told: Told = silent) -> list[Evaluation]:
         """Measure what a search asks for, until it ends; what is known is not measured again.
 
-        Args:
-            steps: a generator that yields Asks and is sent their evaluations.
-            told: called with every evaluation.
-
         Returns:
             All that was asked for, in this order.
         """
-        known = self._measuring.known("search")
+        empty = self.graph.empty
+        fresh = str(empty) not in self._measuring.known("search")
 
-        def answer(ask: Ask) -> list[Evaluation]:
-            if isinstance(told, Teller):
-                told.phase = told.title or ask.phase
-            empty = self.graph.empty
-            fresh = str(empty) not in known
-            answers = self._measuring.answer(ask, "search", known, told)
-            if fresh and ask.origin == "unpruned" and answers[0].loss is not None:
-                check_unpruned(self.graph, self.objective, answers[0].loss, self.losses(empty))
-            return answers
+        def unpruned(record: Evaluation) -> None:
+            if fresh and record.loss is not None:
+                check_unpruned(self.graph, self.objective, record.loss, self.losses(empty))
 
-        return answered(steps, answer)
+        return self._measuring.follow(steps, told, unpruned)
 
     def plan(
         self,

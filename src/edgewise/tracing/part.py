@@ -44,7 +44,7 @@ class _Seen:
 
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     outputs: list[Any] = field(default_factory=list)
-    versions: list[tuple[torch.Tensor, int]] = field(default_factory=list)
+    versions: list[tuple[torch.Tensor, int | None]] = field(default_factory=list)
     autocast: list[tuple[tuple[str, torch.dtype], ...]] = field(default_factory=list)
     wrote: bool = False
     running: bool = False
@@ -87,7 +87,8 @@ def taken(
         parts.append(Part(path, names, own, len(own_args)))
     _require_one_batch(paths, seen)
     first = seen[paths[0]]
-    written = any(value._version != was for found in seen.values() for value, was in found.versions)
+    given_out = [pair for found in seen.values() for pair in found.versions]
+    written = any(was is None or value._version != was for value, was in given_out)
     whole = replace(
         whole,
         parts=tuple(parts),
@@ -101,6 +102,9 @@ def taken(
 
 def _require_paths(model: nn.Module, paths: Sequence[str]) -> None:
     known = {name: module for name, module in model.named_modules(remove_duplicate=False) if name}
+    if not paths or not all(isinstance(path, str) for path in paths):
+        got = ", ".join(repr(p) if isinstance(p, str) else type(p).__name__ for p in paths)
+        raise TraceError(f"part takes a path, or a list of several; got {got or 'none'}.")
     for number, path in enumerate(paths):
         if path not in known:
             raise TraceError(
@@ -136,7 +140,8 @@ def _watched(whole: Whole, model: nn.Module) -> dict[str, _Seen]:
         found.calls.append(before)
         found.wrote |= not _alike(before, (args, kwargs))
         found.outputs.append(copies_of(value))
-        found.versions += [(leaf, leaf._version) for leaf in tensors_of(value)]
+        leaves = tensors_of(value)
+        found.versions += [(x, None if x.is_inference() else x._version) for x in leaves]
         kinds = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
         found.autocast.append(
             tuple((k, torch.get_autocast_dtype(k)) for k in kinds if torch.is_autocast_enabled(k))

@@ -124,7 +124,7 @@ def trace(
     whole, free = None, Cost(0, 0, 0, 0)
     rest = free
     if part is not None:
-        paths = (part,) if isinstance(part, str) else tuple(part)
+        paths = tuple(part) if isinstance(part, Sequence) and not isinstance(part, str) else (part,)
         whole, model, kwargs, rest = taken(model, args, kwargs or {}, paths)
         args, rest = (), rest if costs == "whole" else free
     with whole.as_called() if whole else nullcontext():

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edgewise as ew
+from edgewise.cli import init
 from edgewise.cli.job.config import read_config
 from edgewise.cli.job.datasets import load_batches
 from edgewise.cli.job.job import open_study, trace_job, write_weights
@@ -138,6 +140,27 @@ def test_a_job_on_text_ends_with_a_checkpoint(checkpoint: Path) -> None:
     again = transformers.AutoModelForCausalLM.from_pretrained(written, trust_remote_code=True)
     small = ew.prune(graph, plan)
     assert torch.allclose(again(**inputs).logits, small(**inputs)["logits"], atol=1e-5)
+
+
+def test_a_first_job_is_written(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a folder and a text, with a quarter less of what is no embedding."""
+    labels = ["layers.0 attention", "layers.0 mlp", "layers.0 mlp gate_proj"]
+    traced = SimpleNamespace(units=[SimpleNamespace(label=label) for label in labels])
+    monkeypatch.setattr(init, "trace", lambda *_: traced)
+    monkeypatch.chdir(checkpoint)
+    (checkpoint / "long.txt").write_text(SENTENCE * 800)
+    said: list[str] = []
+    init.write_job("hf:checkpoint", "long.txt", None, Path("first.toml"), said.append)
+    assert "Units: 2" in said
+    config = read_config("first.toml")
+    assert config.data == replace(
+        config.data, source=f"text:{checkpoint / 'long.txt'}", tokenizer=config.model.source
+    )
+    assert config.model.source == f"hf:{checkpoint / 'checkpoint'}"
+    assert (config.result.form, config.result.recovery) == ("module", "linear")
+    assert config.units.only == ("*attention", "*mlp")
+    assert config.budget is not None
+    assert 0.75 < float(str(config.budget.params)) < 1
 
 
 def test_likeness_is_the_divergence_from_the_unpruned_model(checkpoint: Path) -> None:

@@ -112,7 +112,7 @@ class Around:
 
         before = self._before.record()
         try:
-            self._run(self.objective.splits[split][number], number, reach)
+            self._run(*self._batch(split, number), reach)
         except _Reached:
             received = Received(*found[0], before)
         else:
@@ -191,7 +191,12 @@ class Around:
             return pytree.tree_map(_own_memory, found)
 
         self._before.replay(received.before)
-        return self._run(self.objective.splits[split][number], number, answer)
+        return self._run(*self._batch(split, number), answer)
+
+    def _batch(self, split: Split, number: int) -> tuple[Batch, int]:
+        """A batch of a split or size, and its number in the whole split."""
+        whole, batch = self.objective.numbered(split)[number]
+        return batch, whole
 
     def calibration(self) -> Iterator[Inputs]:
         """What the parts of the unpruned model get from the calibration data, call by call."""

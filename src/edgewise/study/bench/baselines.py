@@ -6,7 +6,7 @@ is the harm relative to what a unit saves, so that no method suffers from units 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from itertools import islice, product
 
 import numpy as np
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from ...errors import EdgewiseError
 from ...graph.graph import Mask
 from ...search.asks import Ask, Questions
-from ...search.lazy_greedy import by_price, harm_of
-from ...search.picks import cheapest, probes, ranked_pick, single_pick
+from ...search.picks import by_price, cheapest, harm_of, probes, ranked_pick, single_pick
+from ...search.proposals import mutants
 from ...search.sampling import sample_at_budget
 from ...search.space import Space
 
 EXHAUSTED = 16  # free units whose masks can all be measured
-OFFSPRING, MUTATIONS = 8, 3  # masks a generation, exchanged units at most
+OFFSPRING = 8  # masks a generation
 FIRST = 0.2  # share of an evolution's evaluations that are drawn at random
 
 
@@ -94,28 +94,7 @@ def evolution(space: Space, limit: int, rng: np.random.Generator) -> Questions:
         if best is None:
             masks = sample_at_budget(space, min(OFFSPRING, left), rng, frozenset(seen))
             continue
-        masks = list(islice(_mutants(space, best[1], seen, rng), min(OFFSPRING, left)))
-
-
-def _mutants(
-    space: Space, parent: Mask, seen: set[int], rng: np.random.Generator
-) -> Generator[Mask, None, None]:
-    """Masks at the budget some exchanges from a parent, whose networks are not in `seen`."""
-    own = set(seen)
-    for _ in range(50 * OFFSPRING):
-        mask = parent
-        for _ in range(int(min(rng.integers(1, MUTATIONS + 1, 2)))):
-            gone = space.gone(mask)
-            if gone:
-                mask = mask.with_kept(gone[int(rng.integers(len(gone)))])
-        order = [int(u) for u in rng.permutation(space.free) if not mask.bits[u]]
-        mask = space.removing(mask, [u for u in order if not parent.bits[u]] + order)
-        if not space.allows(mask):
-            continue
-        mask = space.refilled(mask, order[::-1])
-        if space.network(mask) not in own:
-            own.add(space.network(mask))
-            yield mask
+        masks = list(islice(mutants(space, best[1], seen, rng), min(OFFSPRING, left)))
 
 
 def exhaustive(space: Space, limit: int) -> Questions:

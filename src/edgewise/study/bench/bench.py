@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,11 +15,13 @@ from ...evaluation.records import Evaluation
 from ...graph.budget import Budget
 from ...graph.graph import Cost, Mask
 from ...search import Questions, Space, fatal_units, search
+from ...search.known import Known
 from ...search.proposals import feasible
 from ...surrogates.searcher import Searcher, searcher
 from ..fitting import searching, shortlist
+from ..measuring import worthwhile
 from ..progress import Callback, Teller
-from ..statistics import bootstrap
+from ..statistics import bootstrap, examples_seen
 from ..study import Study
 from . import baselines, scores
 
@@ -36,6 +39,7 @@ class Row:
         method: its name in `METHODS`.
         seed: of everything random.
         evaluations: masks it asked to measure on the search split.
+        examples: how many these saw in all, which is what methods are given equally.
         seconds: what measuring them took, also where another method had asked before.
         search_loss: of the chosen mask on the search split.
         loss: of the chosen mask on the last split there is, which no method has seen.
@@ -43,12 +47,14 @@ class Row:
         metrics: on the same split.
         cost: of what the mask leaves.
         removed: names of the removed units.
-        history: lowest search loss within the budget after each evaluation, None before the first.
+        history: lowest search loss within the budget after the examples of each evaluation of all
+            of them, None before the first.
     """
 
     method: str
     seed: int
     evaluations: int
+    examples: int
     seconds: float
     search_loss: float
     loss: float
@@ -89,7 +95,11 @@ class _Contest:
 
 METHODS: dict[str, Callable[[_Contest], Questions]] = {
     "edgewise": lambda c: search(
-        c.space, searching(c.searcher, c.study.graph), seed=c.seed, limit=c.limit
+        c.space,
+        searching(c.searcher, c.study.graph),
+        seed=c.seed,
+        limit=c.limit,
+        lots=worthwhile(c.study.graph, c.study.objective),
     ),
     "random": lambda c: baselines.at_random(c.space, c.limit, c.rng),
     "magnitude": lambda c: baselines.scored(c.space, scores.magnitude(c.study.graph)),
@@ -168,7 +178,7 @@ def _usual(study: Study) -> tuple[str, ...]:
 def _row(c: _Contest, name: str, finalists: int, progress: Callback | None) -> Row | None:
     told = Teller(progress, c.space, c.limit, name)
     asked = c.study.follow(METHODS[name](c), told)
-    within = feasible(c.space, c.space.by_mask(asked))
+    within = feasible(c.space, Known(c.space, asked).whole)
     if not within:
         log.warning("%s found no mask within the budget that can be measured.", name)
         return None
@@ -189,7 +199,8 @@ def _row(c: _Contest, name: str, finalists: int, progress: Callback | None) -> R
     return Row(
         method=name,
         seed=c.seed,
-        evaluations=len(asked),
+        evaluations=len({e.mask for e in asked}),
+        examples=examples_seen(asked),
         seconds=round(sum(e.seconds for e in asked), 2),
         search_loss=again.loss,
         loss=found.loss,
@@ -197,7 +208,7 @@ def _row(c: _Contest, name: str, finalists: int, progress: Callback | None) -> R
         metrics=dict(found.metrics),
         cost=cost,
         removed=tuple(c.study.graph.units[u].name for u in winner.removed),
-        history=_history(c.space, asked),
+        history=_history(c.space, asked, c.study.objective.samples("search")),
     )
 
 
@@ -206,20 +217,27 @@ def _candidates(
 ) -> tuple[Sequence[Mask], Sequence[float]]:
     """The masks that may meet on the verify split, the most promising first, and their losses."""
     if name == "edgewise":
-        space = c.space.protecting(fatal_units(c.space, c.space.by_mask(asked)))
-        chosen = shortlist(space, c.searcher, asked, count, c.seed)
+        known = Known(c.space, asked).estimates
+        space = c.space.protecting(fatal_units(c.space, known))
+        chosen = shortlist(space, c.searcher, list(known.values()), count, c.seed)
         return chosen.masks, chosen.losses
     best = sorted(losses, key=lambda mask: (losses[mask], mask.bits))
     return best, [losses[mask] for mask in best]
 
 
-def _history(space: Space, asked: Sequence[Evaluation]) -> tuple[float | None, ...]:
+def _history(space: Space, asked: Sequence[Evaluation], whole: int) -> tuple[float | None, ...]:
     best: float | None = None
-    found = []
+    found = list[float | None]()
+    spent, parts = 0.0, Counter[str]()
     for e in asked:
-        if e.loss is not None and space.allows(space.graph.mask(bits=e.mask)):
-            best = e.loss if best is None else min(best, e.loss)
-        found.append(best)
+        size = e.samples or whole  # a failure cost as much
+        if e.split == "search":
+            size -= parts[e.mask]
+            if e.loss is not None and space.allows(space.graph.mask(bits=e.mask)):
+                best = e.loss if best is None else min(best, e.loss)
+        parts[e.mask] += size
+        spent += size / whole
+        found += [best] * (round(spent) - len(found))
     return tuple(found)
 
 

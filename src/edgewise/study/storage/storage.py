@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ...errors import OtherStudyError, StorageError
-from ...evaluation.records import Evaluation, Split, Status
+from ...evaluation.records import SPLITS, Evaluation, Status, whole_of
 from ...values.files import parse_json
 from ...values.identity import Identity
 from ...values.reading import read_fields
@@ -26,7 +26,7 @@ from .claims import Claims
 from .database import Database
 from .schema import EVALUATIONS, LOSSES, RUNS, STUDIES
 
-STATUSES, SPLITS = get_args(Status), get_args(Split)
+STATUSES = get_args(Status)
 POLL = 0.2  # seconds between two looks at what another process has measured
 
 log = logging.getLogger("edgewise")
@@ -380,7 +380,7 @@ def _wrong(values: Mapping[str, Any]) -> str | None:
     metrics, least = values["metrics"], {"samples": int, "seconds": float}
     right = {
         "mask": isinstance(mask, str) and mask != "" and not mask.strip("01"),
-        "split": values["split"] in SPLITS,
+        "split": whole_of(str(values["split"])) in SPLITS,
         "status": status in STATUSES,
         "loss": _finite(loss) if status == "ok" else loss is None,
         "metrics": isinstance(metrics, dict) and all(map(_is_number, metrics.values())),

@@ -1,0 +1,134 @@
+"""Measure the tables of pruning masks: losses of single examples for thousands of masks.
+
+A table is `results/masks/NAME.npz` with
+
+    masks   uint8 [masks, units], 1 where a unit is removed; row 0 removes nothing
+    losses  float16 [masks, examples], the cross-entropy of each search example
+    macs    float64 [units], what the removal of each alone saves of the MACs, as a share
+    names   the units
+
+ResNet-20's (CIFAR-10, JPEG copy) has all 512 masks of its 9 residual branches. ResNet-56's has
+masks of its 27 branches near three budgets, 5, 8 and 13 removed, and the vision transformer's (12
+layers on digits, trained by `recovery.py`) of its 24, 6, 9 and 12 removed: single removals, masks
+drawn uniformly, the cheapest sums of single damages under noise, and mutations of the best ones so
+far, a third each. Batch-norm statistics are re-estimated for every mask of the two ResNets.
+
+    python benchmarks/masks/measure.py resnet20 resnet56 vit --data ../shared/data
+
+A table that is there is continued up to --masks masks.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import edgewise as ew
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+import exhaustive
+from recovery import digits, trained
+
+RESULTS = Path(__file__).parent.parent / "results" / "masks"
+REMOVED = {"resnet56": (5, 8, 13), "vit": (6, 9, 12)}
+ROUND, PARENTS = 64, 0.05
+Masks = list[tuple[int, ...]]
+
+
+def study_of(name: str, options: argparse.Namespace) -> ew.Study:
+    """500 search images of ResNet-20, 200 of the transformer."""
+    if name == "resnet20":
+        return exhaustive.study_of(options.data)
+    model, (images, labels) = trained(options), digits(options.data)
+    search = [(images[7000:7200], labels[7000:7200])]
+    graph = ew.trace(model, (images[:2],))
+    return ew.Study(graph, ew.Objective(search, loss="cross_entropy"))
+
+
+def first(units: int) -> Masks:
+    """Everything where that is few, else nothing and each unit alone."""
+    if units <= 10:
+        return [tuple(n >> u & 1 for u in range(units)) for n in range(2**units)]
+    return [tuple(np.zeros(units, int)), *map(tuple, np.eye(units, dtype=int))]
+
+
+def drawn(
+    known: dict[tuple[int, ...], float], units: int, counts: tuple[int, ...],
+    rng: np.random.Generator,
+) -> Masks:  # fmt: skip
+    """The next round: uniform, noisy sums of damages, mutations of the best."""
+    alone = np.array([known[tuple(row)] for row in np.eye(units, dtype=int)])
+    alone = np.maximum(alone - known[(0,) * units], 1e-3)
+    found: dict[tuple[int, ...], None] = {}
+    while len(found) < ROUND:
+        count, kind = int(rng.choice(counts)), len(found) % 3
+        bits = np.zeros(units, int)
+        if kind == 0:
+            bits[rng.choice(units, count, replace=False)] = 1
+        elif kind == 1:
+            noise = np.exp(rng.choice([0.25, 0.5, 1.0]) * rng.normal(size=units))
+            bits[np.argsort(alone * noise)[:count]] = 1
+        else:
+            same = sorted((m for m in known if sum(m) == count), key=known.__getitem__)
+            if not same:  # in the first round
+                same = [tuple(rng.permutation(np.arange(units) < count).astype(int).tolist())]
+            bits[:] = same[rng.integers(max(round(PARENTS * len(same)), 1))]
+            swaps = int(rng.integers(1, 4))
+            bits[rng.choice(np.flatnonzero(bits), swaps, replace=False)] = 0
+            free = np.flatnonzero(bits == 0)
+            bits[rng.choice(free, count - bits.sum(), replace=False)] = 1
+        if (mask := tuple(bits.tolist())) not in known:
+            found[mask] = None
+    return list(found)
+
+
+def measure(name: str, options: argparse.Namespace) -> None:
+    path = RESULTS / f"{name}.npz"
+    path.parent.mkdir(exist_ok=True)
+    losses: dict[tuple[int, ...], np.ndarray] = {}
+    if path.exists():
+        table = np.load(path)
+        losses = {
+            tuple(m): x for m, x in zip(table["masks"].tolist(), table["losses"], strict=True)
+        }
+    with study_of(name, options) as study:
+        graph = study.graph
+        whole = ew.cost(graph).macs
+        saved = [1 - ew.cost(graph, graph.mask([u])).macs / whole for u in range(len(graph.units))]
+        units = len(graph.units)
+        while len(losses) < min(options.masks, 2**units):
+            if missing := [m for m in first(units) if m not in losses]:
+                masks = missing
+            else:
+                means = {m: float(x.mean(dtype=np.float64)) for m, x in losses.items()}
+                masks = drawn(means, units, REMOVED[name], np.random.default_rng(len(losses)))
+            study.evaluate([graph.mask(bits=bits) for bits in masks])
+            for bits in masks:
+                losses[bits] = study.losses(graph.mask(bits=bits)).astype(np.float16)
+            np.savez_compressed(
+                path,
+                masks=np.array(list(losses), np.uint8),
+                losses=np.array(list(losses.values())),
+                macs=np.array(saved),
+                names=np.array([unit.name for unit in graph.units]),
+            )
+            print(name, len(losses), "masks", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="+", choices=("resnet20", *REMOVED))
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--weights", type=Path, default=Path("vit-digits.safetensors"))
+    parser.add_argument("--masks", type=int, default=2000)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in options.names:
+        measure(name, options)
+
+
+if __name__ == "__main__":
+    main()
