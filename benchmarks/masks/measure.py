@@ -24,13 +24,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 import edgewise as ew
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 import exhaustive
+from branches import data
 from recovery import digits, trained
+from surrogates import ResNet, branches
+from widths import cropped
 
 RESULTS = Path(__file__).parent.parent / "results" / "masks"
 REMOVED = {"resnet56": (5, 8, 13), "vit": (6, 9, 12)}
