@@ -217,7 +217,7 @@ def ours(detector: Detector, folder: Path) -> Iterator[tuple[float, nn.Module, d
     """(share, pruned model, what is told of it) for every share."""
     data, calibration = detector.batches("search"), detector.batches("train", CALIBRATION)
     graph = ew.trace(
-        detector.model, (detector.batches("report", 2)[0][0],), granularity=("edge", "hidden"),
+        detector.model, (detector.batches("search", 2)[0][0],), granularity=("edge", "hidden"),
         slices=SLICES, **detector.traced,
     )  # fmt: skip
     objective = ew.Objective(
