@@ -21,7 +21,8 @@ from torch.nn import functional as F
 import edgewise as ew
 from branches import data
 from edgewise.evaluation.records import Progress
-from edgewise.study.bench import baselines, bench, scores
+from edgewise.study import scores
+from edgewise.study.bench import baselines, bench
 from resnet_cifar import ResNet, resnet20, resnet56
 from rivals import channels
 from widths import FLOOR, Targets, accuracy, cropped, imitation
