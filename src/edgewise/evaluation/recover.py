@@ -140,7 +140,7 @@ def estimate(graph: Graph, recovery: Recovery) -> Estimate:
             cheaper.append('ew.Recovery("batchnorm", ...) (in a job, recovery = "batchnorm")')
         else:
             once = "ew.Recovery() while searching, then ew.recover(graph, plan, inputs) once"
-            cheaper.append(f'{once} (in a job, recovery = "none", and [heal])')
+            cheaper.append(f'{once} (in a job, recovery = "linear" in [result] instead)')
     return Estimate(
         whole, round(held + 4 * examples * largest), len(fits), fewer, "; or ".join(cheaper)
     )
