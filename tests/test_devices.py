@@ -26,7 +26,7 @@ from edgewise.evaluation.calibration import recalibrated
 from edgewise.evaluation.engine.pieces import Pieces
 from edgewise.evaluation.evaluator import Engine
 from edgewise.pruning.heal import _value
-from edgewise.study.bench import scores
+from edgewise.study import scores
 from edgewise.testing import laws
 from edgewise.values.arguments import call
 from edgewise.values.nested import device_of, moved

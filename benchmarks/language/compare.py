@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import edgewise as ew
 from edgewise.evaluation.evaluator import Outcome
 from edgewise.evaluation.records import Evaluation
+from edgewise.study.statistics import examples_seen
 from language.problem import SHARES, Meter, Problem, judged, nats
 from language.rivals import EVALUATIONS, METHODS, ONCE
 from machine import describe
@@ -34,15 +35,16 @@ CHECKED = ("0" * 60, "01" * 4 + "0" * 52, "0" * 20 + "1100110" + "0" * 33)
 class Loop:
     """edgewise's executor over the loop and the losses that are kept."""
 
-    def __init__(self, problem: Problem, graph: ew.Graph) -> None:
-        self.problem, self.graph = problem, graph
+    def __init__(self, problem: Problem, objective: ew.Objective) -> None:
+        self.problem, self.objective = problem, objective
 
     def evaluate(
         self, masks: Sequence[ew.Mask], split: str = "search", *, tensors: bool = False
     ) -> Iterator[Outcome]:
         for mask in masks:
-            start = time.perf_counter()
-            each = torch.from_numpy(self.problem.losses(bits(mask), split))
+            start, rows = time.perf_counter(), self.objective.lots(split).rows(split).tolist()
+            whole = split.partition(":")[0]  # a size names the split and the sequences seen of it
+            each = torch.from_numpy(self.problem.losses(bits(mask), whole, rows))
             yield Outcome(
                 Evaluation(
                     str(mask), split, float(each.mean()), samples=len(each),
@@ -73,11 +75,11 @@ def edgewise(problem: Problem, meter: Meter, share: float, seed: int = 0) -> str
     study = ew.Study(
         graph,
         ew.Objective(batches["search"], loss=each, verify=batches["verify"]),
-        executor=lambda graph, objective, options: Loop(problem, graph),
+        executor=lambda graph, objective, options: Loop(problem, objective),
     )
     left = ew.cost(graph, graph.empty).params - int(share * problem.params.sum())
     study.run(EVALUATIONS, ew.Budget(params=left), seed=seed)
-    meter.count(sum(e.samples for e in study.evaluations if e.split == "search"))
+    meter.count(examples_seen(e for e in study.evaluations if e.split.startswith("search")))
     return study.plan().bits
 
 

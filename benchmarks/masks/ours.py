@@ -1,9 +1,11 @@
 """edgewise's own search on a meter."""
 
 import numpy as np
+import torch
 
 import edgewise as ew
 from edgewise.evaluation.records import Evaluation
+from edgewise.evaluation.sizes import Lots, sized
 from edgewise.search import Ask, Space, answered, search
 from edgewise.study.fitting import searching
 from edgewise.surrogates.searcher import searcher
@@ -13,15 +15,21 @@ from rivals import Meter
 def edgewise(meter: Meter, graph: ew.Graph, rng: np.random.Generator) -> None:
     """`Study.run`'s search with its default settings, answered by a meter."""
     space = Space(graph, ew.Budget(units=meter.units - meter.removed))
+    lots = Lots([((torch.zeros(meter.examples, 1),), torch.zeros(meter.examples))])
 
     def answer(ask: Ask) -> list[Evaluation]:
-        found = []
+        split = sized("search", ask.lots or range(lots.count), lots.count)
+        rows, found = lots.rows(split), []
         for mask in ask.masks:
-            losses = meter.measure([int(bit) for bit in mask.bits])
-            found.append(
-                Evaluation(str(mask), "search", float(losses.mean()), samples=meter.examples)
-            )
+            losses = meter.measure([int(bit) for bit in mask.bits], rows)
+            each = np.full(meter.examples, np.nan, np.float32)
+            each[rows] = losses
+            loss = float(losses.mean(dtype=np.float64))
+            found.append(Evaluation(str(mask), split, loss, samples=len(rows), each=each))
         return found
 
-    seed, limit = int(rng.integers(2**31)), meter.limit // meter.examples
-    answered(search(space, searching(searcher("auto"), graph), seed=seed, limit=limit), answer)
+    seed, limit = int(rng.integers(2**31)), meter.limit / meter.examples
+    steps = search(
+        space, searching(searcher("auto"), graph), seed=seed, limit=limit, lots=lots.sizes
+    )
+    answered(steps, answer)

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import edgewise as ew
-from edgewise.study.bench import scores
+from edgewise.study import scores
 
 
 class Pair(nn.Module):

@@ -53,7 +53,10 @@ def run_job(config: Config, screen: Screen, port: int | None = None) -> None:
 
 
 def _search(config: Config, study: Study, screen: Screen) -> Plan:
-    done = sum(e.split == "search" for e in study.evaluations)
+    from ..study.statistics import examples_seen
+
+    kept = [e for e in study.evaluations if e.split.startswith("search")]
+    done = round(examples_seen(kept) / study.objective.samples("search"))
     if done:
         screen.say(f"Resuming study {config.name!r}: {done} evaluations are kept from before")
     _foresee(config, study, done, screen)

@@ -28,7 +28,7 @@ from .loaders import (
     read,
     require_examples,
 )
-from .losses import named_loss, named_metrics, perplexity
+from .losses import BUILT_IN, named_loss, named_metrics, perplexity
 from .records import Split, whole_of
 from .sizes import Lots
 
@@ -206,8 +206,8 @@ class Objective:
     def measure(self, outputs: Sequence[Any], split: Split) -> Measurement:
         """Loss and metrics of the outputs of all batches of a split.
 
-        Each measure gets copies of outputs and targets, since it may write into them. Batches count
-        by the number of their inputs.
+        Measures of a user's own get copies of outputs, since they may write into them. Batches
+        count by the number of their inputs.
 
         Raises:
             ObjectiveError: a measure gives something else than a scalar or one value an example.
@@ -364,7 +364,9 @@ class OfBatch:
 
 def _of_batch(name: str, measure: Any, outputs: Any, batch: Batch) -> tuple[torch.Tensor, int]:
     """What a measure gives for a batch, checked: a scalar or one value an example; how many."""
-    value, count = judged(measure, copies_of(outputs), batch[1]), examples(*batch)
+    if not any(measure is known for known in BUILT_IN):  # of which none writes into them
+        outputs = copies_of(outputs)
+    value, count = judged(measure, outputs, batch[1]), examples(*batch)
     tensor = torch.as_tensor(value).detach().cpu().double()
     if tensor.numel() != 1 and tuple(tensor.shape) != (count,):
         raise ObjectiveError(

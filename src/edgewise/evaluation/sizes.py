@@ -82,6 +82,12 @@ class Lots:
         return found
 
 
+def few(batch: Batch, count: int) -> Batch:
+    """The first rows of a batch, so many at most, where rows can be told."""
+    rows = min(count, examples(*batch))
+    return _cut(batch, torch.arange(rows)) if _rows_can_be_told(batch) else batch
+
+
 def _rows_can_be_told(batch: Batch) -> bool:
     """Whether targets are tensors with a value an example, as inputs are."""
     size = examples(*batch)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from ..evaluation.records import Evaluation
+from ..evaluation.records import Evaluation, whole_of
 from ..values.markup import Markup, table, tag
 from . import numbers
 from .charts import charts
@@ -59,7 +59,7 @@ def course(facts: Facts) -> Markup:
 def _intro(facts: Facts) -> str:
     if not facts.evaluations:
         return "Nothing has been evaluated yet."
-    counts = Counter(e.split for e in facts.evaluations)
+    counts = Counter(whole_of(e.split) for e in facts.evaluations)
     splits = ", ".join(
         f"{counts[s]} on the {s} split" for s in ("search", "verify", "report") if counts[s]
     )
@@ -68,6 +68,8 @@ def _intro(facts: Facts) -> str:
     text = f"{count} in {numbers.period(seconds)}: {splits}."
     if not facts.search:
         return text
+    some = counts["search"] - len(facts.search)
+    text += f" {some} of them saw some search examples only, and are not drawn." if some else ""
     return f"{text} The plot shows the search split in order."
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from ..errors import MaskError, PlanError
-from ..evaluation.records import Evaluation
+from ..evaluation.records import Evaluation, whole_of
 from ..graph.budget import Budget
 from ..graph.cost import cost_of
 from ..graph.graph import Cost, Graph, Mask
@@ -107,7 +107,7 @@ class Facts:
 
     def card(self, title: str) -> Markup:
         """What a notebook shows of a study."""
-        splits = Counter(e.split for e in self.evaluations)
+        splits = Counter(whole_of(e.split) for e in self.evaluations)
         counts = ", ".join(f"{count} on the {split} split" for split, count in splits.items())
         return card(
             title,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,12 @@ from ..evaluation.objective import Objective
 from ..evaluation.records import Evaluation, Split, whole_of
 from ..evaluation.sizes import sized
 from ..graph.cost import cost
-from ..graph.graph import Graph, Mask
+from ..graph.graph import Mask
 from ..search import Ask, Questions, Space, answered
 from ..search.known import Known
 from ..search.stopping import paired_error
 from .progress import Teller, Told, silent
+from .scores import picks
 from .storage.storage import RETRIED, Storage
 
 WORTH = 1e10  # multiply-accumulates of an evaluation from which on some see a part of the examples
@@ -317,13 +319,14 @@ class Measuring:
         return outcome, unpruned
 
 
-def worthwhile(graph: Graph, objective: Objective) -> list[int]:
-    """Examples in each lot, of which an evaluation may see some; none where that does not pay.
+def offered(space: Space, objective: Objective) -> dict[str, Any]:
+    """What a search gets of an objective: the lots that evaluations may see, and scores' picks.
 
-    What takes fractions of a second is measured whole: to choose a mask takes as long.
+    No lots where that does not pay: to choose a mask takes as long as fractions of a second.
     """
-    work = cost(graph).macs * objective.samples("search")
-    return objective.lots("search").sizes if work >= WORTH else []
+    work = cost(space.graph).macs * objective.samples("search")
+    lots = objective.lots("search").sizes if work >= WORTH else []
+    return {"lots": lots, "picks": partial(picks, space, objective)}
 
 
 def _each(outcome: Outcome) -> NDArray[Any] | None:

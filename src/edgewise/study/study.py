@@ -30,7 +30,7 @@ from .finalists import verified
 from .fitting import searching
 from .frame import frame
 from .insights import Knowledge, facts
-from .measuring import Measuring, worthwhile
+from .measuring import Measuring, offered
 from .planning import Planner
 from .progress import Callback, Teller, Told, silent
 from .provenance import identity
@@ -204,7 +204,7 @@ class Study:
         limit: float = evaluations
         if examples is not None:
             check_count("examples", examples)
-            limit = examples / self.objective.samples("search")
+            limit = max(examples / self.objective.samples("search"), 1.0)
         waits = None if patience is None else Patience(patience, self._measuring.noise)
         found = self._searcher(surrogate)
         space = self.space(budget)
@@ -217,7 +217,7 @@ class Study:
         fit = searching(found, self.graph)
         steps = search(
             space, fit, seed=seed, limit=limit, before=before, patience=waits,
-            lots=worthwhile(self.graph, self.objective),
+            **offered(space, self.objective),
         )  # fmt: skip
         with shown(progress) as callback:
             told = Teller(callback, space, limit)

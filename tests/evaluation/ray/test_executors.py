@@ -18,6 +18,7 @@ import jobs
 from edgewise.errors import ExecutorError
 from edgewise.evaluation.evaluator import Executor, Serial
 from edgewise.evaluation.ray.executor import _check_reachable
+from edgewise.study import measuring
 
 HERE = Path(__file__).parents[2]
 pytestmark = [
@@ -106,9 +107,9 @@ def losses_of(executor: Executor, masks: list[ew.Mask]) -> dict[str, float | Non
 
 
 def test_outcomes_are_those_of_the_engine_to_the_last_bit(executor: Executor, job) -> None:
-    masks = some_masks(job[0], 30)
-    ours = {o.evaluation.mask: o for o in Serial(*job).evaluate(masks, "verify", tensors=True)}
-    theirs = list(executor.evaluate(masks, "verify", tensors=True))
+    masks, split = some_masks(job[0], 30), "verify:01101111"
+    ours = {o.evaluation.mask: o for o in Serial(*job).evaluate(masks, split, tensors=True)}
+    theirs = list(executor.evaluate(masks, split, tensors=True))
     assert len(theirs) == len(ours)
     for outcome in theirs:
         mine = ours[outcome.evaluation.mask]
@@ -146,9 +147,10 @@ def test_an_abandoned_evaluation_leaves_nobody_busy(executor: Executor, job, fol
 
 
 def test_a_study_begun_serially_ends_on_ray_with_the_same_plan(
-    workers, job, folder: Path, tmp_path: Path
+    workers, job, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One worker is killed under load on the way."""
+    """One worker is killed under load on the way; most masks see some of the examples."""
+    monkeypatch.setattr(measuring, "WORTH", 0.0)
     alone = ew.Study(*job, name="job")
     alone.run(jobs.EVALUATIONS, jobs.BUDGET, seed=3)
     url = f"sqlite:///{tmp_path / 'study.db'}"
@@ -165,9 +167,9 @@ def test_a_study_begun_serially_ends_on_ray_with_the_same_plan(
     (folder / "slow").touch()
     study.run(jobs.EVALUATIONS, jobs.BUDGET, seed=3, progress=kill_once)
     assert killed
-    measured = {(e.mask, e.loss, e.status) for e in study.evaluations}
-    assert len(measured) == len(study.evaluations) == jobs.EVALUATIONS
-    assert measured == {(e.mask, e.loss, e.status) for e in alone.evaluations}
+    measured = {(e.mask, e.split, e.loss, e.status) for e in study.evaluations}
+    assert len(measured) == len(study.evaluations) > jobs.EVALUATIONS
+    assert measured == {(e.mask, e.split, e.loss, e.status) for e in alone.evaluations}
     assert study.plan(finalists=5).to_dict() == alone.plan(finalists=5).to_dict()
 
 

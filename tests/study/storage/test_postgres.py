@@ -7,6 +7,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,11 @@ def test_what_is_kept_comes_back(url: str) -> None:
     assert [e.loss for e in storage.evaluations()] == [RECORD.loss, 1.0]
     assert storage.share(["0101", "0000"], "search", 2, set(), 9)[0] == ["0000"]
     assert again.share(["0000"], "search", 2, set(), 9) == ([], [])
+    part = replace(RECORD, split="search:01100000", samples=1)
+    assert again.share(["0000", "0101"], part.split, 1, set(), 9)[0] == ["0000", "0101"]
+    again.add(part, np.array([0.5]))
+    assert [e.split for e in storage.share(["0101"], part.split, 1, set(), 9)[1]] == [part.split]
+    assert storage.losses("0101", part.split).tolist() == [0.5]
     with pytest.raises(StorageError, match="made with another graph"):
         Storage(url, "s", belonging(graph="x"))
 

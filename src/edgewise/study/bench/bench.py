@@ -18,12 +18,13 @@ from ...search import Questions, Space, fatal_units, search
 from ...search.known import Known
 from ...search.proposals import feasible
 from ...surrogates.searcher import Searcher, searcher
+from .. import scores
 from ..fitting import searching, shortlist
-from ..measuring import worthwhile
+from ..measuring import offered
 from ..progress import Callback, Teller
 from ..statistics import bootstrap, examples_seen
 from ..study import Study
-from . import baselines, scores
+from . import baselines
 
 log = logging.getLogger("edgewise")
 
@@ -99,7 +100,7 @@ METHODS: dict[str, Callable[[_Contest], Questions]] = {
         searching(c.searcher, c.study.graph),
         seed=c.seed,
         limit=c.limit,
-        lots=worthwhile(c.study.graph, c.study.objective),
+        **offered(c.space, c.study.objective),
     ),
     "random": lambda c: baselines.at_random(c.space, c.limit, c.rng),
     "magnitude": lambda c: baselines.scored(c.space, scores.magnitude(c.study.graph)),

@@ -17,15 +17,35 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
-from ...errors import EdgewiseError
-from ...graph.graph import Graph
-from ...graph.importance import inputs_of, outputs_of
-from ...graph.liveness import Liveness, liveness
-from ...pruning.masked import Execution
-from ...values.nested import judged
+from ..errors import EdgewiseError
+from ..evaluation.objective import Objective
+from ..evaluation.sizes import few
+from ..graph.graph import Graph, Mask
+from ..graph.importance import inputs_of, outputs_of
+from ..graph.liveness import Liveness, liveness
+from ..pruning.masked import Execution
+from ..search import Space
+from ..search.picks import cheapest
+from ..values.nested import judged
 
 Array = NDArray[np.float64]
 Batch = Any  # (inputs, targets), inputs a tensor or a tuple of them
+
+
+FEW = 32  # examples that a pick looks at, so that it needs little time and memory
+
+
+def picks(space: Space, objective: Objective) -> list[Mask]:
+    """The mask at the budget that block influence on a few search examples would choose.
+
+    None where parts of a model are traced, whose inputs only the model around them knows.
+    """
+    graph = space.graph
+    if graph.program.whole is not None or not len(space.free):
+        return []
+    batch = few(objective.splits["search"][0], FEW)
+    found = cheapest(space, influence(graph, [batch]))
+    return [] if found is None else [found]
 
 
 def magnitude(graph: Graph) -> Array:
@@ -34,7 +54,7 @@ def magnitude(graph: Graph) -> Array:
     After Li et al., "Pruning filters for efficient ConvNets", 2017, for whole branches.
 
     Examples:
-        >>> from edgewise.study.bench import scores
+        >>> from edgewise.study import scores
         >>> scores.magnitude(graph).shape == (len(graph.units),)
         True
     """
@@ -69,7 +89,7 @@ def taylor(graph: Graph, batches: Iterable[Batch], loss: Callable[[Any, Any], An
         EdgewiseError: there is no batch.
 
     Examples:
-        >>> from edgewise.study.bench import scores
+        >>> from edgewise.study import scores
         >>> found = scores.taylor(graph, objective.splits["search"], F.cross_entropy)
         >>> found.shape == (len(graph.units),)
         True
@@ -101,7 +121,7 @@ def influence(graph: Graph, batches: Iterable[Batch]) -> Array:
         EdgewiseError: there is no batch.
 
     Examples:
-        >>> from edgewise.study.bench import scores
+        >>> from edgewise.study import scores
         >>> found = scores.influence(graph, objective.splits["search"])
         >>> bool((found >= 0).all())
         True

@@ -9,7 +9,7 @@ from torch import nn
 
 import edgewise as ew
 from edgewise.errors import EdgewiseError
-from edgewise.study.bench import scores
+from edgewise.study import scores
 from zoo import build
 
 KINDS = ("edge", "layer")
