@@ -24,7 +24,7 @@ from .evaluator import Engine
 from .objective import FEWEST, Objective, Recovery, RecoveryKind
 
 SLOW, FEW = 10.0, 128  # seconds a mask that are much for a search; examples that are few
-ROOTS, SLOWER = 5, 2.5  # factorisations of a fit, and how much slower than products they are
+ROOTS, SLOWER = 4, 2.5  # factorisations of a fit, and how much slower than products they are
 TRIES, LONG, SIDE = 3, 1.0, 512  # of the clock, within seconds; of the matrices that it times
 
 
@@ -140,7 +140,7 @@ def estimate(graph: Graph, recovery: Recovery) -> Estimate:
             cheaper.append('ew.Recovery("batchnorm", ...) (in a job, recovery = "batchnorm")')
         else:
             once = "ew.Recovery() while searching, then ew.recover(graph, plan, inputs) once"
-            cheaper.append(f'{once} (in a job, recovery = "none", and [heal])')
+            cheaper.append(f'{once} (in a job, recovery = "linear" in [result] instead)')
     return Estimate(
         whole, round(held + 4 * examples * largest), len(fits), fewer, "; or ".join(cheaper)
     )
@@ -159,12 +159,10 @@ def _fits(graph: Graph, examples: int) -> Iterator[tuple[float, int, int, float,
 
 def _work(rows: float, inputs: int, channels: int, *_: float) -> float:
     """Multiply-accumulates of a fit, as many as take its time."""
-    side, mixed = min(rows, inputs), min(channels, MIXED)
+    side, mixed, few = min(rows, inputs), min(channels, MIXED), rows < inputs
     work = rows * inputs * (side / 2 + channels)  # sums over rows
-    work += 2 * side**2 * (channels + (ROOTS - 2) * mixed) + ROOTS * SLOWER * side**3 / 6
-    if rows < inputs:  # sums over rows of the root, and the way back from it
-        work += rows**2 * (rows + 3 * channels) / 2 + rows * inputs * channels
-    return work
+    work += 2 * side**2 * (channels + 3 * mixed) + (2 if few else ROOTS) * SLOWER * side**3 / 6
+    return work + few * rows * inputs * channels  # the way back
 
 
 def _held(rows: float, inputs: int, channels: int) -> float:

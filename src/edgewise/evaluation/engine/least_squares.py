@@ -5,8 +5,7 @@ With u the inputs [n], r what is missing [c], and means taken off: min over D of
 G's diagonal, and chosen on half of the examples. Rows are kept until they outnumber the inputs;
 from then on only G and Σ guᵀ are, with g the goals [c], so that R = Σ guᵀ − W G.
 
-Where they never do, D = A L⁻¹ U for some A [c, m]: U [m, n] are the rows and L Lᵀ = U Uᵀ. Since
-L⁻¹ U has orthonormal rows, ‖D‖ = ‖A‖, and A is the same regression with the rows of L as inputs.
+Where they never do, D = R' (K + λ)⁻¹ U with U [m, n] and R' [m, c] the rows and K = U Uᵀ.
 """
 
 from __future__ import annotations
@@ -49,8 +48,9 @@ class Inputs:
     def _clear(self) -> None:
         self.known = False
         self.shift: Any = 0.0  # near the mean, so that sums lose little
-        self.rows: Any = None  # U and the root L, where rows are few
-        self.root: Any = None
+        self.rows: Any = None  # U and K, where rows are few, and the rows of the halves and both
+        self.kernel: Any = None
+        self.parts: list[Tensor] = []
         self.count = [0, 0]
         self.means: list[Tensor] = []
         self.grams: list[Tensor] = []
@@ -59,7 +59,7 @@ class Inputs:
     def release(self, memory: Memory) -> None:
         """A reader is done; what others will read stays, if it fits."""
         self.users -= 1
-        tensors = (self.rows, self.root, *self.grams, *self._factors.values())
+        tensors = (self.rows, self.kernel, *self.grams, *self._factors.values())
         held = sum(t.numel() * t.element_size() for t in tensors if t is not None)
         memory.held -= self._kept
         keeps = self.users and memory.held + held <= memory.limit
@@ -93,10 +93,25 @@ class Inputs:
         """`right` (G + λ)⁻¹ for a half or both."""
         key = part, ridge
         if key not in self._factors:
-            gram = self.grams[part]
+            gram = self.grams[part] if self.rows is None else self._centred(part)
             width = len(gram) if self.rows is None else self.rows.shape[1]
             self._factors[key] = _root(gram, ridge * gram.trace() / width)
         return torch.cholesky_solve(right.mT, self._factors[key]).mT
+
+    def keep(self, u: Tensor, half: Tensor) -> None:
+        """Take all rows, which are few, as they are."""
+        self.known, self.rows = True, u
+        self.kernel = _add_lower(u.new_zeros(len(u), len(u)), u)
+        _mirror(self.kernel)
+        self.parts = [(half == part).nonzero().flatten() for part in (FIRST, SECOND)]
+        self.parts.append(torch.arange(len(u), device=u.device))
+
+    def _centred(self, part: int) -> Tensor:
+        """K of some rows, their mean taken off."""
+        mine = self.parts[part]
+        kernel: Tensor = self.kernel[mine[:, None], mine]
+        mean = kernel.mean(0) * self.biased
+        return kernel - mean - mean[:, None] + mean.mean()
 
 
 class Fit:
@@ -139,21 +154,53 @@ class Fit:
             if not self.inputs.known:
                 self.inputs.add(u[mine], part)
 
-    def _rest(self) -> None:
-        """Sum up the last rows, or the rows of their root if all together are few."""
+    def _few(self) -> tuple[Tensor, Tensor] | None:
+        """What `solve` gives where all rows together are few; else the last of them are summed."""
         if not self._waiting:
-            return
+            return None
         u, g, half = self._moved()
-        if not self._g and len(u) <= u.shape[1]:
-            g = g - F.linear(u, self.weight, self._here(self.inputs.shift, self.weight, self.bias))
-            if not self.inputs.known:
-                kernel = _add_lower(u.new_zeros(len(u), len(u)), u)
-                # rows that are alike have no root in this precision without some more
-                limits = torch.finfo(u.dtype)
-                tiny = limits.tiny + 4 * limits.eps * kernel.trace()
-                self.inputs.rows, self.inputs.root = u, _root(kernel, tiny)
-            u = self.inputs.root
-        self._sum(u, g, half)
+        if self._g or len(u) > u.shape[1]:
+            self._sum(u, g, half)
+            return None
+        inputs = self.inputs
+        r = g - F.linear(u, self.weight, self._here(inputs.shift, self.weight, self.bias))
+        if not inputs.known:
+            inputs.keep(u, half)
+        some = mixed(r.mT).mT
+        first, second = (inputs.parts[part] for part in (FIRST, SECOND))
+        before = inputs.kernel[first]
+
+        def error(ridge: float) -> float:
+            """Of the second half."""
+            given, mean = self._by_rows(some[first], FIRST, ridge)
+            off = (
+                some[second]
+                - mean
+                - (before[:, second] - before[:, first].mean(1, True) * inputs.biased).mT @ given
+            )
+            return float(off.square().sum())
+
+        best = self._best(error, float(some[second].square().sum()))
+        if best is None:
+            return torch.zeros_like(self.weight), torch.zeros_like(self.bias)
+        given, mean = self._by_rows(r, BOTH, best)
+        change = given.mT @ u
+        return change, mean - change @ (u.mean(0) * inputs.biased + inputs.shift)
+
+    def _by_rows(self, r: Tensor, part: int, ridge: float) -> tuple[Tensor, Tensor]:
+        """B with D = Bᵀ U of some rows, and the mean of r there."""
+        mean = r.mean(0) * self.inputs.biased
+        if ridge == math.inf:
+            return torch.zeros_like(r), mean
+        given = self.inputs.solve(part, ridge, (r - mean).mT).mT
+        return given - given.mean(0) * self.inputs.biased, mean
+
+    @staticmethod
+    def _best(error: Callable[[float], float], nothing: float) -> float | None:
+        """The ridge of the least error, infinite for a bias alone; None if no change has it."""
+        errors = ((error(ridge), ridge) for ridge in (*RIDGES, math.inf))
+        found = min((e for e in errors if not math.isnan(e[0])), default=(math.inf, math.inf))
+        return found[1] if found[0] < nothing else None
 
     @staticmethod
     def _here(u: Any, weight: Tensor, bias: Tensor) -> Tensor:
@@ -166,10 +213,8 @@ class Fit:
         inputs, weight, bias = self.inputs, some(self.weight), some(self.bias)
         mean, ru = some(self._g[part]) * inputs.biased / inputs.count[part], some(self._gu[part])
         ru = ru - torch.outer(mean, inputs.means[part]) * inputs.count[part]
-        if inputs.rows is None:  # else the rows were r, not g
-            here = self._here(inputs.means[part] + inputs.shift, weight, bias)
-            mean, ru = mean - here * inputs.biased, ru - weight @ inputs.grams[part]
-        return mean, ru
+        here = self._here(inputs.means[part] + inputs.shift, weight, bias)
+        return mean - here * inputs.biased, ru - weight @ inputs.grams[part]
 
     def solve(self) -> tuple[Tensor, Tensor]:
         """The change of the weight [channels, inputs] and of the bias.
@@ -177,7 +222,8 @@ class Fit:
         The ridge is the best for the second half. If none of them makes the second half better,
         only the bias changes, or nothing.
         """
-        self._rest()
+        if (few := self._few()) is not None:
+            return few
         inputs = self.inputs
         if not inputs.known:
             inputs.finish()
@@ -194,19 +240,14 @@ class Fit:
                 spread = ((change @ inputs.grams[SECOND] - 2 * ru_second) * change).sum()
             return float(spread / inputs.count[SECOND] + off.square().sum())
 
-        errors = ((error(ridge), ridge) for ridge in (*RIDGES, math.inf))
-        least, best = min((e for e in errors if not math.isnan(e[0])), default=(math.inf, math.inf))
+        best = self._best(error, float(r_second.square().sum()))
         change, bias = torch.zeros_like(self._gu[BOTH]), torch.zeros_like(self.bias)
-        if least < r_second.square().sum():
-            mean, right = self._missing(BOTH, lambda values: values)
+        if best is not None:
+            bias, right = self._missing(BOTH, lambda values: values)
             if best < math.inf:
                 change = inputs.solve(BOTH, best, right)
-            bias = mean - change @ inputs.means[BOTH]
-        if inputs.root is not None:
-            root = inputs.root.nan_to_num()
-            change = torch.linalg.solve_triangular(root, change, upper=False, left=False)
-            change = change @ inputs.rows
-        return change, bias - change @ (inputs.shift + torch.zeros_like(change[0]))
+            bias = bias - change @ (inputs.means[BOTH] + inputs.shift)
+        return change, bias
 
 
 def mixed(values: Tensor) -> Tensor:
