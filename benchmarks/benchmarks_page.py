@@ -351,9 +351,9 @@ SECTIONS = (
             "in nats a token on search and verify text, perplexity on WikiText-2 (respaced) and "
             "Brown that took no part, as pruned and with linear recovery from 6 144 other tokens.",
             f"language/compare.py{DATA}/text --recover", language),
-    Section("language_speed", "A language model, speed", "The same model on two sequences of 128 "
+    Section("language_speed", "A language model, speed", "The same model on one sequence of 128 "
             "tokens: loops that skip what is removed, and the engine.",
-            f"language/speed.py{DATA}/text", language_speed),
+            f"language/speed.py{DATA}/text --sequences 1", language_speed),
     Section("latency", "Latency budgets", "Time of the pruned model for each limit, as shares of "
             "the unpruned one's.", "latency.py", latency),
     Section("width_latency", "Time and MACs", "ResNet-50 with all widths cut alike.",

@@ -129,7 +129,7 @@ def add_recovered(
     problem: Problem, record: dict[str, Any], methods: Sequence[str], out: Path
 ) -> None:
     """Recovery for all rows of some methods that have none yet."""
-    wanted = [r for r in record["rows"] if r["method"] in methods and "1" in r["mask"]]
+    wanted = [r for m in methods for r in record["rows"] if r["method"] == m and "1" in r["mask"]]
     for found in [r for r in wanted if "recovered" not in r]:
         found |= recovered(problem, problem.graph, found["mask"])
         out.write_text(json.dumps(record, indent=1) + "\n")

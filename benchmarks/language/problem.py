@@ -232,7 +232,7 @@ class Problem:
     @cached_property
     def graph(self) -> ew.Graph:
         """edgewise's graph with these 60 units, in the order of the bits."""
-        ids = self.splits["search"][:2]
+        ids = self.splits["search"][:2, :32]
         graph = ew.trace(self.model, (), {"input_ids": ids, "use_cache": False})
         names = {self.label(k) for k in range(len(self.params))}
         graph = graph.select(lambda unit: unit.label in names)

@@ -4,7 +4,7 @@ All 60 masks without one sub-block, and as many random ones without a quarter of
 sequences of 128 tokens; CPU seconds of one thread, in one run. The loops are those of problem.py
 (a batch at a time, nothing shared); `error` is how far losses are from those of the float32 loop.
 
-    python benchmarks/language/speed.py --data ../shared/data/text --sequences 2
+    python benchmarks/language/speed.py --data ../shared/data/text --sequences 1
 """
 
 from __future__ import annotations
