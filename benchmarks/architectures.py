@@ -341,12 +341,6 @@ def _yolo(name: str) -> Built:
     return DetectionModel(f"{name}.yaml", verbose=False), (torch.randn(1, 3, 64, 64),), {}
 
 
-def _raft() -> Built:
-    from torchvision.models.optical_flow import raft_small
-
-    return raft_small(), (torch.randn(1, 3, 128, 128), torch.randn(1, 3, 128, 128), 2), {}
-
-
 _BACKBONE = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "embedding_size": 8,
              "layer_type": "basic", "out_features": ["stage2", "stage3", "stage4"]}  # fmt: skip
 
@@ -407,7 +401,6 @@ def others() -> list[Architecture]:
         ("ultralytics", "yolov8n", partial(_yolo, "yolov8n")),
         ("reader", "crnn", partial(_plain, Crnn, 1, 32, 64)),
         ("super-resolution", "edsr", partial(_plain, Edsr, 3, 16, 16)),
-        ("torchvision", "raft_small", _raft),
         ("transformers", "DetrForObjectDetection", _detr),
         ("transformers", "RTDetrForObjectDetection", _rt_detr),
         ("transformers", "SamVisionModel", _sam),

@@ -255,6 +255,21 @@ def own_class(data: Row) -> Table:
     return ["what", "measured"], body
 
 
+def detectors(data: Row) -> Table:
+    heads = ["detector", "method", "MACs", "params", "time", "before", "pruned",
+             "batch-norm statistics", "healed"]  # fmt: skip
+    body = []
+    for row in data["rows"]:
+        names = [row["detector"], row["method"]]
+        if "error" in row:
+            body.append([*names, row["error"], *["–"] * 6])
+            continue
+        stages = (row[stage]["map"] for stage in ("before", "pruned", "recovered", "healed"))
+        shares = (percent(row[key]) for key in ("macs", "params", "latency"))
+        body.append([*names, *shares, *(figure(value) for value in stages)])
+    return heads, body
+
+
 def free(data: Row) -> Table:
     body = []
     for row in data["rows"]:
@@ -282,6 +297,32 @@ def accelerator(data: Row) -> Table:
     return ["what", "measured"], body
 
 
+def language(data: Row) -> Table:
+    def told(measured: Row | None) -> str:
+        values = [f"{value['perplexity']:.1f}" for value in (measured or {}).values()]
+        return " / ".join(values) or "–"
+
+    body = [
+        [row["method"], percent(row["share_removed"]), figure(row["evaluations"], 0),
+         figure(row["search"]), figure(row["verify"]), told(row["pruned"]),
+         told(row.get("recovered"))]
+        for row in sorted(data["rows"], key=lambda row: row["share"])
+    ]  # fmt: skip
+    names = ["method", "removed", "evaluations", "search", "verify", "perplexity", "recovered once"]
+    return names, body
+
+
+def language_speed(data: Row) -> Table:
+    body = []
+    for (masks,), rows in grouped(data["rows"], "masks").items():
+        plain = rows[0]["seconds_a_mask"]
+        for row in rows:
+            times = f"{plain / row['seconds_a_mask']:.2f} ×"
+            seconds = figure(row["seconds_a_mask"])
+            body.append([masks, row["way"], seconds, times, figure(row["error"], 4)])
+    return ["masks", "way", "seconds a mask", "as fast", "error, nats at most"], body
+
+
 RESNET, DATA = "ResNet-56 on CIFAR-10", " --data ../shared/data"
 SECTIONS = (
     Section("engine", "Evaluation engine", f"How many times as fast {RESNET} is measured under "
@@ -305,6 +346,14 @@ SECTIONS = (
             "and a part of every hidden width, with linear and with batch-norm recovery in turns, "
             "on as many search as calibration examples.",
             "recovery_cost.py", recovery_cost),
+    Section("language", "A language model", "SmolLM2-135M, 60 attention and MLP branches: a "
+            "share of the decoder's parameters removed, all methods seeing the same text; losses "
+            "in nats a token on search and verify text, perplexity on WikiText-2 (respaced) and "
+            "Brown that took no part, as pruned and with linear recovery from 6 144 other tokens.",
+            f"language/compare.py{DATA}/text --recover", language),
+    Section("language_speed", "A language model, speed", "The same model on two sequences of 128 "
+            "tokens: loops that skip what is removed, and the engine.",
+            f"language/speed.py{DATA}/text", language_speed),
     Section("latency", "Latency budgets", "Time of the pruned model for each limit, as shares of "
             "the unpruned one's.", "latency.py", latency),
     Section("width_latency", "Time and MACs", "ResNet-50 with all widths cut alike.",
@@ -334,6 +383,11 @@ SECTIONS = (
             "branches, loaded by edits and by tracing; SmolLM2-135M without a quarter of its "
             "decoder beside the unpruned one, in turns, batch 1, after a prompt of 512 tokens.",
             "own_class.py", own_class),
+    Section("detectors", "Detectors", "Detectors trained on drawn shapes, all but their heads "
+            "pruned, by shares of the whole: mean average precision (COCO's) on pictures that "
+            "nothing was chosen by, as pruned, with batch-norm statistics taken again, and after "
+            "an epoch of training; the time of one picture beside the unpruned network's, in "
+            "turns.", "detectors.py", detectors),
     Section("free", "Sizes that stay free", "Random networks under four random masks each, pruned "
             "and masked compared at three other sizes.", "free.py", free),
     Section("speed", "Speed", "Tracing a model, and liveness and cost of one mask.", "speed.py",

@@ -50,12 +50,13 @@ PARTS = """What decides by the values of its tensors is no graph: none of torchv
 is. Of those in the table the backbone is: with [`part="backbone"`](howto/parts.md) it is traced,
 pruned by five random valid masks of one in {removed} of its units (branches, skips and hidden
 widths), and put back by [`benchmarks/parts.py`](../benchmarks/parts.py) ({machine}; busy with
-other work, so that times are long). *Difference* is the largest between the outputs of the whole
-detector, boxes to labels, pruned and with its part masked; where a network amplifies rounding, the
-two are compared in float64 as well, where they must agree: *other boxes* is what such rounding
-chose in float32. *Boxes* is how many it finds in two images with random weights;
-where it finds none, the part itself is what was compared. *Losses* says whether what the pruned
-detector loses in train mode is finite, and *ONNX* is the difference of the exported part in
+other work, so that times are long). So are parts of a RAFT, and the U-Net of a pipeline that calls
+it in a loop, which is compared at another size of latents, too (traced anew there).
+*Difference* is the largest between the outputs of the whole model, boxes to labels, pruned and
+with its part masked; where a network amplifies rounding, the two are compared in float64 as well,
+where they must agree: *other boxes* is what such rounding chose in float32. *Boxes* is how many it
+finds in two images with random weights. *Losses* says whether what the pruned model loses, a
+detector in train mode, is finite, and *ONNX* is the difference of the exported part in
 onnxruntime."""
 
 
@@ -204,7 +205,7 @@ def parts(rows: list[dict[str, Any]]) -> list[str]:
             continue
         far = row["max_difference"]
         difference = f"{far:.1e}" if far is not None else "other boxes"
-        boxes = f"{min(row['boxes'])} to {max(row['boxes'])}"
+        boxes = f"{min(row['boxes'])} to {max(row['boxes'])}" if row["boxes"] else "–"
         finite = "finite" if row["finite"] else "✗"
         lines.append(
             f"| {row['name']} | {row['frontend'].removeprefix('torch.')} | {row['units']} "

@@ -39,13 +39,13 @@ from drawn_shapes import NAMES, SIZE, tensors, yolo_files
 from machine import describe
 
 SHARES = (0.8, 0.6)
-EVALUATIONS, FINALISTS, SLICES = 40, 4, 4
+EVALUATIONS, FINALISTS, SLICES = 24, 4, 4
 CALIBRATION = 64  # training pictures
 STEPS, SCORED = 40, 16  # of Torch-Pruning: from nothing to all gone; pictures that score a step
 BATCH, ROUNDS = 16, 15
 FEW = 8  # pictures of a step of training
-EPOCHS = {"rcnn": 8, "yolov8n": 22}
-HEALING = ew.Healing(epochs=2, optimizer="adamw", lr=5e-4, distill=0.0)
+EPOCHS = {"rcnn": 24, "yolov8n": 22}
+HEALING = ew.Healing(epochs=1, optimizer="adamw", lr=5e-4, distill=0.0)
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,7 @@ def mirrored(example: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Te
 def yolov8n(folder: Path) -> Detector:
     os.environ.setdefault("YOLO_CONFIG_DIR", str(folder))
     from ultralytics import YOLO
+    from ultralytics.utils import DEFAULT_CFG
     from ultralytics.utils.loss import v8DetectionLoss
     from ultralytics.utils.nms import non_max_suppression
 
@@ -181,6 +182,7 @@ def yolov8n(folder: Path) -> Detector:
             lr0=0.002, verbose=False, amp=False,
         )  # fmt: skip
     model = YOLO(str(weights)).model.float().eval().requires_grad_(True)
+    model.args = DEFAULT_CFG  # the weights of the three losses, as the trainer has them
     criterion = v8DetectionLoss(model)
 
     def loss(outputs: Any, targets: Tensor) -> Tensor:
@@ -236,7 +238,7 @@ def theirs(detector: Detector, _: Path) -> Iterator[tuple[float, nn.Module, dict
     """The same by Torch-Pruning."""
     import torch_pruning as tp
 
-    model = copy.deepcopy(detector.model)
+    model = unsplit(copy.deepcopy(detector.model))
     core, ignored = detector.core(model)
     image = torch.rand(1, 3, SIZE, SIZE)
     pruner = tp.pruner.BasePruner(
@@ -250,6 +252,40 @@ def theirs(detector: Detector, _: Path) -> Iterator[tuple[float, nn.Module, dict
             detector.losses(model, batch).backward()
             pruner.step()
         yield share, copy.deepcopy(model), {"steps": pruner.current_step}
+
+
+class Halves(nn.Module):
+    """A C2f of ultralytics whose halves come from convolutions of their own.
+
+    Torch-Pruning 1.6.1 does not follow channels through the `chunk` that makes them of one.
+    """
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.first, self.second = copy.deepcopy(block.cv1), copy.deepcopy(block.cv1)
+        for part, rows in ((self.first, slice(block.c)), (self.second, slice(block.c, None))):
+            part.conv.weight = nn.Parameter(part.conv.weight[rows].detach().clone())
+            part.conv.out_channels = part.bn.num_features = block.c
+            for name in ("weight", "bias"):
+                setattr(part.bn, name, nn.Parameter(getattr(part.bn, name)[rows].detach().clone()))
+            for name in ("running_mean", "running_var"):
+                setattr(part.bn, name, getattr(part.bn, name)[rows].clone())
+        self.m, self.cv2 = block.m, block.cv2
+        self.f, self.i = block.f, block.i
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = [self.first(x), self.second(x)]
+        for inner in self.m:
+            found.append(inner(found[-1]))
+        return self.cv2(torch.cat(found, 1))
+
+
+def unsplit(model: nn.Module) -> nn.Module:
+    for name, module in list(model.named_modules()):
+        if type(module).__name__ == "C2f":
+            above, _, own = name.rpartition(".")
+            setattr(model.get_submodule(above), own, Halves(module))
+    return model
 
 
 METHODS = {"edgewise": ours, "torch-pruning": theirs}

@@ -7,8 +7,8 @@ losses that the pruned detector gives in train mode must be finite; and the prun
 to ONNX, where onnxruntime compares it.
 
 So are parts of a RAFT, which decides by sizes, and the U-Net of a pipeline that runs it in a loop:
-their losses are those of a flow and of the noise that was added to fixed latents, and the pipeline
-is compared at another size of latents as well.
+their losses are those of a flow and of the noise that was added to fixed latents. The size of
+latents is fixed by tracing; for another one the pipeline is traced again, and gives the same units.
 
 `--speed` measures the same masks of an SSDLite with the engine, in whose turns what is before
 the part runs once a batch and masks share what they have in common, and in a loop over the whole
@@ -98,11 +98,10 @@ class Case:
 
     Args:
         model: in eval mode.
-        inputs: of one call; the first are the example, at the others it is compared as well.
+        inputs: of one call; the first are the example; at others it is traced anew.
         part: the path.
         loss: what a pruned model loses.
         count: how many boxes it finds, where it finds any.
-        form: of the pruned model; in its own class it takes other sizes whatever tracing fixed.
     """
 
     model: nn.Module
@@ -110,7 +109,6 @@ class Case:
     part: str
     loss: Callable[[nn.Module], torch.Tensor]
     count: Callable[[nn.Module], int] | None = None
-    form: str = "program"
 
 
 def detection(name: str) -> Case:
@@ -169,8 +167,7 @@ def denoising(_: str) -> Case:
     def lost(small: nn.Module) -> torch.Tensor:
         return nn.functional.mse_loss(small.unet(noisy, step, text).sample, noise)
 
-    return Case(model, [(latents, text), (torch.randn(1, 4, 24, 24), text)], "unet", lost,
-                form="module")  # fmt: skip
+    return Case(model, [(latents, text), (torch.randn(1, 4, 24, 24), text)], "unet", lost)
 
 
 OTHERS = {
@@ -189,19 +186,16 @@ def measure(name: str) -> dict[str, Any]:
         ew.trace(case.model, inputs, part=case.part, granularity=KINDS, slices=2)
         for inputs in case.inputs
     )
-    if case.form == "module":
-        lacking = ew.without_module_form(graph)
-        graph = graph.select(lambda unit: unit.name not in lacking)
     seconds = time.perf_counter() - begin
     count = max(len(graph.units) // ONE_IN, 2)  # few enough to leave it something to find
     masks = ew.sample_masks(graph, 5, removed=count, rng=np.random.default_rng(0))
     differences, losses, boxes = [], [], []
     for mask in masks:
-        small = ew.prune(graph, mask, form=case.form)
         names = [graph.units[unit].name for unit in mask.removed]
-        for traced, inputs in zip([graph, *others], case.inputs, strict=True):
-            full = ew.masked(traced, traced.mask(names))
-            differences.append(compare(full, small, inputs)[0])
+        for traced, inputs in zip([*others, graph], reversed(case.inputs), strict=True):
+            same = traced.mask(names)
+            small = ew.prune(traced, same)
+            differences.append(compare(ew.masked(traced, same), small, inputs)[0])
         with torch.no_grad():
             boxes += [case.count(small)] if case.count else []
             losses.append(case.loss(small).item())

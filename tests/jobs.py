@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 import edgewise as ew
+import partial
 from edgewise.evaluation.evaluator import Engine
 from edgewise.study.storage.storage import Storage
 from zoo import build
@@ -48,6 +49,15 @@ def make(loss=losses, recovery="batchnorm", metric=accuracy, kinds=("edge", "lay
         **(splits | options),
     )
     return graph, objective
+
+
+def make_of_part():
+    """The same of a part of a model, which a function of the user's runs."""
+    graph = ew.trace(partial.whole(), torch.randn(2, 3, 8, 8), part=["backbone", "neck"])
+    batches = partial.batches()
+    recovery = ew.Recovery("batchnorm", [x for x, _ in batches])
+    run = lambda model, batch: 2 * model(batch[0])  # noqa: E731
+    return graph, ew.Objective(batches, loss=losses, run=run, recovery=recovery)
 
 
 def plan_of(storage, evaluations=EVALUATIONS, loss=losses):

@@ -70,7 +70,7 @@ def each(outputs: Mapping[str, torch.Tensor], ids: torch.Tensor) -> torch.Tensor
 
 def edgewise(problem: Problem, meter: Meter, share: float, seed: int = 0) -> str:
     """The joint search over the same 60 sub-blocks, on the same text; verify text decides."""
-    graph = problem.graph()
+    graph = problem.graph
     batches = {k: [({"input_ids": ids}, ids)] for k, ids in problem.splits.items()}
     study = ew.Study(
         graph,
@@ -88,7 +88,7 @@ ALL = {**METHODS, "edgewise": edgewise}
 
 def check(problem: Problem) -> float:
     """How far the loop is from edgewise's masked model at most, relative to the logits."""
-    graph, ids, worst = problem.graph(), problem.splits["search"][:2], 0.0
+    graph, ids, worst = problem.graph, problem.splits["search"][:2], 0.0
     with torch.no_grad():
         for bits in CHECKED:
             masked = ew.masked(graph, graph.mask([k for k, b in enumerate(bits) if b == "1"]))
@@ -125,12 +125,13 @@ def recovered(problem: Problem, graph: ew.Graph, mask: str) -> dict[str, Any]:
     }
 
 
-def add_recovered(problem: Problem, record: dict[str, Any], out: Path) -> None:
-    """Recovery for all rows that have none yet."""
-    rows = [r for r in record["rows"] if "1" in r["mask"] and "recovered" not in r]
-    graph = problem.graph() if rows else None
-    for found in rows:
-        found |= recovered(problem, graph, found["mask"])
+def add_recovered(
+    problem: Problem, record: dict[str, Any], methods: Sequence[str], out: Path
+) -> None:
+    """Recovery for all rows of some methods that have none yet."""
+    wanted = [r for r in record["rows"] if r["method"] in methods and "1" in r["mask"]]
+    for found in [r for r in wanted if "recovered" not in r]:
+        found |= recovered(problem, problem.graph, found["mask"])
         out.write_text(json.dumps(record, indent=1) + "\n")
         before, after = (
             [f"{p['perplexity']:.1f}" for p in found[key].values()]
@@ -160,9 +161,6 @@ def main() -> None:
     record: dict[str, Any] = {"machine": describe(), "rows": []}
     if options.out.exists():
         record = json.loads(options.out.read_text())
-    if options.recover:
-        add_recovered(problem, record, options.out)
-        return
     own = {"text": options.text, "search_in": "float32" if options.float32 else "bfloat16"}
     done = {(r["method"], r["share"], r["seed"], *[r[k] for k in own]) for r in record["rows"]}
     for share in options.shares:
@@ -180,6 +178,8 @@ def main() -> None:
                       f"search {found['search']:.3f}, verify {found['verify']:.3f}, perplexity "
                       f"{' / '.join(perplexities)}, {found['seconds']:.0f} s",
                       flush=True)  # fmt: skip
+    if options.recover:
+        add_recovered(problem, record, options.methods, options.out)
 
 
 if __name__ == "__main__":

@@ -24,13 +24,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 import edgewise as ew
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 import exhaustive
+from branches import data
 from recovery import digits, trained
+from surrogates import ResNet, branches
+from widths import cropped
 
 RESULTS = Path(__file__).parent.parent / "results" / "masks"
 REMOVED = {"resnet56": (5, 8, 13), "vit": (6, 9, 12)}
@@ -39,9 +43,16 @@ Masks = list[tuple[int, ...]]
 
 
 def study_of(name: str, options: argparse.Namespace) -> ew.Study:
-    """500 search images of ResNet-20, 200 of the transformer."""
+    """500 search images of ResNet-20, 200 of ResNet-56 and of the transformer."""
     if name == "resnet20":
         return exhaustive.study_of(options.data)
+    if name == "resnet56":
+        model = ResNet(9)
+        model.load_state_dict(load_file(options.data / "resnet56_cifar10.safetensors"))
+        ((images, _),) = data(options.data, "train", 0, 200)
+        recovery = ew.Recovery("batchnorm", [cropped(images, 0)])
+        search = data(options.data, "test", 0, 200)
+        return ew.Study(branches(model), ew.Objective(search, "cross_entropy", recovery=recovery))
     model, (images, labels) = trained(options), digits(options.data)
     search = [(images[7000:7200], labels[7000:7200])]
     graph = ew.trace(model, (images[:2],))

@@ -36,7 +36,7 @@ from vision_transformer import VisionTransformer
 
 REMOVED = {"resnet20": (3, 5), "resnet56": (5, 8, 13), "vit": (6, 9, 12)}
 LIMITS = {"resnet20": (20, 40), "resnet56": (50, 100, 200), "vit": (50, 100, 200)}
-SLOW = ("Optuna GP", "SMAC", "BoTorch")  # their own time, minutes a run: fewer seeds
+SLOW = ("Optuna GP", "SMAC", "BoTorch")  # minutes a run: three seeds, one budget, fewer masks
 ANYTIME = ("random", "evolution", "Optuna TPE", *SLOW)  # know no limit: one run has all of them
 METHODS = {**RIVALS, "edgewise": edgewise}
 
@@ -63,6 +63,8 @@ def keys(name: str, methods: list[str], seeds: int) -> Iterator[dict]:
     """What is to be run on a table."""
     for removed, method in product(REMOVED[name], methods):
         limits = LIMITS[name][-1:] if method in ANYTIME else LIMITS[name]
+        if method in SLOW:
+            limits = [] if removed != REMOVED[name][1] else LIMITS[name][:2][-1:]
         for limit, seed in product(limits, range(min(seeds, 3) if method in SLOW else seeds)):
             yield {
                 "table": name, "method": method, "removed": removed, "limit": limit, "seed": seed
@@ -87,15 +89,16 @@ def table(rows: list[dict]) -> str:
             for method in dict.fromkeys(r["method"] for r in same):
                 cells = []
                 for n in LIMITS[name]:
-                    limit = LIMITS[name][-1] if method in ANYTIME else n
-                    mine = [r for r in same if (r["method"], r["limit"]) == (method, limit)]
+                    mine = [r for r in same if r["method"] == method]
+                    limit = max(r["limit"] for r in mine) if method in ANYTIME else n
+                    mine = [r for r in mine if r["limit"] == limit and n <= limit]
                     cells.append(regret([at(r["curve"], n) / best - 1 for r in mine]))
                 lines.append(f"{method:16}" + "".join(f"{cell:>22}" for cell in cells))
     return "\n".join(lines)
 
 
 def regret(values: list[float]) -> str:
-    if not np.isfinite(values).all():
+    if not values or not np.isfinite(values).all():
         return "–"
     if len(values) < 3 or max(values) == min(values):
         return f"{mean(values):.1%} ({len(values)})"

@@ -183,33 +183,34 @@ WEIGHT = 1.0
 def weighted(outputs, targets):
     return WEIGHT * torch.nn.functional.cross_entropy(outputs, targets, reduction="none")
 """
-CHANGES = {
-    "an argument of the model": (
-        "job.toml", "{ blocks = 3 }", "{ blocks = 3, scale = 2.0 }", "another graph"),
-    "a constant of the user's file": ("net.py", "T = 1.0", "T = 5.25", "another objective"),
-    "how many examples": ("job.toml", "0:24", "0:20", "another objective"),
-    "a statistic of the data": ("job.toml", "mean = [0.5", "mean = [0.4", "another objective"),
-}  # fmt: skip
+CHANGES = [
+    ("job.toml", "{ blocks = 3 }", "{ blocks = 3, scale = 2.0 }", "another graph"),
+    ("net.py", "T = 1.0", "T = 5.25", "another objective"),
+    ("job.toml", "0:24", "0:20", "another objective"),
+    ("job.toml", "mean = [0.5", "mean = [0.4", "another objective"),
+]
 
 
-@pytest.mark.parametrize("what", CHANGES)
-def test_a_study_that_began_otherwise_is_not_resumed(job: Path, what: str) -> None:
+def test_a_study_that_began_otherwise_is_not_resumed(job: Path) -> None:
+    """Whatever is another; the last is given another name, as the message says."""
     (job.parent / "net.py").write_text(CODE + OWN_LOSS)
     job.write_text(job.read_text().replace("[objective]", '[objective]\nloss = "net.py:weighted"'))
     assert call("run", job).exit_code == 0
-    file, before, after, message = CHANGES[what]
-    text = (job.parent / file).read_text()
-    assert before in text
-    (job.parent / file).write_text(text.replace(before, after))
-    for name, module in list(sys.modules.items()):  # a file of the user's is run once a process
-        if getattr(module, "__file__", None) == str(job.parent / "net.py"):
-            del sys.modules[name]
-    result = call("run", job)
-    assert result.exit_code == 1
-    assert message in said(result)
-    assert "Resuming" not in said(result)
-    pasted = result.stderr.partition("paste into job.toml:")[2].strip()
-    job.write_text(f"{job.read_text()}\n{pasted}\n")
+    for file, before, after, message in CHANGES:
+        text = (job.parent / file).read_text()
+        assert before in text
+        (job.parent / file).write_text(text.replace(before, after))
+        for name, module in list(sys.modules.items()):  # a file of the user's is run once a process
+            if getattr(module, "__file__", None) == str(job.parent / "net.py"):
+                del sys.modules[name]
+        result = call("run", job)
+        assert result.exit_code == 1
+        assert message in said(result)
+        assert "Resuming" not in said(result)
+        pasted = result.stderr.partition("paste into job.toml:")[2].strip()
+        changed = (job.parent / file).read_text()
+        (job.parent / file).write_text(text)
+    job.write_text(f"{changed}\n{pasted}\n")
     assert call("run", job).exit_code == 0
 
 
@@ -654,7 +655,7 @@ def test_the_demo_ends_with_a_table(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert "seed 3" in result.stderr
     assert "sampling: 1/2" in result.stderr
     words = f"Next: {app.NEXT.format(tmp_path.as_posix())}"
-    assert words.replace(" ", "") in said(result).replace(" ", "")
+    assert words in result.stderr
     for word in ("unpruned", "1,234", "5,678,901", "1.23", "87.6%", str(tmp_path / "report.html")):
         assert word in result.stdout
 

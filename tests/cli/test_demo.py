@@ -14,8 +14,12 @@ import edgewise as ew
 from edgewise.cli.app import app
 from edgewise.cli.demo import DemoResult, DigitsNet, accuracy, digits, one_thread, run_demo
 
-README = Path(__file__).parents[2] / "README.md"
-FEWER = {"run": ["--evaluations", "12"], "bench": ["--evaluations", "12"]}  # than by default
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    "README.md", "docs/report.md", "docs/storage.md", "docs/bench.md", "docs/howto/own_model.md",
+    "docs/howto/using.md",
+]  # fmt: skip
+FEWER = {"run": ["--evaluations", "12"], "bench": ["--evaluations", "12", "--seeds", "0"]}
 
 
 @pytest.fixture(scope="module")
@@ -60,19 +64,22 @@ def test_the_demo_prunes_half_and_keeps_the_accuracy(
 
 @pytest.mark.xdist_group("demo")
 @pytest.mark.usefixtures("result")
-def test_the_commands_of_the_readme_run_on_what_it_left(
+def test_the_commands_of_the_pages_run_on_what_it_left(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Word for word, in a folder that is not the repository's, with fewer masks."""
+    """Word for word, in a folder that is not the repository's, with fewer masks.
+
+    Those that go on from the README's; others say on their page what they need.
+    """
     monkeypatch.chdir(folder.parent)
-    block = next(b for b in README.read_text().split("```sh") if "edgewise init" in b)
-    commands = [shlex.split(line, comments=True) for line in block.split("```")[0].splitlines()]
-    found = [words for words in commands if words]
-    assert len(found) == 6
-    for program, name, *words in found:
-        result = CliRunner().invoke(app, [name, *words, *FEWER.get(name, [])])
-        assert program == "edgewise"
-        assert result.exit_code == 0, result.output
+    for page in PAGES:
+        blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text(), re.S | re.M)
+        lines = [shlex.split(line, comments=True) for block in blocks for line in block.split("\n")]
+        found = [words for words in lines if words[:1] == ["edgewise"] and "--live" not in words]
+        assert found, page
+        for _, name, *words in found:
+            result = CliRunner().invoke(app, [name, *words, *FEWER.get(name, [])])
+            assert result.exit_code == 0, f"{page}: {name} {words}: {result.output}"
     assert Path("job-pruned/report.html").exists()
 
 

@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 import edgewise as ew
 import jobs
+from edgewise.errors import ObjectiveError
 from edgewise.evaluation import evaluator
 from edgewise.evaluation.engine import EngineOptions
 from edgewise.evaluation.evaluator import Engine
@@ -84,6 +85,26 @@ def test_nothing_removed_is_measured_without_recovery() -> None:
     graph, objective = jobs.make()
     outcome = next(iter(Engine(graph, objective).evaluate([graph.empty], tensors=True)))
     assert not outcome.tensors
+
+
+def test_a_lower_precision_is_for_the_search_split_alone() -> None:
+    """Losses there are near, those of finalists are what they are without."""
+    (graph, exact), (_, lower) = jobs.make(), jobs.make(precision="bfloat16")
+    masks = [graph.empty, graph.mask([0]), graph.mask([2])]
+    found = {}
+    for split in ("search", "verify"):
+        for objective in (exact, lower):
+            outcomes = Engine(graph, objective).evaluate(masks, split)
+            found[split, objective.precision] = torch.tensor(
+                [o.evaluation.loss for o in sorted(outcomes, key=lambda o: o.evaluation.mask)]
+            )
+    apart = (found["search", "bfloat16"] - found["search", None]).abs()
+    assert 0 < apart.max() < 0.02
+    assert torch.equal(found["verify", "bfloat16"], found["verify", None])
+    assert exact.fingerprint != lower.fingerprint
+    assert not torch.is_autocast_enabled("cpu")
+    with pytest.raises(ObjectiveError, match="bfloat16"):
+        jobs.make(precision="float8")
 
 
 def test_failures_are_records_and_end_nothing() -> None:

@@ -108,9 +108,8 @@ def test_fixed_shapes_on_request(suffix: str, tmp_path: Path) -> None:
 
 def test_the_opset_is_as_wanted(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
-    for opset in (18, 21):
-        path = ew.export(pruned(), tmp_path / "small.onnx", opset=opset).path
-        assert onnx.load(path).opset_import[0].version == opset
+    path = ew.export(pruned(), tmp_path / "small.onnx", opset=21).path
+    assert onnx.load(path).opset_import[0].version == 21
     with pytest.raises(EdgewiseError, match=r"in opset 18, not 9"):
         ew.export(pruned(), tmp_path / "old.onnx", opset=9)
     with pytest.raises(EdgewiseError, match="version of ONNX's operators"):
@@ -119,8 +118,10 @@ def test_the_opset_is_as_wanted(tmp_path: Path) -> None:
 
 
 OUTPUTS = {
-    "none": (lambda y: (y, None), ["output_0"]),
-    "numbers": (lambda y: [y, 3, 2.5, True, y.shape[1]], [f"output_{i}" for i in range(5)]),
+    "numbers": (
+        lambda y: [y, None, 3, 2.5, True, y.shape[1]],
+        [f"output_{i}" for i in (0, 2, 3, 4, 5)],
+    ),
     "dict": (lambda y: {"y": y, "more": (y + 1, {"on": y > 0})}, ["y", "more_0", "more_1_on"]),
     "dataclass": (lambda y: Answer(y), ["logits"]),
     "named tuple": (lambda y: Pair(y, y.argmax(-1)), ["output_0", "output_1"]),

@@ -98,7 +98,7 @@ def logits(model, **inputs):
         return model(**inputs).logits
 
 
-@pytest.mark.parametrize("name", sorted(REMOVED))
+@pytest.mark.parametrize("name", sorted(REMOVED.keys() - {"Llama", "Gemma"}))  # Qwen3 is like them
 def test_logits_precision_and_a_step_of_training(name: str, tmp_path: Path) -> None:
     graph, mask, small = pruned(name)
     inputs = inputs_of(name)

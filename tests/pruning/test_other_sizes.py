@@ -24,7 +24,7 @@ class Takes(nn.Module):
         return x * 2
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(
     shape=st.lists(st.sampled_from((2, 3, 4, 32)), min_size=2, max_size=4),
     free=st.sets(st.integers(0, 3)),

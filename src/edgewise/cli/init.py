@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +17,24 @@ from torch.nn import functional as F
 
 from ..errors import ConfigError
 from ..evaluation.calibration import batch_norms
+from ..evaluation.losses import LOSSES
+from ..evaluation.objective import FEWEST
 from ..tracing.trace import trace
 from ..values.files import write_text
+from ..values.nested import moved
 from .job.config import parse_model
 from .job.datasets import following, load_batches, rows_of
 from .job.sections import CUTS, DataSection, ModelSection
 from .job.sources import classes_of, load_function, load_model, parquet_file, read_state, require
-from .job.toml_sections import Rows, anchored
+from .job.toml_sections import HF, TEXT, Rows, anchored
 
 SHOWN = 64, 250  # images on which normalisations are compared, at least and at most,
 PIXELS = 10_000_000  # and what they have together, in between
 MOST = {"search": 500, "verify": 2000, "report": 5000}  # rows of each split
 CALIBRATION = 500
+SEQUENCES = {"search": 8, "verify": 32, "report": 128, "calibration": 64}  # of text
+BRANCHES = ("*attention", "*mlp")
+LOWER, WORTH = torch.bfloat16, 1.3  # a precision, and how many times as fast it must be
 MEMORY = 1 << 30  # bytes of the images to heal with, which are all in memory
 KINDS = {"branch": "edge", "layer": "layer", "hidden": "hidden", "heads": "heads"}
 TRAIN, HELD_OUT = ("train", "training"), ("val", "valid", "validation", "test")
@@ -40,15 +48,19 @@ NOTES = {
     "data.search": "every mask is measured on these,",
     "data.verify": "the best few on these,",
     "data.report": "and the chosen one, once, on these: best if training saw none of them",
+    "objective.precision": "which was faster here; finalists are measured in the model's own",
     "objective.recovery": "statistics of the batch norms are taken anew for every mask",
     "calibration.rows": "from which they are taken",
     "units.granularity": "what may go: branches, layers, widths inside them",
     "budget.macs": "at most so much may remain; also params, latency, ...",
+    "budget.params": "at most so much may remain, a quarter less of what is no embedding",
+    "units.only": "what may go: the two branches of each layer",
+    "result.recovery": "what is chosen is recovered once, and then measured on the report rows",
     "search.evaluations": "masks to measure; more find better ones",
     "heal.rows": "fine-tuning, taught by the unpruned network; without this section there is none",
 }
 MORE = {
-    "objective": "# expected = 0.9  # accuracy that you know it has: a run warns if it is not so",
+    "objective": "# expected = 0.9  # the first metric, where you know it: a run compares",
     "heal": "# mirror = true  # where an image and its mirror image are of one class",
 }
 Say = Callable[[str], None]
@@ -60,8 +72,9 @@ def write_job(
     """Write a commented job for a model and its data.
 
     Args:
-        model: torchvision:NAME, timm:NAME or FILE.py:FUNCTION.
-        data: what [data] source may be, or a folder of the folders train and val.
+        model: torchvision:NAME, timm:NAME, FILE.py:FUNCTION or hf:FOLDER.
+        data: what [data] source may be, or a folder of the folders train and val; a text with
+            hf:FOLDER.
         weights: a weights file.
         path: the file to write.
         say: told what was guessed, and from what.
@@ -76,6 +89,11 @@ def write_job(
     if count := section.arguments.get("num_classes"):
         say(f"Classes: {count}, as in {section.weights.name if section.weights else 'the weights'}")
     network = load_model(section)
+    if section.source.startswith(HF):
+        text = data if data.startswith(TEXT) else f"{TEXT}{data}"
+        sections = _on_text(section, network, anchored(text, Path.cwd()), say)
+        write_text(path, _text(sections, path.absolute().parent))
+        return path
     source, train = _splits(anchored(data, Path.cwd()))
     seen = _looked_at(DataSection(source, **_columns(source)), section, network, say)
     graph = trace(network, (seen.inputs[:1].to(section.device),), granularity=tuple(KINDS))
@@ -86,6 +104,47 @@ def write_job(
         del sections["objective"]["recovery"], sections["calibration"]
     write_text(path, _text(sections, path.absolute().parent))
     return path
+
+
+def _on_text(
+    model: ModelSection, network: nn.Module, source: str, say: Say
+) -> dict[str, dict[str, Any]]:
+    """The sections of a job on text: the branches of decoder layers, recovered once."""
+    data = DataSection(source, tokenizer=model.source)
+    splits, begin, count = {}, 0, rows_of(data)
+    for name, most in SEQUENCES.items():
+        splits[name] = Rows(begin, begin + max(min(count // len(SEQUENCES), most), 1))
+        begin = splits[name].stop or 0
+    (first,) = load_batches(replace(data, batch=SEQUENCES["search"]), splits["search"])
+    say(f"Text: {count} sequences of tokens")
+    given = moved(first[0], torch.device(model.device))
+    seconds: dict[bool, float] = {}
+    for lower in (True, False):
+        start = time.perf_counter()
+        with torch.no_grad(), torch.autocast(torch.device(model.device).type, LOWER, lower):
+            nats = LOSSES["perplexity"](network(**given), first[1].to(model.device))
+        seconds[lower] = time.perf_counter() - start
+    faster = seconds[False] / seconds[True]
+    say(f"Perplexity of the first {len(nats)}: {float(nats.mean().exp()):.1f}")
+    say(f"In bfloat16 it is {faster:.1f} times as fast")
+    graph = trace(network, (), {name: x[:1].to(model.device) for name, x in first[0].items()})
+    only = [glob for glob in BRANCHES if any(fnmatch(unit.label, glob) for unit in graph.units)]
+    say(f"Units: {sum(any(fnmatch(u.label, g) for g in only or ('*',)) for u in graph.units)}")
+    known = {id(p): p.numel() for p in network.parameters()}
+    tables = [m for m in network.modules() if isinstance(m, nn.Embedding)]
+    fixed = sum({id(m.weight): m.weight.numel() for m in tables}.values()) / sum(known.values())
+    say(f"Embeddings, which stay, are {fixed:.0%} of the parameters")
+    rows = splits.pop("calibration")
+    enough = (rows.stop or 0) - rows.start >= FEWEST
+    return {
+        "model": {"source": model.source},
+        "data": {"source": source} | splits,
+        **({"objective": {"precision": "bfloat16"}} if faster > WORTH else {}),
+        **({"units": {"only": only}} if only else {}),
+        "budget": {"params": round(fixed + 0.75 * (1 - fixed), 2)},
+        "search": {"evaluations": 100},
+        **({"result": {"recovery": "linear"}, "calibration": {"rows": rows}} if enough else {}),
+    }
 
 
 def _named(source: str, weights: Path | None) -> ModelSection:
@@ -282,6 +341,9 @@ def _text(sections: Mapping[str, Mapping[str, Any]], folder: Path) -> str:
 
 def _toml(value: Any, folder: Path) -> str:
     """A value in TOML; paths with slashes, as everywhere, and from the job's folder if in it."""
+    for start in (HF, TEXT):
+        if isinstance(value, str) and value.startswith(start):
+            return json.dumps(start + json.loads(_toml(value.removeprefix(start), folder)))
     if isinstance(value, Mapping):
         return f"{{ {', '.join(f'{k} = {_toml(v, folder)}' for k, v in value.items())} }}"
     if isinstance(value, str | Path) and (path := Path(value)).is_absolute():

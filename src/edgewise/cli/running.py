@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -42,7 +42,7 @@ def run_job(config: Config, screen: Screen, port: int | None = None) -> None:
     table = latency_table(config, graph, screen.say)
     study = open_study(config, graph, measuring=True, latency=table)
     with study, _live(config, graph, port, screen):
-        plan = _search(config, study, screen)
+        plan = _recovered(config, study, _search(config, study, screen), screen)
         paths = write_results(config, graph, study, plan)
         show_plan(screen, plan)
         if config.heal is not None:
@@ -73,6 +73,20 @@ def _search(config: Config, study: Study, screen: Screen) -> Plan:
         )
     with screen.progress() as progress:
         return study.plan(finalists=search.finalists, certify=search.certify, progress=progress)
+
+
+def _recovered(config: Config, study: Study, plan: Plan, screen: Screen) -> Plan:
+    """The plan, recovered once if a job asks for it."""
+    if config.result.recovery == "none":
+        return plan
+    from ..evaluation.recover import estimate
+    from ..study.recovering import recovered_once
+    from .job.job import read_recovery
+
+    recovery = read_recovery(config, study.graph, config.result.recovery)
+    if recovery.kind == "linear":
+        screen.say(str(estimate(study.graph, recovery)))
+    return recovered_once(plan, study.graph, study.objective, recovery)
 
 
 def _foresee(config: Config, study: Study, done: int, screen: Screen) -> None:
@@ -123,14 +137,11 @@ def heal_plan(
     with screen.steps("healing") as progress:
         healed = heal_job(config, graph, objective, small, progress)
     weights = save(healed, config.directory / HEALED)
-    rows, measured = [], {}
-    for name, model in (("unpruned", unpruned(graph)), ("pruned", small), ("healed", healed)):
-        found = measured[name] = objective.score(model, objective.last)
-        cells = [f"{value:.4f}" for value in (found.loss, *found.metrics.values())]
-        rows.append([name, *cells])
+    models = {"unpruned": unpruned(graph), "pruned": small, "healed": healed}
+    measured = {name: objective.score(model, objective.last) for name, model in models.items()}
     scores = {name: {"loss": found.loss, **found.metrics} for name, found in measured.items()}
     screen.put(split=objective.last, scores=scores)
-    screen.table(f"On the {objective.last} split", ["", "loss", *found.metrics], rows)
+    _show_scores(screen, plan, f"On the {objective.last} split", scores)
     before, after = measured["unpruned"], measured["healed"]
     samples = objective.samples(objective.last)
     outcome = Measured(after.loss, after.metrics, samples, before.loss, before.metrics)
@@ -143,27 +154,32 @@ def show_plan(screen: Screen, plan: Plan) -> None:
     """What the network costs and scores, unpruned and pruned, on the report split if measured."""
     screen.put(plan=plan.to_dict(), promises=plan.promises)
     split = next((name for name in ("report", "verify", "search") if name in plan.measured), None)
-    columns, before, after = ["", "params", "MACs"], ["unpruned"], ["pruned"]
-    for row, cost in ((before, plan.before), (after, plan.after)):
-        row += [f"{cost.params:,}", f"{cost.macs:,}"]
     if plan.latency is not None:
-        columns.append("latency")
-        before.append(duration(plan.latency.unpruned))
-        after.append(duration(plan.latency.seconds))
         screen.show(str(plan.latency))
+    scores: dict[str, dict[str, float]] = {"unpruned": {}, "pruned": {}}
     if split is not None:
         found = plan.measured[split]
-        columns += ["loss", *found.metrics]
-        for row, loss, metrics in (
-            (before, found.unpruned_loss, found.unpruned_metrics),
-            (after, found.loss, found.metrics),
-        ):
-            row += [f"{loss:.4f}", *(f"{metrics[name]:.4f}" for name in found.metrics)]
+        scores["unpruned"] = {"loss": found.unpruned_loss, **found.unpruned_metrics}
+        scores["pruned"] = {"loss": found.loss, **found.metrics}
     screen.show(f"Units removed: {', '.join(plan.labels or plan.removed) or 'none'}")
-    title = f"Measured on the {split} split" if split else "Cost"
-    screen.table(title, columns, [before, after])
+    _show_scores(screen, plan, f"Measured on the {split} split" if split else "Cost", scores)
     for promise in plan.promises:
         screen.show(promise)
+
+
+def _show_scores(
+    screen: Screen, plan: Plan, title: str, scores: Mapping[str, Mapping[str, float]]
+) -> None:
+    """What the unpruned network costs and scores, and what became of it, as a table."""
+    rows, latency = [], plan.latency
+    for name, found in scores.items():
+        whole = name == "unpruned"
+        cost = plan.before if whole else plan.after
+        row = [name, f"{cost.params:,}", f"{cost.macs:,}"]
+        row += [duration(latency.unpruned if whole else latency.seconds)] if latency else []
+        rows.append([*row, *(f"{value:.4f}" for value in found.values())])
+    head = ["", "params", "MACs", *(["latency"] if latency else []), *scores["unpruned"]]
+    screen.table(title, head, rows)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from .engine.around import Around
 from .engine.compile import Compiler
 from .engine.order import visiting_order
 from .engine.pieces import choose, join
-from .engine.run import Run
+from .engine.run import Autocast, Run
 from .engine.steps import Program
 from .objective import Measurement, Objective, OfBatch
 from .records import Evaluation, Split, Status
@@ -78,6 +78,8 @@ class Engine:
         self.options, self.pace = options or EngineOptions(), 0.0  # seconds a mask and example
         self.period = FIRST
         graph.program.module.eval()
+        precision = getattr(torch, objective.precision) if objective.precision else None
+        self.autocast = Autocast(graph.program.device.type, precision)
         recovers = objective.recovery.kind != "none"
         self.around: Around | None = None
         calibration: Iterable[Any]
@@ -139,9 +141,10 @@ class Engine:
         while order:
             size, seconds = self._chunk(split), 0.0
             part, order = order[:size], order[size:]
-            for outcome in self._evaluate_chunk(part, split, tensors):
-                seconds += outcome.evaluation.seconds
-                yield outcome
+            with self.autocast.kept():
+                for outcome in self._evaluate_chunk(part, split, tensors):
+                    seconds += outcome.evaluation.seconds
+                    yield outcome
             self.pace = seconds / len(part) / max(self.objective.samples(split), 1)
             self.period = min(2 * self.period, PERIOD)
             self.compiler.forget()
@@ -165,7 +168,8 @@ class Engine:
     ) -> Iterator[Outcome]:
         programs, failed = self._programs(masks, split)
         yield from failed
-        run = Run(programs, self.calibration, self.compiler.memory)
+        lower = self.autocast if split == "search" else None
+        run = Run(programs, self.calibration, self.compiler.memory, lower)
         answers = [_Answer() for _ in programs]
         parts = self.pieces.of(inputs for inputs, _ in self.objective.batches(split))
         numbers = [number for number, _ in parts]

@@ -194,6 +194,7 @@ LOSSES: Mapping[str, Measure] = {
 METRICS: Mapping[str, Measure] = {
     "accuracy": _accuracy, "top5": _top5, "perplexity": perplexity, "next_token": _next_token,
 }  # fmt: skip
+BUILT_IN = (*LOSSES.values(), *METRICS.values())
 
 
 def named_loss(loss: str | Measure) -> Measure:

@@ -28,7 +28,7 @@ from .loaders import (
     read,
     require_examples,
 )
-from .losses import named_loss, named_metrics, perplexity
+from .losses import BUILT_IN, named_loss, named_metrics, perplexity
 from .records import Split, whole_of
 from .sizes import Lots
 
@@ -127,6 +127,9 @@ class Objective:
             not enough, with a batch as the loader gives it; what it returns goes to loss and
             metrics. It gets the model in eval mode, which it may change, and the same random
             numbers for every mask. It needs a graph of a part.
+        precision: "bfloat16" or "float16", in which masks are measured on the search split, where
+            that is faster, by torch's autocast; on all other splits, and in recovery, in that of
+            the model.
 
     Raises:
         ObjectiveError: a loader is empty or gives something else than pairs.
@@ -144,10 +147,13 @@ class Objective:
     verify: Any = None
     report: Any = None
     run: Callable[[torch.nn.Module, Any], Any] | None = None
+    precision: Literal["bfloat16", "float16"] | None = None
     splits: Mapping[Split, tuple[Batch, ...]] = field(init=False, repr=False)
     _lots: dict[Split, Lots] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.precision not in (None, "bfloat16", "float16"):
+            raise ObjectiveError(f"precision is bfloat16 or float16, got {self.precision!r}.")
         object.__setattr__(self, "loss", named_loss(self.loss))
         object.__setattr__(self, "metrics", named_metrics(self.metrics))
         raw = self.run is not None
@@ -172,7 +178,7 @@ class Objective:
 
     def _facts(self) -> dict[str, str]:
         return {
-            "loss": getattr(self.loss, "__name__", type(self.loss).__name__),
+            "loss": getattr(self.loss, "__name__", type(self.loss).__name__).lstrip("_"),
             "metrics": ", ".join(self.metrics) or "none",
             "recovery": self.recovery.kind,
             "examples": ", ".join(f"{self.samples(s)} {s}" for s in self.splits if s != "trial"),
@@ -200,8 +206,8 @@ class Objective:
     def measure(self, outputs: Sequence[Any], split: Split) -> Measurement:
         """Loss and metrics of the outputs of all batches of a split.
 
-        Each measure gets copies of outputs and targets, since it may write into them. Batches count
-        by the number of their inputs.
+        Measures of a user's own get copies of outputs, since they may write into them. Batches
+        count by the number of their inputs.
 
         Raises:
             ObjectiveError: a measure gives something else than a scalar or one value an example.
@@ -309,6 +315,7 @@ class Objective:
         named = {"loss": self.loss} | {f"metric {n}": m for n, m in sorted(self.metrics.items())}
         named |= {} if self.run is None else {"run": self.run}
         found = [line for name, measure in named.items() for line in lines(name, measure)]
+        found += [f"precision: {self.precision}"] if self.precision else []
         return (*found, f"recovery: {self.recovery.kind}")
 
     @property
@@ -357,7 +364,9 @@ class OfBatch:
 
 def _of_batch(name: str, measure: Any, outputs: Any, batch: Batch) -> tuple[torch.Tensor, int]:
     """What a measure gives for a batch, checked: a scalar or one value an example; how many."""
-    value, count = judged(measure, copies_of(outputs), batch[1]), examples(*batch)
+    if not any(measure is known for known in BUILT_IN):  # of which none writes into them
+        outputs = copies_of(outputs)
+    value, count = judged(measure, outputs, batch[1]), examples(*batch)
     tensor = torch.as_tensor(value).detach().cpu().double()
     if tensor.numel() != 1 and tuple(tensor.shape) != (count,):
         raise ObjectiveError(

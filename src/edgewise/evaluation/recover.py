@@ -25,7 +25,7 @@ from .objective import FEWEST, Objective, Recovery, RecoveryKind
 
 SLOW, FEW = 10.0, 128  # seconds a mask that are much for a search; examples that are few
 ROOTS, SLOWER = 5, 2.5  # factorisations of a fit, and how much slower than products they are
-TRIES, SIDE = 3, 512  # of the clock; of the matrices whose product it times
+TRIES, LONG, SIDE = 3, 1.0, 512  # of the clock, within seconds; of the matrices that it times
 
 
 def recover(
@@ -173,9 +173,10 @@ def _held(rows: float, inputs: int, channels: int) -> float:
 
 
 def _timed(call: Callable[[], Any]) -> float:
-    def once() -> float:
+    """Seconds that a call takes; the least of some, if it takes few."""
+    times: list[float] = []
+    while len(times) < TRIES and sum(times) < LONG:
         begin = time.perf_counter()
         call()
-        return time.perf_counter() - begin
-
-    return min(once() for _ in range(TRIES))
+        times.append(time.perf_counter() - begin)
+    return min(times)

@@ -33,19 +33,13 @@ class Stopwatch:
         threads: of torch, while it measures.
         rounds: how often everything is run.
         device: where.
-        clock: tells seconds, by default as `clock_of`.
     """
 
     def __init__(
-        self,
-        args: tuple[Any, ...],
-        threads: int,
-        rounds: int,
-        device: str = "cpu",
-        clock: Callable[[], float] | None = None,
+        self, args: tuple[Any, ...], threads: int, rounds: int, device: str = "cpu"
     ) -> None:
         self.args, self.threads, self.rounds = args, threads, rounds
-        self.clock = clock or clock_of(device, threads)
+        self.clock = clock_of(device, threads)
 
     def networks(self, models: Sequence[nn.Module]) -> NDArray[np.float64]:
         seconds = np.zeros((self.rounds, len(models)))

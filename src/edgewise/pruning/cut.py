@@ -31,10 +31,7 @@ def cut_tensor(tensor: torch.Tensor, slices: Slices) -> torch.Tensor:
 
 
 def cut_module(
-    whole: nn.Module,
-    vertex: Vertex,
-    slices: Sequence[Slices],
-    sizes: tuple[int, ...],
+    whole: nn.Module, vertex: Vertex, slices: Sequence[Slices], sizes: tuple[int, ...]
 ) -> nn.Module:
     """A copy of a module with only what remains of its tensors.
 

@@ -145,10 +145,8 @@ def without_module_form(graph: Graph) -> dict[str, str]:
         FormError: the model cannot be copied, or is in another process.
 
     Examples:
-        >>> ew.without_module_form(graph)
-        {}
-        >>> whole = graph.select(lambda unit: unit.name not in ew.without_module_form(graph))
-        >>> whole == graph
+        >>> without = ew.without_module_form(graph)
+        >>> graph.select(lambda unit: unit.name not in without) == graph
         True
     """
     calls_of(graph)

@@ -44,10 +44,7 @@ def verify(graph: Graph, mask: Mask, full: nn.Module, small: nn.Module) -> float
 
 
 def rounding(
-    full: nn.Module,
-    small: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any] = _NONE,
+    full: nn.Module, small: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] = _NONE
 ) -> bool:
     """Whether two models that differ in their own precision agree in float64.
 
@@ -68,10 +65,7 @@ def rounding(
 
 
 def compare(
-    reference: nn.Module,
-    other: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any] = _NONE,
+    reference: nn.Module, other: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] = _NONE
 ) -> tuple[float, float]:
     """Largest relative difference of two models' outputs in eval mode, and what is allowed.
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .validation import Array, check_observations, link_noise
 
-FOLDS = 4
+FOLDS = 4  # parts, each predicted by a surrogate that saw everything else
 LEAST = 20  # held-out masks below which a comparison says nothing
 
 Make = Callable[[], Any]
@@ -48,7 +48,7 @@ def spared(masks: Array) -> NDArray[np.bool_]:
 
 
 def hold_out(
-    make: Make, X: ArrayLike, y: ArrayLike, folds: int = FOLDS, noise: ArrayLike | None = None
+    make: Make, X: ArrayLike, y: ArrayLike, *, noise: ArrayLike | None = None
 ) -> HeldOut | None:
     """Cross-fitted predictions of the masks that remove at least two units.
 
@@ -57,7 +57,6 @@ def hold_out(
     Args:
         make: an unfitted surrogate with an uncertainty.
         X: masks [n_masks, n_units], 1 = removed; y: losses [n_masks] in original units.
-        folds: parts, each predicted by a surrogate that saw everything else.
         noise: [n_masks] standard errors of the losses; the surrogates must take them then.
 
     Returns:
@@ -68,13 +67,13 @@ def hold_out(
     """
     model = make()
     masks, target = check_observations(X, y, model.link)
-    fold = _folds(masks, folds)
+    fold = _folds(masks)
     if fold is None:
         return None
     losses = np.asarray(y, dtype=np.float64)
     known = np.asarray(noise, dtype=np.float64)
     mean, std = np.zeros(len(target)), np.zeros(len(target))
-    for k in range(folds):
+    for k in range(FOLDS):
         out = fold == k
         model = make().fit(masks[~out], losses[~out], *([] if noise is None else [known[~out]]))
         mean[out], std[out] = model.predict_link(masks[out], return_std=True)
@@ -83,7 +82,7 @@ def hold_out(
     return HeldOut(target[held], mean[held], std[held])
 
 
-def _folds(masks: Array, folds: int) -> NDArray[np.intp] | None:
+def _folds(masks: Array) -> NDArray[np.intp] | None:
     """[n_masks] the fold in which a mask is held out; -1: never."""
     fold = np.full(len(masks), -1, dtype=np.intp)
     held = spared(masks)
@@ -91,6 +90,6 @@ def _folds(masks: Array, folds: int) -> NDArray[np.intp] | None:
     if len(different) < LEAST:
         return None
     # neighbours in the order of masks are alike: a random order spreads them over the folds
-    dealt = np.random.default_rng(0).permutation(len(different)) % folds
+    dealt = np.random.default_rng(0).permutation(len(different)) % FOLDS
     fold[held] = dealt[which.ravel()]
     return fold

@@ -199,10 +199,7 @@ class GraphGP(Surrogate):
 
     @single_threaded
     def sample(
-        self,
-        X: ArrayLike,
-        n: int = 1,
-        random_state: int | np.random.RandomState | None = None,
+        self, X: ArrayLike, n: int = 1, random_state: int | np.random.RandomState | None = None
     ) -> Array:
         """Joint draws [n, n_masks] of the posterior on the link scale, noise left out.
 

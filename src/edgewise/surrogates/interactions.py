@@ -55,7 +55,7 @@ class Interactions:
 
 
 def interactions(
-    model: Any, graph: Graph, base: Mask, *, units: Sequence[int] | None = None, seed: int = 0
+    model: Any, graph: Graph, base: Mask, *, units: Sequence[int] | None = None
 ) -> Interactions:
     """The interactions that a fitted `GraphGP` sees between units around a mask.
 
@@ -67,7 +67,6 @@ def interactions(
         graph: of the masks.
         base: everything else stays as it is here.
         units: to look at, by default all; of more than 40 those whose removal the fit saw most.
-        seed: of the draws.
 
     Examples:
         >>> model = ew.surrogates.GraphGP(graph).fit(X, losses)
@@ -84,7 +83,7 @@ def interactions(
             by_first[first].append(second)
     pairs = [
         pair for first, others in by_first.items() if others
-        for pair in _row(model, graph, base, first, others, seed)
+        for pair in _row(model, graph, base, first, others)
     ]  # fmt: skip
     met = {unit for pair in pairs for unit in (pair.first, pair.second)}
     shown = tuple(unit for unit in chosen if unit in met)
@@ -113,9 +112,7 @@ def _apart(graph: Graph, base: Mask, first: int, second: int) -> bool:
     return both.signature not in alone
 
 
-def _row(
-    model: Any, graph: Graph, base: Mask, first: int, others: Sequence[int], seed: int
-) -> list[Pair]:
+def _row(model: Any, graph: Graph, base: Mask, first: int, others: Sequence[int]) -> list[Pair]:
     """The differences of one unit with several others."""
     bare = [base.with_kept(first, other) for other in others]
     corners = [
@@ -129,7 +126,7 @@ def _row(
     at = np.array([place[mask] for mask in corners]).reshape(4, -1)
     X = graph.matrix(distinct)
     effects = _second(model.predict_link(X)[None], at)[0]
-    spread = _second(model.sample(X, DRAWS, random_state=seed), at).std(axis=0)
+    spread = _second(model.sample(X, DRAWS, random_state=0), at).std(axis=0)
     return [
         Pair(first, other, float(effect), float(deviation))
         for other, effect, deviation in zip(others, effects, spread, strict=True)

@@ -14,14 +14,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from ..errors import ObjectiveError, TraceError, lacks_memory
-from ..values.nested import (
-    batch_size,
-    copies_of,
-    device_of,
-    leaves_of,
-    named_leaves,
-    shapes_of,
-)
+from ..values.nested import batch_size, copies_of, device_of, leaves_of, named_leaves, shapes_of
 from ..values.precision import full_precision
 from .probe import Recording, run
 from .program import evaluating
@@ -136,10 +129,7 @@ class Judge:
         self.short_of_memory = False
 
     def _drawn(
-        self,
-        size: int,
-        sizes: tuple[tuple[Axis, int], ...] = (),
-        model: nn.Module | None = None,
+        self, size: int, sizes: tuple[tuple[Axis, int], ...] = (), model: nn.Module | None = None
     ) -> tuple[tuple[Any, ...], Any] | None:
         """Inputs of a batch size and what the model gives; None where it raises."""
         args, kwargs = drawn((self.args, dict(self.kwargs)), self.batch, size, dict(sizes))

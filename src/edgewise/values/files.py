@@ -74,18 +74,18 @@ def partial(path: Path) -> Path:
     return path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}{ENDING}")
 
 
-def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
+def read_bytes(path: Path) -> bytes:
     """The contents of a regular file, of which the size is asked first.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is a device, a pipe or a folder, or larger than `largest`.
+        ValueError: it is a device, a pipe or a folder, or larger than `LARGEST`.
     """
     with _regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        if size > largest:
-            raise ValueError(f"it has {size:,} bytes, more than the {largest:,} allowed")
-        return file.read(largest)
+        if size > LARGEST:
+            raise ValueError(f"it has {size:,} bytes, more than the {LARGEST:,} allowed")
+        return file.read(LARGEST)
 
 
 def sha256(path: Path) -> str:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edgewise as ew
+from edgewise.cli import init
 from edgewise.cli.job.config import read_config
 from edgewise.cli.job.datasets import load_batches
 from edgewise.cli.job.job import open_study, trace_job, write_weights
@@ -27,7 +29,7 @@ transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
 
 SIZES = {
-    "vocab_size": 128, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+    "vocab_size": 128, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1,
     "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64,
 }  # fmt: skip
 JOB = """[model]
@@ -116,9 +118,7 @@ def test_a_job_on_text_ends_with_a_checkpoint(checkpoint: Path) -> None:
     """Its loss is that of transformers, and the perplexity that it tells the exponential of it."""
     config = read_config(checkpoint / "job.toml")
     graph = trace_job(config)
-    assert [unit.label for unit in graph.units] == [
-        f"layers.{layer} {branch}" for layer in (0, 1) for branch in ("attention", "mlp")
-    ]
+    assert [unit.label for unit in graph.units] == ["layers.0 attention", "layers.0 mlp"]
     ((inputs, _),) = load_batches(config.data, config.data.search)
     with torch.no_grad():
         wanted = load_model(config.model)(**inputs, labels=inputs["input_ids"]).loss
@@ -127,8 +127,7 @@ def test_a_job_on_text_ends_with_a_checkpoint(checkpoint: Path) -> None:
         assert record.loss == pytest.approx(float(wanted), rel=1e-5)
         assert record.metrics["perplexity"] == pytest.approx(float(wanted.exp()), rel=1e-5)
         assert 0 <= record.metrics["next_token"] <= 1
-        study.evaluate([graph.empty, graph.mask([3])])
-        study.run(6, config.budget)
+        study.run(3, config.budget)
         plan = study.plan(finalists=1)
     loss, told = plan.measured["report"].interval, plan.measured["report"].metric_intervals
     assert told["perplexity"] == pytest.approx(tuple(torch.tensor(loss).exp().tolist()))
@@ -138,6 +137,89 @@ def test_a_job_on_text_ends_with_a_checkpoint(checkpoint: Path) -> None:
     again = transformers.AutoModelForCausalLM.from_pretrained(written, trust_remote_code=True)
     small = ew.prune(graph, plan)
     assert torch.allclose(again(**inputs).logits, small(**inputs)["logits"], atol=1e-5)
+
+
+PAIRS = """
+import torch
+
+
+def pairs():
+    ids = torch.randint(0, 128, (12, 6), generator=torch.Generator().manual_seed(0))
+    for row in ids:
+        given = {"decoder_input_ids": row[:-1], NAME: ENCODED}
+        yield given, row[1:]
+"""
+SEQ = {"d_model": 16, "vocab_size": 128, "decoder_start_token_id": 0, "pad_token_id": 0}
+SHAPES = {
+    "Gemma": SIZES | {"head_dim": 8},
+    "Mistral": SIZES,
+    "GPT2": {"vocab_size": 128, "n_embd": 16, "n_layer": 2, "n_head": 2},
+    "OPT": {
+        "vocab_size": 128, "hidden_size": 16, "ffn_dim": 24, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "word_embed_proj_dim": 16, "max_position_embeddings": 64,
+    },
+    "T5": SEQ | {"d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2},
+    "Whisper": SEQ | {
+        "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24,
+        "num_mel_bins": 8, "max_source_positions": 6, "max_target_positions": 20,
+        "suppress_tokens": None, "begin_suppress_tokens": None, "bos_token_id": 1,
+        "eos_token_id": 2,
+    },
+}  # fmt: skip
+ENCODED = {
+    "T5": ('"input_ids"', "row"),
+    "Whisper": ('"input_features"', "row.new_ones(8, 12).float()"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHAPES)
+def test_other_architectures_go_the_same_way(name: str, tmp_path: Path) -> None:
+    config = getattr(transformers, f"{name}Config")(**SHAPES[name])
+    kind = "ForConditionalGeneration" if name in ENCODED else "ForCausalLM"
+    made = getattr(transformers, {"GPT2": "GPT2LMHeadModel"}.get(name, f"{name}{kind}"))(config)
+    made.save_pretrained(tmp_path / "checkpoint")
+    letters(tmp_path / "checkpoint")
+    (tmp_path / "text.txt").write_text(SENTENCE * 8)
+    job = JOB.format(source="text:text.txt")
+    if name in ENCODED:
+        given, encoded = ENCODED[name]
+        code = PAIRS.replace("NAME", given).replace("ENCODED", encoded)
+        (tmp_path / "data.py").write_text(code)
+        job = JOB.format(source="data.py:pairs").replace("length = 8", "").partition("[units]")[0]
+        job += '[objective]\nloss = "perplexity"\nmetrics = ["perplexity", "next_token"]\n'
+        job += '[result]\nform = "module"\n[budget]\nparams = 0.9\n'
+    (tmp_path / "job.toml").write_text(job)
+    config = read_config(tmp_path / "job.toml")
+    graph = trace_job(config)
+    with open_study(config, graph) as study:
+        study.run(4, config.budget)
+        plan = study.plan(finalists=1)
+    _, written = write_weights(config, graph, plan)
+    assert plan.measured["report"].metrics["perplexity"] > 1
+    assert "perplexity" in (written / "README.md").read_text()
+
+
+def test_a_first_job_is_written(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a folder and a text, with a quarter less of what is no embedding."""
+    labels = ["layers.0 attention", "layers.0 mlp", "layers.0 mlp gate_proj"]
+    traced = SimpleNamespace(units=[SimpleNamespace(label=label) for label in labels])
+    monkeypatch.setattr(init, "trace", lambda *_: traced)
+    monkeypatch.chdir(checkpoint)
+    (checkpoint / "long.txt").write_text(SENTENCE * 800)
+    said: list[str] = []
+    init.write_job("hf:checkpoint", "long.txt", None, Path("first.toml"), said.append)
+    assert "Units: 2" in said
+    config = read_config("first.toml")
+    assert config.data == replace(
+        config.data, source=f"text:{checkpoint / 'long.txt'}", tokenizer=config.model.source
+    )
+    assert config.model.source == f"hf:{checkpoint / 'checkpoint'}"
+    assert (config.result.form, config.result.recovery) == ("module", "linear")
+    assert config.units.only == ("*attention", "*mlp")
+    assert config.budget is not None
+    assert 0.75 < float(str(config.budget.params)) < 1
 
 
 def test_likeness_is_the_divergence_from_the_unpruned_model(checkpoint: Path) -> None:

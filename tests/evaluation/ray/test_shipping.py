@@ -46,8 +46,9 @@ def test_a_program_stays_as_it_is(name: str) -> None:
     torch.testing.assert_close(theirs, ours, rtol=0, atol=0)
 
 
-def test_the_same_is_measured() -> None:
-    graph, objective = jobs.make()
+@pytest.mark.parametrize("make", [jobs.make, jobs.make_of_part])
+def test_the_same_is_measured(make) -> None:
+    graph, objective = make()
     masks = [graph.mask([unit]) for unit in range(len(graph.units))]
     ours = Engine(graph, objective).evaluate(masks)
     ruled = ew.restrict(graph, at_most={"edge": 0.5})  # the graph without it has a program, too

@@ -56,18 +56,24 @@ class Sections:
                     )
 
     def _check_calibration(self) -> None:
-        recovery, wanted = self.objective.recovery, self.objective.recovery != "none"
+        asked = {"objective": self.objective.recovery, "result": self.result.recovery}
+        asked = {name: kind for name, kind in asked.items() if kind != "none"}
+        if len(asked) == 2:
+            raise ValueError(
+                "[result] recovery is for masks that were measured without; [objective] has one"
+            )
         if self.calibration is None:
-            if wanted:
+            for name, kind in asked.items():
                 raise ValueError(
-                    f'[objective] recovery "{recovery}" needs a section [calibration] with source '
-                    "and rows"
+                    f'[{name}] recovery "{kind}" needs a section [calibration] with source and rows'
                 )
             return
-        if not wanted:
+        if not asked:
             raise ValueError(
-                '[calibration] has no effect unless [objective] recovery = "batchnorm" or "linear"'
+                "[calibration] has no effect unless [objective] or [result] has recovery = "
+                '"batchnorm" or "linear"'
             )
+        (recovery,) = asked.values()
         rows = self.calibration.rows
         count = FEWEST if rows.stop is None else rows.stop - rows.start
         if recovery == "linear" and count < FEWEST:

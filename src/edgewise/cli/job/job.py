@@ -14,7 +14,7 @@ from torch import nn
 
 from ...errors import ConfigError, LatencyError, OtherStudyError, PlanError, StorageError
 from ...evaluation.losses import imitated
-from ...evaluation.objective import Objective, Recovery
+from ...evaluation.objective import Objective, Recovery, RecoveryKind
 from ...graph.graph import Graph
 from ...pruning import hf
 from ...pruning.plan import Measured, Plan
@@ -114,9 +114,7 @@ def read_objective(config: Config, graph: Graph) -> Objective:
         ConfigError: some of it cannot be read, or does not have the model's input shape.
     """
     config = replace(config, data=following(config.data, graph.program.args[0]))
-    data, objective, calibration = config.data, config.objective, None
-    if config.calibration is not None:
-        calibration = load_batches(config.calibration_data, config.calibration.rows)
+    data, objective = config.data, config.objective
     search = load_batches(data, data.search)
     _check_shape(config, search[0][0])
     splits: list[Any] = [search, load_batches(data, data.verify), load_batches(data, data.report)]
@@ -126,11 +124,20 @@ def read_objective(config: Config, graph: Graph) -> Objective:
         splits[0],
         loss=load_loss(objective.loss),
         metrics=load_metrics(objective.metrics),
-        recovery=Recovery(objective.recovery, calibration),
+        recovery=read_recovery(config, graph, objective.recovery),
         verify=splits[1],
         report=splits[2],
         run=load_function(objective.run) if objective.run else None,
+        precision=objective.precision,
     )
+
+
+def read_recovery(config: Config, graph: Graph, kind: RecoveryKind) -> Recovery:
+    """A recovery with the calibration data of a config."""
+    if config.calibration is None or kind == "none":
+        return Recovery()
+    data = following(config.calibration_data, graph.program.args[0])
+    return Recovery(kind, load_batches(data, config.calibration.rows))
 
 
 def _check_shape(config: Config, inputs: Any) -> None:

@@ -129,6 +129,7 @@ class ObjectiveSection:
     metrics: tuple[Function, ...] = ("accuracy",)
     recovery: RecoveryKind = "none"
     run: Function | None = None
+    precision: Literal["bfloat16", "float16"] | None = None
     expected: float | None = None
 
     def __post_init__(self) -> None:
@@ -233,6 +234,7 @@ class ResultSection:
     """What the pruned model is."""
 
     form: Form = "program"
+    recovery: RecoveryKind = "none"
 
 
 @dataclass(frozen=True, slots=True)

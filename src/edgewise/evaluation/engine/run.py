@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +19,29 @@ from .steps import Program, Step, missing
 Inputs = tuple[Any, ...]
 
 
+@dataclass(frozen=True)
+class Autocast:
+    """In which precision matrices are multiplied; None: in that of the model."""
+
+    device: str = "cpu"
+    precision: torch.dtype | None = None
+
+    def on(self) -> AbstractContextManager[Any]:
+        """A context of that precision."""
+        lower = self.precision is not None
+        return torch.autocast(self.device, self.precision) if lower else nullcontext()
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Contexts within convert each weight once."""
+        torch.autocast_increment_nesting()
+        try:
+            yield
+        finally:
+            if torch.autocast_decrement_nesting() == 0:
+                torch.clear_autocast_cache()
+
+
 class Run:
     """Executes programs, sharing values between them.
 
@@ -24,13 +49,15 @@ class Run:
         programs: in the order in which they are visited.
         calibration: all the calibration data, in pieces.
         memory: what values kept for later programs may take.
+        autocast: in which precision the data run; calibration runs in that of the model.
     """
 
     def __init__(
-        self, programs: Sequence[Program], calibration: Sequence[Inputs], memory: Memory
-    ) -> None:
+        self, programs: Sequence[Program], calibration: Sequence[Inputs], memory: Memory,
+        autocast: Autocast | None = None,
+    ) -> None:  # fmt: skip
         self.programs, self.calibration = programs, calibration
-        self.memory = memory
+        self.memory, self.autocast = memory, autocast or Autocast()
         self.reads = _reads([([*p.outputs], p.steps) for p in programs])
         self.learns = _reads([(p.learners, p.calibration) for p in programs])
         self.calibrated = Cache(_count(self.learns), self.memory)
@@ -62,7 +89,7 @@ class Run:
         self, program: Program, inputs: Inputs, part: int, cache: Cache, reads: set[Step]
     ) -> Any:
         given = dict(zip(program.inputs[program.parts[part]], inputs, strict=True))
-        with torch.inference_mode():
+        with torch.inference_mode(), self.autocast.on():
             return _execute(program.steps, [program.outputs[part]], [given], cache, reads)[0]
 
     def _value(self, position: int, inputs: Inputs, part: int, cache: Cache) -> Any:

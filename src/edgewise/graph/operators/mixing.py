@@ -8,17 +8,7 @@ import numpy as np
 from ..vertices import Shape, Vertex
 from .joining import Axes, Ids, Joining, Labels, weighted
 from .passage import Passage, documented, gone, join, of_one
-from .remains import (
-    BOOLEANS,
-    TRUE,
-    Line,
-    Logic,
-    Passed,
-    Remains,
-    spread,
-    where_all,
-    whole_groups,
-)
+from .remains import BOOLEANS, TRUE, Line, Logic, Passed, Remains, spread, where_all, whole_groups
 from .states import Flow, Live, Shapes, States, live
 
 # -- layers with a weight ----------------------------------------------------------------------

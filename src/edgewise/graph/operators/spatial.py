@@ -41,10 +41,7 @@ def fill_spatial(add: Callable[..., Any]) -> None:
     )  # fmt: skip
     softmax = Rule("softmax", absence.by_axes, "input dim", read.but_axis("dim", None))
     add(softmax, *modules("Softmax LogSoftmax Softmin"), *spelled("softmax log_softmax"))
-    add(
-        Rule("softmax2d", absence.by_axes, read=read.but_channels),
-        nn.Softmax2d,
-    )
+    add(Rule("softmax2d", absence.by_axes, read=read.but_channels), nn.Softmax2d)
     add(Rule("pad", absence.by_axes, "input pad mode value", read.padded), F.pad)
     add(
         Rule("roll", absence.by_axes, "input shifts dims", read.but_axis("dims", None)),

@@ -22,6 +22,7 @@ ORIGINS: Mapping[str, tuple[Form, Role]] = {
     "finalist": ("star", "plum"),
 }
 ROLES: Sequence[Role] = ("orange", "blue", "green", "plum", "teal", "red", "grey", "ink")
+SHOWN = 6  # units that a mask names
 QUANTITIES = {
     "units": "units left",
     "params": "parameters left",
@@ -163,7 +164,7 @@ def point_text(facts: Facts, point: Point) -> str:
     )
     if point.measured is not None:
         lines.append(f"measured {numbers.plain(point.measured)}")
-    return "\n".join([*lines, *_removed(facts, str(point.mask), 6)])
+    return "\n".join([*lines, *_removed(facts, str(point.mask))])
 
 
 def methods(histories: Mapping[str, Sequence[Sequence[float | None]]]) -> Chart:
@@ -224,21 +225,21 @@ def _by_origin(
     return series
 
 
-def describe(facts: Facts, e: Evaluation, names: int = 6) -> str:
+def describe(facts: Facts, e: Evaluation) -> str:
     """An evaluation in words, a line each."""
     lines = [f"evaluation {e.number}, {e.origin or 'other'}", f"loss {numbers.plain(e.loss)}"]
     if e.predicted is not None:
         spread = f" ± {numbers.plain(e.deviation)}" if e.deviation else ""
         lines.append(f"predicted {numbers.plain(e.predicted)}{spread}")
     lines += [f"{name} {numbers.metric(name, value)}" for name, value in e.metrics.items()]
-    return "\n".join([*lines, *_removed(facts, e.mask, names)])
+    return "\n".join([*lines, *_removed(facts, e.mask)])
 
 
-def _removed(facts: Facts, bits: str, names: int) -> list[str]:
+def _removed(facts: Facts, bits: str) -> list[str]:
     """How many units a mask removes, and the first of them."""
     removed = [facts.graph.units[i].label for i, bit in enumerate(bits) if bit == "1"]
-    more = [f"and {len(removed) - names} more"] if len(removed) > names else []
-    return [f"{len(removed)} removed{':' if removed else ''}", *removed[:names], *more]
+    more = [f"and {len(removed) - SHOWN} more"] if len(removed) > SHOWN else []
+    return [f"{len(removed)} removed{':' if removed else ''}", *removed[:SHOWN], *more]
 
 
 def _finite(value: float | None) -> float | None:

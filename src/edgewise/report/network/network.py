@@ -13,6 +13,8 @@ from ..terms import fold
 from .blocks import Fate
 from .svg import Sheet, diagram, kind, strike
 
+STYLES = ("style.css", "network.css")
+
 
 def network(facts: Facts) -> Markup:
     """The section that draws the graph."""
@@ -62,16 +64,14 @@ class Drawing:
 
 def drawn(sheet: Sheet) -> Drawing:
     """The drawing by itself, with the page's light colours."""
-    page, rules = (files("edgewise.report").joinpath(n).read_text() for n in STYLES)
+    here = files("edgewise.report")
+    page, rules = (here.joinpath(name).read_text(encoding="utf-8") for name in STYLES)
     light = dict(re.findall(r"--([\w-]+): light-dark\((#\w+)", page))
     style = re.sub(r"var\(--([\w-]+)\)", lambda name: light[name[1]], rules)
     font = ".network { font-family: sans-serif; }"
     inner = diagram(sheet).removeprefix("<svg").removesuffix("</svg>")
     start = f'<svg xmlns="http://www.w3.org/2000/svg"{inner}'
     return Drawing(f"{start}{tag('style', raw(style + font))}</svg>")
-
-
-STYLES = ("style.css", "network.css")
 
 
 def _caption(sheet: Sheet) -> str:

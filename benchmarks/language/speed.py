@@ -1,0 +1,97 @@
+"""Masks a second on SmolLM2-135M: edgewise's engine against plain loops that skip sub-blocks.
+
+All 60 masks without one sub-block, and as many random ones without a quarter of them, on some
+sequences of 128 tokens; CPU seconds of one thread, in one run. The loops are those of problem.py
+(a batch at a time, nothing shared); `error` is how far losses are from those of the float32 loop.
+
+    python benchmarks/language/speed.py --data ../shared/data/text --sequences 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import edgewise as ew
+from edgewise.evaluation.evaluator import Engine
+from language.problem import Net, Problem, nats
+from machine import describe
+
+
+def loop(net: Net, ids: torch.Tensor) -> Callable[[Sequence[str]], list[float]]:
+    def run(masks: Sequence[str]) -> list[float]:
+        with torch.inference_mode():
+            pairs = (zip(net.logits(mask, ids), ids, strict=True) for mask in masks)
+            return [float(np.mean([nats(z[None], i[None]) for z, i in some])) for some in pairs]
+
+    return run
+
+
+def engine(
+    graph: ew.Graph, ids: torch.Tensor, precision: Any
+) -> Callable[[Sequence[str]], list[float]]:
+    following = torch.cat([ids[:, 1:], torch.full_like(ids[:, :1], -100)], 1)
+    data = [((ids,), following)]
+    made = Engine(graph, ew.Objective(data, loss="perplexity", precision=precision))
+
+    def run(masks: Sequence[str]) -> list[float]:
+        asked = [graph.mask([k for k, bit in enumerate(mask) if bit == "1"]) for mask in masks]
+        found = {str(o.evaluation.mask): o.evaluation.loss for o in made.evaluate(asked)}
+        return [found[str(mask)] for mask in asked]
+
+    return run
+
+
+def rows(problem: Problem, count: int) -> Iterator[dict[str, Any]]:
+    graph, ids, draw = problem.graph, problem.splits["search"][:count], random.Random(0)
+    ways = {
+        "float32 loop": loop(problem.exact, ids), "bfloat16 loop": loop(problem.fast, ids),
+        "engine": engine(graph, ids, None), "engine, bfloat16": engine(graph, ids, "bfloat16"),
+    }  # fmt: skip
+    sets = {
+        "without one": [problem.mask([k]) for k in range(60)],
+        "without a quarter": [problem.mask(draw.sample(range(60), 15)) for _ in range(32)],
+    }
+    for name, masks in sets.items():
+        wanted: list[float] = []
+        for way, run in ways.items():
+            run(masks[:1])
+            start = time.process_time()
+            losses = run(masks)
+            seconds = time.process_time() - start
+            wanted = wanted or losses
+            error = max(abs(a - b) for a, b in zip(losses, wanted, strict=True))
+            yield {
+                "masks": name,
+                "way": way,
+                "seconds_a_mask": seconds / len(masks),
+                "error": error,
+            }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/text"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/language_speed.json"))
+    parser.add_argument("--sequences", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    record: dict[str, Any] = {"machine": describe(), "sequences": options.sequences, "rows": []}
+    for row in rows(Problem(options.data), options.sequences):
+        record["rows"].append(row)
+        options.out.write_text(json.dumps(record, indent=1) + "\n")
+        print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
