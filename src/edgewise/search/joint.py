@@ -109,7 +109,6 @@ def _rounds(
         ends = purse.left <= settings.last * purse.limit or dry
         best = [m for m in best if known.lacks(m)][:1] if ends else best[:1]
         if (yield from purse.ask("proposals", "proposed", best, (), model)):
-            dry = 0
             continue
         rng = np.random.default_rng([seed, len(known.records)])
         masks = propose(space, model, known.estimates, settings, rng, region)
