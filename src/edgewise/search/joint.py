@@ -103,13 +103,12 @@ def _rounds(
     """Proposals; where they see some examples only, the best expected is then measured in full."""
     known, space = purse.known, purse.known.space
     dry, calm, region, turns = 0, 0, Region(), cycle(sizes)
-    while purse.left > 0 and dry < 3:
+    while purse.left >= purse.share(sizes[0]) - 1e-9 and dry < 3:
         model = fit(list(known.estimates.values()), space)
         best = ranked(space, model, known.estimates)
         ends = purse.left <= settings.last * purse.limit or dry
         best = [m for m in best if known.lacks(m)][:1] if ends else best[:1]
         if (yield from purse.ask("proposals", "proposed", best, (), model)):
-            dry = 0
             continue
         rng = np.random.default_rng([seed, len(known.records)])
         masks = propose(space, model, known.estimates, settings, rng, region)
@@ -166,7 +165,9 @@ class _Purse:
         return True
 
 
-def _sizes(purse: _Purse, settings: Settings, rng: np.random.Generator) -> Any:
+def _sizes(
+    purse: _Purse, settings: Settings, rng: np.random.Generator
+) -> Generator[Ask, Sequence[Evaluation], list[Lots]]:
     """The sizes that take turns; that of all examples, (), where smaller ones are of no use."""
     empty, count = purse.known.space.graph.empty, len(purse.lots)
     if purse.known.records[empty].each is None or count < 4 or not settings.sizes:

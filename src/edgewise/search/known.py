@@ -13,6 +13,7 @@ from ..graph.graph import Mask
 from .space import Space
 
 TRUST = 8.0  # examples that count for what other masks say of the spread, beside a mask's own
+FLOOR = 0.1  # of the control's mean, below which no positive loss is estimated
 ALIKE = 1e-3  # relative difference of losses that batches of other sizes explain
 
 Array = NDArray[np.float64]
@@ -92,8 +93,9 @@ class Known:
         common = squares[free > 0].sum() / free.sum() if free.any() else float(np.var(control))
         spread = (TRUST * common + squares) / (TRUST + free)
         noise = np.sqrt(spread / seen * (1 - seen / each.shape[1]))
-        least = np.nanmin(each, axis=1)
-        losses = np.maximum(control.mean(dtype=np.float64) + mean, least)
+        losses = control.mean(dtype=np.float64) + mean
+        if np.nanmin(each) >= 0:  # a loss of which none is negative stays so
+            losses = np.maximum(losses, FLOOR * control.mean())
         found = zip(mine.items(), losses, noise, seen, strict=True)
         return {
             mask: replace(e, loss=float(loss), noise=float(std), split="search", samples=int(count))
