@@ -1,7 +1,5 @@
 """The command line. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The whole job in a minute: a small residual network on scikit-learn's digits."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """The network of the demo, which leaves this file beside its images."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 

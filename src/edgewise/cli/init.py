@@ -1,7 +1,5 @@
 """`edgewise init`: the first job file, guessed from a model, its weights and the data."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import time

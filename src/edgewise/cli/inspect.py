@@ -1,7 +1,5 @@
 """What of a model can be removed, and what a plan does to its modules."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any

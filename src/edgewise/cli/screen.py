@@ -1,7 +1,5 @@
 """What a terminal shows: status lines, a progress bar or log lines, tables, errors."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time

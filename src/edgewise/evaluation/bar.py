@@ -1,7 +1,5 @@
 """Progress as a bar: in a notebook, or in the lines of a terminal."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """Whether calibration data look like what the network was trained on."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -7,8 +7,6 @@ beginning of the network as possible, and a value is kept exactly as long as a l
 reads it.
 """
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

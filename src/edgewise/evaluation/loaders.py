@@ -1,7 +1,5 @@
 """Data as people have them, read once, as batches; and what is told of data that mislead."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from itertools import combinations

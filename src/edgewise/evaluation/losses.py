@@ -1,7 +1,5 @@
 """Losses and metrics by name, one of them for searches that a lack of training misleads."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The records that a study leaves: evaluations, comparisons, the state of a run. Plain data."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta

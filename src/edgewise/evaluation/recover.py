@@ -1,7 +1,5 @@
 """Recovery of one finished mask, and what the recovery of a mask costs, told in advance."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,5 @@
 """Whether an objective tells right answers from wrong ones, on the unpruned network."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import starmap

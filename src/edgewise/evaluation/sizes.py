@@ -4,8 +4,6 @@ The examples of a split are dealt into eight lots, always alike. A size is some 
 its name, such as "search:01100000", is that of a split: storage, claims and workers treat it so.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 
 import numpy as np

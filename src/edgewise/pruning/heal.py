@@ -1,7 +1,5 @@
 """Recovering accuracy of a pruned model by fine-tuning, taught by the original."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """What a search asks for, and how it is answered."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 

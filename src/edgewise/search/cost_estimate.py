@@ -1,7 +1,5 @@
 """What many masks cost, nearly and at once, so that few need an exact count."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """What a search knows of masks, from evaluations of any size, and what it has spent on them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 

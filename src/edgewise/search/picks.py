@@ -1,7 +1,5 @@
 """Masks that are chosen by what single units lose, before any surrogate knows anything."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The next round of masks: descents on what a surrogate predicts, near to what is known."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """Random masks that are valid and distinct."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

@@ -7,8 +7,6 @@ expensive black-box functions", 1998, eq. 15) of the proposals, which are looked
 large. The error is that of a paired difference, since all masks see the same examples.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

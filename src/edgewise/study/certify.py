@@ -1,7 +1,5 @@
 """A certificate for a chosen mask: what the solver proves, and how random masks compare."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

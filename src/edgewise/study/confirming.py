@@ -4,8 +4,6 @@ Identities tell networks and losses apart by what they consist of, but code of i
 its name alone. A measurement needs no such knowledge.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable
 from math import isfinite

@@ -1,7 +1,5 @@
 """Finalists: the most promising masks meet on data that no search has seen."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Evaluations as a pandas DataFrame."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

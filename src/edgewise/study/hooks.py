@@ -5,8 +5,6 @@ Examples:
     True
 """
 
-from __future__ import annotations
-
 import json
 from importlib import import_module
 from pathlib import Path

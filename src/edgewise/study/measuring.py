@@ -1,7 +1,5 @@
 """Asks become evaluations: from the storage, from other processes, or measured here and kept."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace

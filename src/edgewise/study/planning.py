@@ -1,7 +1,5 @@
 """From evaluations to a plan: finalists are verified, the winner is reported and certified."""
 
-from __future__ import annotations
-
 import logging
 import platform
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Who is told of finished evaluations."""
 
-from __future__ import annotations
-
 import logging
 import math
 import time

@@ -1,7 +1,5 @@
 """What identifies a traced network in a plan or a study, as plain data."""
 
-from __future__ import annotations
-
 from dataclasses import astuple
 from typing import Any
 

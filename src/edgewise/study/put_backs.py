@@ -1,7 +1,5 @@
 """The last step of a plan: what need not have gone comes back."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from ..evaluation.records import Split

@@ -1,7 +1,5 @@
 """Recovery of a plan that was chosen without."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ..errors import ObjectiveError

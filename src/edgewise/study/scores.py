@@ -6,8 +6,6 @@ gives with what it would give if this unit alone were gone. Widths keep the impo
 were traced with.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """How sure a mean or a proportion is, and whether two masks differ."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any

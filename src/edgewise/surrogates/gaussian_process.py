@@ -4,8 +4,6 @@ The covariance is a non-negative sum of given kernels and of kernels on the diff
 masks, which have hyper-parameters of their own.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import cached_property
 

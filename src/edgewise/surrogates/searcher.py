@@ -1,7 +1,5 @@
 """Which surrogates a search can use: those of this package by name, and any regressor."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any

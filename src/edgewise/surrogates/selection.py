@@ -1,7 +1,5 @@
 """Which surrogate to search with: candidates compared on masks that they have not seen."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

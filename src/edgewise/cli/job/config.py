@@ -1,7 +1,5 @@
 """A job as a TOML file, read into frozen dataclasses; every mistake is named with its place."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace

@@ -1,7 +1,5 @@
 """Labelled examples from a parquet file, an image folder, torchvision or a user's function."""
 
-from __future__ import annotations
-
 import inspect
 import io
 import itertools

@@ -1,7 +1,5 @@
 """Evaluations as a table for other programs: CSV or Parquet, by the file's ending."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """Healing as a job file asks for it: the training data, varied at random, and what comes of it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from importlib.util import find_spec

@@ -1,7 +1,5 @@
 """The directory in which a job keeps its files, and the JSON files there."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

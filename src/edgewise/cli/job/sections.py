@@ -1,7 +1,5 @@
 """The sections of a job as frozen dataclasses; docs/config.md says what their keys mean."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod

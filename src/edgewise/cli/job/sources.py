@@ -1,7 +1,5 @@
 """What a config names, made real: models with their weights, losses, metrics, user functions."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import json

@@ -1,7 +1,5 @@
 """Text cut into sequences of tokens by the tokenizer of a checkpoint."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import lru_cache
 from glob import glob

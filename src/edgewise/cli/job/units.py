@@ -1,7 +1,5 @@
 """Which units of a model a job offers: those that it names, and that its form of result has."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields

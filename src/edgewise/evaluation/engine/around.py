@@ -5,8 +5,6 @@ That code runs from its beginning; modules that it calls before the part give wh
 first time, since nothing of a mask has reached them yet.
 """
 
-from __future__ import annotations
-
 import copy
 import operator
 import time

@@ -3,8 +3,6 @@
 (conv(x) - mean) / sqrt(var + eps) * weight + bias is a convolution with scaled weights.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Values that later masks read, each kept until the last of them, within a limit of memory."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any

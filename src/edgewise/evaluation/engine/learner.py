@@ -1,7 +1,5 @@
 """What takes something from the calibration data, once for all masks that share the step."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 

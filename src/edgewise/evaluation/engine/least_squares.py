@@ -8,8 +8,6 @@ from then on only G and Σ guᵀ are, with g the goals [c], so that R = Σ guᵀ
 Where they never do, D = R' (K + λ)⁻¹ U with U [m, n] and R' [m, c] the rows and K = U Uᵀ.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """How the engine runs. None of it changes what is measured beyond rounding."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from ...values.quantities import check_count, parse_bytes

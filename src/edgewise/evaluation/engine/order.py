@@ -1,7 +1,5 @@
 """The order in which masks are visited, so that they share much and little is kept for it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from ...graph.graph import Graph, Mask, Unit

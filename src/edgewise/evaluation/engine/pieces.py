@@ -1,7 +1,5 @@
 """Batches as pieces that fit the cache of a processor, with the memory layout it likes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

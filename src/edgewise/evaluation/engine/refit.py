@@ -5,8 +5,6 @@ from u to r of least squares is added to the weight, and what it leaves of the m
 bias, or into the mean of the batch norm.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from functools import cached_property

@@ -6,8 +6,6 @@ the sums behind that lost all other summands, or layers there are bypassed, the 
 those gave: so the last layer before a removed branch takes over what it can of it.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace

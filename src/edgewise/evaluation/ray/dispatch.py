@@ -3,8 +3,6 @@
 Plain bookkeeping that knows nothing of processes or networks.
 """
 
-from __future__ import annotations
-
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Measuring on many processes and machines with Ray: settings, connection, and who starts it."""
 
-from __future__ import annotations
-
 import logging
 import math
 import socket

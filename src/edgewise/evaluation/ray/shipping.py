@@ -1,7 +1,5 @@
 """Graph and objective as bytes for another process that has edgewise, but not the user's files."""
 
-from __future__ import annotations
-
 import socket
 import sys
 from collections.abc import Callable, Iterator

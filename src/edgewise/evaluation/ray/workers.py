@@ -1,7 +1,5 @@
 """Ray actors that measure masks, and the executor that keeps them busy and outlives them."""
 
-from __future__ import annotations
-
 import logging
 import os
 import time

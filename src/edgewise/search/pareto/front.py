@@ -1,7 +1,5 @@
 """What a surrogate thinks is reachable at several budgets: the least loss under each limit."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any

@@ -3,8 +3,6 @@
 Deb et al., "A fast and elitist multiobjective genetic algorithm: NSGA-II", 2002, as pymoo has it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any

@@ -6,8 +6,6 @@ of the one pays for the live channels of the other. Of more, what is lost is at 
 each loses alone.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence

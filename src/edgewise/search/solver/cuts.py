@@ -4,8 +4,6 @@ Removing more never raises a cost (law 4), so that with a mask above the budget 
 remove less. With a mask that disconnects an output go all that remove more.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 

@@ -1,7 +1,5 @@
 """The least cost that any mask reaches, for those who ask for less."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import replace
 

@@ -3,8 +3,6 @@
 The counterpart of `graph/liveness.py`: it asks operators for their bounds instead of their flows.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The feasible masks of a graph as rows for a solver: units, what is alive, what it costs."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What a solver minimises: the predictions of surrogates, as rows."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol

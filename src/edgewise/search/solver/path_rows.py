@@ -6,8 +6,6 @@ network, hundreds of factors, meet in one linear objective. Where few removals a
 segment there is a variable for each; elsewhere a logarithm, being concave, lies below its tangents.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

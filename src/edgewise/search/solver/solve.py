@@ -6,8 +6,6 @@ that remove less, as removing more never raises a cost (law 4), or those that re
 an output is disconnected. What is found in the end is feasible, and nothing feasible is better.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from typing import Any

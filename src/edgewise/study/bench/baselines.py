@@ -4,8 +4,6 @@ All see the same space and the same number of evaluations. Where a method orders
 is the harm relative to what a unit saves, so that no method suffers from units of unequal size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import islice, product
 

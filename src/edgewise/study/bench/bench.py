@@ -1,7 +1,5 @@
 """Is a joint search worth it on your model? It and the usual methods, with equal means."""
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence

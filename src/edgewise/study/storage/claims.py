@@ -6,8 +6,6 @@ machine) or its beat has stood still for a while. How long is told by the observ
 monotonic clock: no two clocks are ever compared, and none may be set wrong.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import threading

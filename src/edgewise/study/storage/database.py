@@ -1,7 +1,5 @@
 """A database that keeps what it was told: transactions, tried again while it is away."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sqlite3

@@ -1,7 +1,5 @@
 """The tables of a study database, and the way from each older schema to this one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import sqlalchemy as sa

@@ -1,7 +1,5 @@
 """Where the evaluations of a study are kept: any database that SQLAlchemy reaches."""
 
-from __future__ import annotations
-
 import json
 import logging
 import time
