@@ -19,9 +19,9 @@ PAGES = {
     "changelog.md": "CHANGELOG.md",
 }
 LINKED = (
-    "benchmarks/results/*.json",
-    "benchmarks/results/*.npz",
-    "benchmarks/*.py",
+    "benchmarks/results/**/*.json",
+    "benchmarks/results/**/*.npz",
+    "benchmarks/**/*.py",
     "examples/*.py",
     "examples/*.ipynb",
     "LICENSE",

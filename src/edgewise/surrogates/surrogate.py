@@ -10,7 +10,13 @@ from .validation import Array, check_masks, predict_losses
 
 
 class Surrogate(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """A regressor of masks: what differs between surrogates is their `fit` and `_on_link`."""
+    """A regressor of masks: what differs between surrogates is their `fit` and `_on_link`.
+
+    Examples:
+        >>> model = ew.surrogates.Linear().fit(X, losses)
+        >>> model.predict(X).shape == losses.shape
+        True
+    """
 
     n_features_in_: int
     predict = predict_losses
