@@ -7,13 +7,13 @@ A table is `results/masks/NAME.npz` with
     macs    float64 [units], what the removal of each alone saves of the MACs, as a share
     names   the units
 
-ResNet-20's (CIFAR-10, JPEG copy) has all 512 masks of its 9 residual branches. ResNet-56's has
-masks of its 27 branches near three budgets, 5, 8 and 13 removed, and the vision transformer's (12
-layers on digits, trained by `recovery.py`) of its 24, 6, 9 and 12 removed: single removals, masks
-drawn uniformly, the cheapest sums of single damages under noise, and mutations of the best ones so
-far, a third each. Batch-norm statistics are re-estimated for every mask of the two ResNets.
+ResNet-20's (CIFAR-10, JPEG copy) has all 512 masks of its 9 residual branches, batch-norm
+statistics re-estimated for each. The vision transformer's (12 layers on digits, trained by
+`recovery.py`) has masks of its 24 branches near three budgets, 6, 9 and 12 removed: single
+removals, masks drawn uniformly, the cheapest sums of single damages under noise, and mutations of
+the best ones so far, a third each.
 
-    python benchmarks/masks/measure.py resnet20 resnet56 vit --data ../shared/data
+    python benchmarks/masks/measure.py resnet20 vit --data ../shared/data
 
 A table that is there is continued up to --masks masks.
 """
@@ -24,35 +24,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 import edgewise as ew
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 import exhaustive
-from branches import data
 from recovery import digits, trained
-from surrogates import ResNet, branches
-from widths import cropped
 
 RESULTS = Path(__file__).parent.parent / "results" / "masks"
-REMOVED = {"resnet56": (5, 8, 13), "vit": (6, 9, 12)}
+REMOVED = {"vit": (6, 9, 12)}
 ROUND, PARENTS = 64, 0.05
 Masks = list[tuple[int, ...]]
 
 
 def study_of(name: str, options: argparse.Namespace) -> ew.Study:
-    """500 search images of ResNet-20, 200 of ResNet-56 and of the transformer."""
+    """500 search images of ResNet-20, 200 of the transformer."""
     if name == "resnet20":
         return exhaustive.study_of(options.data)
-    if name == "resnet56":
-        model = ResNet(9)
-        model.load_state_dict(load_file(options.data / "resnet56_cifar10.safetensors"))
-        ((images, _),) = data(options.data, "train", 0, 200)
-        recovery = ew.Recovery("batchnorm", [cropped(images, 0)])
-        search = data(options.data, "test", 0, 200)
-        return ew.Study(branches(model), ew.Objective(search, "cross_entropy", recovery=recovery))
     model, (images, labels) = trained(options), digits(options.data)
     search = [(images[7000:7200], labels[7000:7200])]
     graph = ew.trace(model, (images[:2],))
