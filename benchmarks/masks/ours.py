@@ -1,5 +1,7 @@
 """edgewise's own search on a meter."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -12,10 +14,25 @@ from edgewise.surrogates.searcher import searcher
 from rivals import Meter
 
 
+def edgewise_parts(meter: Meter, graph: ew.Graph, rng: np.random.Generator) -> None:
+    """`Study.run`'s search as large networks get it: most masks see a part of the examples."""
+    _searched(meter, graph, rng, Lots(_batch(meter)).sizes)
+
+
 def edgewise(meter: Meter, graph: ew.Graph, rng: np.random.Generator) -> None:
-    """`Study.run`'s search with its default settings, answered by a meter."""
+    """`Study.run`'s search as small networks get it: every mask sees all examples."""
+    _searched(meter, graph, rng, ())
+
+
+def _batch(meter: Meter) -> list:
+    return [((torch.zeros(meter.examples, 1),), torch.zeros(meter.examples))]
+
+
+def _searched(
+    meter: Meter, graph: ew.Graph, rng: np.random.Generator, sizes: Sequence[int]
+) -> None:
     space = Space(graph, ew.Budget(units=meter.units - meter.removed))
-    lots = Lots([((torch.zeros(meter.examples, 1),), torch.zeros(meter.examples))])
+    lots = Lots(_batch(meter))
 
     def answer(ask: Ask) -> list[Evaluation]:
         split = sized("search", ask.lots or range(lots.count), lots.count)
@@ -29,7 +46,5 @@ def edgewise(meter: Meter, graph: ew.Graph, rng: np.random.Generator) -> None:
         return found
 
     seed, limit = int(rng.integers(2**31)), meter.limit / meter.examples
-    steps = search(
-        space, searching(searcher("auto"), graph), seed=seed, limit=limit, lots=lots.sizes
-    )
+    steps = search(space, searching(searcher("auto"), graph), seed=seed, limit=limit, lots=sizes)
     answered(steps, answer)
