@@ -1,7 +1,5 @@
 """edgewise's own search on a meter."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 
@@ -14,25 +12,10 @@ from edgewise.surrogates.searcher import searcher
 from rivals import Meter
 
 
-def edgewise_parts(meter: Meter, graph: ew.Graph, rng: np.random.Generator) -> None:
-    """`Study.run`'s search as large networks get it: most masks see a part of the examples."""
-    _searched(meter, graph, rng, Lots(_batch(meter)).sizes)
-
-
-def edgewise(meter: Meter, graph: ew.Graph, rng: np.random.Generator) -> None:
-    """`Study.run`'s search as small networks get it: every mask sees all examples."""
-    _searched(meter, graph, rng, ())
-
-
-def _batch(meter: Meter) -> list:
-    return [((torch.zeros(meter.examples, 1),), torch.zeros(meter.examples))]
-
-
-def _searched(
-    meter: Meter, graph: ew.Graph, rng: np.random.Generator, sizes: Sequence[int]
-) -> None:
+def edgewise(meter: Meter, graph: ew.Graph, rng: np.random.Generator, parts: bool = False) -> None:
+    """`Study.run`'s search: every mask sees all examples, as of small networks, or a part first."""
     space = Space(graph, ew.Budget(units=meter.units - meter.removed))
-    lots = Lots(_batch(meter))
+    lots = Lots([((torch.zeros(meter.examples, 1),), torch.zeros(meter.examples))])
 
     def answer(ask: Ask) -> list[Evaluation]:
         split = sized("search", ask.lots or range(lots.count), lots.count)
@@ -46,5 +29,11 @@ def _searched(
         return found
 
     seed, limit = int(rng.integers(2**31)), meter.limit / meter.examples
-    steps = search(space, searching(searcher("auto"), graph), seed=seed, limit=limit, lots=sizes)
+    steps = search(
+        space,
+        searching(searcher("auto"), graph),
+        seed=seed,
+        limit=limit,
+        lots=lots.sizes if parts else (),
+    )
     answered(steps, answer)

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import mean
@@ -27,7 +28,7 @@ from scipy.stats import bootstrap
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-from ours import edgewise, edgewise_parts
+from ours import edgewise
 from tables import RESULTS, Emulator
 
 import edgewise as ew
@@ -40,7 +41,7 @@ REMOVED = {"resnet20": (3, 5), "vit": (6, 9, 12)}
 LIMITS = {"resnet20": (20, 40), "vit": (50, 100, 200)}
 SLOW = ("Optuna GP", "SMAC", "BoTorch")  # minutes a run: three seeds, one budget, fewer masks
 ANYTIME = ("random", "evolution", "Optuna TPE", *SLOW)  # know no limit: one run has all of them
-METHODS = {**RIVALS, "edgewise": edgewise, "edgewise, parts": edgewise_parts}
+METHODS = {**RIVALS, "edgewise": edgewise, "edgewise, parts": partial(edgewise, parts=True)}
 
 
 def graph_of(name: str) -> ew.Graph:
