@@ -10,7 +10,8 @@ from ..graph.graph import Graph
 from ..tracing.signature import sign
 from ..values.arguments import call
 from .engine.around import Around
-from .objective import Measurement, Objective
+from .measurement import Measurement
+from .objective import Objective
 
 PART = 128  # examples at a time: statistics of so many differ little from those of all
 

@@ -26,7 +26,8 @@ from .engine.order import visiting_order
 from .engine.pieces import choose, join
 from .engine.run import Autocast, Run
 from .engine.steps import Program
-from .objective import Measurement, Objective, OfBatch
+from .measurement import Measurement, OfBatch
+from .objective import Objective
 from .records import Evaluation, Split, Status
 
 PERIOD = 60.0  # seconds that the masks of a chunk should take at most, together

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import starmap
@@ -17,7 +17,7 @@ from ..tracing.program import evaluating
 from ..values.arguments import arguments, call, inputs_in, placed
 from ..values.description import digest, lines
 from ..values.markup import card
-from ..values.nested import copies_of, device_of, joined, judged
+from ..values.nested import device_of
 from .loaders import (
     Batch,
     check_disjoint,
@@ -28,11 +28,11 @@ from .loaders import (
     read,
     require_examples,
 )
-from .losses import BUILT_IN, named_loss, named_metrics, perplexity
+from .losses import named_loss, named_metrics, perplexity
+from .measurement import Measurement, OfBatch, gathered, gathers, mean_of, metric_of, value_of
 from .records import Split, whole_of
 from .sizes import Lots
 
-_Parts = Sequence[tuple[torch.Tensor, int]]  # values of batches, and how many examples each has
 RecoveryKind = Literal["none", "batchnorm", "linear"]
 
 FEWEST = 32  # calibration examples to fit weights to
@@ -217,28 +217,28 @@ class Objective:
     def of_batch(self, outputs: Any, split: Split, number: int) -> OfBatch:
         """What loss and metrics say of a batch; its outputs where a metric wants all at once."""
         batch = self.batches(split)[number]
-        loss = _of_batch("loss", self.loss, outputs, batch)
+        loss = value_of("loss", self.loss, outputs, batch)
         values = {
             name: loss
             if metric is self.loss
-            else _of_batch(f"metric {name}", metric, outputs, batch)
+            else value_of(f"metric {name}", metric, outputs, batch)
             for name, metric in self.metrics.items()
-            if not _gathers(metric)
+            if not gathers(metric)
         }
-        return OfBatch(loss, values, outputs if any(map(_gathers, self.metrics.values())) else None)
+        return OfBatch(loss, values, outputs if any(map(gathers, self.metrics.values())) else None)
 
     def together(self, batches: Sequence[OfBatch], split: Split) -> Measurement:
         """Loss and metrics of all batches of a split."""
         losses, found = [batch.loss for batch in batches], dict[str, tuple[float, int | None]]()
         for name, metric in self.metrics.items():
-            if _gathers(metric):
+            if gathers(metric):
                 outputs = [batch.outputs for batch in batches]
-                found |= _gathered(name, metric, zip(outputs, self.batches(split), strict=True))
+                found |= gathered(name, metric, zip(outputs, self.batches(split), strict=True))
             else:
-                found[name] = _metric(metric, [batch.metrics[name] for batch in batches])
+                found[name] = metric_of(metric, [batch.metrics[name] for batch in batches])
         known = all(value.numel() == count for value, count in losses)
         return Measurement(
-            loss=_mean(losses),
+            loss=mean_of(losses),
             metrics={name: value for name, (value, _) in found.items()},
             each=torch.cat([value.reshape(-1) for value, _ in losses]) if known else None,
             counts={name: n for name, (_, n) in found.items() if n is not None},
@@ -247,7 +247,7 @@ class Objective:
     @property
     def adds_up(self) -> bool:
         """Whether what is measured of a split follows from what is measured of its parts."""
-        return not any(map(_gathers, self.metrics.values()))
+        return not any(map(gathers, self.metrics.values()))
 
     def average(self, name: str, values: Sequence[float], weights: Sequence[int]) -> float:
         """The loss ("") or a metric of all parts of a split, from what it is of each."""
@@ -337,70 +337,3 @@ class Objective:
         their state, tensors and arrays by their content; those of installed packages by name.
         """
         return digest(self.identity)
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What a network scored on a split.
-
-    `each` is the loss of every example, if known; `counts` says of metrics that are 0 or 1 for
-    every example, such as accuracy, how often they are 1.
-    """
-
-    loss: float
-    metrics: Mapping[str, float]
-    each: torch.Tensor | None = field(repr=False)
-    counts: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class OfBatch:
-    """What loss and metrics say of one batch: values, and how many examples they are of."""
-
-    loss: tuple[torch.Tensor, int]
-    metrics: Mapping[str, tuple[torch.Tensor, int]]
-    outputs: Any = None
-
-
-def _of_batch(name: str, measure: Any, outputs: Any, batch: Batch) -> tuple[torch.Tensor, int]:
-    """What a measure gives for a batch, checked: a scalar or one value an example; how many."""
-    if not any(measure is known for known in BUILT_IN):  # of which none writes into them
-        outputs = copies_of(outputs)
-    value, count = judged(measure, outputs, batch[1]), examples(*batch)
-    tensor = torch.as_tensor(value).detach().cpu().double()
-    if tensor.numel() != 1 and tuple(tensor.shape) != (count,):
-        raise ObjectiveError(
-            f"The {name} must give a scalar or one value an example ([{count}]); it gave shape "
-            f"{list(tensor.shape)}."
-        )
-    return tensor, count
-
-
-def _gathers(metric: Any) -> bool:
-    """Whether a metric takes batch after batch, and then tells."""
-    return hasattr(metric, "update") and hasattr(metric, "compute")
-
-
-def _gathered(
-    name: str, metric: Any, pairs: Iterable[tuple[Any, Batch]]
-) -> dict[str, tuple[float, None]]:
-    metric.reset()
-    for out, (_, targets) in pairs:
-        metric.update(copies_of(out), joined(metric, copies_of(targets), out))
-    value = metric.compute()
-    metric.reset()
-    values = value if isinstance(value, Mapping) else {name: value}
-    return {str(key): (float(value), None) for key, value in values.items()}
-
-
-def _metric(metric: Any, parts: _Parts) -> tuple[float, int | None]:
-    """The mean of a metric, or what is made of it; and its count, if it is 0 or 1 everywhere."""
-    if metric is perplexity:
-        return float(np.exp(_mean(parts))), None
-    binary = all(v.numel() == n and ((v == 0) | (v == 1)).all() for v, n in parts)
-    return _mean(parts), int(sum(float(v.sum()) for v, _ in parts)) if binary else None
-
-
-def _mean(parts: _Parts) -> float:
-    total = sum(count for _, count in parts)
-    return float(sum(float(value.mean()) * count for value, count in parts)) / total
