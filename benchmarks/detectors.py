@@ -44,7 +44,7 @@ CALIBRATION = 64  # training pictures
 STEPS, SCORED = 40, 16  # of Torch-Pruning: from nothing to all gone; pictures that score a step
 BATCH, ROUNDS = 16, 15
 FEW = 8  # pictures of a step of training
-EPOCHS = {"rcnn": 24, "yolov8n": 22}
+EPOCHS = {"rcnn": 16, "yolov8n": 22}
 HEALING = ew.Healing(epochs=1, optimizer="adamw", lr=5e-4, distill=0.0)
 
 
@@ -90,8 +90,8 @@ def rcnn(folder: Path) -> Detector:
 
     torch.manual_seed(0)
     model = make(
-        weights=None, weights_backbone=None, num_classes=len(NAMES) + 1, min_size=SIZE,
-        max_size=SIZE, rpn_pre_nms_top_n_train=200, rpn_post_nms_top_n_train=100,
+        weights=None, weights_backbone=None, num_classes=len(NAMES) + 1, min_size=2 * SIZE,
+        max_size=2 * SIZE, rpn_pre_nms_top_n_train=200, rpn_post_nms_top_n_train=100,
         rpn_post_nms_top_n_test=12, box_batch_size_per_image=32,
     )  # fmt: skip
     # few shapes in a picture: few proposals and a small head, or nearly all MACs are theirs
@@ -126,9 +126,9 @@ def rcnn_found(model: nn.Module, images: list[Tensor]) -> list[dict[str, Tensor]
 def train_rcnn(model: nn.Module, kept: Path) -> None:
     """Train, and go on from the epoch that was finished last."""
     examples, steps = tensors("train"), len(tensors("train")) // FEW
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-4)
     total = EPOCHS["rcnn"] * steps
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total, pct_start=0.15)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total, pct_start=0.15)
     state, first = {"model": model, "optimizer": optimizer, "schedule": schedule}, 0
     if kept.exists():
         found = torch.load(kept)
