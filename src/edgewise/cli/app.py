@@ -323,12 +323,13 @@ def report(
     """Write the report of a study so far."""
     with open_screen(quiet, debug, json=json) as screen:
         from .job.config import read_config
-        from .job.job import load_plan, open_study, trace_job, write_page
+        from .job.job import insight_of, load_plan, open_study, trace_job, write_page
 
         job = read_config(config)
         graph = trace_job(job, screen.say)
         study = open_study(job, graph)
-        screen.path(write_page(job, graph, study, load_plan(job, graph)))
+        insight = insight_of(job, study, load_plan(job, graph))
+        screen.path(write_page(job, graph, study, insight))
 
 
 @app.command(epilog=_example("schema > edgewise.schema.json"))
