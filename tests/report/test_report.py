@@ -153,7 +153,7 @@ def with_class(page: Page, tag: str, *classes: str) -> list[dict[str, str | None
 
 @pytest.fixture(scope="module")
 def full(graph: Graph) -> str:
-    outcome = Outcome(Measured(0.52, {"accuracy": 0.894}, 500, 0.5, {"accuracy": 0.906}), (12, 9))
+    outcome = Outcome(Measured(0.52, {"accuracy": 0.894}, 500, 0.5, {"accuracy": 0.906}))
     return render(
         graph,
         evaluations(graph),

@@ -28,14 +28,12 @@ class Outcome:
 
     Args:
         healed: loss and metrics after fine-tuning, beside those of the unpruned network.
-        latency_ms: milliseconds for one batch before and after pruning.
         files: what lies beside the page: the name of each file → what it holds.
         load: Python that loads the pruned network from them.
         next: what can be done next → the command that does it.
     """
 
     healed: Measured | None = None
-    latency_ms: tuple[float, float] | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     load: str = ""
     next: Mapping[str, str] = field(default_factory=dict)
@@ -226,9 +224,7 @@ class Facts:
     def latency_ms(self) -> tuple[float, float] | None:
         """Milliseconds for a batch before and after pruning, as far as they were measured."""
         found = self.plan.latency if self.plan else None
-        if self.outcome.latency_ms or found is None:
-            return self.outcome.latency_ms
-        return 1000 * found.unpruned, 1000 * found.seconds
+        return None if found is None else (1000 * found.unpruned, 1000 * found.seconds)
 
     @property
     def protected(self) -> frozenset[str]:
