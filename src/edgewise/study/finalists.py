@@ -28,11 +28,6 @@ def rounds(masks: Sequence[Mask], expected: Sequence[float], count: int) -> Ques
     fresh data is above expectation is expected of similar masks as well, and the next round
     goes to the masks that are the best then.
 
-    Args:
-        masks: candidates, each once.
-        expected: their losses, as a search has them.
-        count: how many are tried.
-
     Yields:
         An Ask a round; send back the evaluations on fresh data.
     """

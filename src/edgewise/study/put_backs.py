@@ -14,12 +14,6 @@ def with_put_backs(space: Space, measuring: Measuring, winner: Mask, told: Telle
 
     In the end there is no unit left that fits and whose return would lower the measured loss: on
     the verify split or, without one, on the search split.
-
-    Args:
-        space: the masks within the budget.
-        measuring: answers what is asked.
-        winner: the mask to begin with.
-        told: of every evaluation.
     """
     split: Split = "verify" if "verify" in measuring.objective.splits else "search"
     while True:

@@ -149,11 +149,6 @@ class Judge:
         Their sizes are twice the example's and, where all values of the program have together at
         most `MOST_ELEMENTS` there, 4 times the example's but at least 16.
 
-        Args:
-            module: the program.
-            once: its run on the example.
-            conditions: on sizes, without which the program says nothing.
-
         Raises:
             TraceError: it differs from the model on the example or on drawn inputs of its shapes.
         """

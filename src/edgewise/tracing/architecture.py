@@ -118,12 +118,7 @@ def _argument(value: Any, own: torch.dtype | None) -> str:
 
 
 def other_parameter(lines: Sequence[str], model: nn.Module) -> str | None:
-    """The first parameter that a model lacks or has in another shape, in words; None if none.
-
-    Args:
-        lines: as `parameters` gives them.
-        model: what may be another network.
-    """
+    """The first parameter that a model lacks or has in another shape, in words; None if none."""
     own = {name: _size(p) for name, p in model.named_parameters(remove_duplicate=False)}
     for name, shape in (line.rsplit(": ", 1) for line in lines):
         if name not in own:
@@ -151,12 +146,7 @@ def other_constant(stored: Sequence[str], graph: Graph) -> str | None:
 
 
 def other_operator(lines: Sequence[str], graph: Graph) -> str | None:
-    """The first operator that differs, in words; None if none does.
-
-    Args:
-        lines: as `operators` gives them.
-        graph: of what may be another network.
-    """
+    """The first operator that differs, in words; None if none does."""
     pairs = enumerate(zip_longest(lines, operators(graph), fillvalue="none"), start=1)
     for number, (was, now) in pairs:
         if was != now:

@@ -33,13 +33,7 @@ Kwargs = dict[str, Any]
 
 
 def restate(node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
-    """What a flat node becomes: a `Restated` call, or the value (a node) it stands for.
-
-    Args:
-        node: the flat node; its metadata tell dtypes and dimensions.
-        args: its arguments, in terms of the new program.
-        kwargs: likewise.
-    """
+    """What a flat node becomes: a `Restated` call, or the value (a node) it stands for."""
     target = node.target
     name = target._schema.name if isinstance(target, torch._ops.OpOverload) else ""
     special = _SPECIAL.get(name.removeprefix("aten::"))

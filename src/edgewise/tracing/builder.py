@@ -325,12 +325,7 @@ def _constants(rule: Rule, call: Call) -> dict[str, Any]:
 
 
 def data_inputs(node: fx.Node, index: Mapping[str, Any]) -> list[fx.Node]:
-    """The data inputs of a node in the order of its arguments, repeated where used twice.
-
-    Args:
-        node: of a program.
-        index: has the names of the nodes that are data.
-    """
+    """The data inputs of a node in the order of its arguments, repeated where used twice."""
     found: list[fx.Node] = []
 
     def note(n: fx.Node) -> fx.Node:
