@@ -85,10 +85,10 @@ def verified(
     told.total += passing
     ranked = measuring.ranked(rounds(masks, expected, count), first, told)
     if passing:
-        ranked = measuring.ranked(_together(ranked[:passing]), "verify", told)
+        ranked = measuring.ranked(asked("verifying", ranked[:passing]), "verify", told)
     return ranked[0]
 
 
-def _together(masks: Sequence[Mask]) -> Questions:
+def asked(phase: str, masks: Sequence[Mask]) -> Questions:
     """All of some masks at once."""
-    yield Ask("verifying", "finalist", tuple(masks))
+    yield Ask(phase, "finalist", tuple(masks))

@@ -1,10 +1,9 @@
 """The last step of a plan: what need not have gone comes back."""
 
-from collections.abc import Sequence
-
 from ..evaluation.records import Split
 from ..graph.graph import Mask
-from ..search import Ask, Questions, Space
+from ..search import Space
+from .finalists import asked
 from .measuring import Measuring
 from .progress import Teller
 
@@ -22,11 +21,7 @@ def with_put_backs(space: Space, measuring: Measuring, winner: Mask, told: Telle
         if not fits:
             return winner
         told.phase, told.total = "putting back", told.total + len(fits) + 1
-        best = measuring.ranked(_together([winner, *fits]), split, told)[0]
+        best = measuring.ranked(asked("putting back", [winner, *fits]), split, told)[0]
         if best == winner:
             return winner
         winner = best
-
-
-def _together(masks: Sequence[Mask]) -> Questions:
-    yield Ask("putting back", "finalist", tuple(masks))
