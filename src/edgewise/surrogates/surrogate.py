@@ -84,7 +84,15 @@ class Surrogate(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
 
 class Probabilistic(Surrogate):
-    """A surrogate with an uncertainty: it has `_learn` and `_on_link`."""
+    """A surrogate with an uncertainty: it has `_learn` and `_on_link`.
+
+    Examples:
+        >>> noise = np.full(len(losses), 0.01)
+        >>> model = ew.surrogates.UnitGP(graph).fit(X, losses, noise)
+        >>> mean, deviation = model.predict(X, return_std=True)
+        >>> bool((deviation > 0).all())
+        True
+    """
 
     def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:
         """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
