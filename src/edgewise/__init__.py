@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from .pruning.weights import load as load
     from .pruning.weights import save as save
     from .search import sample_masks as sample_masks
-    from .study import hooks as hooks
     from .study.study import Study as Study
     from .tracing.trace import trace as trace
     from .values.version import __version__ as __version__
@@ -67,7 +66,6 @@ _HOMES = {
     "Healing": "pruning.heal",
     "heal": "pruning.heal",
     "hf": "pruning.hf",
-    "hooks": "study.hooks",
     "liveness": "graph.liveness",
     "calibrated_cross_entropy": "evaluation.losses",
     "imitated": "evaluation.losses",

@@ -641,23 +641,18 @@ def fake_demo(monkeypatch: pytest.MonkeyPatch, run_demo: Any) -> None:
     monkeypatch.setitem(sys.modules, "edgewise.cli.demo", module)
 
 
-def test_the_demo_ends_with_a_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def run_demo(directory: Path, *, seed: int, say: Any, progress: Any) -> Any:
-        say(f"seed {seed}")
-        progress(Progress("sampling", 1, 2, 0.5, 0, 0.0))
-        row = {"params": 1234, "macs": 5678901, "latency_ms": 1.234, "accuracy": 0.876}
-        files = {"report": directory / "report.html"}
-        return types.SimpleNamespace(rows={"unpruned": row, "pruned": row}, files=files)
+def test_the_demo_says_what_comes_next(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def run_demo(directory: Path, screen: Any, *, seed: int) -> None:
+        screen.say(f"seed {seed}")
+        screen.path(directory / "report.html")
 
     fake_demo(monkeypatch, run_demo)
     result = call("demo", "--directory", tmp_path, "--seed", 3)
     assert result.exit_code == 0, result.output
     assert "seed 3" in result.stderr
-    assert "sampling: 1/2" in result.stderr
     words = f"Next: {app.NEXT.format(tmp_path.as_posix())}"
     assert words in result.stderr
-    for word in ("unpruned", "1,234", "5,678,901", "1.23", "87.6%", str(tmp_path / "report.html")):
-        assert word in result.stdout
+    assert str(tmp_path / "report.html") in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -675,8 +670,8 @@ def test_what_a_command_raises_becomes_a_message(
         if isinstance(error, Warning):
             warnings.simplefilter("always")
             warnings.warn(error, stacklevel=2)
-            return types.SimpleNamespace(rows={}, files={})
-        raise error
+        else:
+            raise error
 
     fake_demo(monkeypatch, run_demo)
     result = call("demo")

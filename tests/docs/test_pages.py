@@ -25,7 +25,7 @@ PAGES = ["README.md", "CONTRIBUTING.md"] + [
     str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md"))
 ]
 ELSEWHERE = ("ray", "apt-get", "./check", "python -m venv", ". .venv/bin/activate")
-RUN_ELSEWHERE = ("docs/howto/trackers.md",)  # tests/study/test_hooks.py looks at what it tells
+RUN_ELSEWHERE = ("docs/howto/trackers.md",)  # test_trackers.py looks at what it tells
 REQUIRED = '[model]\nsource = "torchvision:resnet18"\n[data]\nsource = "data.py:examples"\n'
 
 

@@ -51,6 +51,15 @@ def test_dtypes_are_kept(dtype: torch.dtype) -> None:
         assert worst <= allowed == TOLERANCE[dtype]
 
 
+def test_complex_outputs_agree_to_rounding_and_infinities_have_a_sign() -> None:
+    value = torch.tensor([1 + 2j, 3 - 4j])
+    assert 0 < verify.relative_difference(value, value * (1 + 1e-6)) < TOLERANCE[value.dtype]
+    assert verify.relative_difference(value, value * 1.1) > 0.09
+    endless = torch.tensor([1.0, torch.inf, torch.nan])
+    assert verify.relative_difference(endless, endless.clone()) == 0.0
+    assert verify.relative_difference(endless, endless * torch.tensor([1, -1, 1])) == torch.inf
+
+
 def test_modes_are_kept_module_by_module() -> None:
     model = Modal().train()
     model.inner[1].eval()  # a frozen batch norm

@@ -22,6 +22,7 @@ from edgewise.graph.budget import Budget
 from edgewise.graph.cost import cost
 from edgewise.graph.graph import Graph
 from edgewise.graph.liveness import liveness
+from edgewise.graph.rules import restrict
 from edgewise.pruning.certificate import Certificate, Proof
 from edgewise.pruning.plan import Clocked, Measured, Plan
 from edgewise.report import Insight, Outcome, numbers, render, write
@@ -153,7 +154,7 @@ def with_class(page: Page, tag: str, *classes: str) -> list[dict[str, str | None
 
 @pytest.fixture(scope="module")
 def full(graph: Graph) -> str:
-    outcome = Outcome(Measured(0.52, {"accuracy": 0.894}, 500, 0.5, {"accuracy": 0.906}), (12, 9))
+    outcome = Outcome(Measured(0.52, {"accuracy": 0.894}, 500, 0.5, {"accuracy": 0.906}))
     return render(
         graph,
         evaluations(graph),
@@ -334,6 +335,19 @@ def test_best_so_far_keeps_to_the_budget(graph: Graph) -> None:
     assert 0 < len(allowed) < len(facts.search) - 1
     assert facts.best[-1][1] == min(loss for loss in allowed.values() if loss is not None)
     assert {position for position, _ in facts.best} <= set(allowed)
+
+
+def test_best_so_far_keeps_to_the_rules(graph: Graph) -> None:
+    edges = [i for i, unit in enumerate(graph.units) if unit.kind == "edge"]
+    pair = next(p for p in combinations(edges, 2) if liveness(graph, graph.mask(p)).connected)
+    ruled = restrict(graph, at_most={"edge": 1.5 / len(edges)})
+    found = [
+        replace(evaluations(graph)[0], mask=str(graph.mask(units)), loss=loss, number=number)
+        for number, (units, loss) in enumerate(((pair[:1], 0.5), (pair, 0.4)))
+    ]
+    for one, best in ((graph, [(0, 0.5), (1, 0.4)]), (ruled, [(0, 0.5)])):
+        facts = Facts(one, found, None, Outcome(), insight=Insight(Budget(macs=1.0)))
+        assert facts.best == best
 
 
 def test_latency_is_shown_and_judged_where_it_was_measured(graph: Graph) -> None:

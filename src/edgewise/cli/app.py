@@ -1,6 +1,5 @@
 """The command line. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
 
-from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -68,19 +67,8 @@ def demo(
     with open_screen(quiet, debug, json=json) as screen:
         from .demo import run_demo
 
-        with screen.progress() as progress:
-            found = run_demo(directory, seed=seed, say=screen.say, progress=progress)
-        rows = [[name, *_figures(row)] for name, row in found.rows.items()]
-        screen.put(rows=found.rows)
-        screen.table("Result", ["", "params", "MACs", "latency (ms)", "accuracy"], rows)
-        for path in found.files.values():
-            screen.path(path)
+        run_demo(directory, screen, seed=seed)
         screen.next(NEXT.format(directory.as_posix()))
-
-
-def _figures(row: Mapping[str, float]) -> list[str]:
-    formats = {"params": ",", "macs": ",", "latency_ms": ".2f", "accuracy": ".1%"}
-    return [format(row[name], form) for name, form in formats.items()]
 
 
 @app.command(epilog=_example("init torchvision:resnet18 photos --weights mine.pt"))
@@ -323,12 +311,13 @@ def report(
     """Write the report of a study so far."""
     with open_screen(quiet, debug, json=json) as screen:
         from .job.config import read_config
-        from .job.job import load_plan, open_study, trace_job, write_page
+        from .job.job import insight_of, load_plan, open_study, trace_job, write_page
 
         job = read_config(config)
         graph = trace_job(job, screen.say)
         study = open_study(job, graph)
-        screen.path(write_page(job, graph, study, load_plan(job, graph)))
+        insight = insight_of(job, study, load_plan(job, graph))
+        screen.path(write_page(job, graph, study, insight))
 
 
 @app.command(epilog=_example("schema > edgewise.schema.json"))

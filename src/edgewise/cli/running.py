@@ -43,11 +43,11 @@ def run_job(config: Config, screen: Screen, port: int | None = None) -> None:
     study = open_study(config, graph, measuring=True, latency=table)
     with study, _live(config, graph, port, screen):
         plan = _recovered(config, study, _search(config, study, screen), screen)
-        paths = write_results(config, graph, study, plan)
+        paths, insight = write_results(config, graph, study, plan)
         show_plan(screen, plan)
         if config.heal is not None:
             paths += heal_plan(config, graph, study.objective, plan, screen)
-            write_page(config, graph, study, plan)  # once more, with what healing gave
+            write_page(config, graph, study, insight)  # with what healing gave, too
     for path in paths:
         screen.path(path)
 

@@ -128,11 +128,6 @@ class Engine:
     ) -> Iterator[Outcome]:
         """Measure masks; failures are outcomes too.
 
-        Args:
-            masks: any masks of the graph.
-            split: the data to use.
-            tensors: also return recovered tensors.
-
         Yields:
             One outcome a mask, in an order of the engine's choice.
         """

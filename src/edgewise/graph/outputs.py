@@ -29,10 +29,6 @@ def with_outputs_kept(graph: Graph, heads: bool = True) -> Graph:
 def severed(graph: Graph, mask: Mask) -> dict[str, tuple[str, ...]]:
     """The outputs that no longer depend on inputs on which they depend without the mask.
 
-    Args:
-        graph: the traced graph.
-        mask: one that connects.
-
     Returns:
         By the name of what an output reads, the names of the inputs.
     """

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..errors import EdgewiseError
 from .blocks import attends, blocks_of
 from .cost import cost_of, full_macs
@@ -12,6 +14,7 @@ from .graph import Cost, Graph, Unit
 from .importance import Importance, l2
 from .labels import labelled
 from .liveness import alive
+from .operators.joining import connected
 from .removal import Removal
 from .widths import WIDTHS, Multiple, width_units
 
@@ -170,20 +173,12 @@ def _much(graph: Graph, base: Cost, saved: Cost, dead: Iterable[int]) -> bool:
 
 def _series(graph: Graph) -> list[list[int]]:
     """Edges grouped where a vertex has one output edge and cannot do without its input."""
-    group = list(range(len(graph.edges)))
-
-    def root(edge: int) -> int:
-        while group[edge] != edge:
-            group[edge] = group[group[edge]]  # halves the way for the next search
-            edge = group[edge]
-        return edge
-
-    for index in range(len(graph.vertices)):
-        if len(graph.inputs[index]) == 1 and len(graph.consumers[index]) == 1:
-            group[root(graph.inputs[index][0])] = root(graph.consumers[index][0])
+    around = zip(graph.inputs, graph.consumers, strict=True)
+    pairs = [(*ins, *outs) for ins, outs in around if len(ins) == len(outs) == 1]
+    ends = np.array(pairs, np.intp).reshape(-1, 2).T
     found: dict[int, list[int]] = defaultdict(list)
-    for edge in range(len(graph.edges)):
-        found[root(edge)].append(edge)
+    for edge, one in enumerate(connected(len(graph.edges), [*ends]).tolist()):
+        found[one].append(edge)
     return list(found.values())
 
 

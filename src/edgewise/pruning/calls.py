@@ -124,13 +124,7 @@ class Calls:
         return self._template(path, self.once[path].output, (), tensor)
 
     def input(self, path: str, vertex: int, shape: Sizes | None = None) -> Given | None:
-        """The input of a module that is the value of a vertex, None if there is none.
-
-        Args:
-            path: of the module.
-            vertex: outside of it.
-            shape: that it must have.
-        """
+        """The input of a module that is the value of a vertex, None if there is none."""
         known = self.prints.get(self.graph.vertices[vertex].node)  # a tuple of a layer has none
         if known is None:
             return None

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 from ..errors import ObjectiveError
 from ..tracing.agreement import drawn
 from ..tracing.export_frontend import quiet
-from ..tracing.sizes import Axis, Varied, axes_by_size, variations
+from ..tracing.sizes import Axis, Varied, axes_by_size, batch_axes, variations
 from ..values.nested import batch_size, copies_of, doubled
 from ..values.precision import full_precision
 
@@ -68,7 +68,7 @@ class _Search:
 
     def run(self) -> Sizes:
         batch = batch_size(self.example)
-        axes = _batch_axes(self.example, batch)
+        axes = frozenset(batch_axes(self.example, batch))
         if batch == 1 and self._add(axes, larger := doubled(self.example, of=1)):
             self.example, batch = larger, 2  # torch.export would take a one for a constant
             self.cases.clear()
@@ -108,12 +108,6 @@ class _Search:
             self.cases.append(Case(axes, inputs, expected, special))
             return True
         return False
-
-
-def _batch_axes(value: Any, batch: int) -> frozenset[Axis]:
-    leaves = enumerate(pytree.tree_leaves(value))
-    tensors = ((place, v) for place, v in leaves if isinstance(v, torch.Tensor) and v.ndim)
-    return frozenset((place, 0) for place, v in tensors if v.shape[0] == batch)
 
 
 def _parts(axes: Sequence[Axis]) -> Iterator[list[Axis]]:

@@ -45,10 +45,6 @@ class _File:
 def check_trace(trace: Mapping[str, Any], bits: str) -> None:
     """Require that a plan's `trace` can be used, and that its example inputs fit into memory.
 
-    Args:
-        trace: as `trace_record` gave it.
-        bits: of the plan's mask.
-
     Raises:
         ValueError: something in it is wrong; names it.
     """

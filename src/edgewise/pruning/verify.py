@@ -11,12 +11,18 @@ from torch.utils import _pytree as pytree
 
 from ..errors import EdgewiseWarning, VerificationError
 from ..graph.graph import Graph, Mask
+from ..tracing.agreement import apart
 from ..tracing.program import evaluating
 from ..values.nested import copies_of, leaves_of
 from ..values.precision import full_precision
 
 _NONE: Mapping[str, Any] = {}
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+TOLERANCE = {
+    **dict.fromkeys((torch.float64, torch.complex128), 1e-10),
+    **dict.fromkeys((torch.float32, torch.complex64), 1e-5),
+    torch.float16: 2e-2,
+    torch.bfloat16: 5e-2,
+}
 
 
 def verify(graph: Graph, mask: Mask, full: nn.Module, small: nn.Module) -> float:
@@ -121,19 +127,7 @@ def _pairs(left: Any, right: Any) -> list[tuple[torch.Tensor, torch.Tensor]] | N
 
 def relative_difference(a: torch.Tensor, b: torch.Tensor) -> float:
     """max |a - b| / max |a|; infinite where shapes or non-finite entries differ."""
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return float("inf")
-    if not a.numel():
-        return 0.0
-    if not a.dtype.is_floating_point:
-        return 0.0 if torch.equal(a, b) else float("inf")
-    finite = torch.isfinite(a)
-    if not torch.equal(finite, torch.isfinite(b)) or not torch.equal(
-        a[~finite].isnan(), b[~finite].isnan()
-    ):
-        return float("inf")
-    left, right = a[finite].double(), b[finite].double()
-    if not left.numel():
-        return 0.0
-    scale = max(left.abs().max().item(), 1e-12)
-    return float((left - right).abs().max().item()) / scale
+    if not (a.is_floating_point() or a.is_complex()):
+        return 0.0 if a.dtype == b.dtype and torch.equal(a, b) else float("inf")
+    found = apart(a, b)
+    return float("inf") if found is None else found[0] / max(found[1], 1e-12)

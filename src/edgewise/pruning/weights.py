@@ -15,10 +15,11 @@ from torch import nn
 from ..errors import PlanError, TraceError
 from ..graph.graph import Graph
 from ..graph.units import recorded_units
-from ..tracing.architecture import other_constant, other_operator, other_parameter, other_setting
+from ..tracing.architecture import operators, other_constant, other_parameter
 from ..tracing.trace import trace
 from ..tracing.whole import Part, around, holder
 from ..values.files import check_regular, write_atomically
+from ..values.identity import difference
 from ..values.nested import device_of, moved
 from .edited import edited, marked
 from .edits import from_dict, printed
@@ -240,8 +241,8 @@ def retrace(model: nn.Module, plan: Plan, example: Example | None = None) -> Gra
         raise
     graph = _with_units(raw, plan)
     if not graph.known_as(plan.fingerprint):
-        operator = other_operator(plan.trace.get("operators", []), raw)
-        setting = other_setting(plan.trace.get("settings", raw.settings), raw)
+        operator = difference(plan.trace.get("operators", []), operators(raw))
+        setting = difference(plan.trace.get("settings", raw.settings), raw.settings)
         raise _other_network(model, plan, _other_parameter(model, plan) or operator or setting)
     if other := other_constant(plan.trace.get("unsaved", ()), raw):
         raise _other_network(model, plan, other)

@@ -17,11 +17,6 @@ from .verify import compare, rounding
 def in_place(graph: Graph, small: nn.Module, full: nn.Module) -> nn.Module:
     """The whole model with the traced parts as a network of them has them, verified.
 
-    Args:
-        graph: of the parts.
-        small: the network, in either form.
-        full: the masked network, which `small` has been compared with.
-
     Raises:
         VerificationError: the whole model gives something else with the two.
     """

@@ -93,14 +93,7 @@ class Withholding:
     def _called(
         self, source: int, path: str, neutral: Fill | None, through: int = -1
     ) -> set[str] | None:
-        """The modules called by that of a path that read a vertex; None if its own code does.
-
-        Args:
-            source: the vertex.
-            path: of the module.
-            neutral: what own code does without leaves no trace.
-            through: a vertex that may read it.
-        """
+        """The modules called by that of a path that read a vertex; None if its own code does."""
         to = set[str]()
         for edge in self.graph.consumers[source]:
             target = self.graph.edges[edge].target

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..errors import MaskError, PlanError
@@ -16,7 +16,7 @@ from ..graph.graph import Cost, Graph, Mask
 from ..graph.liveness import Liveness, liveness
 from ..graph.times import OperatorTimes
 from ..pruning.plan import Measured, Plan
-from ..search import Point
+from ..search import Point, Space
 from ..surrogates.interactions import Interactions
 from ..values.markup import Markup, card
 from . import numbers
@@ -28,14 +28,12 @@ class Outcome:
 
     Args:
         healed: loss and metrics after fine-tuning, beside those of the unpruned network.
-        latency_ms: milliseconds for one batch before and after pruning.
         files: what lies beside the page: the name of each file → what it holds.
         load: Python that loads the pruned network from them.
         next: what can be done next → the command that does it.
     """
 
     healed: Measured | None = None
-    latency_ms: tuple[float, float] | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     load: str = ""
     next: Mapping[str, str] = field(default_factory=dict)
@@ -200,35 +198,22 @@ class Facts:
         return steps
 
     def _allowed(self, bits: str) -> bool:
-        budget = self._countable
-        if budget is None:
-            return "1" in bits
-        if bits.count("1") == 1 and not {"units", "latency"} & budget.limits.keys():
-            alone = self.graph.units[bits.index("1")].cost
-            return budget.allows(self.before - alone, self.before)
-        rest = liveness(self.graph, self.graph.mask(bits=bits))
-        if not rest.connected:
-            return False
-        left = cost_of(self.graph, rest)
-        if self.times is not None:
-            left = replace(left, seconds=self.times.seconds(rest))
-        return budget.allows(left, self.before)
+        space = self._within
+        return "1" in bits if space is None else space.allows(self.graph.mask(bits=bits))
 
     @cached_property
-    def _countable(self) -> Budget | None:
-        """The budget, without a latency that cannot be predicted here."""
+    def _within(self) -> Space | None:
+        """The masks within the budget, without a latency that cannot be predicted here."""
         limits = self.budget.limits if self.budget else {}
         if self.times is None:
             limits.pop("latency", None)
-        return Budget(**limits) if limits else None
+        return Space(self.graph, Budget(**limits), times=self.times) if limits else None
 
     @property
     def latency_ms(self) -> tuple[float, float] | None:
         """Milliseconds for a batch before and after pruning, as far as they were measured."""
         found = self.plan.latency if self.plan else None
-        if self.outcome.latency_ms or found is None:
-            return self.outcome.latency_ms
-        return 1000 * found.unpruned, 1000 * found.seconds
+        return None if found is None else (1000 * found.unpruned, 1000 * found.seconds)
 
     @property
     def protected(self) -> frozenset[str]:

@@ -84,14 +84,7 @@ def shell(title: str) -> str:
 def contents(
     facts: Facts, title: str, extra: Mapping[str, str], now: Progress | None = None
 ) -> Markup:
-    """All that the page says: one screen for whoever decides, and below it what is folded away.
-
-    Args:
-        facts: of the study.
-        title: the model's name.
-        extra: as for `render`.
-        now: where a run stands that is going on.
-    """
+    """All that the page says: one screen for whoever decides, and below it what is folded away."""
     return tag(
         "main",
         first(facts, title, now),

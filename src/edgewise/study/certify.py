@@ -24,17 +24,7 @@ def certify(
     space: Space, chosen: Finalists, winner: Mask, measuring: Measuring, *,
     count: int, seed: int, told: Teller,
 ) -> Certificate:  # fmt: skip
-    """What can be promised of a chosen mask; random masks are measured for it.
-
-    Args:
-        space: the masks that were to be chosen from.
-        chosen: with the surrogate that chose.
-        winner: the chosen mask, measured on the verify split.
-        measuring: answers what is asked.
-        count: random masks; 0 = none.
-        seed: of the study.
-        told: called with every evaluation.
-    """
+    """What can be promised of a chosen mask; random masks are measured for it."""
     proof = prove(space, chosen.choice.name, chosen.model, winner)
     reason = f"The exact solver cannot minimise the interactions of {chosen.choice.name}."
     rivals = _rivals(space, winner, measuring, count, seed, told) if count else None

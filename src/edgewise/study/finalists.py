@@ -28,11 +28,6 @@ def rounds(masks: Sequence[Mask], expected: Sequence[float], count: int) -> Ques
     fresh data is above expectation is expected of similar masks as well, and the next round
     goes to the masks that are the best then.
 
-    Args:
-        masks: candidates, each once.
-        expected: their losses, as a search has them.
-        count: how many are tried.
-
     Yields:
         An Ask a round; send back the evaluations on fresh data.
     """
@@ -90,10 +85,10 @@ def verified(
     told.total += passing
     ranked = measuring.ranked(rounds(masks, expected, count), first, told)
     if passing:
-        ranked = measuring.ranked(_together(ranked[:passing]), "verify", told)
+        ranked = measuring.ranked(asked("verifying", ranked[:passing]), "verify", told)
     return ranked[0]
 
 
-def _together(masks: Sequence[Mask]) -> Questions:
+def asked(phase: str, masks: Sequence[Mask]) -> Questions:
     """All of some masks at once."""
-    yield Ask("verifying", "finalist", tuple(masks))
+    yield Ask(phase, "finalist", tuple(masks))

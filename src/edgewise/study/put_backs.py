@@ -1,10 +1,9 @@
 """The last step of a plan: what need not have gone comes back."""
 
-from collections.abc import Sequence
-
 from ..evaluation.records import Split
 from ..graph.graph import Mask
-from ..search import Ask, Questions, Space
+from ..search import Space
+from .finalists import asked
 from .measuring import Measuring
 from .progress import Teller
 
@@ -14,12 +13,6 @@ def with_put_backs(space: Space, measuring: Measuring, winner: Mask, told: Telle
 
     In the end there is no unit left that fits and whose return would lower the measured loss: on
     the verify split or, without one, on the search split.
-
-    Args:
-        space: the masks within the budget.
-        measuring: answers what is asked.
-        winner: the mask to begin with.
-        told: of every evaluation.
     """
     split: Split = "verify" if "verify" in measuring.objective.splits else "search"
     while True:
@@ -28,11 +21,7 @@ def with_put_backs(space: Space, measuring: Measuring, winner: Mask, told: Telle
         if not fits:
             return winner
         told.phase, told.total = "putting back", told.total + len(fits) + 1
-        best = measuring.ranked(_together([winner, *fits]), split, told)[0]
+        best = measuring.ranked(asked("putting back", [winner, *fits]), split, told)[0]
         if best == winner:
             return winner
         winner = best
-
-
-def _together(masks: Sequence[Mask]) -> Questions:
-    yield Ask("putting back", "finalist", tuple(masks))

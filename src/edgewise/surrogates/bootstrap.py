@@ -1,24 +1,23 @@
 """An uncertainty for any regressor: how its predictions differ between resampled evaluations."""
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.base import clone
 
 from ..errors import EdgewiseError
 from .cross_validation import spared
 from .standardised import Regressor
-from .surrogate import Surrogate
-from .threads import single_threaded
-from .validation import Array, Link, check_observations, constant_std, is_constant, link_noise
+from .surrogate import Probabilistic
+from .validation import Array, Link, constant_std, is_constant
 
 LEAST = 5  # masks of several removals, below which those of single ones are resampled too
 KEPT = 200_000  # predictions that are remembered
 FLOOR = 1e-6  # of the deviation of the target, below which no deviation is believed
 
 
-class Bootstrap(Surrogate):
+class Bootstrap(Probabilistic):
     """Any scikit-learn regressor, with a deviation from fits to resampled evaluations.
 
     The mean is that of the regressor fitted to everything. Its variance is that of fits to
@@ -28,7 +27,9 @@ class Bootstrap(Surrogate):
     search predicts, the empty mask and single removals, is in every resample: else the effect of
     a unit would be unknown to many of them. The regressor sees masks of 0 and 1 and a
     standardised target on the link scale. Settings called `random_state` that are None become
-    that of this class, so that a fit depends on nothing but its arguments.
+    that of this class, so that a fit depends on nothing but its arguments. Known standard errors of
+    losses are weights of the evaluations, if the regressor takes any. One that cannot be fitted, or
+    that predicts NaN or another shape, is an EdgewiseError.
 
     Args:
         model: a regressor with `fit` and `predict` that `sklearn.base.clone` can copy.
@@ -55,23 +56,10 @@ class Bootstrap(Surrogate):
         self.resamples = resamples
         self.random_state = random_state
 
-    @single_threaded
-    def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:
-        """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
-
-        Args:
-            noise: [n_masks] standard errors of the losses, where they are known: weights of the
-                evaluations, if the regressor takes any.
-
-        Raises:
-            ValueError: malformed masks, losses or noise; losses outside the domain of the link.
-            EdgewiseError: the regressor cannot be fitted, or predicts NaN or another shape.
-        """
-        masks, target = check_observations(X, y, self.link)
-        self.n_features_in_ = masks.shape[1]
+    def _learn(self, masks: Array, target: Array, noise: Array) -> None:
         # descents ask for the same masks again and again, and a forest takes its time
         self.known_: dict[bytes, tuple[float, float]] = {}
-        known = link_noise(noise, y, self.link) ** 2
+        known = noise**2
         self.regressor_ = self._fitted(masks, target, known)
         self.resampled_: list[Regressor] = []
         self.noise_ = constant_std(len(target))
@@ -79,7 +67,6 @@ class Bootstrap(Surrogate):
             rows = self._rows(masks)
             self.resampled_ = [self._fitted(masks[r], target[r], known[r]) for r in rows]
             self.noise_ = self._error_out_of_bag(masks, target, rows)
-        return self
 
     def _rows(self, masks: Array) -> list[NDArray[np.intp]]:
         """The rows of each resample."""
@@ -132,7 +119,6 @@ class Bootstrap(Surrogate):
             "kept: mend it, or use another one."
         )
 
-    @single_threaded
     def _on_link(self, masks: Array, return_std: bool) -> Any:
         keys = [row.tobytes() for row in masks.astype(bool)]
         rows = {key: row for row, key in enumerate(keys) if key not in self.known_}

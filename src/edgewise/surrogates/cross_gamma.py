@@ -1,15 +1,11 @@
 """The cross-gamma model: a path sum with terms for pairs of paths."""
 
-from typing import Any, Self
-
-from numpy.typing import ArrayLike
-
 from ..graph.graph import Graph
 from .path_fit import fit_path_sum, path_sum
 from .path_graph import push_weights
 from .reduction import reduce_graph
 from .surrogate import Surrogate
-from .validation import Array, Link, check_observations, refuse_std
+from .validation import Array, Link
 
 
 class CrossGamma(Surrogate):
@@ -43,22 +39,13 @@ class CrossGamma(Surrogate):
         self.graph = graph
         self.link = link
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
-
-        Raises:
-            ValueError: malformed masks or losses; losses outside the domain of the link.
-        """
-        masks, target = check_observations(X, y, self.link, len(self.graph.units))
-        self.n_features_in_ = masks.shape[1]
+    def _learn(self, masks: Array, target: Array, noise: Array) -> None:
         self.flow_ = reduce_graph(self.graph)
         self.fit_ = fit_path_sum(self.flow_, masks, target, cross=True)
         slopes = (self.fit_.slope, *self.fit_.cross)
         self.weights_ = tuple(-slope for slope in slopes)
         self.intercept_ = self.fit_.intercept + sum(slopes)
         self.gamma_ = push_weights(self.flow_, self.fit_.weights, self.graph)
-        return self
 
-    def _on_link(self, masks: Array, return_std: bool) -> Any:
-        refuse_std(self, return_std)
+    def _mean(self, masks: Array) -> Array:
         return path_sum(self.flow_, self.fit_, masks)

@@ -1,17 +1,14 @@
 """The fully connected surrogate: a small neural network over the mask."""
 
 import warnings
-from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPRegressor
 
 from .standardised import Regressor
 from .surrogate import Surrogate
-from .threads import single_threaded
-from .validation import Array, Link, check_observations, refuse_std
+from .validation import Array, Link
 
 
 class FCN(Surrogate):
@@ -47,15 +44,7 @@ class FCN(Surrogate):
         self.iterations = iterations
         self.random_state = random_state
 
-    @single_threaded
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
-
-        Raises:
-            ValueError: malformed masks or losses; losses outside the domain of the link.
-        """
-        masks, target = check_observations(X, y, self.link)
-        self.n_features_in_ = masks.shape[1]
+    def _learn(self, masks: Array, target: Array, noise: Array) -> None:
         model = MLPRegressor(
             hidden_layer_sizes=self.hidden,
             activation="tanh",
@@ -67,8 +56,6 @@ class FCN(Surrogate):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             self.regressor_ = Regressor.fit(model, masks, target)
-        return self
 
-    def _on_link(self, masks: Array, return_std: bool) -> Any:
-        refuse_std(self, return_std)
+    def _mean(self, masks: Array) -> Array:
         return self.regressor_.predict(masks)

@@ -1,6 +1,6 @@
 """The graph Gaussian process: a path-sum mean, and interactions through kernels over masks."""
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,18 +14,10 @@ from .kernels import Hamming, Local
 from .path_fit import PathFit, fit_path_sum, leave_one_out, path_sum
 from .path_graph import path_kernel, push_weights
 from .path_sum import kirchhoff
+from .process import Process
 from .reduction import reduce_graph
-from .surrogate import Surrogate
 from .threads import single_threaded
-from .validation import (
-    Array,
-    Link,
-    check_masks,
-    check_observations,
-    constant_std,
-    is_constant,
-    link_noise,
-)
+from .validation import Array, Link, check_masks
 
 FOLDS = 5
 ROWS = 2048  # masks predicted at a time, to bound memory
@@ -37,7 +29,7 @@ SCALES = ((1.0, 1.0), (0.0, 2.0), (-1.0, 1.5), (-1.0, 2.0), (-1.0, 1.5), (-1.0, 
 PATHS, PAIRS = 4, 5
 
 
-class GraphGP(Surrogate):
+class GraphGP(Process):
     """Gaussian process whose prior mean and covariance know the graph.
 
     target = β₀ + β₁ · m̂(M) + GP(0, s₁ c·c' + s₂ t·t' + s₃ K + s₄ K∘K + s₅ exp(-½ δᵀvCvδ)) + ε.
@@ -84,49 +76,31 @@ class GraphGP(Surrogate):
         self.link = link
         self.random_state = random_state
 
-    @single_threaded
-    def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:
-        """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
-
-        Args:
-            noise: [n_masks] standard errors of the losses, where they are known.
-
-        Raises:
-            ValueError: malformed masks, losses or noise; losses outside the domain of the link.
-        """
-        masks, target = check_observations(X, y, self.link, len(self.graph.units))
-        self.n_features_in_ = masks.shape[1]
-        self.shift_, self.scale_ = float(target.mean()), float(target.std())
-        self.constant_std_ = constant_std(len(target))
+    def _learn(self, masks: Array, target: Array, noise: Array) -> None:
         self.path_sum_: PathFit | None = None
-        self.posterior_: Posterior | None = None
         self.relevance_: Array = np.zeros(masks.shape[1])
-        self.noise_ = self.constant_std_
         self.gamma_: Array | None = None
         self.kirchhoff_: Array | None = None
-        if is_constant(target):
-            return self
+        super()._learn(masks, target, noise)
+        if self.posterior_ is not None and (drops := leave_one_out(masks, target)) is not None:
+            self.kirchhoff_ = kirchhoff(self.graph, drops)
+
+    def _process(self, masks: Array, target: Array, known: Array) -> Posterior:
         self.flow_ = reduce_graph(self.graph)
-        standard = (target - self.shift_) / self.scale_
-        self.path_sum_ = fit_path_sum(self.flow_, masks, standard, saturate=True)
+        self.path_sum_ = fit_path_sum(self.flow_, masks, target, saturate=True)
         self.gamma_ = push_weights(self.flow_, self.path_sum_.weights, self.graph)
-        drops = leave_one_out(masks, target)
-        self.kirchhoff_ = None if drops is None else kirchhoff(self.graph, drops)
-        self.train_mean_ = self._cross_fitted(masks, standard)
+        self.train_mean_ = self._cross_fitted(masks, target)
         self.coordinates_ = Coordinates.of(self.graph, masks)
         # paths count half by what the path sum learned, half as if all ways into a node were alike
         self.tau_ = 0.5 * self.path_sum_.weights + 0.5 / self.flow_.indegree
         self.paths_ = True
-        kernels = self._kernels(masks, masks, self.train_mean_, self.train_mean_)
+        kernels = self._between(masks, masks, self.train_mean_, self.train_mean_)
         # of coordinates that are 0 or 1 the Hamming kernel is the local one with ρ = 0
         own = (Local, Hamming) if self.coordinates_.widths.any() else (Local,)
-        prior = Prior(SCALES, own, self.coordinates_)
-        known = (link_noise(noise, y, self.link) / self.scale_) ** 2
-        self.posterior_ = fit_process(masks, standard, kernels, prior, known)
-        self.paths_ = float(self.posterior_.scales[[PATHS, PAIRS]].sum()) > NEGLIGIBLE
-        self.relevance_ = sum((k.relevance for k in self.posterior_.own), self.relevance_)
-        self.noise_ = float(np.sqrt(self.posterior_.noise)) * self.scale_
-        return self
+        found = fit_process(masks, target, kernels, Prior(SCALES, own, self.coordinates_), known)
+        self.paths_ = float(found.scales[[PATHS, PAIRS]].sum()) > NEGLIGIBLE
+        self.relevance_ = sum((kernel.relevance for kernel in found.own), self.relevance_)
+        return found
 
     def _cross_fitted(self, masks: Array, target: Array) -> Array:
         """m̂ [n_masks], each predicted by a model that did not see it; 0 for few masks."""
@@ -144,11 +118,12 @@ class GraphGP(Surrogate):
         return mean
 
     def _mean(self, masks: Array) -> Array:
+        """m̂ [n_masks]."""
         if self.path_sum_ is None or len(self.train_mean_) < 2 * FOLDS:
             return np.zeros(len(masks))
         return path_sum(self.flow_, self.path_sum_, masks)
 
-    def _kernels(self, X: Array, Z: Array, mean_x: Array, mean_z: Array) -> list[Array]:
+    def _between(self, X: Array, Z: Array, mean_x: Array, mean_z: Array) -> list[Array]:
         """The kernels of SCALES between masks X and Z with their m̂, each [n_X, n_Z]."""
         (single_x, total_x), (single_z, total_z) = map(self.coordinates_.values, (X, Z))
         given = [np.ones((len(X), len(Z))), np.outer(mean_x, mean_z)]
@@ -158,44 +133,27 @@ class GraphGP(Surrogate):
         paths = path_kernel(self.flow_, self.tau_, self.flow_.keep(X), self.flow_.keep(Z))
         return [*given, paths, paths * paths]
 
-    def _covariance(self, X: Array, Z: Array, mean_x: Array, mean_z: Array) -> Array:
-        assert self.posterior_ is not None
-        return self.posterior_.covariance(X, Z, self._kernels(X, Z, mean_x, mean_z))
+    def _cross(self, masks: Array, posterior: Posterior) -> Array:
+        mean, known = self._mean(masks), posterior.masks
+        return posterior.covariance(
+            masks, known, self._between(masks, known, mean, self.train_mean_)
+        )
 
-    @single_threaded
-    def _on_link(self, masks: Array, return_std: bool) -> Any:
-        mean = np.full(len(masks), self.shift_)
-        std = np.full(len(masks), self.constant_std_)
-        for first in range(0, len(masks) if self.posterior_ else 0, ROWS):
-            rows = slice(first, first + ROWS)
-            mean[rows], std[rows] = self._predict_rows(masks[rows], return_std)
-        return (mean, std) if return_std else mean
-
-    def _predict_rows(self, masks: Array, return_std: bool) -> tuple[Array, Array]:
-        posterior = self.posterior_
-        assert posterior is not None
-        prior_mean = self._mean(masks)
-        cross = self._covariance(masks, posterior.masks, prior_mean, self.train_mean_)
-        mean = self.shift_ + self.scale_ * posterior.mean(cross)
-        if not return_std:
-            return mean, np.zeros(len(masks))
-        # [n_masks]: k(x, x) less what the data explain of it, ‖L⁻¹ k(x, training masks)‖²
-        prior = self._prior_variance(masks, prior_mean)
-        return mean, self.scale_ * posterior.deviation(prior, cross)
-
-    def _prior_variance(self, masks: Array, mean: Array) -> Array:
-        """[n_masks] variance of the latent function before any data."""
-        assert self.posterior_ is not None
+    def _diagonal(self, masks: Array) -> list[Array]:
         single, total = self.coordinates_.values(masks)
-        diagonal = [np.ones(len(masks)), mean**2, (single**2).sum(axis=1), total**2]
+        found = [np.ones(len(masks)), self._mean(masks) ** 2, (single**2).sum(axis=1), total**2]
         if self.paths_:
             # keep is 0 or 1, so keep · keep' of a mask with itself is a path sum with weights τ
             paths = self.flow_.forward(self.tau_, self.flow_.keep(masks))[-1]
-            diagonal += [paths, paths**2]
-        scales = self.posterior_.scales[: len(diagonal)]
-        return np.asarray(scales @ np.array(diagonal)) + sum(
-            k.variance for k in self.posterior_.own
-        )
+            found += [paths, paths**2]
+        return found
+
+    def _on_link(self, masks: Array, return_std: bool) -> Any:
+        starts = range(0, max(len(masks), 1), ROWS)
+        parts = [super(GraphGP, self)._on_link(masks[i : i + ROWS], return_std) for i in starts]
+        if return_std:
+            return tuple(np.concatenate(both) for both in zip(*parts, strict=True))
+        return np.concatenate(parts)
 
     @single_threaded
     def sample(
@@ -213,9 +171,9 @@ class GraphGP(Surrogate):
         normal = check_random_state(random_state).standard_normal((n, len(masks)))
         if self.posterior_ is None:
             return np.asarray(self.shift_ + self.constant_std_ * normal)
-        mean = self._mean(masks)
-        cross = self._covariance(masks, self.posterior_.masks, mean, self.train_mean_)
+        mean, cross = self._mean(masks), self._cross(masks, self.posterior_)
         explained = self.posterior_.explained(cross)
-        left = self._covariance(masks, masks, mean, mean) - explained.T @ explained
+        kernels = self._between(masks, masks, mean, mean)
+        left = self.posterior_.covariance(masks, masks, kernels) - explained.T @ explained
         draws = self.posterior_.mean(cross) + normal @ square_root(left).T
         return np.asarray(self.shift_ + self.scale_ * draws)

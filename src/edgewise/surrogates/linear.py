@@ -1,18 +1,16 @@
 """The linear surrogate: every removed unit adds its own constant."""
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 from sklearn.linear_model import BayesianRidge
 
 from .standardised import Regressor
-from .surrogate import Surrogate
-from .threads import single_threaded
-from .validation import Array, Link, check_observations, link_noise
+from .surrogate import Probabilistic
+from .validation import Array, Link
 
 
-class Linear(Surrogate):
+class Linear(Probabilistic):
     """Bayesian ridge regression of the link-scale loss on the mask.
 
     The ridge is the ratio of two variances chosen by marginal likelihood (MacKay, "Bayesian
@@ -35,25 +33,12 @@ class Linear(Surrogate):
     def __init__(self, *, link: Link = "log") -> None:
         self.link = link
 
-    @single_threaded
-    def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:
-        """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
-
-        Args:
-            noise: [n_masks] standard errors of the losses, where they are known.
-
-        Raises:
-            ValueError: malformed masks, losses or noise; losses outside the domain of the link.
-        """
-        masks, target = check_observations(X, y, self.link)
-        self.n_features_in_ = masks.shape[1]
-        known = link_noise(noise, y, self.link) ** 2
-        self.regressor_ = Regressor.fit(BayesianRidge(), masks, target, known)
+    def _learn(self, masks: Array, target: Array, noise: Array) -> None:
+        self.regressor_ = Regressor.fit(BayesianRidge(), masks, target, noise**2)
         shift, scale = self.regressor_.shift, self.regressor_.scale
         model = self.regressor_.model
         self.coef_: Array = np.zeros(masks.shape[1]) if model is None else scale * model.coef_
         self.intercept_ = shift if model is None else shift + scale * float(model.intercept_)
-        return self
 
     def _on_link(self, masks: Array, return_std: bool) -> Any:
         mean = self.regressor_.predict(masks)

@@ -1,14 +1,10 @@
 """The logistic surrogate: linear in the mask, between two bounds."""
 
-from typing import Any, Self
-
 import numpy as np
-from numpy.typing import ArrayLike
 from sklearn.linear_model import LogisticRegression
 
 from .surrogate import Surrogate
-from .threads import single_threaded
-from .validation import Array, Link, check_observations, from_link, is_constant, refuse_std
+from .validation import Array, Link, from_link, is_constant
 
 PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)  # scikit-learn's C, the inverse of the ridge
 FOLDS = 5
@@ -43,15 +39,7 @@ class Logistic(Surrogate):
     def __init__(self, *, link: Link = "log") -> None:
         self.link = link
 
-    @single_threaded
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
-
-        Raises:
-            ValueError: malformed masks or losses; losses outside the domain of the link.
-        """
-        masks, target = check_observations(X, y, self.link)
-        self.n_features_in_ = masks.shape[1]
+    def _learn(self, masks: Array, target: Array, noise: Array) -> None:
         self.constant_ = float(target.mean()) if is_constant(target) else None
         self.bounds_: tuple[float, float] | None = None
         self.coef_: Array = np.zeros(masks.shape[1])
@@ -59,7 +47,6 @@ class Logistic(Surrogate):
         if self.constant_ is None:
             share = self._share(target)
             self.coef_, self.intercept_ = _fit(masks, share, _penalty(masks, share))
-        return self
 
     def _share(self, target: Array) -> Array:
         if self.link == "logit":
@@ -69,8 +56,7 @@ class Logistic(Surrogate):
         self.bounds_ = (low, high)
         return np.asarray((target - low) / (high - low))
 
-    def _on_link(self, masks: Array, return_std: bool) -> Any:
-        refuse_std(self, return_std)
+    def _mean(self, masks: Array) -> Array:
         if self.constant_ is not None:
             return np.full(len(masks), self.constant_)
         logit = masks @ self.coef_ + self.intercept_

@@ -1,16 +1,13 @@
 """The path-sum model: a surrogate shaped like the network itself."""
 
-from typing import Any, Self
-
 import numpy as np
-from numpy.typing import ArrayLike
 
 from ..graph.graph import Graph
 from .path_fit import fit_path_sum, leave_one_out, path_sum
 from .path_graph import push_weights
 from .reduction import reduce_graph
 from .surrogate import Surrogate
-from .validation import Array, Link, check_observations, refuse_std
+from .validation import Array, Link
 
 
 class PathSum(Surrogate):
@@ -49,14 +46,7 @@ class PathSum(Surrogate):
         self.link = link
         self.saturate = saturate
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
-
-        Raises:
-            ValueError: malformed masks or losses; losses outside the domain of the link.
-        """
-        masks, target = check_observations(X, y, self.link, len(self.graph.units))
-        self.n_features_in_ = masks.shape[1]
+    def _learn(self, masks: Array, target: Array, noise: Array) -> None:
         self.flow_ = reduce_graph(self.graph)
         self.fit_ = fit_path_sum(self.flow_, masks, target, self.saturate)
         self.intercept_, self.slope_ = self.fit_.intercept, self.fit_.slope
@@ -64,10 +54,8 @@ class PathSum(Surrogate):
         self.gamma_ = push_weights(self.flow_, self.fit_.weights, self.graph)
         drops = leave_one_out(masks, target)
         self.kirchhoff_ = None if drops is None else kirchhoff(self.graph, drops)
-        return self
 
-    def _on_link(self, masks: Array, return_std: bool) -> Any:
-        refuse_std(self, return_std)
+    def _mean(self, masks: Array) -> Array:
         return path_sum(self.flow_, self.fit_, masks)
 
 

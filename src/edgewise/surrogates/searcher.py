@@ -19,6 +19,7 @@ from .graph_gp import GraphGP
 from .linear import Linear
 from .logistic import Logistic
 from .path_sum import PathSum
+from .surrogate import Probabilistic
 from .trees import Trees
 from .unit_gp import UnitGP
 from .validation import Link
@@ -42,7 +43,6 @@ _NAMED: dict[str, Maker] = {
 }
 NAMES = ("auto", *_NAMED)
 SLOW = ("GraphGP",)  # of the candidates: takes time for each path of each mask
-_CERTAIN = (UnitGP, GraphGP, Degree2, Linear, Bootstrap)  # that have an uncertainty
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def searcher(wanted: Any) -> Searcher:
     name = f"{type(model).__name__}{OWN}{digest(_described(model))[:8]}"
 
     def make(graph: Graph, link: Link) -> Any:
-        if isinstance(model, _CERTAIN):
+        if isinstance(model, Probabilistic):
             return clone(model).set_params(link=link)
         return Bootstrap(model, link=link)
 

@@ -1,14 +1,11 @@
 """The boosted trees surrogate: what a general-purpose regressor makes of masks."""
 
-from typing import Any, Self
-
 import numpy as np
-from numpy.typing import ArrayLike
 from sklearn.ensemble import GradientBoostingRegressor
 
 from .standardised import Regressor
 from .surrogate import Surrogate
-from .validation import Array, Link, check_observations, refuse_std
+from .validation import Array, Link
 
 
 class Trees(Surrogate):
@@ -46,14 +43,7 @@ class Trees(Surrogate):
         self.rate = rate
         self.random_state = random_state
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
-
-        Raises:
-            ValueError: malformed masks or losses; losses outside the domain of the link.
-        """
-        masks, target = check_observations(X, y, self.link)
-        self.n_features_in_ = masks.shape[1]
+    def _learn(self, masks: Array, target: Array, noise: Array) -> None:
         model = GradientBoostingRegressor(
             n_estimators=self.trees,
             learning_rate=self.rate,
@@ -63,8 +53,6 @@ class Trees(Surrogate):
             random_state=self.random_state,
         )
         self.regressor_ = Regressor.fit(model, masks, target)
-        return self
 
-    def _on_link(self, masks: Array, return_std: bool) -> Any:
-        refuse_std(self, return_std)
+    def _mean(self, masks: Array) -> Array:
         return self.regressor_.predict(masks)

@@ -1,13 +1,10 @@
 """A Gaussian process on units: what each does alone, and what neighbours do together."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import Any
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ..graph.graph import Graph
@@ -15,17 +12,9 @@ from .features import Coordinates
 from .gaussian_process import Posterior, Prior, condition, fit_process
 from .kernels import Local
 from .path_fit import leave_one_out
+from .process import Process
 from .threads import single_threaded
-from .validation import (
-    Array,
-    Link,
-    check_masks,
-    check_observations,
-    constant_std,
-    is_constant,
-    link_noise,
-    predict_losses,
-)
+from .validation import Array, Link, link_noise
 
 # Normal priors (mean, std) of the log variances, for a target of unit variance: the constant, the
 # factor of the sum of single removals, what each unit adds to its part of that sum.
@@ -35,7 +24,7 @@ FLOOR, TOP = 0.1, 20.0  # of the median harm, which a unit is taken to do at lea
 SPREAD, FITTED = 0.2, 64  # of log v, which is fitted where there are at most so many units
 
 
-class UnitGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class UnitGP(Process):
     """Gaussian process whose prior is what the removal of each unit alone does.
 
     target = β₀ + β₁ · Σ_e a_e c_e + Σ_e β_e |a_e| c_e + GP(0, s exp(-½ δᵀvCvδ)) + ε. c are the
@@ -66,43 +55,20 @@ class UnitGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.graph = graph
         self.link = link
 
-    @single_threaded
-    def fit(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> UnitGP:
-        """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
-
-        Args:
-            noise: [n_masks] standard errors of the losses, where they are known.
-
-        Raises:
-            ValueError: malformed masks, losses or noise; losses outside the domain of the link.
-        """
-        masks, target = check_observations(X, y, self.link, len(self.graph.units))
-        self.n_features_in_ = masks.shape[1]
-        self.shift_, self.scale_ = float(target.mean()), float(target.std())
-        self.constant_std_ = self.noise_ = constant_std(len(target))
-        self.posterior_: Posterior | None = None
-        self.alone_: Array = np.zeros(0)
-        if is_constant(target):
-            return self
-        standard = (target - self.shift_) / self.scale_
-        known = (link_noise(noise, y, self.link) / self.scale_) ** 2
+    def _process(self, masks: Array, target: Array, known: Array) -> Posterior:
         coordinates = Coordinates.of(self.graph, masks)
-        self.alone_, self.typical_ = _alone(masks, standard, coordinates)
+        self.alone_, self.typical_ = _alone(masks, target, coordinates)
         spread = SPREAD if len(self.alone_) <= FITTED else 0.0
         self.coordinates_ = replace(coordinates, typical=self.typical_**0.25, spread=spread)
         prior = Prior(SCALES, (Local,), self.coordinates_)
-        self.posterior_ = fit_process(
-            masks, standard, self._kernels(masks, masks), prior, known=known
-        )
-        self.noise_ = float(np.sqrt(self.posterior_.noise)) * self.scale_
-        return self
+        return fit_process(masks, target, self._kernels(masks, masks), prior, known=known)
 
     @single_threaded
-    def updated(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> UnitGP:
+    def updated(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:
         """The process with the same hyper-parameters, given other observations."""
         check_is_fitted(self)
-        masks, target = check_observations(X, y, self.link, len(self.graph.units))
-        own = UnitGP(self.graph, link=self.link)
+        masks, target = self._checked(X, y)
+        own = type(self)(self.graph, link=self.link)
         own.__dict__.update(self.__dict__)
         if self.posterior_ is None:
             return own.fit(X, y, noise)
@@ -114,7 +80,6 @@ class UnitGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return own
 
     def _kernels(self, X: Array, Z: Array) -> list[Array]:
-        """The kernels of SCALES between masks X and Z, each [n_X, n_Z]."""
         left, right = (self.coordinates_.values(masks)[0] for masks in (X, Z))
         total = np.outer(left @ self.alone_, right @ self.alone_)
         return [np.ones((len(X), len(Z))), total, (left * self.typical_**2) @ right.T]
@@ -130,26 +95,10 @@ class UnitGP(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         slopes = total * self.alone_ * (self.alone_ @ gone) + each * self.typical_**2 * gone
         return self.shift_ + constant * posterior.alpha.sum(), self.coordinates_.weights @ slopes
 
-    predict = predict_losses
-
-    @single_threaded
-    def predict_link(self, X: ArrayLike, return_std: bool = False) -> Any:
-        """As `predict`, on the link scale."""
-        check_is_fitted(self)
-        masks = check_masks(X, self.n_features_in_)
-        posterior = self.posterior_
-        if posterior is None:
-            mean, std = (np.full(len(masks), v) for v in (self.shift_, self.constant_std_))
-            return (mean, std) if return_std else mean
-        cross = posterior.covariance(masks, posterior.masks, self._kernels(masks, posterior.masks))
-        mean = self.shift_ + self.scale_ * posterior.mean(cross)
-        if not return_std:
-            return mean
+    def _diagonal(self, masks: Array) -> list[Array]:
         own = self.coordinates_.values(masks)[0]
         single = ((own * self.typical_) ** 2).sum(axis=1)
-        diagonal = [np.ones(len(masks)), (own @ self.alone_) ** 2, single]
-        prior = posterior.scales @ np.array(diagonal) + sum(k.variance for k in posterior.own)
-        return mean, self.scale_ * posterior.deviation(prior, cross)
+        return [np.ones(len(masks)), (own @ self.alone_) ** 2, single]
 
 
 def _alone(masks: Array, target: Array, coordinates: Coordinates) -> tuple[Array, Array]:

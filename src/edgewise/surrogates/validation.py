@@ -1,6 +1,6 @@
 """What every surrogate learns from: checked masks, checked losses, and the scale they live on."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -127,32 +127,6 @@ def original_scale(
     value = from_link(mean, link)
     slope = {"log": value, "logit": value * (1.0 - value)}.get(link, np.ones_like(value))
     return value, std * slope
-
-
-def predict_losses(estimator: Any, X: ArrayLike, return_std: bool = False) -> Any:
-    """Losses [n_masks] in original units; with `return_std` also their standard deviation.
-
-    The standard deviation is that of a new measurement: posterior and noise. This is the method
-    `predict` of every surrogate: what differs between them is `predict_link`.
-
-    Raises:
-        ValueError: malformed masks, or `return_std` of a surrogate without an uncertainty.
-    """
-    return original_scale(estimator.predict_link(X, return_std), estimator.link)
-
-
-def refuse_std(estimator: Any, return_std: bool) -> None:
-    """Raise for an estimator that has no honest standard deviation.
-
-    Raises:
-        ValueError: `return_std` is true.
-    """
-    if return_std:
-        raise ValueError(
-            f"{type(estimator).__name__} has no predictive standard deviation: call it with "
-            f"return_std=False, give it one by Bootstrap({type(estimator).__name__}(...)), or use "
-            "GraphGP, Degree2 or Linear."
-        )
 
 
 def is_constant(target: Array) -> bool:

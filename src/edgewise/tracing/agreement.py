@@ -18,7 +18,16 @@ from ..values.nested import batch_size, copies_of, device_of, leaves_of, named_l
 from ..values.precision import full_precision
 from .probe import Recording, run
 from .program import evaluating
-from .sizes import Axis, Condition, Varied, axes_by_size, changed, frozen_axes, variations
+from .sizes import (
+    Axis,
+    Condition,
+    Varied,
+    axes_by_size,
+    batch_axes,
+    changed,
+    frozen_axes,
+    variations,
+)
 
 TOLERANCE = {
     torch.float64: 1e-9,
@@ -149,11 +158,6 @@ class Judge:
         Their sizes are twice the example's and, where all values of the program have together at
         most `MOST_ELEMENTS` there, 4 times the example's but at least 16.
 
-        Args:
-            module: the program.
-            once: its run on the example.
-            conditions: on sizes, without which the program says nothing.
-
         Raises:
             TraceError: it differs from the model on the example or on drawn inputs of its shapes.
         """
@@ -177,11 +181,8 @@ class Judge:
     ) -> Iterator[list[Axis]]:
         """Axes of which the program gets size one wrong: torch.export takes no size for one."""
         raw, model = (self.args, dict(self.kwargs)), copy.deepcopy(self.model)  # it may note sizes
-        leaves = enumerate(pytree.tree_leaves(raw))
-        tensors = [(p, v) for p, v in leaves if isinstance(v, torch.Tensor) and v.ndim]
-        batch = [(p, 0) for p, v in tensors if v.shape[0] == self.batch]
         with _own_randomness(self.args):
-            for axes in [batch, *axes_by_size(raw).values()]:
+            for axes in [batch_axes(raw, self.batch), *axes_by_size(raw).values()]:
                 case = self._drawn(self.batch, tuple((axis, 1) for axis in axes), model)
                 if case is None or case[1] is REFUSED or not _meets(case[0], conditions):
                     continue
@@ -349,22 +350,33 @@ def _difference(a: Any, b: Any) -> str:
     if not (a.is_floating_point() or a.is_complex()):
         count = int((a != b).sum())
         return f"differs in {count} of {a.numel()} entries" if count else ""
-    finite = a.isfinite()
-    if not torch.equal(finite, b.isfinite()) or not _same_beyond(a[~finite], b[~finite]):
+    found = apart(a, b)
+    if found is None:
         return "is infinite or undefined (NaN) at other places"
-    wide = torch.complex128 if a.is_complex() else torch.float64
-    left, right = a[finite].to(wide), b[finite].to(wide)
-    if not left.numel():
-        return ""
-    scale, worst = float(left.abs().max()), float((left - right).abs().max())
+    worst, scale = found
     if worst <= TOLERANCE.get(a.dtype, COARSE) * scale:
         return ""
     return f"differs by up to {worst:.3g} where its largest entry is {scale:.3g}"
 
 
-def _same_beyond(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether entries that are no finite numbers are the same."""
-    return bool(((a == b) | (a.isnan() & b.isnan())).all())
+def apart(a: torch.Tensor, b: torch.Tensor) -> tuple[float, float] | None:
+    """The largest difference of two tensors, and the largest entry of the first.
+
+    None where their shapes or dtypes differ, or their entries that are no finite numbers.
+    """
+    if (a.shape, a.dtype) != (b.shape, b.dtype):
+        return None
+    finite = a.isfinite()
+    if not torch.equal(finite, b.isfinite()):
+        return None
+    beyond, others = a[~finite], b[~finite]
+    if not ((beyond == others) | (beyond.isnan() & others.isnan())).all():
+        return None
+    wide = torch.complex128 if a.is_complex() else torch.float64
+    left, right = a[finite].to(wide), b[finite].to(wide)
+    if not left.numel():
+        return 0.0, 0.0
+    return float((left - right).abs().max()), float(left.abs().max())
 
 
 def _structure(value: Any) -> str:

@@ -1,7 +1,6 @@
 """What a plan keeps of a network, so that another one can be told where it differs."""
 
 from collections.abc import Sequence
-from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ from ..graph.graph import Graph
 from ..graph.operators.runtime import precision
 from ..graph.vertices import Vertex
 from ..values.description import brief, content, hooks_of, settings_of
-from ..values.identity import difference
 from .program import attribute
 
 
@@ -118,12 +116,7 @@ def _argument(value: Any, own: torch.dtype | None) -> str:
 
 
 def other_parameter(lines: Sequence[str], model: nn.Module) -> str | None:
-    """The first parameter that a model lacks or has in another shape, in words; None if none.
-
-    Args:
-        lines: as `parameters` gives them.
-        model: what may be another network.
-    """
+    """The first parameter that a model lacks or has in another shape, in words; None if none."""
     own = {name: _size(p) for name, p in model.named_parameters(remove_duplicate=False)}
     for name, shape in (line.rsplit(": ", 1) for line in lines):
         if name not in own:
@@ -131,11 +124,6 @@ def other_parameter(lines: Sequence[str], model: nn.Module) -> str | None:
         if own[name] != shape:
             return f"parameter {name!r} is {own[name]} instead of {shape}"
     return None
-
-
-def other_setting(stored: Sequence[str], graph: Graph) -> str | None:
-    """The first operator that is set otherwise, in words; None if none is."""
-    return difference(stored, graph.settings)
 
 
 def other_constant(stored: Sequence[str], graph: Graph) -> str | None:
@@ -147,20 +135,6 @@ def other_constant(stored: Sequence[str], graph: Graph) -> str | None:
             return f"it has no buffer {name!r} ({was})"
         if own.split()[0] == was.split()[0] and own != was:
             return f"buffer {name!r}, which no state dict keeps, was {was} and is {own}"
-    return None
-
-
-def other_operator(lines: Sequence[str], graph: Graph) -> str | None:
-    """The first operator that differs, in words; None if none does.
-
-    Args:
-        lines: as `operators` gives them.
-        graph: of what may be another network.
-    """
-    pairs = enumerate(zip_longest(lines, operators(graph), fillvalue="none"), start=1)
-    for number, (was, now) in pairs:
-        if was != now:
-            return f"operator {number} is {now!r} instead of {was!r}"
     return None
 
 

@@ -62,9 +62,13 @@ class Builder:
                 )
         return counts
 
+    def _module(self, node: fx.Node) -> nn.Module | None:
+        """What a node calls, if it is a module."""
+        called = node.op == "call_module"
+        return self.program.module.get_submodule(str(node.target)) if called else None
+
     def _reads(self, node: fx.Node) -> list[torch.Tensor]:
-        if node.op == "call_module":
-            module = self.program.module.get_submodule(str(node.target))
+        if (module := self._module(node)) is not None:
             return [*module.parameters(), *module.buffers()]
         if node.op == "get_attr":
             value = attribute(self.program.module, str(node.target))
@@ -95,14 +99,11 @@ class Builder:
     def _add(self, node: fx.Node) -> None:
         slots = data_inputs(node, self.index)
         rule = self._rule(node, slots)
-        module = (
-            self.program.module.get_submodule(str(node.target))
-            if node.op == "call_module"
-            else None
-        )
+        module = self._module(node)
         call = self._call(node, rule, module, slots)
         params = self._params(node, rule, call)
         shape, batched = self._shape(node.name)
+        value = self.values.get(node.name)
         _refuse_unbatched(node, rule, call, params)
         if rule.name in ("cat", "stack") and rule.read(call).get("dim") in batched:
             rule = TABLE.rules["combine"]  # without a part of the batch, the rest is another batch
@@ -115,7 +116,7 @@ class Builder:
                 op=rule.name,
                 target=_target_name(node, module),
                 shape=shape,
-                itemsize=self._itemsize(node.name),
+                itemsize=value.element_size() if isinstance(value, torch.Tensor) else 0,
                 batched=batched,
                 attrs={**rule.read(call), **self._piece(node, rule), **_constants(rule, call)},
                 constant_macs=self._constant_macs(node),
@@ -136,10 +137,8 @@ class Builder:
             key = f"Tensor.{node.target}"
         elif node.target is getattr:
             key = f"Tensor.{node.args[1]}"
-        elif node.op == "call_module":
-            module = self.program.module.get_submodule(str(node.target))
-            rule = TABLE.find_module(module)
-            return rule or self._unknown(node, type(module).__name__)
+        elif (module := self._module(node)) is not None:
+            return TABLE.find_module(module) or self._unknown(node, type(module).__name__)
         elif isinstance(node.target, type):
             key = "construct"  # a namedtuple or dataclass of outputs
         elif node.target is operator.getitem and slots:
@@ -187,10 +186,9 @@ class Builder:
     def _params(self, node: fx.Node, rule: Rule, call: Call) -> tuple[Parameter, ...]:
         follows = rule.follows(call)
         entries: list[tuple[str, torch.Tensor, bool]] = []
-        if node.op == "call_module":
-            module = self.program.module.get_submodule(str(node.target))
-            entries = [(n, t, False) for n, t in module.named_parameters()]
-            entries += [(n, t, True) for n, t in module.named_buffers()]
+        if call.module is not None:
+            entries = [(n, t, False) for n, t in call.module.named_parameters()]
+            entries += [(n, t, True) for n, t in call.module.named_buffers()]
         entries += self._constant_tensors(node, rule)
         params = []
         for local, tensor, buffer in entries:
@@ -237,8 +235,7 @@ class Builder:
 
     def _shared(self, node: fx.Node) -> bool:
         """Whether a parameter is read elsewhere too, or computed, so that it cannot be cut."""
-        if node.op == "call_module":
-            module = self.program.module.get_submodule(str(node.target))
+        if (module := self._module(node)) is not None:
             if hasattr(module, "parametrizations") or module._forward_pre_hooks:
                 return not normed(module)  # its weight is computed before every call
             sized = hasattr(module, "normalized_shape") or hasattr(module, "num_groups")
@@ -285,10 +282,6 @@ class Builder:
         value = self.values.get(name)
         return str(value.dtype).removeprefix("torch.") if isinstance(value, torch.Tensor) else ""
 
-    def _itemsize(self, name: str) -> int:
-        value = self.values.get(name)
-        return value.element_size() if isinstance(value, torch.Tensor) else 0
-
     def _name(self, node: fx.Node) -> str:
         if node.op == "call_module" or node.op in ("placeholder", "output"):
             base = str(node.target)
@@ -325,12 +318,7 @@ def _constants(rule: Rule, call: Call) -> dict[str, Any]:
 
 
 def data_inputs(node: fx.Node, index: Mapping[str, Any]) -> list[fx.Node]:
-    """The data inputs of a node in the order of its arguments, repeated where used twice.
-
-    Args:
-        node: of a program.
-        index: has the names of the nodes that are data.
-    """
+    """The data inputs of a node in the order of its arguments, repeated where used twice."""
     found: list[fx.Node] = []
 
     def note(n: fx.Node) -> fx.Node:

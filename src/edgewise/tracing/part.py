@@ -57,12 +57,6 @@ def taken(
 ) -> tuple[Whole, nn.Module, dict[str, Any], Cost]:
     """Parts of a model, as the model calls them on an example.
 
-    Args:
-        model: the user's, which stays as it is.
-        args: its example inputs.
-        kwargs: likewise, by name.
-        paths: of the parts.
-
     Returns:
         The model around them, a module of the parts alone, what to call it with by name, and what
         the rest of the model costs for one example.

@@ -153,13 +153,7 @@ def _spelled(name: str) -> str:
 
 
 def as_module(root: nn.Module | dict[str, Any], graph: fx.Graph, name: str) -> fx.GraphModule:
-    """A graph as a module that runs it, with what it uses of `root`.
-
-    Args:
-        root: a module, or its parts by their paths.
-        graph: of torch.fx.
-        name: of the module's class.
-    """
+    """A graph as a module that runs it, with what it uses of `root`, a module or parts by path."""
     if type(graph._codegen) is CodeGen:
         graph.set_codegen(_AnyName())
     return fx.GraphModule(root, graph, class_name=name)

@@ -34,12 +34,7 @@ def refuse(model: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
 
 
 def refuse_outputs(model: nn.Module, outputs: Any) -> None:
-    """Raise TraceError for outputs that no program can give: caches of language models, no tensor.
-
-    Args:
-        model: the user's model.
-        outputs: what it gives on the example.
-    """
+    """Raise TraceError for outputs that no program can give: caches, and sparse tensors."""
     for leaf in leaves_of(outputs):
         kind = type(leaf).__name__
         if kind.endswith("Cache") and not isinstance(leaf, torch.Tensor):

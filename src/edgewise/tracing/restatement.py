@@ -124,7 +124,8 @@ class Restatement:
             return new
         if isinstance(new.kwargs.get("device"), torch.device):
             new = replace(new, kwargs={**new.kwargs, "device": self._device()})
-        created = self.graph.create_node(new.op, new.target, new.args, new.kwargs, node.name)
+        kind = "call_method" if isinstance(new.target, str) else "call_function"
+        created = self.graph.create_node(kind, new.target, new.args, new.kwargs, node.name)
         created.meta[DTYPE] = getattr(node.meta.get("val"), "dtype", None)
         if new.target == "to":
             kinds = {value.meta["val"].dtype for value in (node, *node.all_input_nodes[:1])}

@@ -97,6 +97,13 @@ def spelled(inputs: Mapping[str, Any]) -> list[str]:
     return [f"{path[0].key}{pytree.keystr(path[1:])}" for path in paths]
 
 
+def batch_axes(inputs: Any, batch: int) -> list[Axis]:
+    """The first axes that have the size of a batch."""
+    leaves = enumerate(pytree.tree_leaves(inputs))
+    tensors = ((place, v) for place, v in leaves if isinstance(v, torch.Tensor) and v.ndim)
+    return [(place, 0) for place, v in tensors if v.shape[0] == batch]
+
+
 def not_one(inputs: Mapping[str, Any], axes: Sequence[Axis]) -> Iterator[Condition]:
     """That axes have another size than one."""
     names = spelled(inputs)

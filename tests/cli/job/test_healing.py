@@ -21,6 +21,7 @@ from edgewise.cli.job.healing import Training
 from edgewise.cli.job.job import load_outcome
 from edgewise.errors import ConfigError
 from edgewise.pruning.plan import Plan
+from edgewise.study.study import Study
 
 HEAL = """
 [heal]
@@ -77,8 +78,11 @@ def test_a_job_heals_and_goes_on_where_it_stopped(
     )
     text = text.replace("lr = 0.01", "lr = 0.1\ndistill = 0.0")
     job.write_text(job.read_text() + text)
+    insight, looked = Study.insight, []
+    monkeypatch.setattr(Study, "insight", lambda *study: looked.append(1) or insight(*study))
     whole = call("run", job)
     assert whole.exit_code == 0, whole.output
+    assert len(looked) == 1  # for the page before healing and the one after it
     folder = job.parent / "job-pruned"
     healed = load_file(folder / "healed.safetensors")
     pruned = load_file(folder / "pruned.safetensors")
@@ -115,7 +119,11 @@ def test_a_job_heals_and_goes_on_where_it_stopped(
         return train(self)
 
     monkeypatch.setattr(Training, "__iter__", stopping)
-    assert call("heal", job).exit_code == 130
+    results = ("plan.json", "pruned.safetensors", "evaluations.csv", "report.html")
+    for name in results:
+        (folder / name).unlink()
+    assert call("run", job).exit_code == 130
+    assert all((folder / name).exists() for name in results)
     assert (folder / healing.CHECKPOINT).exists()
     monkeypatch.setattr(Training, "__iter__", train)
 

@@ -45,10 +45,6 @@ def load_batches(data: DataSection, rows: Rows) -> list[Batch]:
     and `crop` as in evaluations on ImageNet; `mean` and `std` normalise per channel; `transform`
     does all of it as torchvision did for weights of its own.
 
-    Args:
-        data: the source and how to read it.
-        rows: which examples.
-
     Returns:
         (inputs [n, ...], targets [n, ...]) with n = `data.batch`, the last batch may be smaller.
 

@@ -239,8 +239,13 @@ def load_plan(config: Config, graph: Graph) -> Plan | None:
     return plan if graph.known_as(plan.fingerprint) else None
 
 
-def write_results(config: Config, graph: Graph, study: Study, plan: Plan) -> list[Path]:
+def write_results(
+    config: Config, graph: Graph, study: Study, plan: Plan
+) -> tuple[list[Path], Insight]:
     """Plan, pruned weights, evaluations and report in the output directory.
+
+    Returns:
+        The paths, and the insight of the report, which takes longer than all that is written.
 
     Raises:
         FormError: the plan has not the form of [result]; all but the weights is written.
@@ -253,8 +258,9 @@ def write_results(config: Config, graph: Graph, study: Study, plan: Plan) -> lis
     try:
         weights = write_weights(config, graph, plan)
     finally:  # whether it refuses or not, and names the files that there are
-        page = write_page(config, graph, study, Plan.load(saved))
-    return [saved, *beside, *weights, table, page]
+        insight = insight_of(config, study, plan)
+        page = write_page(config, graph, study, insight)
+    return [saved, *beside, *weights, table, page], insight
 
 
 def write_weights(
@@ -285,25 +291,16 @@ def write_comparison(config: Config, rows: Sequence[Row]) -> list[Path]:
     return [path, matplotlib.save(figure, path.with_suffix(".png"))]
 
 
-def write_page(config: Config, graph: Graph, study: Study, plan: Plan | None) -> Path:
-    """The report of a study so far as `report.html` in the output directory.
-
-    Raises:
-        PlanError: there is nothing to report yet.
-    """
+def write_page(config: Config, graph: Graph, study: Study, insight: Insight) -> Path:
+    """The report of a study so far, and of the plan there is, as `report.html`."""
     from ...report import render, write
 
-    records, path = study.evaluations, config.directory / "report.html"
-    if not records:
-        raise PlanError(
-            f"Study {config.name!r} has no evaluation yet: run `edgewise run {config.path.name}`."
-        )
+    plan = load_plan(config, graph)
     page = render(
-        graph, records, plan, title=config.name, outcome=load_outcome(config, plan),
-        extra=page_facts(config),
-        times=_times(config, graph), insight=_insight(config, study, plan),
+        graph, study.evaluations, plan, title=config.name, outcome=load_outcome(config, plan),
+        extra=page_facts(config), times=_times(config, graph), insight=insight,
     )  # fmt: skip
-    return write(path, page)
+    return write(config.directory / "report.html", page)
 
 
 def write_outcome(config: Config, plan: Plan, healed: Measured) -> Path:
@@ -388,8 +385,16 @@ def live_pages(
     return Pages(lambda: shell(config.name), now)
 
 
-def _insight(config: Config, study: Study, plan: Plan | None) -> Insight:
-    """What the study's surrogate says, and a comparison of methods if one was made."""
+def insight_of(config: Config, study: Study, plan: Plan | None) -> Insight:
+    """What the study's surrogate says, and a comparison of methods if one was made.
+
+    Raises:
+        PlanError: there is nothing to report yet.
+    """
+    if not study.evaluations:
+        raise PlanError(
+            f"Study {config.name!r} has no evaluation yet: run `edgewise run {config.path.name}`."
+        )
     path, found = config.directory / "bench.json", study.insight(plan)
     compared: dict[str, list[list[float | None]]] = {}
     for row in read_kept(path, list[_Compared]) if path.exists() else ():

@@ -83,11 +83,8 @@ def no_follows(call: Call) -> Follows:
 
 
 def same_axes(call: Call) -> dict[str, Any]:
-    """Every axis keeps its channels: element-wise operators, which may broadcast their input."""
-    shape, out = (call.shapes[0] if call.shapes else None) or (), call.out or ()
-    shift = len(out) - len(shape)
-    kept = [axis + shift >= 0 and out[axis + shift] == size for axis, size in enumerate(shape)]
-    return {"axes": [axis + shift if keep else None for axis, keep in enumerate(kept)]}
+    """Axes that keep their size keep their channels: element-wise operators, expand and repeat."""
+    return {"axes": arriving((call.shapes[0] if call.shapes else None) or (), call.out or ())}
 
 
 def axes_where(kept: Callable[[int, int], bool]) -> Callable[[Call], dict[str, Any]]:
@@ -335,11 +332,6 @@ def arriving(shape: Shape, out: Shape) -> list[int | None]:
     shift = len(out) - len(shape)
     ahead = [axis + shift if axis + shift >= 0 else None for axis in range(len(shape))]
     return [a if a is not None and out[a] == s else None for a, s in zip(ahead, shape, strict=True)]
-
-
-def broadcast_axes(call: Call) -> dict[str, Any]:
-    """expand and repeat: axes that keep their size keep their channels."""
-    return {"axes": arriving((call.shapes[0] if call.shapes else None) or (), call.out or ())}
 
 
 def embedding_follows(call: Call) -> Follows:

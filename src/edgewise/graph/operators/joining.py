@@ -71,11 +71,7 @@ class Joining:
         """For every number, the class of those that go together."""
         ends = [np.concatenate([np.ravel(p[side]) for p in self.pairs] or [np.empty(0, np.intp)])
                 for side in (0, 1)]  # fmt: skip
-        links = coo_array((np.ones(len(ends[0])), (ends[0], ends[1])), (self.count, self.count))
-        if not self.count:
-            return np.empty(0, np.intp)
-        found: Ids = connected_components(links, directed=False)[1]
-        return found
+        return connected(self.count, ends)
 
     def class_of(self, ids: Ids) -> Ids:
         """The numbers, each as the least of those that it goes with so far."""
@@ -137,6 +133,15 @@ class Joining:
             self.join(ids, theirs)
             order = common
         out[order] = ids
+
+
+def connected(count: int, ends: Sequence[Ids]) -> Ids:
+    """For every number below `count`, that of those it goes with, given the ends of all pairs."""
+    if not count:
+        return np.empty(0, np.intp)
+    links = coo_array((np.ones(len(ends[0])), (ends[0], ends[1])), (count, count))
+    found: Ids = connected_components(links, directed=False)[1]
+    return found
 
 
 def weighted(vertex: Vertex) -> int | None:

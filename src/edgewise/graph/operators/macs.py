@@ -48,11 +48,13 @@ def _times(product: Term, size: int, line: Line | None) -> Term:
     return (coefficient * size, lines) if line is None else (coefficient, [*lines, line])
 
 
-def _no_macs(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> list[Term]:
+@Macs
+def no_macs(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> list[Term]:
     return []
 
 
-def _conv(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> list[Term]:
+@Macs
+def conv_macs(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> list[Term]:
     assert vertex.shape is not None
     if shapes[0] is None or ins[0] is None:
         return []
@@ -63,7 +65,8 @@ def _conv(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> list[
     return [_times(of_shape(vertex.shape, out, kernel), shapes[0][1] // groups, line)]
 
 
-def _conv_transpose(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> list[Term]:
+@Macs
+def conv_transpose_macs(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> list[Term]:
     assert vertex.shape is not None
     if len(shapes) > 1 or shapes[0] is None or ins[0] is None:
         return []
@@ -72,7 +75,8 @@ def _conv_transpose(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes
     return [_times(of_shape(shapes[0], ins[0], kernel), vertex.shape[1] // groups, line)]
 
 
-def _linear(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> list[Term]:
+@Macs
+def linear_macs(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> list[Term]:
     assert vertex.shape is not None
     if shapes[0] is None or ins[0] is None:
         return []
@@ -80,7 +84,8 @@ def _linear(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> lis
     return [_times(of_shape(vertex.shape, out), shapes[0][-1], line)]
 
 
-def _bilinear(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> list[Term]:
+@Macs
+def bilinear_macs(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> list[Term]:
     """matmul of data, or of data and a constant: output elements times the inner size."""
     if vertex.shape is None:
         return []
@@ -91,7 +96,8 @@ def _bilinear(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> l
     return [_times(of_shape(vertex.shape, out), int(vertex.attrs["inner"]), inner)]
 
 
-def _einsum(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> list[Term]:
+@Macs
+def einsum_macs(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> list[Term]:
     """Operands are contracted one after another, from the left."""
     left, _, right = str(vertex.attrs["equation"]).replace(" ", "").partition("->")
     names = left.split(",")
@@ -116,7 +122,8 @@ def _einsum(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> lis
     return found
 
 
-def _attention(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> list[Term]:
+@Macs
+def attention_macs(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> list[Term]:
     """Every query times every key, and every score times every value."""
     if vertex.shape is None:
         return []
@@ -130,7 +137,8 @@ def _attention(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> 
     return [_times(scores, size, line) for size, line in zip(sizes, lines, strict=True)]
 
 
-def _multihead(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> list[Term]:
+@Macs
+def multihead_macs(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> list[Term]:
     embed = int(vertex.attrs["embed"])
     query, key = shapes[0], shapes[1] if len(shapes) > 1 else shapes[0]
     value = shapes[2] if len(shapes) > 2 else key
@@ -144,7 +152,8 @@ def _multihead(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> 
     return [(project + 2 * (rows // length) * length * source * embed, [])]
 
 
-def _recurrent(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> list[Term]:
+@Macs
+def recurrent_macs(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> list[Term]:
     """LSTM, GRU and RNN: every step multiplies the weights of all layers and directions."""
     if not shapes or shapes[0] is None:
         return []
@@ -154,13 +163,3 @@ def _recurrent(vertex: Vertex, ins: Sequence[Any], out: Any, shapes: Shapes) -> 
         for p in vertex.params
         if len(p.shape) == 2
     ]
-
-
-no_macs = Macs(_no_macs)
-conv_macs, conv_transpose_macs = Macs(_conv), Macs(_conv_transpose)
-linear_macs, bilinear_macs, einsum_macs = Macs(_linear), Macs(_bilinear), Macs(_einsum)
-attention_macs, multihead_macs, recurrent_macs = (
-    Macs(_attention),
-    Macs(_multihead),
-    Macs(_recurrent),
-)

@@ -213,10 +213,10 @@ def _fill_views() -> None:
         *spelled("narrow"),
     )
     add(
-        Rule("expand", absence.by_axes, read=read.broadcast_axes, view=True, lower=lowering.expand),
+        Rule("expand", absence.by_axes, read=read.same_axes, view=True, lower=lowering.expand),
         *spelled("expand expand_as broadcast_to"),
     )
-    add(Rule("repeat", absence.by_axes, read=read.broadcast_axes), *spelled("repeat tile"))
+    add(Rule("repeat", absence.by_axes, read=read.same_axes), *spelled("repeat tile"))
     add(Rule("interleave", absence.join), *spelled("repeat_interleave"))
     add(
         Rule(

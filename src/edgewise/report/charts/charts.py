@@ -205,13 +205,7 @@ def _history(name: str, known: Sequence[tuple[float, float]], role: Role, first:
 def _by_origin(
     facts: Facts, points: Sequence[tuple[Evaluation, float, float]], spread: bool = False
 ) -> list[Series]:
-    """Evaluations at their coordinates, a series for each origin, known ones first.
-
-    Args:
-        facts: of the study.
-        points: evaluations, each with x and y.
-        spread: whether bars show the deviation of what was predicted.
-    """
+    """Evaluations at their coordinates, a series for each origin, known ones first."""
     groups: dict[str, list[tuple[Evaluation, float, float]]] = {}
     for point in points:
         groups.setdefault(point[0].origin, []).append(point)

@@ -23,12 +23,7 @@ HIDDEN = {"showgrid": False, "zeroline": False, "ticks": ""}
 
 
 def figure(chart: Chart, colours: Mapping[str, str] = COLOURS) -> Any:
-    """A plotly figure of a chart.
-
-    Args:
-        chart: what to draw.
-        colours: role → colour, of all roles in `COLOURS`.
-    """
+    """A plotly figure of a chart."""
     from plotly.graph_objects import Figure
 
     drawn = Figure(layout=_layout(chart, colours))
