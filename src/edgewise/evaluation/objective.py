@@ -28,8 +28,8 @@ from .loaders import (
     read,
     require_examples,
 )
-from .losses import named_loss, named_metrics, perplexity
-from .measurement import Measurement, OfBatch, gathered, gathers, mean_of, metric_of, value_of
+from .losses import named_loss, named_metrics, perplexity, reads_places
+from .measurement import Measurement, OfBatch, gathered, gathers, mean_of, metric_of, values_of
 from .records import Split, whole_of
 from .sizes import Lots
 
@@ -216,15 +216,10 @@ class Objective:
 
     def of_batch(self, outputs: Any, split: Split, number: int) -> OfBatch:
         """What loss and metrics say of a batch; its outputs where a metric wants all at once."""
-        batch = self.batches(split)[number]
-        loss = value_of("loss", self.loss, outputs, batch)
-        values = {
-            name: loss
-            if metric is self.loss
-            else value_of(f"metric {name}", metric, outputs, batch)
-            for name, metric in self.metrics.items()
-            if not gathers(metric)
-        }
+        metrics = {name: m for name, m in self.metrics.items() if not gathers(m)}
+        named = {"loss": self.loss} | {f"metric {name}": m for name, m in metrics.items()}
+        loss, *found = values_of(named, outputs, self.batches(split)[number])
+        values = dict(zip(metrics, found, strict=True))
         return OfBatch(loss, values, outputs if any(map(gathers, self.metrics.values())) else None)
 
     def together(self, batches: Sequence[OfBatch], split: Split) -> Measurement:
@@ -243,6 +238,11 @@ class Objective:
             each=torch.cat([value.reshape(-1) for value, _ in losses]) if known else None,
             counts={name: n for name, (_, n) in found.items() if n is not None},
         )
+
+    @property
+    def by_place(self) -> bool:
+        """Whether all that is measured can be told from the logits of a few places at a time."""
+        return all(map(reads_places, (self.loss, *self.metrics.values())))
 
     @property
     def adds_up(self) -> bool:
