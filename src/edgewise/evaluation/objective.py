@@ -17,7 +17,7 @@ from ..tracing.program import evaluating
 from ..values.arguments import arguments, call, inputs_in, placed
 from ..values.description import digest, lines
 from ..values.markup import card
-from ..values.nested import device_of
+from ..values.nested import device_of, leaves_of
 from .loaders import (
     Batch,
     check_disjoint,
@@ -35,7 +35,8 @@ from .sizes import Lots
 
 RecoveryKind = Literal["none", "batchnorm", "linear"]
 
-FEWEST = 32  # calibration examples to fit weights to
+FEWEST = 32  # calibration examples, or tokens of some, to fit weights to
+_TOKENS = (torch.int64, torch.int32)
 TRIAL, LEAST = 4, 100  # a trial sees a quarter of the verify split, and at least 100 examples
 
 
@@ -80,10 +81,12 @@ class Recovery:
         if self.kind != "none" and not batches:
             raise ObjectiveError("The calibration loader is empty.")
         count = sum(starmap(examples, map(pair_of, self.items)))
-        if self.kind == "linear" and count < FEWEST:
+        rows = sum(map(_tokens, batches)) if count > 1 else 0
+        if self.kind == "linear" and max(count, rows) < FEWEST:
             raise ObjectiveError(
                 f'Recovery("linear") fits weights to the calibration data, which have {count} '
-                f"examples. Give it at least {FEWEST}; 500 to 2 000 are good."
+                f"examples. Give it at least {FEWEST}, or of text two sequences of together as "
+                "many tokens; 500 to 2 000 are good."
             )
 
     @property
@@ -100,6 +103,12 @@ class Recovery:
         """The same with all inputs as tuples in the order of `names`, and no targets."""
         found = [placed(inputs_in(item, len(names)), names) for item in self.items]
         return replace(self, calibration=[(inputs, None) for inputs in found] or None)
+
+
+def _tokens(inputs: Any) -> int:
+    """The numbers of tokens [batch, length] in a batch, if it has any."""
+    leaves = [leaf for leaf in leaves_of(inputs) if isinstance(leaf, torch.Tensor)]
+    return max((t.numel() for t in leaves if t.ndim > 1 and t.dtype in _TOKENS), default=0)
 
 
 @dataclass(frozen=True, eq=False)
