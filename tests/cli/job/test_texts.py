@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import edgewise as ew
 from edgewise.cli import init
+from edgewise.cli.inspect import trace_named
 from edgewise.cli.job.config import read_config
 from edgewise.cli.job.datasets import load_batches
 from edgewise.cli.job.job import open_study, trace_job, write_weights
@@ -220,6 +221,15 @@ def test_a_first_job_is_written(checkpoint: Path, monkeypatch: pytest.MonkeyPatc
     assert config.units.only == ("*attention", "*mlp")
     assert config.budget is not None
     assert 0.75 < float(str(config.budget.params)) < 1
+
+
+def test_a_checkpoint_is_inspected_by_tokens(checkpoint: Path) -> None:
+    source = f"hf:{checkpoint / 'checkpoint'}"
+    graph = trace_named(source, "8", None, "branch")
+    assert {"layers.0 attention", "layers.0 mlp"} <= {unit.label for unit in graph.units}
+    assert graph.program.args[0].shape == (1, 8)
+    with pytest.raises(ConfigError, match="number of tokens"):
+        trace_named(source, "3,8,8", None, "branch")
 
 
 def test_likeness_is_the_divergence_from_the_unpruned_model(checkpoint: Path) -> None:
