@@ -20,7 +20,7 @@ from edgewise.cli.job.config import read_config
 from edgewise.cli.job.datasets import load_batches
 from edgewise.cli.job.job import open_study, trace_job, write_weights
 from edgewise.cli.job.sections import DataSection
-from edgewise.cli.job.sources import load_model
+from edgewise.cli.job.sources import load_model, located
 from edgewise.cli.job.texts import sequences
 from edgewise.cli.job.toml_sections import Rows
 from edgewise.errors import ConfigError
@@ -221,6 +221,17 @@ def test_a_first_job_is_written(checkpoint: Path, monkeypatch: pytest.MonkeyPatc
     assert config.units.only == ("*attention", "*mlp")
     assert config.budget is not None
     assert 0.75 < float(str(config.budget.params)) < 1
+
+
+def test_a_package_may_hold_its_checkpoint_one_folder_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = tmp_path / "holder" / "model"
+    inner.mkdir(parents=True)
+    (tmp_path / "holder" / "__init__.py").touch()
+    (inner / "config.json").write_text("{}")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert located("hf:holder") == (inner, {})
 
 
 def test_a_checkpoint_is_inspected_by_tokens(checkpoint: Path) -> None:
