@@ -23,6 +23,7 @@ from .engine import EngineOptions
 from .engine.around import Around
 from .engine.cache import Cache
 from .engine.compile import Compiler
+from .engine.least_squares import ONCE
 from .engine.order import visiting_order
 from .engine.pieces import choose, join
 from .engine.run import Autocast, Run
@@ -66,14 +67,16 @@ class Engine:
         graph: the traced graph; its weights are used as they are, in eval mode.
         objective: what to measure.
         options: memory, layout and the like.
+        once: whether masks are finished ones, so that fits may take longer.
 
     Raises:
         ObjectiveError: the data do not give the inputs that the traced model takes.
     """
 
     def __init__(
-        self, graph: Graph, objective: Objective, options: EngineOptions | None = None
-    ) -> None:
+        self, graph: Graph, objective: Objective, options: EngineOptions | None = None,
+        once: bool = False,
+    ) -> None:  # fmt: skip
         self.graph, self.objective = graph, objective
         self.options, self.pace = options or EngineOptions(), 0.0  # seconds a mask and example
         self.period = FIRST
@@ -97,7 +100,8 @@ class Engine:
         linear = objective.recovery.kind == "linear"
         fits = sum(map(batch_size, self.calibration)) if linear else 0
         heads = self.around is None and objective.by_place
-        self.compiler = Compiler(graph, recovers, self.options.limit, fits, heads)
+        times = ONCE if once else 1
+        self.compiler = Compiler(graph, recovers, self.options.limit, fits, heads, times)
         self.caches: dict[tuple[Split, int], Cache] = {}  # of pieces
 
     def _check_inputs(self) -> None:

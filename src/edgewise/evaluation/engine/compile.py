@@ -39,12 +39,15 @@ class Compiler:
         limit: bytes that values kept for later masks may take.
         fits: calibration examples to which layers behind a removal are fitted; 0: they are not.
         heads: whether what a last linear layer gives is left to what measures it.
+        times: as many rows as usual a fit may take.
     """
 
     def __init__(
-        self, graph: Graph, recover: bool, limit: int = 2**30, fits: int = 0, heads: bool = False
-    ) -> None:
+        self, graph: Graph, recover: bool, limit: int = 2**30, fits: int = 0, heads: bool = False,
+        times: int = 1,
+    ) -> None:  # fmt: skip
         self.graph, self.recover, self.fits, self.heads = graph, recover, fits, heads
+        self.times = times
         self.memory = Memory(limit)
         self.cut: dict[Any, Any] = {}
         self.inputs: dict[Hashable, Inputs] = {}  # of fits
@@ -241,7 +244,8 @@ class _Translation:
         shape = self.graph.vertices[goal.vertex].shape
         assert shape is not None
         each = shape[0]
-        density = rows_for(layer.weight[0].numel()) / (self.compiler.fits * each)
+        rows = rows_for(layer.weight[0].numel(), self.compiler.times)
+        density = rows / (self.compiler.fits * each)
         others = tuple(steps[other] for other in goal.others)
         value, axis = self.compiler.unpruned.at(goal.vertex), goal.axis
         wanted = self._shared(
