@@ -19,10 +19,11 @@ from ..graph.graph import Graph, Mask
 from .asks import Ask, FitFunction, Questions
 from .known import Known
 from .picks import damages, fatal_units, probes, ranked_pick, single_pick
-from .proposals import Region, Settings, feasible, propose, ranked
+from .proposals import Region, Settings, feasible, propose
 from .sampling import sample_at_budget
 from .space import Space
 from .stopping import Patience, hopeless
+from .worth import hopeful, parts_pay
 
 SPREAD = 0.5  # of the importance of groups of widths, in nats
 Lots = tuple[int, ...]
@@ -51,8 +52,9 @@ def search(
     proposals, see `propose`.
 
     Where losses of single examples are known, a mask costs what share of the examples it sees:
-    single removals (of many units), random masks and proposals see a quarter, by turns another
-    one, and what is then expected to be the best is measured on the rest.
+    single removals (of many units) and random masks see a quarter, by turns another one. So do
+    proposals as long as that tells more than fewer masks on everything, see `parts_pay`; after each
+    round the most hopeful of these sees a further quarter, see `hopeful`.
 
     Args:
         space: graph and budget.
@@ -100,16 +102,19 @@ def _rounds(
     purse: _Purse, fit: FitFunction, settings: Settings, sizes: Sequence[Lots], seed: int,
     patience: Patience | None,
 ) -> Questions:  # fmt: skip
-    """Proposals; where they see some examples only, the best expected is then measured in full."""
+    """Proposals, each after a second look at the most hopeful mask that saw some examples only."""
     known, space = purse.known, purse.known.space
     dry, calm, region, turns = 0, 0, Region(), cycle(sizes)
     while purse.left >= purse.share(sizes[0]) - 1e-9 and dry < 3:
         model = fit(list(known.estimates.values()), space)
-        best = ranked(space, model, known.estimates)
-        ends = purse.left <= settings.last * purse.limit or dry
-        best = [m for m in best if known.lacks(m)][:1] if ends else best[:1]
-        if (yield from purse.ask("proposals", "proposed", best, (), model)):
-            continue
+        hopes = hopeful(space, model, known)[:1]
+        lacks = max(map(known.lacks, hopes), default=0.0)
+        ends = purse.left - lacks <= settings.last * purse.limit or dry
+        rest = () if ends or not hopes else known.rest(hopes[0], sizes)
+        if (yield from purse.ask("proposals", "proposed", hopes, rest, model)):
+            if ends:
+                continue
+            model = fit(list(known.estimates.values()), space)
         rng = np.random.default_rng([seed, len(known.records)])
         masks = propose(space, model, known.estimates, settings, rng, region)
         if patience is not None:
@@ -117,7 +122,9 @@ def _rounds(
             if calm >= patience.rounds:
                 return
         least = _least(space, known.estimates)
-        asked = yield from purse.ask("proposals", "proposed", masks, next(turns), model)
+        share = purse.share(sizes[0])
+        lots = next(turns) if parts_pay(space, model, known, masks, share) else ()
+        asked = yield from purse.ask("proposals", "proposed", masks, lots, model)
         dry = 0 if asked else dry + 1
         if asked:
             region.learn(_least(space, known.estimates) < least)
@@ -154,8 +161,8 @@ class _Purse:
         for mask in map(self.known.space.minimal, masks):
             lacks = self.known.lacks(mask)
             price = self.share(lots) if lots else lacks
-            wanted = mask not in fresh and (lacks == 1.0 if lots else lacks > 0.0)
-            if wanted and price <= self.left + 1e-9:
+            wanted = lacks > 0.0 and self.known.seen.get(mask, set()).isdisjoint(lots)
+            if mask not in fresh and wanted and price <= self.left + 1e-9:
                 fresh[mask] = None
                 self.spent += price
         if not fresh:

@@ -1,6 +1,6 @@
 """What a search knows of masks, from evaluations of any size, and what it has spent on them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +28,7 @@ class Known:
     def __init__(self, space: Space, evaluations: Iterable[Evaluation] = ()) -> None:
         self.space, self.spent = space, 0.0
         self.records: dict[Mask, Evaluation] = {}
+        self.seen: dict[Mask, set[int]] = {}  # lots, of masks measured on some of them
         self._estimates: dict[Mask, Evaluation] | None = None
         self.add(evaluations)
 
@@ -37,6 +38,8 @@ class Known:
             if not record.split.startswith("search"):
                 continue
             mask = self.space.graph.mask(bits=record.mask)
+            lots = record.split.partition(":")[2]
+            self.seen.setdefault(mask, set()).update(i for i, b in enumerate(lots) if b == "1")
             self.records[mask] = _merged(self.records.get(mask), record)
         self._estimates = None
 
@@ -49,6 +52,11 @@ class Known:
         if record is None or not _is_partial(record):
             return float(record is None)
         return 1.0 if record.each is None else float(np.isnan(record.each).mean())
+
+    def rest(self, mask: Mask, sizes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        """The first of some sizes that a mask has not seen; (), all there is, if it is the last."""
+        rest = [size for size in sizes if self.seen[mask].isdisjoint(size)]
+        return rest[0] if len(rest) > 1 else ()
 
     @property
     def whole(self) -> dict[Mask, Evaluation]:

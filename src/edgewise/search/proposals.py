@@ -19,7 +19,9 @@ MUTATIONS, TRIES, MUTANTS = 3, 400, 32  # exchanges at most, attempts, masks to 
 
 
 class Predictor(Protocol):
-    """A fitted surrogate: mean and standard deviation on its link scale."""
+    """A fitted surrogate: mean and standard deviation, in original units or on its link scale."""
+
+    def predict(self, X: Array, return_std: bool = False) -> Any: ...
 
     def predict_link(self, X: Array, return_std: bool = False) -> Any: ...
 
@@ -31,7 +33,7 @@ class Settings:
     Args:
         sizes: whether evaluations may see some of the examples only.
         few: of the evaluations, as which so many single removals see all examples.
-        last: share of the evaluations of which all see all examples, of masks that are known.
+        last: share of the evaluations that only complete masks that saw a part of the examples.
         samples: random masks at the budget before the first surrogate; a quarter of them where
             evaluations at another budget are known.
         guided: share of them drawn around the single pick instead of uniformly; all of them
@@ -46,7 +48,7 @@ class Settings:
     """
 
     sizes: bool = True
-    few: float = 0.1
+    few: float = 0.25
     last: float = 0.05
     samples: int = 20
     guided: float = 0.75
