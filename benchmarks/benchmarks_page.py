@@ -339,13 +339,38 @@ def masks(data: Row) -> Table:
 
 def language_speed(data: Row) -> Table:
     body = []
-    for (masks,), rows in grouped(data["rows"], "masks").items():
+    for what, rows in grouped(data["rows"], "sequences", "masks").items():
         plain = rows[0]["seconds_a_mask"]
         for row in rows:
             times = f"{plain / row['seconds_a_mask']:.2f} ×"
-            seconds = figure(row["seconds_a_mask"])
-            body.append([masks, row["way"], seconds, times, figure(row["error"], 4)])
-    return ["masks", "way", "seconds a mask", "as fast", "error, nats at most"], body
+            errors = (figure(row[name], 4) for name in ("median_error", "error"))
+            cells = [row["way"], figure(row["seconds_a_mask"]), times, *errors]
+            body.append([*map(str, what), *cells])
+    errors = ["error, nats, median", "at most"]
+    return ["sequences", "masks", "way", "seconds a mask", "as fast", *errors], body
+
+
+def language_calibration(data: Row) -> Table:
+    body = []
+    for row in data["rows"]:
+        cells = [f"{row['sequences']} × {row['length']}", figure(row["seconds"], 0)]
+        for split, after in row["recovered"].items():
+            before, whole = data["pruned"][split], data["unpruned"][split]
+            share = (before - after) / (before - whole)
+            cells.append(f"{whole:.2f}, {before:.2f}, {after:.2f}: {share:.0%}")
+        body.append(cells)
+    return ["fitted to", "CPU seconds", "verify, 128 tokens", "test, 512 tokens"], body
+
+
+def language_serving(data: Row) -> Table:
+    body = []
+    for row in data["rows"]:
+        cells = [row["what"], row["checkpoint"], percent(row["params"]), percent(row["macs"])]
+        for key in ("prompt_tokens_a_second", "new_tokens_a_second"):
+            before, after = row[key]["unpruned"], row[key]["pruned"]
+            cells.append(f"{after:.0f} of {before:.0f}, {after / before:.2f} ×")
+        body.append(cells)
+    return ["without", "checkpoint", "params", "MACs", "prompt", "new tokens"], body
 
 
 RESNET, DATA = "ResNet-56 on CIFAR-10", " --data ../shared/data"
@@ -381,9 +406,17 @@ SECTIONS = (
             "in nats a token on search and verify text, perplexity on WikiText-2 (respaced) and "
             "Brown that took no part, as pruned and with linear recovery from 6 144 other tokens.",
             f"language/compare.py{DATA}/text --recover", language),
-    Section("language_speed", "A language model, speed", "The same model on one sequence of 128 "
+    Section("language_speed", "A language model, speed", "The same model on sequences of 128 "
             "tokens: loops that skip what is removed, and the engine.",
-            f"language/speed.py{DATA}/text --sequences 1", language_speed),
+            f"language/speed.py{DATA}/text", language_speed),
+    Section("language_calibration", "A language model, recovered", "A quarter of the same model "
+            "removed, recovered once on so many sequences of WikiText-2: nats unpruned, pruned and "
+            "recovered on other text of it, and the share of the lost ones that came back.",
+            f"language/calibration.py{DATA}/text", language_calibration),
+    Section("language_serving", "A language model, tokens a second", "The same model, pruned, "
+            "saved and loaded by transformers: tokens a second of a prompt of 512 and of 64 that "
+            "follow, beside the unpruned one's in turns; batch 1.",
+            f"language/serving.py{DATA}/text", language_serving),
     Section("latency", "Latency budgets", "Time of the pruned model for each limit, as shares of "
             "the unpruned one's.", "latency.py", latency),
     Section("width_latency", "Time and MACs", "ResNet-50 with all widths cut alike.",

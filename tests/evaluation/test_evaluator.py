@@ -94,19 +94,23 @@ def test_nothing_removed_is_measured_without_recovery() -> None:
     assert not outcome.tensors
 
 
-def test_a_lower_precision_is_for_the_search_split_alone() -> None:
+@pytest.mark.parametrize("recovery", ["none", "batchnorm"])
+def test_a_lower_precision_is_for_the_search_split_alone(recovery: str) -> None:
     """Losses there are near, those of finalists are what they are without."""
-    (graph, exact), (_, lower) = jobs.make(), jobs.make(precision="bfloat16")
+    (graph, exact), (_, lower) = (
+        jobs.make(recovery=recovery, precision=precision) for precision in (None, "bfloat16")
+    )
     masks = [graph.empty, graph.mask([0]), graph.mask([2])]
     found = {}
-    for split in ("search", "verify"):
+    for split in ("search", "search:1000", "verify"):
         for objective in (exact, lower):
             outcomes = Engine(graph, objective).evaluate(masks, split)
             found[split, objective.precision] = torch.tensor(
                 [o.evaluation.loss for o in sorted(outcomes, key=lambda o: o.evaluation.mask)]
             )
-    apart = (found["search", "bfloat16"] - found["search", None]).abs()
-    assert 0 < apart.max() < 0.02
+    for split in ("search", "search:1000"):
+        apart = (found[split, "bfloat16"] - found[split, None]).abs()
+        assert 0 < apart.max() < 0.02
     assert torch.equal(found["verify", "bfloat16"], found["verify", None])
     assert exact.fingerprint != lower.fingerprint
     assert not torch.is_autocast_enabled("cpu")

@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 import edgewise as ew
 from edgewise.cli.job.sources import load_loss
+from edgewise.evaluation.head import Head
+from edgewise.evaluation.losses import LOSSES, METRICS, by_place
 
 
 def drawn(seed: int, shape: tuple[int, ...], spread: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,6 +66,27 @@ def test_maps_and_sequences_have_a_value_an_example() -> None:
 def test_equal_logits_are_no_accident() -> None:
     each = ew.calibrated_cross_entropy(torch.ones(3, 4), torch.tensor([0, 1, 2]))
     assert each == pytest.approx(torch.full((3,), math.log(4)), abs=1e-6)
+
+
+def test_logits_may_be_computed_where_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In parts that end within an example; what one measure gives does not depend on others."""
+    monkeypatch.setattr("edgewise.evaluation.head.PLACES", 8)
+    monkeypatch.setattr("edgewise.evaluation.losses.FEW", 3 * 11)
+    torch.manual_seed(0)
+    layer, x, y = torch.nn.Linear(5, 11), torch.randn(4, 7, 5), torch.randint(11, (4, 7))
+    y[0, 3:], y[2, 0] = -100, -100
+    with torch.no_grad():
+        logits, head = layer(x), Head(x, layer, 11)
+        ((_, answer),) = ew.imitated(torch.nn.Linear(5, 11), [(x, y)], most=3)
+        nats = F.cross_entropy(logits.mT, y, reduction="none").sum(1) / (y != -100).sum(1)
+        for outputs in (logits, {"logits": head}):
+            found = by_place([LOSSES["perplexity"], METRICS["next_token"]], outputs, y)
+            torch.testing.assert_close(found[0], nats)
+            right = (logits.argmax(-1) == y).sum(1) / (y != -100).sum(1)
+            torch.testing.assert_close(found[1], right)
+            torch.testing.assert_close(
+                LOSSES["likeness"](outputs, answer), LOSSES["likeness"](logits, answer)
+            )
 
 
 def test_a_job_names_it() -> None:

@@ -57,6 +57,14 @@ def test_bad_objectives_are_refused(make, message: str) -> None:
         make()
 
 
+def test_text_counts_by_its_tokens() -> None:
+    ids = torch.zeros(2, 16, dtype=torch.int64)
+    assert ew.Recovery("linear", [{"input_ids": ids}]).kind == "linear"
+    for few in (ids[:, :15], ids[:1].repeat(1, 9)):  # no other sequence to choose a ridge by
+        with pytest.raises(ObjectiveError, match="as many tokens"):
+            ew.Recovery("linear", [{"input_ids": few}])
+
+
 def test_a_loss_of_another_shape_is_refused() -> None:
     objective = ew.Objective([(X, Y)], loss=lambda o, t: o)
     with pytest.raises(

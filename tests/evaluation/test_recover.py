@@ -9,7 +9,8 @@ import torch
 import edgewise as ew
 import jobs
 from edgewise.errors import ObjectiveError
-from edgewise.evaluation import recover
+from edgewise.evaluation import evaluator, recover
+from edgewise.evaluation.engine import least_squares
 from edgewise.evaluation.evaluator import Engine
 from edgewise.evaluation.recover import estimate
 
@@ -56,6 +57,20 @@ def test_none_is_no_recovery_and_few_examples_are_refused(job) -> None:
         ew.recover(graph, mask, calibration, kind="none")
     with pytest.raises(ObjectiveError, match="at least 32"):
         ew.recover(graph, mask, [calibration[0][0][:4]])
+
+
+def test_a_finished_mask_may_take_more_rows(job, monkeypatch) -> None:
+    graph, calibration, *_ = job
+    mask = graph.mask([0])
+
+    def fitted(rows: int, times: int) -> list[torch.Tensor]:
+        monkeypatch.setattr(least_squares, "ROWS", rows)
+        monkeypatch.setattr(evaluator, "ONCE", times)
+        return list(ew.recover(graph, mask, calibration).state_dict().values())
+
+    wanted, more, few = fitted(128, 1), fitted(32, 4), fitted(32, 1)
+    assert all(map(torch.equal, wanted, more))
+    assert not all(map(torch.equal, wanted, few))
 
 
 def test_an_estimate_bounds_what_is_fitted_and_grows_with_the_data(job) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -187,6 +188,18 @@ ids, wanted = torch.load({str(tmp_path / "wanted.pt")!r})
 assert torch.allclose(model.eval()(ids).logits, wanted, atol=1e-5)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_weights_of_a_gguf_are_saved_as_the_floats_that_they_are(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("transformers.quantizers.quantizer_gguf")
+    _, _, small = pruned("Llama")
+    small.config.quantization_config = transformers.utils.quantization_config.GgufConfig()
+    small.hf_quantizer = gguf.GgufHfQuantizer(small.config.quantization_config)
+    small.quantization_method = small.config.quantization_config.quant_method
+    ew.hf.save_pretrained(small, tmp_path)
+    assert "quantization_config" not in json.loads((tmp_path / "config.json").read_text())
+    assert (tmp_path / "model.safetensors").exists()
+    assert small.config.quantization_config is not None
 
 
 def test_only_pruned_transformers_are_saved_so(tmp_path: Path) -> None:

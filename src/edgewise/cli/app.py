@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 app.add_typer(study_app, name="study")
 
-MODEL = "torchvision:NAME, timm:NAME or FILE.py:FUNCTION."
+MODEL = "torchvision:NAME, timm:NAME, hf:FOLDER or FILE.py:FUNCTION."
 Weights = Annotated[Path | None, typer.Option(help="safetensors or state dict.")]
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="The job's file.")]
 Limits = Annotated[
@@ -99,7 +99,9 @@ def inspect(
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help=f"{MODEL[:-1]}, or a JOB.toml.")
     ] = None,
-    input: Annotated[str, typer.Option(help="Shape of one example.")] = "3,224,224",
+    input: Annotated[
+        str, typer.Option(help="Shape of an example: 3,224,224, or 128 tokens of hf:.")
+    ] = "",
     weights: Weights = None,
     granularity: Annotated[str, typer.Option(help="Kinds of units.")] = "branch,layer",
     part: Annotated[

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from ..errors import ConfigError
 from ..evaluation.calibration import batch_norms
 from ..evaluation.losses import LOSSES
-from ..evaluation.objective import FEWEST
 from ..tracing.trace import trace
 from ..values.files import write_text
 from ..values.nested import moved
@@ -133,7 +132,7 @@ def _on_text(
     fixed = sum({id(m.weight): m.weight.numel() for m in tables}.values()) / sum(known.values())
     say(f"Embeddings, which stay, are {fixed:.0%} of the parameters")
     rows = splits.pop("calibration")
-    enough = (rows.stop or 0) - rows.start >= FEWEST
+    enough = (rows.stop or 0) - rows.start > 1
     return {
         "model": {"source": model.source},
         "data": {"source": source} | splits,

@@ -4,6 +4,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..errors import ConfigError
 from ..graph.cost import cost
 from ..graph.graph import Graph
@@ -17,8 +19,11 @@ from ..tracing.trace import trace
 from .job.config import parse_model
 from .job.job import random_example
 from .job.sources import load_model
+from .job.texts import LENGTH
+from .job.toml_sections import HF
 from .screen import Screen
 
+SIZES = {False: ["3", "224", "224"], True: [str(LENGTH)]}  # of an example: an image, or tokens
 LINES = 40  # of the table, which then fits a screen
 FORM = "own class"  # whether the unit has the module form
 OLDER = "it was made before plans had one; `edgewise prune --form module` looks for it"
@@ -30,8 +35,8 @@ def trace_named(
     """The graph of a model named on the command line.
 
     Args:
-        source: torchvision:NAME, timm:NAME or FILE.py:FUNCTION.
-        shape: of one input example, for instance "3,224,224".
+        source: torchvision:NAME, timm:NAME, hf:FOLDER or FILE.py:FUNCTION.
+        shape: of one input example, for instance "3,224,224"; of hf:FOLDER how many tokens.
         weights: a weights file.
         granularity: kinds of units, for instance "edge,layer".
         part: paths of the parts to trace, for instance "backbone,neck".
@@ -42,15 +47,20 @@ def trace_named(
     kinds = [kind.strip() for kind in granularity.split(",")]
     if not set(kinds) <= set(KINDS):
         raise ConfigError(f"--granularity must list some of {', '.join(KINDS)}; got {granularity}.")
-    sizes = shape.split(",")
+    sizes = shape.split(",") if shape else SIZES[source.startswith(HF)]
     if not all(size.strip().isdigit() for size in sizes):
         raise ConfigError(f"--input must be whole numbers such as 3,224,224; got {shape}.")
+    if source.startswith(HF) and len(sizes) > 1:
+        raise ConfigError(f"--input of {source} is a number of tokens; got {shape}.")
     table: dict[str, Any] = {"source": source, "input": [int(size) for size in sizes]}
     if weights is not None:
         table["weights"] = str(weights)
     section = parse_model(table, Path.cwd())
-    example, parts = random_example(section.input or ()), part.split(",") if part else None
-    return trace(load_model(section), example, granularity=kinds, part=parts)
+    parts, named = part.split(",") if part else None, {}
+    args: Any = random_example(section.input or ())
+    if source.startswith(HF):
+        args, named = (), {"input_ids": torch.zeros_like(args, dtype=torch.int64)}
+    return trace(load_model(section), args, named, granularity=kinds, part=parts)
 
 
 def title(graph: Graph) -> str:

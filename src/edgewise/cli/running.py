@@ -85,7 +85,7 @@ def _recovered(config: Config, study: Study, plan: Plan, screen: Screen) -> Plan
 
     recovery = read_recovery(config, study.graph, config.result.recovery)
     if recovery.kind == "linear":
-        screen.say(str(estimate(study.graph, recovery)))
+        screen.say(str(estimate(study.graph, recovery, once=True)))
     return recovered_once(plan, study.graph, study.objective, recovery)
 
 

@@ -21,14 +21,16 @@ from ..values.nested import batch_size
 from ..values.redact import redact
 from .engine import EngineOptions
 from .engine.around import Around
+from .engine.cache import Cache
 from .engine.compile import Compiler
+from .engine.least_squares import ONCE
 from .engine.order import visiting_order
 from .engine.pieces import choose, join
 from .engine.run import Autocast, Run
 from .engine.steps import Program
 from .measurement import Measurement, OfBatch
 from .objective import Objective
-from .records import Evaluation, Split, Status
+from .records import Evaluation, Split, Status, whole_of
 
 PERIOD = 60.0  # seconds that the masks of a chunk should take at most, together
 FIRST = 2.0  # the same at the beginning, doubled with every chunk: it is soon seen to go on
@@ -65,14 +67,16 @@ class Engine:
         graph: the traced graph; its weights are used as they are, in eval mode.
         objective: what to measure.
         options: memory, layout and the like.
+        once: whether masks are finished ones, so that fits may take longer.
 
     Raises:
         ObjectiveError: the data do not give the inputs that the traced model takes.
     """
 
     def __init__(
-        self, graph: Graph, objective: Objective, options: EngineOptions | None = None
-    ) -> None:
+        self, graph: Graph, objective: Objective, options: EngineOptions | None = None,
+        once: bool = False,
+    ) -> None:  # fmt: skip
         self.graph, self.objective = graph, objective
         self.options, self.pace = options or EngineOptions(), 0.0  # seconds a mask and example
         self.period = FIRST
@@ -95,7 +99,10 @@ class Engine:
         self.calibration = [self.pieces.laid_out(part) for part in calibration]
         linear = objective.recovery.kind == "linear"
         fits = sum(map(batch_size, self.calibration)) if linear else 0
-        self.compiler = Compiler(graph, recovers, self.options.limit, fits)
+        heads = self.around is None and objective.by_place
+        times = ONCE if once else 1
+        self.compiler = Compiler(graph, recovers, self.options.limit, fits, heads, times)
+        self.caches: dict[tuple[Split, int], Cache] = {}  # of pieces
 
     def _check_inputs(self) -> None:
         """Raise ObjectiveError unless the data give the inputs that the traced model takes."""
@@ -135,10 +142,9 @@ class Engine:
         while order:
             size, seconds = self._chunk(split), 0.0
             part, order = order[:size], order[size:]
-            with self.autocast.kept():
-                for outcome in self._evaluate_chunk(part, split, tensors):
-                    seconds += outcome.evaluation.seconds
-                    yield outcome
+            for outcome in self._evaluate_chunk(part, split, tensors):
+                seconds += outcome.evaluation.seconds
+                yield outcome
             self.pace = seconds / len(part) / max(self.objective.samples(split), 1)
             self.period = min(2 * self.period, PERIOD)
             self.compiler.forget()
@@ -160,16 +166,16 @@ class Engine:
     def _evaluate_chunk(
         self, masks: Sequence[Mask], split: Split, tensors: bool
     ) -> Iterator[Outcome]:
-        programs, failed = self._programs(masks, split)
+        lower = self.autocast if whole_of(split) == "search" else Autocast()
+        programs, failed = self._programs(masks, split, lower.precision)
         yield from failed
-        lower = self.autocast if split == "search" else None
         run = Run(programs, self.calibration, self.compiler.memory, lower)
         answers = [_Answer() for _ in programs]
         parts = self.pieces.of(inputs for inputs, _ in self.objective.batches(split))
         numbers = [number for number, _ in parts]
         for index, (number, part) in enumerate(parts):
             ends = number not in numbers[index + 1 : index + 2]
-            for position, value, seconds in self._values(run, split, number, part):
+            for position, value, seconds in self._values(run, split, number, index, part):
                 answer = answers[position]
                 answer.pieces.append(value)
                 answer.seconds += seconds
@@ -192,19 +198,24 @@ class Engine:
                 answer.error = error
 
     def _values(
-        self, run: Run, split: Split, number: int, inputs: Any
+        self, run: Run, split: Split, number: int, index: int, inputs: Any
     ) -> Iterator[tuple[int, Any, float]]:
         """(program, what it gives or raises, seconds) for a piece of a batch."""
         if self.around is None:
-            return run.piece(self.pieces.laid_out(inputs))
+            lasts = not self.compiler.recover
+            new = Cache(self.compiler.memory, lasts)
+            cache = self.caches.setdefault((split, index), new) if lasts else new
+            return run.piece(self.pieces.laid_out(inputs), 0, cache)
         return self.around.values(run, split, number, self.pieces.laid_out)
 
-    def _programs(self, masks: Sequence[Mask], split: Split) -> tuple[list[Program], list[Outcome]]:
+    def _programs(
+        self, masks: Sequence[Mask], split: Split, precision: torch.dtype | None
+    ) -> tuple[list[Program], list[Outcome]]:
         programs, failed = [], []
         with _young_garbage():
             for mask in masks:
                 try:
-                    program = self.compiler.program(mask)
+                    program = self.compiler.program(mask, precision)
                     if program.guard is not None and self.around is None:
                         for _, part in self.pieces.of(i for i, _ in self.objective.batches(split)):
                             program.guard.check(part, "The network under this mask got")

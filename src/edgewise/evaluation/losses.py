@@ -1,6 +1,6 @@
 """Losses and metrics by name, one of them for searches that a lack of training misleads."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,9 +11,11 @@ from ..errors import ObjectiveError
 from ..tracing.program import evaluating
 from ..values.arguments import call
 from ..values.spelling import nearest
+from .head import Head
 
 Measure = Callable[[Any, Any], Tensor]
 IGNORED = -100  # what cross-entropy leaves out
+FEW = 2**21  # logits that are looked at together: they fit the cache of a processor
 
 STEPS = 12  # of Newton's method, which is exact to rounding after about six
 LEAST, MOST = 0.01, 100.0  # scales tried
@@ -92,34 +94,78 @@ def perplexity(outputs: Any, targets: Tensor) -> Tensor:
 
     Of a metric of this name the exponential of the mean is told.
     """
-    logits = logits_of(outputs)
-    values = [F.cross_entropy(z.float(), y, reduction="none") for z, y in _rows(logits, targets)]
-    return _known_mean(torch.stack(values), targets)
+    return by_place([perplexity], outputs, targets)[0]
 
 
 def _next_token(outputs: Any, targets: Tensor) -> Tensor:
-    best = torch.stack([z.argmax(-1) for z in logits_of(outputs)])
-    return _known_mean((best == targets).float(), targets)
+    return by_place([_next_token], outputs, targets)[0]
 
 
-def _known_mean(values: Tensor, targets: Tensor) -> Tensor:
-    known = targets != IGNORED
-    return (values * known).sum(1) / known.sum(1).clamp_min(1)
+def _likeness(outputs: Any, targets: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """The divergence [batch] of a model's next tokens from those that it should imitate."""
+    return by_place([_likeness], outputs, targets)[0]
 
 
-def _rows(logits: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """The logits [length, tokens] of one example after another, of which few fit memory."""
-    if logits.ndim != 3 or logits.shape[:2] != targets.shape[:2]:
+def by_place(measures: Sequence[Measure], outputs: Any, targets: Any) -> list[Tensor]:
+    """Measures of the next token, each [batch], from logits that are read once, a few at a time.
+
+    Args:
+        measures: of `BY_PLACE`.
+        outputs: logits [batch, length, tokens], by themselves or among other values; or a `Head`.
+        targets: tokens [batch, length], or what `imitated` gives.
+    """
+    logits, following = logits_of(outputs), targets if _is_tensor(targets) else targets[-1]
+    if len(logits.shape) != 3 or logits.shape[:2] != following.shape:
         raise ObjectiveError(
             f"The loss of tokens wants logits [batch, length, tokens] and targets [batch, length]; "
-            f"got {list(logits.shape)} and {list(targets.shape)}."
+            f"got {list(logits.shape)} and {list(following.shape)}."
         )
-    return zip(logits, targets, strict=True)
+    flat = [t.flatten(0, 1) for t in ([targets] if _is_tensor(targets) else targets)]
+    values: list[list[Tensor]] = [[] for _ in measures]
+    begin, few = 0, max(FEW // logits.shape[-1], 1)
+    for part in logits if isinstance(logits, Head) else [logits.flatten(0, 1)]:
+        for z in part.split(few):
+            here = [t[begin : begin + len(z)] for t in flat]
+            begin += len(z)
+            for found, measure in zip(values, measures, strict=True):
+                found.append(BY_PLACE[measure](z.float(), *here))
+    known = following != IGNORED
+    each = (torch.cat(found).view(following.shape) * known for found in values)
+    return [value.sum(1) / known.sum(1).clamp_min(1) for value in each]
 
 
-def logits_of(outputs: Any) -> Tensor:
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
+
+
+def _nats(z: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(z, y, reduction="none")
+
+
+def _right(z: Tensor, y: Tensor) -> Tensor:
+    return (z.argmax(-1) == y).float()
+
+
+def _divergence(z: Tensor, logs: Tensor, tokens: Tensor, _: Tensor) -> Tensor:
+    q = z.log_softmax(-1).gather(-1, tokens)
+    rest = [(1 - some.exp().sum(-1)).clamp_min(1e-9).log() for some in (logs, q)]
+    return (logs.exp() * (logs - q)).sum(-1) + rest[0].exp() * (rest[0] - rest[1])
+
+
+# what each makes of the logits [places, tokens] of some places, and of what it wants there
+BY_PLACE: Mapping[Any, Callable[..., Tensor]] = {
+    perplexity: _nats, _next_token: _right, _likeness: _divergence,
+}  # fmt: skip
+
+
+def reads_places(measure: Any) -> bool:
+    """Whether a measure is one of those that `by_place` takes."""
+    return any(measure is known for known in BY_PLACE)
+
+
+def logits_of(outputs: Any) -> Any:
     """The logits that a model gives, by themselves or among other values."""
-    found: Tensor = outputs["logits"] if isinstance(outputs, Mapping) else outputs
+    found: Any = outputs["logits"] if isinstance(outputs, Mapping) else outputs
     return found
 
 
@@ -147,17 +193,6 @@ def imitated(
             values, places = zip(*(z.topk(min(most, z.shape[-1])) for z in each), strict=True)
             found.append((inputs, (torch.stack(values), torch.stack(places), targets)))
     return found
-
-
-def _likeness(outputs: Any, targets: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """The divergence [batch] of a model's next tokens from those that it should imitate."""
-    logs, tokens, following = targets
-    values = []
-    for z, (p, where) in zip(logits_of(outputs), zip(logs, tokens, strict=True), strict=True):
-        q = z.float().log_softmax(-1).gather(-1, where)
-        rest = [(1 - some.exp().sum(-1)).clamp_min(1e-9).log() for some in (p, q)]
-        values.append((p.exp() * (p - q)).sum(-1) + rest[0].exp() * (rest[0] - rest[1]))
-    return _known_mean(torch.stack(values), following)
 
 
 def _accuracy(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from ..errors import ObjectiveError
 from ..values.nested import copies_of, joined, judged
 from .loaders import Batch, examples
-from .losses import BUILT_IN, perplexity
+from .losses import BUILT_IN, by_place, perplexity, reads_places
 
 Parts = Sequence[tuple[torch.Tensor, int]]  # values of batches, and how many examples each has
 
@@ -38,18 +39,36 @@ class OfBatch:
     outputs: Any = None
 
 
-def value_of(name: str, measure: Any, outputs: Any, batch: Batch) -> tuple[torch.Tensor, int]:
-    """What a measure gives for a batch, checked: a scalar or one value an example; how many."""
+def values_of(
+    measures: Mapping[str, Any], outputs: Any, batch: Batch
+) -> list[tuple[torch.Tensor, int]]:
+    """What each measure gives for a batch, checked: a scalar or one value an example; how many."""
+    together = list(dict.fromkeys(filter(reads_places, measures.values())))
+    known: list[tuple[Any, Any]] = []
+    if together:
+        found = judged(partial(by_place, together), outputs, batch[1])
+        known = list(zip(together, found, strict=True))
+    values = []
+    for name, measure in measures.items():
+        value = next((value for one, value in known if one is measure), None)
+        if value is None:
+            value = _value_of(name, measure, outputs, batch)
+            known.append((measure, value))
+        values.append(value)
+    count = examples(*batch)
+    return [(torch.as_tensor(value).detach().cpu().double(), count) for value in values]
+
+
+def _value_of(name: str, measure: Any, outputs: Any, batch: Batch) -> Any:
     if not any(measure is known for known in BUILT_IN):  # of which none writes into them
         outputs = copies_of(outputs)
-    value, count = judged(measure, outputs, batch[1]), examples(*batch)
-    tensor = torch.as_tensor(value).detach().cpu().double()
-    if tensor.numel() != 1 and tuple(tensor.shape) != (count,):
+    value, count = torch.as_tensor(judged(measure, outputs, batch[1])), examples(*batch)
+    if value.numel() != 1 and tuple(value.shape) != (count,):
         raise ObjectiveError(
             f"The {name} must give a scalar or one value an example ([{count}]); it gave shape "
-            f"{list(tensor.shape)}."
+            f"{list(value.shape)}."
         )
-    return tensor, count
+    return value
 
 
 def gathers(metric: Any) -> bool:

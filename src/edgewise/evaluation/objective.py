@@ -17,7 +17,7 @@ from ..tracing.program import evaluating
 from ..values.arguments import arguments, call, inputs_in, placed
 from ..values.description import digest, lines
 from ..values.markup import card
-from ..values.nested import device_of
+from ..values.nested import device_of, leaves_of
 from .loaders import (
     Batch,
     check_disjoint,
@@ -28,14 +28,15 @@ from .loaders import (
     read,
     require_examples,
 )
-from .losses import named_loss, named_metrics, perplexity
-from .measurement import Measurement, OfBatch, gathered, gathers, mean_of, metric_of, value_of
+from .losses import named_loss, named_metrics, perplexity, reads_places
+from .measurement import Measurement, OfBatch, gathered, gathers, mean_of, metric_of, values_of
 from .records import Split, whole_of
 from .sizes import Lots
 
 RecoveryKind = Literal["none", "batchnorm", "linear"]
 
-FEWEST = 32  # calibration examples to fit weights to
+FEWEST = 32  # calibration examples, or tokens of some, to fit weights to
+_TOKENS = (torch.int64, torch.int32)
 TRIAL, LEAST = 4, 100  # a trial sees a quarter of the verify split, and at least 100 examples
 
 
@@ -80,10 +81,12 @@ class Recovery:
         if self.kind != "none" and not batches:
             raise ObjectiveError("The calibration loader is empty.")
         count = sum(starmap(examples, map(pair_of, self.items)))
-        if self.kind == "linear" and count < FEWEST:
+        rows = sum(map(_tokens, batches)) if count > 1 else 0
+        if self.kind == "linear" and max(count, rows) < FEWEST:
             raise ObjectiveError(
                 f'Recovery("linear") fits weights to the calibration data, which have {count} '
-                f"examples. Give it at least {FEWEST}; 500 to 2 000 are good."
+                f"examples. Give it at least {FEWEST}, or of text two sequences of together as "
+                "many tokens; 500 to 2 000 are good."
             )
 
     @property
@@ -100,6 +103,12 @@ class Recovery:
         """The same with all inputs as tuples in the order of `names`, and no targets."""
         found = [placed(inputs_in(item, len(names)), names) for item in self.items]
         return replace(self, calibration=[(inputs, None) for inputs in found] or None)
+
+
+def _tokens(inputs: Any) -> int:
+    """The numbers of tokens [batch, length] in a batch, if it has any."""
+    leaves = [leaf for leaf in leaves_of(inputs) if isinstance(leaf, torch.Tensor)]
+    return max((t.numel() for t in leaves if t.ndim > 1 and t.dtype in _TOKENS), default=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,15 +225,10 @@ class Objective:
 
     def of_batch(self, outputs: Any, split: Split, number: int) -> OfBatch:
         """What loss and metrics say of a batch; its outputs where a metric wants all at once."""
-        batch = self.batches(split)[number]
-        loss = value_of("loss", self.loss, outputs, batch)
-        values = {
-            name: loss
-            if metric is self.loss
-            else value_of(f"metric {name}", metric, outputs, batch)
-            for name, metric in self.metrics.items()
-            if not gathers(metric)
-        }
+        metrics = {name: m for name, m in self.metrics.items() if not gathers(m)}
+        named = {"loss": self.loss} | {f"metric {name}": m for name, m in metrics.items()}
+        loss, *found = values_of(named, outputs, self.batches(split)[number])
+        values = dict(zip(metrics, found, strict=True))
         return OfBatch(loss, values, outputs if any(map(gathers, self.metrics.values())) else None)
 
     def together(self, batches: Sequence[OfBatch], split: Split) -> Measurement:
@@ -243,6 +247,11 @@ class Objective:
             each=torch.cat([value.reshape(-1) for value, _ in losses]) if known else None,
             counts={name: n for name, (_, n) in found.items() if n is not None},
         )
+
+    @property
+    def by_place(self) -> bool:
+        """Whether all that is measured can be told from the logits of a few places at a time."""
+        return all(map(reads_places, (self.loss, *self.metrics.values())))
 
     @property
     def adds_up(self) -> bool:

@@ -15,7 +15,7 @@ from ..pruning.prune import Chosen, Form, prune, resolve
 from ..values.nested import batch_size
 from ..values.quantities import duration
 from .calibration import batch_norms
-from .engine.least_squares import MIXED, rows_for
+from .engine.least_squares import MIXED, ONCE, rows_for
 from .engine.pieces import cut
 from .engine.refit_goals import layers_to_fit
 from .evaluator import Engine
@@ -58,16 +58,17 @@ def recover(
     mask, _ = resolve(graph, plan)
     if kind == "none":
         raise ObjectiveError('Recovery "none" recovers nothing: ew.prune gives the model as it is.')
-    tensors = _engine(graph, Recovery(kind, calibration)).recovered(mask)
+    tensors = _engine(graph, Recovery(kind, calibration), once=True).recovered(mask)
     return prune(graph, plan, form=form, tensors=tensors)
 
 
-def _engine(graph: Graph, recovery: Recovery) -> Engine:
+def _engine(graph: Graph, recovery: Recovery, once: bool) -> Engine:
     """One that only recovers."""
     if graph.program.whole is None:
         recovery = recovery.placed(graph.program.names)
     data = [(inputs, None) for inputs in recovery.batches[:1]]
-    return Engine(graph, Objective(data, lambda out, _: torch.zeros(()), recovery=recovery))
+    objective = Objective(data, lambda out, _: torch.zeros(()), recovery=recovery)
+    return Engine(graph, objective, once=once)
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,13 @@ class Estimate:
         )
 
 
-def estimate(graph: Graph, recovery: Recovery) -> Estimate:
+def estimate(graph: Graph, recovery: Recovery, once: bool = False) -> Estimate:
     """What linear recovery will cost, as if every layer were behind a removal and kept its size.
 
     Args:
         graph: the traced graph of the model.
         recovery: whose calibration data count.
+        once: whether it is that of a finished mask, which may take longer.
 
     Examples:
         >>> from edgewise.evaluation.recover import estimate
@@ -112,7 +114,7 @@ def estimate(graph: Graph, recovery: Recovery) -> Estimate:
         True
     """
     module: Any = graph.program.module
-    engine = _engine(graph, recovery)
+    engine, times = _engine(graph, recovery, once), ONCE if once else 1
     examples = sum(batch_size(inputs) for inputs in engine.calibration)
     largest = max((math.prod(v.shape) * v.itemsize for v in graph.vertices if v.shape), default=0)
     some = cut(engine.calibration[0], max(batch_size(engine.calibration[0]) // 8, 1))[0]
@@ -123,13 +125,15 @@ def estimate(graph: Graph, recovery: Recovery) -> Estimate:
 
     def seconds(count: int) -> float:
         """Both networks run on the data, and layers are fitted."""
-        return 2 * count * example + product * sum(_work(*layer) for layer in _fits(graph, count))
+        return 2 * count * example + product * sum(
+            _work(*layer) for layer in _fits(graph, count, times)
+        )
 
-    fits, whole = list(_fits(graph, examples)), seconds(examples)
+    fits, whole = list(_fits(graph, examples, times)), seconds(examples)
     held = max((_held(*layer[:3]) * layer[4] for layer in fits), default=0)
     fewer = sum(rows < there for rows, _, _, there, _ in fits)
     cheaper = []
-    if whole > SLOW:
+    if whole > SLOW and not once:
         few = min(FEW, max(examples // 2, FEWEST))
         if few < examples:
             less = f"{few} of the {examples} calibration examples, up to {duration(seconds(few))}"
@@ -137,14 +141,14 @@ def estimate(graph: Graph, recovery: Recovery) -> Estimate:
         if batch_norms(module):
             cheaper.append('ew.Recovery("batchnorm", ...) (in a job, recovery = "batchnorm")')
         else:
-            once = "ew.Recovery() while searching, then ew.recover(graph, plan, inputs) once"
-            cheaper.append(f'{once} (in a job, recovery = "linear" in [result] instead)')
+            later = "ew.Recovery() while searching, then ew.recover(graph, plan, inputs) once"
+            cheaper.append(f'{later} (in a job, recovery = "linear" in [result] instead)')
     return Estimate(
         whole, round(held + 4 * examples * largest), len(fits), fewer, "; or ".join(cheaper)
     )
 
 
-def _fits(graph: Graph, examples: int) -> Iterator[tuple[float, int, int, float, int]]:
+def _fits(graph: Graph, examples: int, times: int) -> Iterator[tuple[float, int, int, float, int]]:
     """Of each layer the rows of its fit, its inputs and channels, the rows there are, and bytes."""
     module: Any = graph.program.module
     for index in layers_to_fit(graph):
@@ -152,7 +156,7 @@ def _fits(graph: Graph, examples: int) -> Iterator[tuple[float, int, int, float,
         weight = module.get_submodule(vertex.module).weight
         channels, inputs = len(weight), weight[0].numel()
         there = examples * math.prod(vertex.shape or ()) / channels
-        yield min(rows_for(inputs), there), inputs, channels, there, weight.element_size()
+        yield min(rows_for(inputs, times), there), inputs, channels, there, weight.element_size()
 
 
 def _work(rows: float, inputs: int, channels: int, *_: float) -> float:

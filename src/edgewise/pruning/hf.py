@@ -137,7 +137,7 @@ def save_pretrained(
             f"{type(model).__name__} is not a pruned transformers model in its own class. Prune "
             'one with ew.prune(graph, plan, form="module"); others are saved with ew.save.'
         )
-    small: Any = model
+    small = _as_loaded(model)
     found = _stock(small)
     if found is None and stock:
         raise PlanError(
@@ -156,6 +156,17 @@ def save_pretrained(
     except OSError as error:
         raise PlanError(f"The model cannot be written to {folder}: {error}") from error
     return way
+
+
+def _as_loaded(model: Any) -> Any:
+    """The same; one from a GGUF, whose weights are floats once loaded, not as a quantised one."""
+    if getattr(model, "quantization_method", None) != "gguf":
+        return model
+    plain = copy.copy(model)
+    plain.config = copy.deepcopy(model.config)
+    plain.hf_quantizer, plain.is_quantized = None, False
+    del plain.config.quantization_config
+    return plain
 
 
 def _card(model: Any, plan: Plan, way: str) -> str:

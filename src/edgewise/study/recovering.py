@@ -23,7 +23,7 @@ def recovered_once(plan: Plan, graph: Graph, objective: Objective, recovery: Rec
         recovery = recovery.placed(graph.program.names)
     again = replace(objective.over(lambda inputs: inputs), recovery=recovery)
     (mask, _), before = resolve(graph, plan), plan.measured[split]
-    (outcome,) = Engine(graph, again).evaluate([mask], split, tensors=True)
+    (outcome,) = Engine(graph, again, once=True).evaluate([mask], split, tensors=True)
     if outcome.evaluation.status != "ok":
         raise ObjectiveError(f"The plan cannot be recovered: {outcome.evaluation.error}")
     unpruned = Evaluation(str(graph.empty), split, before.unpruned_loss, before.unpruned_metrics)

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 import edgewise as ew
 from edgewise.cli import init
+from edgewise.cli.inspect import trace_named
 from edgewise.cli.job.config import read_config
 from edgewise.cli.job.datasets import load_batches
 from edgewise.cli.job.job import open_study, trace_job, write_weights
 from edgewise.cli.job.sections import DataSection
-from edgewise.cli.job.sources import load_model
+from edgewise.cli.job.sources import load_model, located
 from edgewise.cli.job.texts import sequences
 from edgewise.cli.job.toml_sections import Rows
 from edgewise.errors import ConfigError
@@ -220,6 +221,26 @@ def test_a_first_job_is_written(checkpoint: Path, monkeypatch: pytest.MonkeyPatc
     assert config.units.only == ("*attention", "*mlp")
     assert config.budget is not None
     assert 0.75 < float(str(config.budget.params)) < 1
+
+
+def test_a_package_may_hold_its_checkpoint_one_folder_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = tmp_path / "holder" / "model"
+    inner.mkdir(parents=True)
+    (tmp_path / "holder" / "__init__.py").touch()
+    (inner / "config.json").write_text("{}")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert located("hf:holder") == (inner, {})
+
+
+def test_a_checkpoint_is_inspected_by_tokens(checkpoint: Path) -> None:
+    source = f"hf:{checkpoint / 'checkpoint'}"
+    graph = trace_named(source, "8", None, "branch")
+    assert {"layers.0 attention", "layers.0 mlp"} <= {unit.label for unit in graph.units}
+    assert graph.program.args[0].shape == (1, 8)
+    with pytest.raises(ConfigError, match="number of tokens"):
+        trace_named(source, "3,8,8", None, "branch")
 
 
 def test_likeness_is_the_divergence_from_the_unpruned_model(checkpoint: Path) -> None:

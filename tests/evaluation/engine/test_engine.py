@@ -21,7 +21,7 @@ from edgewise.evaluation.engine.compile import Compiler
 from edgewise.evaluation.engine.options import Memory
 from edgewise.evaluation.engine.order import visiting_order
 from edgewise.evaluation.engine.pieces import choose, cut, join
-from edgewise.evaluation.engine.run import Run
+from edgewise.evaluation.engine.run import Run, _Worker
 from edgewise.evaluation.engine.steps import Step
 from edgewise.evaluation.evaluator import Engine
 from edgewise.pruning.verify import TOLERANCE, relative_difference
@@ -232,7 +232,7 @@ def test_few_branchings_are_open_at_a_time(seed: int) -> None:
 
     def watched(self, step, value) -> None:
         keep(self, step, value)
-        most.append(len(self.values))
+        most.append(len(self.values) - len(self.memory.spare))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Cache, "keep", watched)
@@ -244,7 +244,8 @@ def test_few_branchings_are_open_at_a_time(seed: int) -> None:
 def test_values_that_do_not_fit_are_dropped_the_oldest_first() -> None:
     steps = [Step((), lambda: None) for _ in range(3)]
     memory = Memory(2 * 4 * 10)
-    cache = Cache(Counter(dict.fromkeys(steps, 1)), memory)
+    cache = Cache(memory)
+    cache.expect(Counter(dict.fromkeys(steps, 1)))
     for step in steps:
         cache.keep(step, torch.zeros(10))
     assert list(cache.values) == steps[1:]
@@ -254,9 +255,41 @@ def test_values_that_do_not_fit_are_dropped_the_oldest_first() -> None:
     assert memory.held == 0
 
 
+def test_values_that_no_mask_waits_for_make_room_for_others() -> None:
+    steps, memory = [Step((), lambda: None) for _ in range(4)], Memory(3 * 4 * 10)
+    first, second = Cache(memory, lasts=True), Cache(memory, lasts=True)
+    for step in steps[:3]:
+        first.keep(step, torch.zeros(10))
+        first.release([step])
+    first.expect(Counter(steps[:1]))  # it is read again
+    first.release(steps[:1])
+    second.keep(steps[3], torch.zeros(10))
+    assert (list(first.values), list(second.values)) == ([steps[0], steps[2]], [steps[3]])
+    assert memory.held == 120
+
+
+def test_later_masks_read_what_earlier_ones_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, objective = jobs.make(recovery="none")
+    engine, ran, call = Engine(graph, objective), [0], _Worker._call
+
+    def counted(self, step):
+        ran[0] += 1
+        return call(self, step)
+
+    monkeypatch.setattr(_Worker, "_call", counted)
+    losses, counts = [], []
+    for _ in range(2):
+        ran[0] = 0
+        outcomes = engine.evaluate([graph.mask([u]) for u in range(8)])
+        losses.append({o.evaluation.mask: o.evaluation.loss for o in outcomes})
+        counts.append(ran[0])
+    assert losses[0] == losses[1]
+    assert counts[1] < counts[0]
+
+
 def test_a_view_counts_as_all_that_it_keeps_alive() -> None:
     memory = Memory(1000)
-    cache = Cache(Counter(), memory)
+    cache = Cache(memory)
     cache.keep(Step((), lambda: None), torch.zeros(100)[:1])
     assert memory.held == 400
 

@@ -15,7 +15,7 @@ from ...values.files import read_text
 from ...values.redact import redact
 from ...values.spelling import nearest
 from . import sections
-from .toml_sections import RULES, read_tables, with_defaults
+from .toml_sections import RULES, TEXT, read_tables, with_defaults
 
 
 @with_config(RULES)
@@ -74,7 +74,8 @@ class Sections:
         (recovery,) = asked.values()
         rows = self.calibration.rows
         count = FEWEST if rows.stop is None else rows.stop - rows.start
-        if recovery == "linear" and count < FEWEST:
+        text = (self.calibration.source or self.data.source).startswith(TEXT)  # tokens count
+        if recovery == "linear" and count < FEWEST and not text:
             raise ValueError(
                 f'[calibration] rows "{rows}" are {count} examples, to which recovery "linear" '
                 f"fits weights; give at least {FEWEST}, better 500 to 2 000"

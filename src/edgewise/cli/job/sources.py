@@ -129,6 +129,8 @@ def located(source: str) -> tuple[Path, dict[str, str]]:
     if not path.exists() and path.name.isidentifier():
         package = importlib.util.find_spec(path.name)
         path = Path(next(iter(package.submodule_search_locations or ()))) if package else path
+        inner = [config.parent for config in path.glob("*/config.json")]
+        path = inner[0] if len(inner) == 1 and not (path / "config.json").exists() else path
     if path.suffix == ".gguf" and path.is_file():
         return path.parent, {"gguf_file": path.name}
     if not path.is_dir():

@@ -138,6 +138,11 @@ def plain(module: nn.Module) -> bool:
     return not any(hooks) and "forward" not in vars(module)
 
 
+def is_layer(module: nn.Module) -> bool:
+    """Whether a module is a plain linear layer or convolution."""
+    return type(module) in _LINEAR and plain(module)
+
+
 def makes_memory(module: nn.Module) -> bool:
     """Whether a layer or a norm gives new memory, no view of its input."""
     return type(module) in (*_LINEAR, *BATCH_NORMS) and plain(module)

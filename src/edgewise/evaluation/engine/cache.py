@@ -18,21 +18,28 @@ class Cache:
     read again.
 
     Args:
-        readers: how many masks will read each step's value.
         memory: shared with other caches.
+        lasts: whether values stay, as long as there is room, when no mask waits for them.
     """
 
-    def __init__(self, readers: Counter[Step], memory: Memory) -> None:
-        self.readers, self.memory = readers, memory
+    def __init__(self, memory: Memory, lasts: bool = False) -> None:
+        self.memory, self.lasts = memory, lasts
+        self.readers: Counter[Step] = Counter()
         self.values: dict[Step, Any] = {}
         self._sizes: dict[Step, int] = {}
+
+    def expect(self, readers: Counter[Step]) -> None:
+        """So many masks will read each step's value."""
+        self.readers = Counter(readers)
+        for step in self.values.keys() & self.readers.keys():
+            self.memory.spare.pop((self, step), None)
 
     def keep(self, step: Step, value: Any) -> None:
         """Keep a value, if it fits."""
         size = size_of(value)
-        while self.values and self.memory.held + size > self.memory.limit:
+        while not self.memory.fits(size) and self.values:
             self._drop(next(iter(self.values)))
-        if self.memory.held + size <= self.memory.limit:
+        if self.memory.fits(size):
             self.values[step], self._sizes[step] = value, size
             self.memory.held += size
 
@@ -41,7 +48,11 @@ class Cache:
         for step in steps:
             self.readers[step] -= 1
             if self.readers[step] <= 0 and step in self.values:
-                self._drop(step)
+                if self.lasts:
+                    self.memory.spare.pop((self, step), None)
+                    self.memory.spare[self, step] = self._drop
+                else:
+                    self._drop(step)
 
     def clear(self) -> None:
         """Drop everything."""
@@ -51,6 +62,7 @@ class Cache:
     def _drop(self, step: Step) -> None:
         del self.values[step]
         self.memory.held -= self._sizes.pop(step)
+        self.memory.spare.pop((self, step), None)
 
 
 def size_of(value: Any) -> int:

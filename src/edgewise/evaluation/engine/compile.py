@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import copy
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate, pairwise, starmap
 from typing import Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from torch import fx
+import torch
+from torch import fx, nn
 
 from ...graph.graph import Graph, Mask
 from ...graph.liveness import Liveness, liveness
+from ...graph.operators.absence import FULL
 from ...pruning.lower import Lowered, lower
+from ..head import Head
 from . import batch_norm
 from .batch_norm import Norm
 from .least_squares import Inputs, rows_for
@@ -20,6 +25,9 @@ from .options import Memory
 from .refit import Refit, some_rows
 from .refit_goals import Goal, Goals
 from .steps import Program, Step, described, gathered, step_of, upstream
+
+Left = dict[fx.Node, fx.Node | None]
+Reading = tuple[Hashable, list[fx.Node], Step]  # what a node computes, reads, and without inputs
 
 
 class Compiler:
@@ -30,32 +38,47 @@ class Compiler:
         recover: whether batch norms behind a removal take new statistics.
         limit: bytes that values kept for later masks may take.
         fits: calibration examples to which layers behind a removal are fitted; 0: they are not.
+        heads: whether what a last linear layer gives is left to what measures it.
+        times: as many rows as usual a fit may take.
     """
 
-    def __init__(self, graph: Graph, recover: bool, limit: int = 2**30, fits: int = 0) -> None:
-        self.graph, self.recover, self.fits = graph, recover, fits
+    def __init__(
+        self, graph: Graph, recover: bool, limit: int = 2**30, fits: int = 0, heads: bool = False,
+        times: int = 1,
+    ) -> None:  # fmt: skip
+        self.graph, self.recover, self.fits, self.heads = graph, recover, fits, heads
+        self.times = times
         self.memory = Memory(limit)
         self.cut: dict[Any, Any] = {}
         self.inputs: dict[Hashable, Inputs] = {}  # of fits
-        self.known: dict[Hashable, Step] = {}
+        # steps live as long as a program, or a value that is kept, needs them
+        self.known: WeakValueDictionary[Hashable, Step] = WeakValueDictionary()
         # of layers with their norms, by id
+        self.readings: dict[Any, dict[fx.Node, Reading]] = defaultdict(dict)  # of the unpruned
         self.folded: dict[tuple[int, int], batch_norm.Weights] = {}
+        # layers in a lower precision
+        self.lowered: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
 
     def forget(self) -> None:
-        """Drop the steps of all programs so far, which share nothing with later ones."""
-        self.memory = Memory(self.memory.limit)
-        self.__dict__.pop("unpruned", None)
-        for known in (self.folded, self.cut, self.known, self.inputs):
-            known.clear()
+        """Drop what was cut and, with recovery, all else: later programs share nothing of it."""
+        if self.recover:
+            self.memory = Memory(self.memory.limit)
+            self.__dict__.pop("unpruned", None)
+            self.known.clear()
+            self.inputs.clear()
+        self.folded.clear()
+        self.cut.clear()
 
-    def program(self, mask: Mask) -> Program:
-        """The program of a mask.
+    def program(self, mask: Mask, precision: torch.dtype | None = None) -> Program:
+        """The program of a mask, for data in a lower precision or that of the model.
 
         Raises:
             DisconnectedError: the mask cuts off an output.
         """
         alive = liveness(self.graph, mask).require_connected()
-        return _Translation(self, lower(self.graph, alive, self.cut), alive).run(mask)
+        if not self.recover and (left := self.unpruned.left(alive)) is not None:
+            return _Translation(self, self.unpruned.lowered, alive, precision, left).run(mask)
+        return _Translation(self, lower(self.graph, alive, self.cut), alive, precision).run(mask)
 
     @cached_property
     def unpruned(self) -> _Unpruned:
@@ -65,13 +88,31 @@ class Compiler:
 
 
 class _Translation:
-    """One lowered program into steps."""
+    """One lowered program into steps.
 
-    def __init__(self, compiler: Compiler, lowered: Lowered, alive: Liveness) -> None:
+    Args:
+        compiler: that shares them.
+        lowered: the program.
+        alive: what it was lowered from.
+        precision: in which the data run.
+        left: the nodes that remain of it, and for some the one whose value they pass on.
+    """
+
+    def __init__(
+        self, compiler: Compiler, lowered: Lowered, alive: Liveness,
+        precision: torch.dtype | None = None, left: Left | None = None,
+    ) -> None:  # fmt: skip
         self.compiler, self.graph, self.known = compiler, compiler.graph, compiler.known
-        self.lowered, self.alive = lowered, alive
-        self.nodes = list(lowered.graph.nodes)
-        self.folds = batch_norm.folds(self.nodes, self._module, self._dimensions)
+        self.lowered, self.alive, self.precision = lowered, alive, precision
+        self.passed: Left = dict.fromkeys(lowered.graph.nodes) if left is None else left
+        self.nodes = list(self.passed)
+        if left is None:
+            self.readings: dict[fx.Node, Reading] = {}
+            self.folds = batch_norm.folds(self.nodes, self._module, self._dimensions)
+        else:
+            self.readings = compiler.readings[precision]
+            folds = compiler.unpruned.folds.items()
+            self.folds = {n: layer for n, layer in folds if self._runs(n) and self._runs(layer)}
         touched = self._touched() if compiler.recover else set()
         self.goals = self._goals(touched) if compiler.fits else {}
         self.learning = self._learning(touched) if compiler.recover else []
@@ -99,6 +140,9 @@ class _Translation:
         ends = [0, *accumulate(sum(name in part.names for name in names) for part in parts)]
         members: Any = self.nodes[-1].args[0]
         return tuple(gathered(m, steps) for m in members), tuple(starmap(slice, pairwise(ends)))
+
+    def _runs(self, node: fx.Node) -> bool:
+        return node in self.passed and self.passed[node] is None
 
     # -- what recovers ----------------------------------------------------------------------
 
@@ -154,7 +198,10 @@ class _Translation:
                 goal = ends[node]
                 step = self._refitted(goal, learned.get(goal.layer), steps)
                 steps.update(dict.fromkeys(goal.chain, step))
-            if node not in skipped:
+            source = self.passed[node]
+            if source is not None:
+                steps[node] = steps[source]
+            elif node not in skipped:
                 layer, norm = within.get(node), learned.get(node)
                 if layer is not None:
                     steps[node] = self._folded(node, layer, norm, steps)
@@ -197,7 +244,8 @@ class _Translation:
         shape = self.graph.vertices[goal.vertex].shape
         assert shape is not None
         each = shape[0]
-        density = rows_for(layer.weight[0].numel()) / (self.compiler.fits * each)
+        rows = rows_for(layer.weight[0].numel(), self.compiler.times)
+        density = rows / (self.compiler.fits * each)
         others = tuple(steps[other] for other in goal.others)
         value, axis = self.compiler.unpruned.at(goal.vertex), goal.axis
         wanted = self._shared(
@@ -233,18 +281,45 @@ class _Translation:
         return self._shared(("norm", id(module), learned, inputs), make)
 
     def _plain(self, node: fx.Node, steps: dict[fx.Node, Step]) -> Step:
-        inputs = tuple(steps[source] for source in node.all_input_nodes)
+        if node not in self.readings:
+            self.readings[node] = self._reading(node)
+        what, sources, step = self.readings[node]
+        inputs = tuple(steps[source] for source in sources)
+        return self._shared((what, inputs), lambda: step.reading(inputs))
+
+    def _reading(self, node: fx.Node) -> Reading:
+        sources: Any = node.all_input_nodes
         target: Any = node.target
         if node.op in ("call_module", "get_attr"):
-            target = self.lowered.attributes[str(target)]
+            target = self._in_precision(self.lowered.attributes[str(target)])
         same = target if isinstance(target, str) else id(target)
-        what = (node.op, same, described((node.args, node.kwargs), steps))
-        return self._shared(what, lambda: step_of(node, target, inputs))
+        what = described((node.args, node.kwargs), {n: i for i, n in enumerate(sources)})
+        if self.compiler.heads and type(target) is nn.Linear and self._ends(node):
+            return ("head", same), sources, Step((), partial(_head, target))
+        return (node.op, same, what), sources, step_of(node, target, ())
+
+    def _ends(self, node: fx.Node) -> bool:
+        """Whether a value is given as it is, or in what holds the values that are given."""
+        users = list(node.users)
+        while len(users) == 1 and isinstance(users[0].target, type):
+            users = list(users[0].users)
+        return len(users) == 1 and users[0].op == "output"
+
+    def _in_precision(self, module: Any) -> Any:
+        """A layer whose weights are converted once, unless calibration data run through it too."""
+        fits = isinstance(module, nn.Module) and batch_norm.is_layer(module)
+        if self.precision is None or self.compiler.recover or not fits:
+            return module
+        lowered = self.compiler.lowered
+        if module not in lowered:
+            lowered[module] = copy.deepcopy(module).to(self.precision)
+        return lowered[module]
 
     def _shared(self, what: Hashable, make: Callable[[], Step]) -> Step:
-        if what not in self.known:
-            self.known[what] = make()
-        return self.known[what]
+        step = self.known.get(what)
+        if step is None:
+            self.known[what] = step = make()
+        return step
 
     def _module(self, node: fx.Node) -> Any:
         return self.lowered.attributes[str(node.target)] if node.op == "call_module" else None
@@ -258,19 +333,66 @@ class _Translation:
 class _Unpruned(_Translation):
     """The steps of the whole network."""
 
-    def __init__(self, compiler: Compiler, lowered: Lowered, alive: Liveness) -> None:
-        super().__init__(compiler, lowered, alive)
-        self.steps = self._translate([], {})
+    @cached_property
+    def node_of(self) -> dict[int, fx.Node]:
+        """The nodes of vertices."""
         by_name = {node.name: node for node in self.nodes}
-        self.node_of = {index: by_name[name] for name, index in lowered.vertices.items()}
+        return {index: by_name[name] for name, index in self.lowered.vertices.items()}
+
+    @cached_property
+    def steps(self) -> dict[fx.Node, Step]:
+        """By node."""
+        return self._translate([], {})
 
     def at(self, vertex: int) -> Step:
         """The step of a vertex; one of its own for a layer that has its norm folded in."""
         node = self.node_of[vertex]
         return self.steps.get(node) or self._plain(node, self.steps)
 
+    def left(self, alive: Liveness) -> Left | None:
+        """The nodes that a mask leaves, and for those that pass on another's value that one.
+
+        None where more than that is different: channels are cut, or the size of what is absent is
+        asked.
+        """
+        left: Left = {}
+        for node in self.nodes:
+            index = self.lowered.vertices.get(node.name)
+            if index is not None and index in alive.changed:
+                if alive.states[index] is None:
+                    continue
+                if not alive.runs(index):
+                    source = self._passed_on(index, alive)
+                    if source not in left:
+                        return None
+                    left[node] = source
+                    continue
+                edges = self.graph.inputs[index]
+                if alive.states[index] != FULL or any(alive.wants[e] != FULL for e in edges):
+                    return None
+            if all(source in left for source in node.all_input_nodes):
+                left[node] = None
+            elif index is not None:
+                return None
+        return left
+
+    def _passed_on(self, index: int, alive: Liveness) -> fx.Node | None:
+        """The node whose value a vertex passes on, if it has the same form."""
+        (edge, *others) = (e for e in self.graph.inputs[index] if alive.wants[e] is not None)
+        source = self.graph.edges[edge].source
+        forms = [
+            (v.shape, v.dtype, v.batched)
+            for v in (self.graph.vertices[source], self.graph.vertices[index])
+        ]
+        alike = forms[0] == forms[1] and alive.states[source] == alive.wants[edge] == FULL
+        return self.node_of.get(source) if alike and not others else None
+
 
 def _norm_of(step: Step) -> Norm:
     """The batch norm that learns in a step."""
     assert isinstance(step.learner, Norm)
     return step.learner
+
+
+def _head(layer: nn.Linear, x: torch.Tensor) -> Head:
+    return Head(x, lambda some: layer(some.to(layer.weight.dtype)), layer.out_features)

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from .options import Memory
 
 ROWS, WORK = 8192, 8192 * 1536**2  # of a fit; its rows · inputs · min(rows, inputs)
+ONCE = 4  # times as many of either, where a finished mask is recovered
 RIDGES = (1e-2, 1e-1, 1.0)
 FEWEST = 1024  # rows that are summed at a time: fewer make slow products
 BLOCK = 256  # of a matrix that is factored or summed at a time
@@ -26,10 +27,11 @@ FIRST, SECOND, BOTH = range(3)  # halves of the examples
 MIXED = 256  # outputs by which a ridge is chosen, at most
 
 
-def rows_for(inputs: int) -> int:
+def rows_for(inputs: int, times: int = 1) -> int:
     """How many rows a fit takes at most, so that none takes longer than some tenths of a second."""
-    few = min(math.isqrt(WORK // inputs), inputs)
-    return min(ROWS, max(WORK // inputs**2, few))
+    work = times * WORK
+    few = min(math.isqrt(work // inputs), inputs)
+    return min(times * ROWS, max(work // inputs**2, few))
 
 
 class Inputs:

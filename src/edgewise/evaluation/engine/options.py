@@ -1,6 +1,8 @@
 """How the engine runs. None of it changes what is measured beyond rounding."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ...values.quantities import check_count, parse_bytes
 
@@ -46,7 +48,18 @@ class EngineOptions:
 
 
 class Memory:
-    """Bytes that several caches hold together, and what they may hold."""
+    """Bytes that several caches hold together, and what they may hold.
+
+    `spare` are values that no mask waits for, by what drops them, the least recently read first.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit, self.held = limit, 0
+        self.spare: dict[tuple[Any, Any], Callable[[Any], None]] = {}
+
+    def fits(self, size: int) -> bool:
+        """Whether so many bytes more fit, once spare values have made room for them."""
+        while self.spare and self.held + size > self.limit:
+            (_, value), drop = next(iter(self.spare.items()))
+            drop(value)
+        return self.held + size <= self.limit

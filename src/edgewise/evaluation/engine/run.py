@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,16 +31,6 @@ class Autocast:
         lower = self.precision is not None
         return torch.autocast(self.device, self.precision) if lower else nullcontext()
 
-    @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Contexts within convert each weight once."""
-        torch.autocast_increment_nesting()
-        try:
-            yield
-        finally:
-            if torch.autocast_decrement_nesting() == 0:
-                torch.clear_autocast_cache()
-
 
 class Run:
     """Executes programs, sharing values between them.
@@ -60,17 +50,22 @@ class Run:
         self.memory, self.autocast = memory, autocast or Autocast()
         self.reads = _reads([([*p.outputs], p.steps) for p in programs])
         self.learns = _reads([(p.learners, p.calibration) for p in programs])
-        self.calibrated = Cache(_count(self.learns), self.memory)
+        self.calibrated = Cache(self.memory)
+        self.calibrated.expect(_count(self.learns))
         self.failed: dict[int, Exception] = {}
 
-    def piece(self, inputs: Inputs, part: int = 0) -> Iterator[tuple[int, Any, float]]:
+    def piece(
+        self, inputs: Inputs, part: int = 0, cache: Cache | None = None
+    ) -> Iterator[tuple[int, Any, float]]:
         """(program, its output or the exception it raised, seconds) for one piece of the data.
 
         Args:
             inputs: of the network, or of one part of it.
             part: which.
+            cache: what other programs left of the same piece.
         """
-        evaluated = Cache(_count(self.reads), self.memory)
+        evaluated = cache or Cache(self.memory)
+        evaluated.expect(_count(self.reads))
         for position in range(len(self.programs)):
             begin = time.perf_counter()
             value = self.failed.get(position) or self._value(position, inputs, part, evaluated)
@@ -82,7 +77,7 @@ class Run:
 
     def again(self, position: int, inputs: Inputs, part: int) -> Any:
         """What a program gives for other inputs of a part; nothing is shared."""
-        program, cache = self.programs[position], Cache(Counter(), self.memory)
+        program, cache = self.programs[position], Cache(self.memory)
         return self._of(program, inputs, part, cache, set())
 
     def _of(

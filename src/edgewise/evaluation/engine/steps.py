@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Container, Hashable, Iterable, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ _RELU = (torch.relu, nn.functional.relu, "relu")
 _ADD = (operator.add, torch.add, "add")
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class Step:
     """One value: an operation on the values of other steps.
 
@@ -38,6 +38,10 @@ class Step:
     fresh: bool = False
     write: Callable[..., Any] | None = None
     learner: Learner | None = None
+
+    def reading(self, inputs: tuple[Step, ...]) -> Step:
+        """The same operation on other values."""
+        return Step(inputs, self.call, self.free, self.fresh, self.write, self.learner)
 
 
 @dataclass
@@ -96,8 +100,8 @@ def upstream(goals: Sequence[Step]) -> list[Step]:
     return list(found)
 
 
-def described(value: Any, steps: dict[fx.Node, Step]) -> Hashable:
-    """Arguments as something to compare: steps for nodes, text for constants."""
+def described(value: Any, steps: Mapping[fx.Node, Hashable]) -> Hashable:
+    """Arguments as something to compare: what stands for nodes, text for constants."""
     if isinstance(value, fx.Node):
         return steps[value]
     if isinstance(value, tuple | list):
