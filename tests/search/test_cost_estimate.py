@@ -63,9 +63,15 @@ def test_likely_masks_are_those_within_the_budget() -> None:
     assert not space.likely([], near).size
 
 
-def test_graphs_without_widths_are_not_judged() -> None:
-    model, args = build("residual")
+@pytest.mark.parametrize("name", ["residual", "dense"])
+def test_units_inside_others_are_judged_where_costs_add_up(name: str) -> None:
+    model, args = build(name)
     graph = ew.trace(model, args, granularity=("edge", "layer"))
-    space = Space(graph, ew.Budget(macs=0.5))
-    assert space.likely([graph.empty], graph.empty).all()
-    assert not space.allows(graph.empty)
+    space = Space(graph, ew.Budget(macs=0.7, units=len(graph.units) - 3))
+    rng = np.random.default_rng(0)
+    drawn = [graph.mask(bits=rng.random(len(graph.units)) < 0.4) for _ in range(60)]
+    masks = [mask for mask in drawn if space.connected(mask)]
+    allowed, found = [space.allows(m) for m in masks], space.likely(masks, masks[0]).tolist()
+    assert all(likely for likely, fits in zip(found, allowed, strict=True) if fits)
+    assert any(allowed)
+    assert all(found) == (name == "dense")  # what is concatenated adds up otherwise

@@ -56,7 +56,7 @@ class Space:
         self._costs: dict[Mask, Cost | None] = {}
         self._networks: dict[Mask, int] = {}
         self._estimate: list[CostEstimate] = []  # made when it is needed
-        self._additive: list[bool] = []  # likewise
+        self._additive: list[tuple[bool, bool]] = []  # likewise
         unpruned = self.cost(graph.empty)
         assert unpruned is not None
         self.unpruned = unpruned
@@ -137,29 +137,31 @@ class Space:
         """
         names = [name for name in self.limits if name in (*QUANTITIES, "latency")]
         cost, fine = self.cost(near), permitted(self.graph, masks)
-        if cost is None or not len(masks) or not (self.graph.nested or self._adds_up()):
+        if cost is None or not len(masks):
             return fine
-        if "units" in self.limits and not self.graph.nested:
+        costs, units = (True, False) if self.graph.nested else self._adds_up()
+        if units and "units" in self.limits:
             fine &= len(self.graph.units) - self.graph.matrix(masks).sum(1) <= self.limits["units"]
-        if not names:
+        if not names or not costs:
             return fine
         expected = self.estimate(masks) * self.estimate.near(near, cost)
         columns = [self.estimate.quantities.index(name) for name in names]
         limits = [self.limits[name] for name in names]
         return np.asarray(fine & (expected[:, columns] <= np.array(limits) * (1 + ROUNDING)).all(1))
 
-    def _adds_up(self) -> bool:
-        """Whether masks of random units cost what is estimated, and as many units as they name."""
+    def _adds_up(self) -> tuple[bool, bool]:
+        """Whether masks of random units cost what is estimated; and as many units as they name."""
         if not self._additive:
             rng, units = np.random.default_rng(0), len(self.graph.units)
             some = [self.graph.mask(rng.permutation(units)[: units // 2]) for _ in range(SOME)]
-            known = [(mask, cost) for mask in some if (cost := self.cost(mask)) is not None]
-            expected = self.estimate([mask for mask, _ in known]) if known else np.zeros((0, 1))
-            self._additive.append(bool(known) and all(
-                cost.units == units - len(mask.removed)
-                and np.allclose(row, self.estimate.amounts(cost), rtol=ROUNDING)
-                for (mask, cost), row in zip(known, expected, strict=True)
-            ))  # fmt: skip
+            known = {mask: cost for mask in some if (cost := self.cost(mask)) is not None}
+            expected = self.estimate(list(known)) if known else np.zeros((0, 1))
+            costs = [
+                np.allclose(row, self.estimate.amounts(cost), rtol=ROUNDING)
+                for row, cost in zip(expected, known.values(), strict=True)
+            ]
+            counts = [cost.units == units - len(mask.removed) for mask, cost in known.items()]
+            self._additive.append((bool(known) and all(costs), bool(known) and all(counts)))
         return self._additive[0]
 
     @property
