@@ -98,7 +98,7 @@ def floats(value) -> list[torch.Tensor]:
     return [v for v in leaves_of(value) if isinstance(v, torch.Tensor) and v.is_floating_point()]
 
 
-@settings(max_examples=40)
+@settings(max_examples=28)
 @given(recipes(), seeds, doubles)
 def test_laws_hold(recipe: Recipe, seed: int, dtype: torch.dtype) -> None:
     hold(recipe, seed, QUICK, dtype)
@@ -128,7 +128,7 @@ def hold_free(recipe: Recipe, seed: int) -> None:
                 assert worst <= allowed or ill_conditioned(graph, mask)
 
 
-@settings(max_examples=25, phases=NO_SHRINKING)
+@settings(max_examples=18, phases=NO_SHRINKING)
 @given(free_recipes(), seeds)
 def test_what_is_free_stays_free(recipe: Recipe, seed: int) -> None:
     hold_free(recipe, seed)
@@ -154,7 +154,7 @@ def test_laws_hold_through_export(recipe: Recipe, seed: int) -> None:
     hold_exported(recipe, seed)
 
 
-@settings(max_examples=25)
+@settings(max_examples=18)
 @given(recipes(), seeds)
 def test_any_batch(recipe: Recipe, seed: int) -> None:
     """A pruned model takes the batches that the model takes."""
@@ -169,7 +169,7 @@ def test_any_batch(recipe: Recipe, seed: int) -> None:
     assert worst <= allowed or ill_conditioned(graph, mask)
 
 
-@settings(max_examples=25)
+@settings(max_examples=18)
 @given(recipes(), seeds)
 def test_engine_is_masked(recipe: Recipe, seed: int) -> None:
     """Law 6: many masks measured together give what each gives alone."""

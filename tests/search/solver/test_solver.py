@@ -169,7 +169,7 @@ def test_rows_that_are_not_exact_overstate_nothing() -> None:
 
 def test_rows_never_overstate_a_cost() -> None:
     exact = []
-    for seed in range(120):
+    for seed in range(60):
         graph = random_graph(seed, units=40)
         if graph is not None:
             exact += compare_costs(graph, seed, 3)
@@ -376,7 +376,7 @@ def seconds_at_least(frame: Frame, mask: ew.Mask) -> float:
 
 def test_rows_never_overstate_a_latency() -> None:
     exact = []
-    for seed in range(120):
+    for seed in range(60):
         graph = random_graph(seed, units=40)
         if graph is None:
             continue
