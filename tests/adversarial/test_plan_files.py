@@ -20,7 +20,8 @@ from safetensors.torch import save_file
 import edgewise as ew
 import jobs
 from edgewise.cli.job.config import Config, read_config
-from edgewise.cli.job.job import _Compared, load_outcome, write_outcome
+from edgewise.cli.job.healing import write_outcome
+from edgewise.cli.job.job import _Compared, load_outcome
 from edgewise.cli.job.kept import read_kept
 from edgewise.errors import ConfigError, EdgewiseError, LatencyError, PlanError
 from edgewise.latency.table import LatencyTable, Ratio, Target

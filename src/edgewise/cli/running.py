@@ -128,8 +128,8 @@ def heal_plan(
     from ..pruning.plan import Measured
     from ..pruning.prune import prune, unpruned
     from ..pruning.weights import save
-    from .job.healing import forget, heal_job
-    from .job.job import HEALED, write_outcome
+    from .job.healing import forget, heal_job, write_outcome
+    from .job.job import HEALED
 
     assert config.heal is not None
     screen.say(f"Fine-tuning for {config.heal.epochs} epochs, taught by the unpruned model")

@@ -131,7 +131,7 @@ def test_a_job_heals_and_goes_on_where_it_stopped(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as late:  # all epochs are done, the scores are not written yet
-        late.setattr("edgewise.cli.job.job.write_outcome", killed)
+        late.setattr("edgewise.cli.job.healing.write_outcome", killed)
         resumed = call("heal", job)
     assert resumed.exit_code == 130
     assert "healing: 5/24" in resumed.stderr

@@ -1,8 +1,10 @@
 """Healing as a job file asks for it: the training data, varied at random, and what comes of it."""
 
+import json
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,10 +15,13 @@ from ...errors import ConfigError
 from ...evaluation.objective import Objective
 from ...graph.graph import Graph
 from ...pruning.heal import Healing, heal
+from ...pruning.plan import Measured, Plan
 from ...pruning.prune import unpruned
+from ...values.files import write_text
 from ...values.nested import copies_of
 from .config import Config
 from .datasets import Batch, following, load_batches
+from .kept import read_kept
 from .sections import DataSection, HealSection
 from .toml_sections import Rows
 
@@ -169,3 +174,28 @@ def _accelerator(section: HealSection) -> Any:
     from accelerate import Accelerator
 
     return Accelerator(mixed_precision=section.precision)
+
+
+def write_outcome(config: Config, plan: Plan, healed: Measured) -> Path:
+    """What the healed model of a plan scores, as `healed.json` in the output directory."""
+    found = {"fingerprint": plan.fingerprint, "bits": plan.bits, "healed": asdict(healed)}
+    path, text = config.directory / "healed.json", json.dumps(found, indent=1) + "\n"
+    write_text(path, text)
+    return path
+
+
+def healed_of(config: Config, plan: Plan) -> Measured | None:
+    """What healing gave; None where there was none, or another mask was healed."""
+    path = config.directory / "healed.json"
+    if not path.exists():
+        return None
+    found = read_kept(path, _Healed)
+    same = (found.fingerprint, found.bits) == (plan.fingerprint, plan.bits)
+    return found.healed if same else None
+
+
+@dataclass(frozen=True)
+class _Healed:
+    fingerprint: str
+    bits: str
+    healed: Measured

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from ...evaluation.losses import imitated
 from ...evaluation.objective import Objective, Recovery, RecoveryKind
 from ...graph.graph import Graph
 from ...pruning import hf
-from ...pruning.plan import Measured, Plan
+from ...pruning.plan import Plan
 from ...pruning.prune import Form, prune
 from ...pruning.weights import save
 from ...tracing.trace import trace
@@ -27,6 +27,7 @@ from ...values.nested import moved
 from .config import Config
 from .datasets import following, load_batches
 from .evaluations_file import write_evaluations
+from .healing import healed_of
 from .kept import make_directory, read_kept
 from .sources import load_function, load_loss, load_metrics, load_model, loading
 from .texts import tokenizer_of
@@ -303,21 +304,13 @@ def write_page(config: Config, graph: Graph, study: Study, insight: Insight) -> 
     return write(config.directory / "report.html", page)
 
 
-def write_outcome(config: Config, plan: Plan, healed: Measured) -> Path:
-    """What the healed model of a plan scores, as `healed.json` in the output directory."""
-    found = {"fingerprint": plan.fingerprint, "bits": plan.bits, "healed": asdict(healed)}
-    path, text = config.directory / "healed.json", json.dumps(found, indent=1) + "\n"
-    write_text(path, text)
-    return path
-
-
 def load_outcome(config: Config, plan: Plan | None) -> Outcome:
     """What became of a plan, its files, and what can be done next."""
     from ...report import Outcome
 
     if plan is None:
         return Outcome()
-    healed = _healed(config, plan)
+    healed = healed_of(config, plan)
     there = {name: what for name, what in FILES.items() if (config.directory / name).exists()}
     if healed is None:
         there.pop(HEALED, None)
@@ -333,23 +326,6 @@ def load_outcome(config: Config, plan: Plan | None) -> Outcome:
     return Outcome(
         healed, files=there, load=loading(config.model, weights) if weights else "", next=steps
     )
-
-
-def _healed(config: Config, plan: Plan) -> Measured | None:
-    """What healing gave; None where there was none, or another mask was healed."""
-    path = config.directory / "healed.json"
-    if not path.exists():
-        return None
-    found = read_kept(path, _Healed)
-    same = (found.fingerprint, found.bits) == (plan.fingerprint, plan.bits)
-    return found.healed if same else None
-
-
-@dataclass(frozen=True)
-class _Healed:
-    fingerprint: str
-    bits: str
-    healed: Measured
 
 
 @dataclass(frozen=True)
