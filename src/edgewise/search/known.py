@@ -1,4 +1,4 @@
-"""What a search knows of masks, from evaluations of any size, and what it has spent on them."""
+"""What a search knows of masks, from evaluations of any size, and which examples they saw."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -26,7 +26,7 @@ class Known:
     """
 
     def __init__(self, space: Space, evaluations: Iterable[Evaluation] = ()) -> None:
-        self.space, self.spent = space, 0.0
+        self.space = space
         self.records: dict[Mask, Evaluation] = {}
         self.seen: dict[Mask, set[int]] = {}  # lots, of masks measured on some of them
         self._estimates: dict[Mask, Evaluation] | None = None

@@ -132,8 +132,8 @@ class Space:
         """[n]: which masks are expected to be within the budget, next to one that is counted.
 
         Only graphs are judged in which the estimate is good: those with widths, whose costs almost
-        multiply, and those in which a few masks cost what is estimated. Masks that break a rule
-        are not.
+        multiply, and those in which a few masks cost what is estimated, or leave as many units as
+        they name. Masks that break a rule are not.
         """
         names = [name for name in self.limits if name in (*QUANTITIES, "latency")]
         cost, fine = self.cost(near), permitted(self.graph, masks)

@@ -18,10 +18,10 @@ def hopeful(space: Space, model: Predictor, known: Known) -> list[Mask]:
     Welch, "Efficient global optimization of expensive black-box functions", 1998, eq. 15).
     """
     masks = sorted(feasible(space, known.estimates), key=lambda mask: mask.bits)
-    if not masks:
+    part = np.array([known.lacks(mask) > 0 for mask in masks])
+    if not part.any():
         return []
     mean, std = model.predict_link(space.graph.matrix(masks), return_std=True)
-    part = np.array([known.lacks(mask) > 0 for mask in masks])
     best = mean[~part].min() if not part.all() else mean.min()
     ahead = (best - mean) / np.maximum(std, np.finfo(float).tiny)
     hope = std * (ahead * norm.cdf(ahead) + norm.pdf(ahead))
