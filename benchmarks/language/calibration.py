@@ -42,7 +42,7 @@ def losses(problem: Problem, logits: Callable[[Tensor], Tensor]) -> dict[str, fl
 def row(problem: Problem, mask: str, count: int, length: int, data: Path) -> dict[str, Any]:
     others = SIZES["search"][0] * SIZES["search"][1] // length  # the search text takes no part
     text = problem._cut(wikitext(data)["search"], count, length, others)
-    removed = problem.graph.mask([k for k, bit in enumerate(mask) if bit == "1"])
+    removed = problem.graph.mask(bits=mask)
     begin = time.process_time()
     small = ew.recover(problem.graph, removed, [{"input_ids": ids} for ids in text.split(8)])
     seconds = time.process_time() - begin

@@ -91,7 +91,7 @@ def check(problem: Problem) -> float:
     graph, ids, worst = problem.graph, problem.splits["search"][:2], 0.0
     with torch.no_grad():
         for bits in CHECKED:
-            masked = ew.masked(graph, graph.mask([k for k, b in enumerate(bits) if b == "1"]))
+            masked = ew.masked(graph, graph.mask(bits=bits))
             wanted = masked(input_ids=ids, use_cache=False)["logits"]
             found = problem.exact.logits(bits, ids)
             worst = max(worst, float((found - wanted).abs().max() / wanted.abs().max()))
@@ -117,7 +117,7 @@ def recovered(problem: Problem, graph: ew.Graph, mask: str) -> dict[str, Any]:
     """The same mask with linear recovery on calibration text, once."""
     batches = [{"input_ids": ids} for ids in problem.splits["calibration"].split(8)]
     start = time.process_time()
-    small = ew.recover(graph, graph.mask([k for k, bit in enumerate(mask) if bit == "1"]), batches)
+    small = ew.recover(graph, graph.mask(bits=mask), batches)
     seconds = round(time.process_time() - start, 1)
     splits = [name for name in problem.splits if name.startswith("report")]
     return {"recovery_seconds": seconds} | {

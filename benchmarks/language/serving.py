@@ -54,7 +54,7 @@ def seconds(model: nn.Module, prompt: torch.Tensor) -> tuple[float, float]:
 
 def row(problem: Problem, name: str, mask: str) -> dict[str, Any]:
     graph = problem.graph
-    removed = graph.mask([k for k, bit in enumerate(mask) if bit == "1"])
+    removed = graph.mask(bits=mask)
     with tempfile.TemporaryDirectory() as folder:
         kind = ew.hf.save_pretrained(ew.prune(graph, removed, form="module"), folder)
         code = {"trust_remote_code": True} if kind != "stock" else {}

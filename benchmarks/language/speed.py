@@ -49,7 +49,7 @@ def engine(
     made = Engine(graph, ew.Objective(data, loss="perplexity", precision=precision))
 
     def run(masks: Sequence[str]) -> list[float]:
-        asked = [graph.mask([k for k, bit in enumerate(mask) if bit == "1"]) for mask in masks]
+        asked = [graph.mask(bits=mask) for mask in masks]
         found = {str(o.evaluation.mask): o.evaluation.loss for o in made.evaluate(asked)}
         return [found[str(mask)] for mask in asked]
 
