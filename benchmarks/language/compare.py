@@ -1,6 +1,6 @@
 """Sub-blocks of SmolLM2-135M removed by edgewise and by others: perplexity, pruned and recovered.
 
-    python benchmarks/language/compare.py --data ../shared/data/text --shares 0.25
+    python benchmarks/language/compare.py --data ../shared/data/text --layers 8
     python benchmarks/language/compare.py --methods evolution --seeds 0 1 2
     python benchmarks/language/compare.py --check    # the loop against edgewise's masked model
 
@@ -25,7 +25,7 @@ import edgewise as ew
 from edgewise.evaluation.evaluator import Outcome
 from edgewise.evaluation.records import Evaluation
 from edgewise.study.statistics import examples_seen
-from language.problem import SHARES, Meter, Problem, judged, nats
+from language.problem import LAYERS, Meter, Problem, judged, nats
 from language.rivals import EVALUATIONS, METHODS, ONCE
 from machine import describe
 
@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/text"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/language.json"))
     parser.add_argument("--methods", nargs="+", default=["unpruned", *ALL])
-    parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES))
+    parser.add_argument("--layers", nargs="+", type=int, default=list(LAYERS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--text", default="both", choices=["both", "wikitext", "brown"])
     parser.add_argument("--float32", action="store_true", help="for search text, too")
@@ -163,7 +163,7 @@ def main() -> None:
         record = json.loads(options.out.read_text())
     own = {"text": options.text, "search_in": "float32" if options.float32 else "bfloat16"}
     done = {(r["method"], r["share"], r["seed"], *[r[k] for k in own]) for r in record["rows"]}
-    for share in options.shares:
+    for share in (2 * count / len(problem.params) for count in options.layers):
         for method in options.methods:
             for seed in [0] if method in ONCE | {"unpruned"} else options.seeds:
                 of = 0.0 if method == "unpruned" else share

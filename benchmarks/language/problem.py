@@ -34,7 +34,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import edgewise as ew
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "edgewise-language"
-SHARES = (0.125, 0.25, 0.267, 0.375)  # of the decoder's parameters that go
+LAYERS = (4, 8, 11)  # of 30: their worth of parameters goes, which methods of whole layers can hit
 # sequences and their length; search, calibration and verify are half of either text
 SIZES = {"search": (8, 128), "calibration": (48, 128), "verify": (16, 128)}
 REPORT = (16, 512)

@@ -56,6 +56,15 @@ class Sized(nn.Module):
         return len(self.note)
 
 
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 6), nn.Linear(6, 4)
+
+    def forward(self, x):
+        return x + self.second(F.relu(self.first(x)))
+
+
 def only(graph: ew.Graph, *parts: str) -> ew.Mask:
     return graph.mask([u.name for u in graph.units if any(part in u.name for part in parts)])
 
@@ -127,6 +136,24 @@ def test_what_no_edit_can_say_is_refused_with_the_place() -> None:
         ew.prune(graph, graph.mask([gate]), form="module")
     kept = graph.select(lambda unit: unit.name not in lost)
     assert {unit.name for unit in kept.units} == {u.name for u in graph.units} - lost.keys()
+
+
+@pytest.mark.parametrize(("failing", "tried"), [("", 3), ("6.second", 7), ("2.second", 3)])
+def test_of_blocks_that_are_alike_three_are_tried(
+    failing: str, tried: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = nn.Sequential(*(Residual() for _ in range(7)))
+    graph = ew.trace(model, torch.randn(2, 4), granularity="branch")
+    asked = []
+
+    def edits_of(graph: ew.Graph, mask: ew.Mask, tensors: object) -> dict[str, str]:
+        asked.append(graph.units[mask.removed[0]].name)
+        return {"reason": "it fails"} if failing and failing in asked[-1] else {}
+
+    monkeypatch.setattr(module_form, "edits_of", edits_of)
+    lost = ew.without_module_form(graph)
+    assert (len(graph.units), len(asked)) == (7, tried)
+    assert bool(lost) == (tried == 7)
 
 
 def test_a_layer_called_twice_is_not_gone_where_one_call_is() -> None:

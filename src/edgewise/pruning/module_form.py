@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ..errors import FormError, ObjectiveError, PlanError
+from ..graph.blocks import blocks_of
 from ..graph.graph import Graph, Mask, once
 from ..tracing.agreement import drawn, same
 from ..tracing.program import Program, set_modes
@@ -135,8 +136,10 @@ def edits_of(graph: Graph, mask: Mask, tensors: Tensors) -> dict[str, Any]:
 def without_module_form(graph: Graph) -> dict[str, str]:
     """The units that cannot be removed in the model's own class, each with the reason.
 
-    Every unit is removed by itself, and the result compared with the masked model. Search without
-    them (`graph.select`), and `ew.prune(graph, plan, form="module")` serves the plan.
+    A unit is removed by itself, and the result compared with the masked model. Of units at the same
+    place of blocks that are alike (decoder layers), the first, a middle and the last are tried, and
+    the others where one of these cannot. Search without what is listed (`graph.select`), and
+    `ew.prune(graph, plan, form="module")` serves the plan.
 
     Args:
         graph: the traced graph.
@@ -150,8 +153,41 @@ def without_module_form(graph: Graph) -> dict[str, str]:
         True
     """
     calls_of(graph)
-    found = {unit.name: edits_of(graph, graph.mask([i]), {}) for i, unit in enumerate(graph.units)}
-    return {name: edits["reason"] for name, edits in found.items() if "reason" in edits}
+    edits = cache(lambda unit: edits_of(graph, graph.mask([unit]), {}))
+    found: dict[int, str] = {}
+    for units in _alike(graph):
+        some = {units[0], units[len(units) // 2], units[-1]}
+        tried = units if any("reason" in edits(unit) for unit in some) else ()
+        found |= {unit: edits(unit)["reason"] for unit in tried if "reason" in edits(unit)}
+    return {graph.units[unit].name: found[unit] for unit in sorted(found)}
+
+
+def _alike(graph: Graph) -> list[list[int]]:
+    """Units by what is the same of them: their places in blocks of the same modules and operators.
+
+    Raises:
+        FormError: the model cannot be copied.
+    """
+    model, blocks = calls_of(graph).model, blocks_of(graph)
+    home = {v: (block, place) for block in blocks for place, v in enumerate(block.vertices)}
+    built = {
+        block.path: (
+            repr(model.get_submodule(block.path)), *(graph.vertices[v].op for v in block.vertices)
+        )
+        for block in blocks
+        if block.path
+    }  # fmt: skip
+    groups: dict[Any, list[int]] = {}
+    for index, unit in enumerate(graph.units):
+        edges = [graph.edges[edge] for edge in sorted(unit.removal.edges)]
+        inside = [home[v] for v in (*(e.target for e in edges), *unit.removal.vertices)]
+        block, _ = inside[0]
+        read = [place if at is block else -1 for at, place in (home[e.source] for e in edges)]
+        alike = block.path and all(at is block for at, _ in inside)
+        places = (*(place for _, place in inside), *read)
+        key = (unit.kind, unit.counts, built[block.path], places) if alike else index
+        groups.setdefault(key, []).append(index)
+    return list(groups.values())
 
 
 @once
