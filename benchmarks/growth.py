@@ -5,7 +5,7 @@ tracing, storing, fitting and proposing takes time:
 
 - searches of 60 evaluations for 70 % of the MACs of residual networks of 100 to 2 000 branches, of
   a DenseNet-264 with branches and layers, and of a decoder of 48 layers with heads and MLP slices;
-- a study of 100 000 stored evaluations of 60 branches: opened, and its plan;
+- a study of 100 000 stored evaluations of 60 units: opened, and its plan;
 - tracing of residual networks of up to 20 000 operators: seconds and peak memory of a process.
 
     python benchmarks/growth.py --out benchmarks/results/growth.json
@@ -29,11 +29,12 @@ import edgewise as ew
 from edgewise.evaluation.records import Evaluation
 from edgewise.search import Ask, Space, answered, search
 from edgewise.study.fitting import searching
+from edgewise.study.storage import schema
 from edgewise.surrogates.searcher import searcher
 from machine import describe
 
 EVALUATIONS, SHARE, WIDTH = 60, 0.7, 8
-STORED, BRANCHES = 100_000, 60
+STORED, BRANCHES = 100_000, 30
 
 
 class Residual(nn.Module):
@@ -120,10 +121,13 @@ def stored() -> dict:
         study = ew.Study(graph, objective, url)
         budget = ew.Budget(macs=int(SHARE * ew.cost(graph).macs))
         study.run(EVALUATIONS, budget, seed=0)
-        with study.storage.sharing():
-            for row in rng.random((STORED, BRANCHES)) < 0.3:
-                mask = graph.mask(np.flatnonzero(row).tolist())
-                study.storage.add(Evaluation(str(mask), "search", loss(mask), samples=8))
+        known = {e.mask for e in study.evaluations}
+        bits = (rng.random((STORED, len(graph.units))) < 0.3).astype(int).tolist()
+        masks = {str(m): m for m in (graph.mask(bits=b) for b in bits)}
+        same = {"study": study.storage.study, "split": "search", "samples": 8, "metrics": "{}",
+                "seconds": 0.1, "status": "ok", "origin": "sampled"}  # fmt: skip
+        rows = [{"mask": m, "loss": loss(masks[m]), **same} for m in masks.keys() - known]
+        study.storage.database.write(lambda c: c.execute(schema.EVALUATIONS.insert(), rows))
         start = time.process_time()
         study = ew.Study(graph, objective, url)
         opened = time.process_time() - start
@@ -131,7 +135,7 @@ def stored() -> dict:
         planned = time.process_time() - start - opened
         size = Path(folder, "study.db").stat().st_size
     return {
-        "stored": STORED, "units": BRANCHES, "file_mib": round(size / 2**20),
+        "stored": STORED, "units": len(graph.units), "file_mib": round(size / 2**20),
         "open_seconds": round(opened, 1), "plan_seconds": round(planned, 1),
         "removed": plan.bits.count("1"), "peak_mib": peak(),
     }  # fmt: skip

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
+from typing import Any
 
 from ..errors import DisconnectedError
 from .graph import Graph, Mask, Unit, once
@@ -13,6 +14,7 @@ from .operators.table import TABLE
 from .removal import Removal
 
 _NOTHING = Removal()
+FEW = 4  # inputs of a vertex whose flows are remembered
 RECENT = 512  # masks whose liveness a graph remembers: search, engine and rewriting ask for it
 
 
@@ -130,7 +132,7 @@ def _would_give(
     if not alive.runs(vertex):
         return False
     ins = [alive.wants[e] and alive.states[graph.edges[e].source] for e in graph.inputs[vertex]]
-    out = _flow(graph, vertex, ins, False).out
+    out = _flow(graph, vertex, ins, False, _plain(graph)).out
     if out is None:
         return False
     keep = out.keep(axis)
@@ -178,11 +180,12 @@ def _forward(graph: Graph, removal: Removal) -> dict[int, Flow]:
     flows: dict[int, Flow] = {}
     states: list[State] = [FULL] * len(graph.vertices)
     removed, bypassed, narrow = removal.edges, removal.layers, _narrowed(graph, removal)
+    plain = _plain(graph)
     reached = _marks(graph, graph.starts(removal))
     index = -1
     while (index := reached.find(1, index + 1)) >= 0:
         ins = [None if e in removed else states[graph.edges[e].source] for e in graph.inputs[index]]
-        flow = _flow(graph, index, ins, index in bypassed)
+        flow = _flow(graph, index, ins, index in bypassed, plain)
         if index in narrow and flow.out is not None:
             flow = _cut(flow, narrow[index], index in bypassed)
         flows[index] = flow
@@ -193,11 +196,28 @@ def _forward(graph: Graph, removal: Removal) -> dict[int, Flow]:
     return flows
 
 
-def _flow(graph: Graph, index: int, ins: Sequence[State], bypassed: bool) -> Flow:
+def _flow(
+    graph: Graph, index: int, ins: Sequence[State], bypassed: bool, plain: dict[Any, Flow]
+) -> Flow:
+    """What a vertex gives and takes; of inputs that are there or not, as `plain` remembers it."""
     if bypassed:
         return Flow(ins[0], tuple(ins))
+    key = None
+    if len(ins) <= FEW and all([s is None or s is FULL for s in ins]):  # noqa: C419 - it is faster
+        key = (index, *[state is None for state in ins])
+        if key in plain:
+            return plain[key]
     vertex = graph.vertices[index]
-    return TABLE.rules[vertex.op].passage.flow(vertex, graph.input_shapes[index], ins)
+    flow = TABLE.rules[vertex.op].passage.flow(vertex, graph.input_shapes[index], ins)
+    if key is not None:
+        plain[key] = flow
+    return flow
+
+
+@once
+def _plain(_: Graph) -> dict[Any, Flow]:
+    """The flows of vertices by which of their inputs are absent, the others being in full."""
+    return {}
 
 
 def _cut(flow: Flow, narrow: Live, bypassed: bool) -> Flow:
@@ -218,22 +238,29 @@ def _backward(graph: Graph, flows: dict[int, Flow]) -> tuple[dict[int, Flow], li
     while (index := reached.rfind(1, 0, index)) >= 0:
         flow = flows.get(index)
         if (flow and flow.out is None) or not _needed(graph, index, wants):
-            flow = Flow(None, (None,) * len(graph.inputs[index]))
+            flow = _dead(len(graph.inputs[index]))
         if flow is None:
             continue  # it has lost a reader, but not the last
         changed[index] = flow
         for edge, want in zip(graph.inputs[index], flow.wants, strict=True):
-            wants[edge] = want
-            if want is None:
-                reached[graph.edges[edge].source] = 1
+            if want is not FULL:
+                wants[edge] = want
+                if want is None:
+                    reached[graph.edges[edge].source] = 1
     return changed, wants
 
 
 def _needed(graph: Graph, index: int, wants: Sequence[State]) -> bool:
     """Whether a vertex is an output or something that lives reads it."""
-    if graph.vertices[index].op == "output":
-        return True
-    return any(wants[edge] is not None for edge in graph.consumers[index])
+    for edge in graph.consumers[index]:  # a loop, which takes a third of the time of any()
+        if wants[edge] is not None:
+            return True
+    return graph.vertices[index].op == "output"
+
+
+@cache
+def _dead(inputs: int) -> Flow:
+    return Flow(None, (None,) * inputs)
 
 
 def _marks(graph: Graph, vertices: Iterable[int]) -> bytearray:

@@ -35,19 +35,20 @@ class CostEstimate:
     def __init__(self, graph: Graph, times: OperatorTimes | None = None) -> None:
         self.graph, self.times = graph, times
         self.quantities = QUANTITIES if times is None else (*QUANTITIES, "latency")
-        factors: dict[tuple[int, int], float] = {}  # logarithms, by unit and part
+        factors: dict[tuple[int, str], dict[int, float]] = defaultdict(dict)  # logarithms
         sizes: dict[tuple[int, str], float] = {}
-        places: dict[tuple[int, str], int] = defaultdict(lambda: len(places))
         for unit, cut, before in self._single(sizes):
             for key in cut.keys() | before.keys():
-                factors[unit, places[key]] = cut.get(key, 0.0) - before.get(key, 0.0)
-        units, parts = zip(*factors, strict=True) if factors else ((), ())
-        self.logs = csr_matrix(
-            (list(factors.values()), (units, parts)), (len(graph.units), len(places))
-        )
-        self.parts = np.zeros((len(places), len(self.quantities)))
-        for key, row in places.items():
-            self.parts[row, self.quantities.index(key[1])] = sizes[key]
+                factors[key][unit] = cut.get(key, 0.0) - before.get(key, 0.0)
+        # what all units multiply by the same factors is one part
+        parts: dict[tuple[tuple[int, float], ...], Array] = {}
+        for key, by_unit in factors.items():
+            same = parts.setdefault(tuple(by_unit.items()), np.zeros(len(self.quantities)))
+            same[self.quantities.index(key[1])] += sizes[key]
+        entries = [(log, unit, n) for n, part in enumerate(parts) for unit, log in part]
+        logs, units, places = zip(*entries, strict=True) if entries else ((), (), ())
+        self.logs = csr_matrix((logs, (units, places)), (len(graph.units), len(parts)))
+        self.parts = np.array([*parts.values()]).reshape(len(parts), len(self.quantities))
         whole = cost(graph)
         if times is not None:
             whole = replace(whole, seconds=times.seconds(liveness(graph, graph.empty)))
