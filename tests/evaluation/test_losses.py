@@ -84,9 +84,11 @@ def test_logits_may_be_computed_where_they_are_read(monkeypatch: pytest.MonkeyPa
             torch.testing.assert_close(found[0], nats)
             right = (logits.argmax(-1) == y).sum(1) / (y != -100).sum(1)
             torch.testing.assert_close(found[1], right)
-            torch.testing.assert_close(
-                LOSSES["likeness"](outputs, answer), LOSSES["likeness"](logits, answer)
+            alike, *beside = by_place(
+                [LOSSES["likeness"], LOSSES["perplexity"], METRICS["next_token"]], outputs, answer
             )
+            torch.testing.assert_close(alike, LOSSES["likeness"](logits, answer))
+            torch.testing.assert_close(beside, found)  # of the text that the answers are to
 
 
 def test_a_job_names_it() -> None:

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 import edgewise as ew
 import jobs
 from edgewise.errors import EdgewiseError, EdgewiseWarning, ObjectiveError
+from edgewise.pruning.distillation import teacher_loss
 from edgewise.pruning.heal import _value
 from zoo import build
 
@@ -117,9 +118,18 @@ def test_bad_input_is_explained(case) -> None:
 def test_a_teacher_without_logits_is_not_said_to_have_another_shape(case) -> None:
     model, small, batches = case
     teacher = copy.deepcopy(model)
-    teacher.register_forward_hook(lambda module, given, out: {"logits": out})
+    teacher.register_forward_hook(lambda module, given, out: {"answers": out})
     with pytest.raises(ObjectiveError, match=r"the teacher a dict\. Heal without it"):
         ew.heal(small, batches, teacher=teacher)
+
+
+def test_a_teacher_teaches_logits_by_name_where_there_are_labels() -> None:
+    z, wanted = torch.randn(2, 5, 7), torch.randn(2, 5, 7)
+    labels = torch.randint(7, (2, 5))
+    labels[0, 3:], labels[1, 0] = -100, -100
+    some = teacher_loss(z[labels != -100], wanted[labels != -100], 2.0)
+    assert torch.isclose(teacher_loss({"logits": z}, {"logits": wanted}, 2.0, labels), some)
+    assert not torch.isclose(teacher_loss(z, wanted, 2.0), some)
 
 
 @pytest.mark.parametrize("cut", [slice(0, 7), slice(0, 4), slice(0, 1)])

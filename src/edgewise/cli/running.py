@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,7 +49,7 @@ def run_job(config: Config, screen: Screen, port: int | None = None) -> None:
         if config.heal is not None:
             paths += heal_plan(config, graph, study.objective, plan, screen)
             write_page(config, graph, study, insight)  # with what healing gave, too
-    for path in paths:
+    for path in dict.fromkeys(paths):
         screen.path(path)
 
 
@@ -127,16 +128,14 @@ def heal_plan(
     """Fine-tune the pruned model of a plan; the paths of its weights and of what it scores."""
     from ..pruning.plan import Measured
     from ..pruning.prune import prune, unpruned
-    from ..pruning.weights import save
     from .job.healing import forget, heal_job, write_outcome
-    from .job.job import HEALED
+    from .job.job import HEALED, write_model
 
     assert config.heal is not None
     screen.say(f"Fine-tuning for {config.heal.epochs} epochs, taught by the unpruned model")
     small = prune(graph, plan, form=config.result.form)
     with screen.steps("healing") as progress:
         healed = heal_job(config, graph, objective, small, progress)
-    weights = save(healed, config.directory / HEALED)
     models = {"unpruned": unpruned(graph), "pruned": small, "healed": healed}
     measured = {name: objective.score(model, objective.last) for name, model in models.items()}
     scores = {name: {"loss": found.loss, **found.metrics} for name, found in measured.items()}
@@ -145,9 +144,13 @@ def heal_plan(
     before, after = measured["unpruned"], measured["healed"]
     samples = objective.samples(objective.last)
     outcome = Measured(after.loss, after.metrics, samples, before.loss, before.metrics)
-    outcome_file = write_outcome(config, plan, outcome)
+    told = replace(plan, measured={**plan.measured, objective.last: outcome})  # by its model card
+    paths = [
+        *write_model(config, healed, told, config.directory / HEALED),
+        write_outcome(config, plan, outcome),
+    ]
     forget(config)
-    return [weights, outcome_file]
+    return paths
 
 
 def show_plan(screen: Screen, plan: Plan) -> None:

@@ -10,11 +10,11 @@ from torch.nn import functional as F
 from ..errors import ObjectiveError
 from ..tracing.program import evaluating
 from ..values.arguments import call
+from ..values.nested import IGNORED, logits_of
 from ..values.spelling import nearest
 from .head import Head
 
 Measure = Callable[[Any, Any], Tensor]
-IGNORED = -100  # what cross-entropy leaves out
 FEW = 2**21  # logits that are looked at together: they fit the cache of a processor
 
 STEPS = 12  # of Newton's method, which is exact to rounding after about six
@@ -138,12 +138,12 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, Tensor)
 
 
-def _nats(z: Tensor, y: Tensor) -> Tensor:
-    return F.cross_entropy(z, y, reduction="none")
+def _nats(z: Tensor, *targets: Tensor) -> Tensor:
+    return F.cross_entropy(z, targets[-1], reduction="none")
 
 
-def _right(z: Tensor, y: Tensor) -> Tensor:
-    return (z.argmax(-1) == y).float()
+def _right(z: Tensor, *targets: Tensor) -> Tensor:
+    return (z.argmax(-1) == targets[-1]).float()
 
 
 def _divergence(z: Tensor, logs: Tensor, tokens: Tensor, _: Tensor) -> Tensor:
@@ -152,7 +152,8 @@ def _divergence(z: Tensor, logs: Tensor, tokens: Tensor, _: Tensor) -> Tensor:
     return (logs.exp() * (logs - q)).sum(-1) + rest[0].exp() * (rest[0] - rest[1])
 
 
-# what each makes of the logits [places, tokens] of some places, and of what it wants there
+# what each makes of the logits [places, tokens] of some places, and of what it wants there, at the
+# end of which are the tokens of the text
 BY_PLACE: Mapping[Any, Callable[..., Tensor]] = {
     perplexity: _nats, _next_token: _right, _likeness: _divergence,
 }  # fmt: skip
@@ -161,12 +162,6 @@ BY_PLACE: Mapping[Any, Callable[..., Tensor]] = {
 def reads_places(measure: Any) -> bool:
     """Whether a measure is one of those that `by_place` takes."""
     return any(measure is known for known in BY_PLACE)
-
-
-def logits_of(outputs: Any) -> Any:
-    """The logits that a model gives, by themselves or among other values."""
-    found: Any = outputs["logits"] if isinstance(outputs, Mapping) else outputs
-    return found
 
 
 def imitated(

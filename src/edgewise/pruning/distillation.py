@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from ..errors import ObjectiveError
-from ..values.nested import judged
+from ..values.nested import IGNORED, judged, logits_of
 
 
 def label_loss(
@@ -33,24 +33,32 @@ def label_loss(
         raise unequal from error
 
 
-def teacher_loss(outputs: Any, wanted: Any, temperature: float) -> torch.Tensor:
+def teacher_loss(
+    outputs: Any, wanted: Any, temperature: float, targets: Any = None
+) -> torch.Tensor:
     """How far logits are from a teacher's: KL divergence of the softened answers, times t².
 
     Args:
-        outputs: logits, [n, classes, height, width, ...] of maps or [..., classes].
+        outputs: logits, [n, classes, height, width, ...] of maps or [..., classes]; by themselves
+            or as "logits" among other outputs.
         wanted: the teacher's.
         temperature: t, by which both are divided (Hinton et al. 2015).
+        targets: labels; what has the label -100 teaches nothing.
 
     Raises:
         ObjectiveError: they are no tensors, or of different shapes.
     """
+    outputs, wanted = logits_of(outputs), logits_of(wanted)
     _check_teacher(outputs, wanted)
     t, axis = temperature, _class_axis(outputs)
     soft = F.kl_div(
         F.log_softmax(outputs / t, axis), F.log_softmax(wanted / t, axis), log_target=True,
         reduction="none",
     )  # fmt: skip
-    return t * t * soft.sum(axis).mean()
+    each = soft.sum(axis)
+    if isinstance(targets, torch.Tensor) and targets.shape == each.shape:
+        each = each[targets != IGNORED] if (targets == IGNORED).any() else each
+    return t * t * each.sum() / max(each.numel(), 1)
 
 
 def _check_teacher(outputs: Any, wanted: Any) -> None:

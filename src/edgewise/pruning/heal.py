@@ -85,7 +85,8 @@ def heal(
             is its business). If it has `set_epoch`, that is called with the number of each epoch,
             as samplers of PyTorch expect it.
         teacher: the unpruned model, for distillation; None = labels only. Its outputs are logits,
-            [n, classes, height, width, ...] of maps or [..., classes] of anything else.
+            [n, classes, height, width, ...] of maps or [..., classes] of anything else, or have
+            them as "logits". What has the label -100 is not learnt.
         loss: called as loss(outputs, targets).
         settings: see `Healing`.
         validate: gives a loss of a model on held-out data, lower is better; the epoch with the
@@ -338,5 +339,5 @@ def _value(
         return hard
     with torch.no_grad():
         wanted = moved(call(teacher, inputs), device_of(outputs))
-    soft = teacher_loss(outputs, wanted, settings.temperature)
+    soft = teacher_loss(outputs, wanted, settings.temperature, targets)
     return (1 - settings.distill) * hard + settings.distill * soft

@@ -1,12 +1,14 @@
 """Tensors in nested values: lists, tuples, dicts and dataclasses of them."""
 
 import dataclasses
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any, TypeVar
 
 import torch
 from torch.utils import _pytree as pytree
 
+IGNORED = -100  # a label that cross-entropy leaves out
 T = TypeVar("T")
 
 
@@ -37,6 +39,12 @@ def named_leaves(value: Any, path: str = "") -> list[tuple[str, Any]]:
     for keys, leaf in pytree.tree_flatten_with_path(value)[0]:
         place = path + pytree.keystr(keys)
         found += named_leaves(leaf, place) if dataclasses.is_dataclass(leaf) else [(place, leaf)]
+    return found
+
+
+def logits_of(outputs: Any) -> Any:
+    """The logits that a model gives, by themselves or among other values."""
+    found: Any = outputs.get("logits", outputs) if isinstance(outputs, Mapping) else outputs
     return found
 
 

@@ -12,19 +12,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 import edgewise as ew
+from cli.test_cli import call
 from edgewise.cli import init
 from edgewise.cli.inspect import trace_named
 from edgewise.cli.job.config import read_config
 from edgewise.cli.job.datasets import load_batches
-from edgewise.cli.job.job import open_study, trace_job, write_weights
+from edgewise.cli.job.job import load_outcome, open_study, trace_job, write_weights
 from edgewise.cli.job.sections import DataSection
 from edgewise.cli.job.sources import load_model, located
 from edgewise.cli.job.texts import sequences
 from edgewise.cli.job.toml_sections import Rows
 from edgewise.errors import ConfigError
-from edgewise.evaluation.losses import IGNORED, LOSSES
+from edgewise.evaluation.losses import LOSSES
+from edgewise.pruning.plan import Plan
+from edgewise.values.nested import IGNORED
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
@@ -45,6 +49,15 @@ report = "8:12"
 only = ["*attention", "*mlp"]
 [budget]
 params = 0.8
+"""
+HEAL = """
+[heal]
+rows = "12:36"
+batch = 8
+epochs = 4
+optimizer = "adamw"
+lr = 0.003
+distill = 0.5
 """
 SENTENCE = "Ships sail at dawn, and nobody waves. "
 
@@ -138,6 +151,31 @@ def test_a_job_on_text_ends_with_a_checkpoint(checkpoint: Path) -> None:
     again = transformers.AutoModelForCausalLM.from_pretrained(written, trust_remote_code=True)
     small = ew.prune(graph, plan)
     assert torch.allclose(again(**inputs).logits, small(**inputs)["logits"], atol=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["", '[objective]\nloss = "likeness"\n'])
+def test_a_job_on_text_is_fine_tuned(checkpoint: Path, tmp_path: Path, objective: str) -> None:
+    """Taught by the unpruned model; what transformers loads is the outcome."""
+    text = JOB.format(source="text:text.txt") + HEAL + objective
+    if objective:
+        text = text.replace("distill = 0.5", "distill = 1.0")
+    path = checkpoint / f"heal{len(objective)}.toml"
+    path.write_text(f'{text}[search]\nevaluations = 3\n[output]\ndirectory = "{tmp_path}"\n')
+    run = call("run", path)
+    assert run.exit_code == 0, run.output
+    config = read_config(path)
+    plan = Plan.load(tmp_path / "plan.json")
+    outcome = load_outcome(config, plan)
+    assert outcome.healed is not None
+    assert outcome.healed.loss < plan.measured["report"].loss
+    assert f"{outcome.healed.loss:.4g} |" in (tmp_path / "checkpoint" / "README.md").read_text()
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "checkpoint", trust_remote_code=True
+    )
+    healed, pruned = (load_file(tmp_path / f"{name}.safetensors") for name in ("healed", "pruned"))
+    state = loaded.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in healed.items())
+    assert any(not torch.equal(pruned[name], tensor) for name, tensor in healed.items())
 
 
 PAIRS = """

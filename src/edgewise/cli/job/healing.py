@@ -10,15 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils import _pytree as pytree
 
 from ...errors import ConfigError
+from ...evaluation.losses import LOSSES
 from ...evaluation.objective import Objective
 from ...graph.graph import Graph
 from ...pruning.heal import Healing, heal
 from ...pruning.plan import Measured, Plan
 from ...pruning.prune import unpruned
 from ...values.files import write_text
-from ...values.nested import copies_of
+from ...values.nested import copies_of, logits_of, shapes_of
 from .config import Config
 from .datasets import Batch, following, load_batches
 from .kept import read_kept
@@ -35,7 +37,7 @@ class Training:
     training goes on as it would have.
 
     Args:
-        inputs: [n, ...]; images are [n, channels, height, width].
+        inputs: [n, ...], or several of these by name; images are [n, channels, height, width].
         targets: [n, ...].
         batch: examples at a time.
         shift: pixels by which an image is moved at most, zeros coming in.
@@ -44,7 +46,7 @@ class Training:
     """
 
     def __init__(
-        self, inputs: Tensor, targets: Tensor, batch: int, *, shift: int = 0,
+        self, inputs: Any, targets: Tensor, batch: int, *, shift: int = 0,
         mirror: bool = False, seed: int = 0,
     ) -> None:  # fmt: skip
         self.inputs, self.targets, self.batch = inputs, targets, batch
@@ -55,15 +57,18 @@ class Training:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.inputs) // self.batch)
+        return -(-len(self.targets) // self.batch)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         random = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
-        order = torch.randperm(len(self.inputs), generator=random)
+        order = torch.randperm(len(self.targets), generator=random)
         for rows in order.split(self.batch):
-            yield self._varied(self.inputs[rows], random), self.targets[rows]
+            inputs = pytree.tree_map(lambda x, rows=rows: x[rows], self.inputs)
+            yield self._varied(inputs, random), self.targets[rows]
 
-    def _varied(self, images: Tensor, random: torch.Generator) -> Tensor:
+    def _varied(self, images: Any, random: torch.Generator) -> Any:
+        if not (self.mirror or self.shift):
+            return images
         count = len(images)
         if self.mirror:
             turned = torch.rand(count, generator=random) < 0.5
@@ -106,10 +111,10 @@ def require_healing(config: Config, graph: Graph) -> None:
         outputs = unpruned(graph).eval()(*args, **kwargs)
     if section.distill and config.objective.run is not None:
         raise ConfigError("[heal] with `run` in [objective] learns from labels: set distill = 0.")
-    if section.distill and not isinstance(outputs, Tensor):
+    if section.distill and not isinstance(logits_of(outputs), Tensor):
         raise ConfigError(
             f"[heal] the unpruned model teaches by logits, one tensor; this model gives a "
-            f"{type(outputs).__name__}. Set distill = 0, or return the logits alone."
+            f"{type(outputs).__name__}. Set distill = 0, or return logits, alone or by that name."
         )
 
 
@@ -128,11 +133,12 @@ def heal_job(
     if section is None:
         raise ConfigError(f"{config.path.name} has no [heal]: add one with at least rows.")
     data = following(config.data, graph.program.args[0])
+    likeness = config.objective.loss == "likeness"  # to the teacher, beside which there is the text
     return heal(
         small,
         _training(section, _pairs(data, section, section.rows)),
         teacher=unpruned(graph) if section.distill else None,
-        loss=objective.loss,
+        loss=LOSSES["perplexity"] if likeness else objective.loss,
         run=objective.run,
         settings=Healing(**{f.name: getattr(section, f.name) for f in fields(Healing)}),
         validate=lambda model: objective.score(model, "verify").loss,
@@ -152,14 +158,16 @@ def _pairs(data: DataSection, section: HealSection, rows: Rows) -> list[Batch]:
 
 
 def _training(section: HealSection, pairs: list[Batch]) -> Training:
-    inputs, targets = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-    if (section.shift or section.mirror) and inputs.ndim != 4:
+    parts, targets = zip(*pairs, strict=True)
+    inputs = pytree.tree_map(lambda *tensors: torch.cat(tensors), *parts)
+    pictures = isinstance(inputs, Tensor) and inputs.ndim == 4
+    if (section.shift or section.mirror) and not pictures:
+        shapes = shapes_of(pytree.tree_map(lambda x: x[0], inputs))
         raise ConfigError(
-            "[heal] shift and mirror are for images; the inputs have shape "
-            f"{list(inputs.shape[1:])}."
+            f"[heal] shift and mirror are for images; the inputs have shape {shapes}."
         )
-    return Training(inputs, targets, section.batch, shift=section.shift, mirror=section.mirror,
-                    seed=section.seed)  # fmt: skip
+    return Training(inputs, torch.cat(targets), section.batch, shift=section.shift,
+                    mirror=section.mirror, seed=section.seed)  # fmt: skip
 
 
 def _require_accelerate(section: HealSection) -> None:

@@ -47,7 +47,7 @@ PRUNED, HEALED, CHECKPOINT = "pruned.safetensors", "healed.safetensors", "checkp
 FILES = {
     HEALED: "weights of the pruned network, fine-tuned",
     PRUNED: "weights of the pruned network",
-    CHECKPOINT: "the pruned network as transformers loads it, with a model card",
+    CHECKPOINT: "the network, fine-tuned if it was, as transformers loads it, with a model card",
     "plan.json": "what was chosen and why",
     "plan.tensors.safetensors": "recovered statistics and weights: stays beside plan.json",
     "evaluations.csv": "every evaluation",
@@ -268,8 +268,13 @@ def write_weights(
     config: Config, graph: Graph, plan: Plan, form: Form | None = None, folder: Path | None = None
 ) -> list[Path]:
     """The pruned, verified model in a folder: its weights, and what transformers loads."""
-    small, folder = prune(graph, plan, form=form or config.result.form), folder or config.directory
-    weights, checkpoint = save(small, folder / PRUNED), folder / CHECKPOINT
+    small = prune(graph, plan, form=form or config.result.form)
+    return write_model(config, small, plan, (folder or config.directory) / PRUNED)
+
+
+def write_model(config: Config, small: nn.Module, plan: Plan, path: Path) -> list[Path]:
+    """A model's weights, and beside them what transformers loads."""
+    weights, checkpoint = save(small, path), path.parent / CHECKPOINT
     if not hf.is_pretrained(small):
         return [weights]
     hf.save_pretrained(small, checkpoint, plan=plan)

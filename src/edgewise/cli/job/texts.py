@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError
-from ...evaluation.losses import IGNORED
 from ...values.files import read_text
+from ...values.nested import IGNORED
 from .sections import DataSection
 from .sources import located, parquet_file, require
 from .toml_sections import HF, TEXT, Rows
