@@ -299,18 +299,26 @@ def accelerator(data: Row) -> Table:
 
 
 def language(data: Row) -> Table:
-    def told(measured: Row | None) -> str:
-        values = [f"{value['perplexity']:.1f}" for value in (measured or {}).values()]
-        return " / ".join(values) or "–"
+    """Means over seeds, and the range of perplexities."""
 
-    body = [
-        [row["method"], percent(row["share_removed"]), figure(row["evaluations"], 0),
-         figure(row["search"]), figure(row["verify"]), told(row["pruned"]),
-         told(row.get("recovered"))]
-        for row in sorted(data["rows"], key=lambda row: row["share"])
-    ]  # fmt: skip
-    names = ["method", "removed", "evaluations", "search", "verify", "perplexity", "recovered once"]
-    return names, body
+    def told(mine: list[Row], key: str, text: str) -> str:
+        found = [row[key][f"report {text}"]["perplexity"] for row in mine if key in row]
+        if not found:
+            return "–"
+        ends = f" [{min(found):.1f}, {max(found):.1f}]" if len(found) > 1 else ""
+        return f"{statistics.mean(found):.1f}{ends}"
+
+    lines = []
+    shares = sorted(data["rows"], key=lambda row: row["share"])
+    for (_, method), mine in grouped(shares, "share", "method").items():
+        values = (percent(mean(mine, "share_removed")), str(len(mine)),
+                  figure(mean(mine, "evaluations"), 0), figure(mean(mine, "search")),
+                  figure(mean(mine, "verify")))  # fmt: skip
+        both = ((key, text) for key in ("pruned", "recovered") for text in ("wikitext", "brown"))
+        lines.append([method, *values, *(told(mine, key, text) for key, text in both)])
+    names = ["method", "removed", "seeds", "evaluations", "search", "verify", "WikiText-2", "Brown",
+             "WikiText-2, recovered", "Brown, recovered"]  # fmt: skip
+    return names, lines
 
 
 def masks(data: Row) -> Table:
@@ -404,7 +412,8 @@ SECTIONS = (
     Section("language", "A language model", "SmolLM2-135M, 60 attention and MLP branches: a "
             "share of the decoder's parameters removed, all methods seeing the same text; losses "
             "in nats a token on search and verify text, perplexity on WikiText-2 (respaced) and "
-            "Brown that took no part, as pruned and with linear recovery from 6 144 other tokens.",
+            "Brown that took no part, as pruned and with linear recovery once from other text; "
+            "means over seeds, and ranges.",
             f"language/compare.py{DATA}/text --recover", language),
     Section("language_speed", "A language model, speed", "The same model on sequences of 128 "
             "tokens: loops that skip what is removed, and the engine.",

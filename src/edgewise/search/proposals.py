@@ -55,7 +55,7 @@ class Settings:
     round: int = 4
     explore: float = 0.2
     mutated: float = 0.25
-    starts: int = 6
+    starts: int = 3
     optimism: float = 0.5
     boldness: float = 2.0
 
