@@ -66,6 +66,7 @@ def _search(config: Config, study: Study, screen: Screen) -> Plan:
     with screen.progress() as progress:
         study.run(
             evaluations=search.evaluations,
+            examples=search.examples,
             budget=config.budget,
             seed=search.seed,
             surrogate=search.surrogate,
@@ -109,7 +110,10 @@ def _foresee(config: Config, study: Study, done: int, screen: Screen) -> None:
     mask = study.space(config.budget).reachable()
     begin = time.monotonic()
     record, spent = study.preview(mask), time.monotonic() - begin
-    seconds, left = max(record.seconds, spent), max(config.search.evaluations - done, 0)
+    limit, examples = config.search.evaluations, config.search.examples
+    if examples is not None:
+        limit = round(examples / unpruned.samples)
+    seconds, left = max(record.seconds, spent), max(limit - done, 0)
     screen.say(
         f"One mask takes {duration(seconds)}: the search about "
         f"{timedelta(seconds=round(seconds * left))} for {left}"

@@ -116,7 +116,7 @@ def test_other_databases_stay_as_they_are(tmp_path: Path) -> None:
             MODEL + DATA + "[search]\nevaluation = 1\n",
             ["[search]", "'evaluation'", "'evaluations'"],
         ),
-        (MODEL + DATA + "[search]\nzzz = 1\n", ["[search]", "Known: evaluations, seed"]),
+        (MODEL + DATA + "[search]\nzzz = 1\n", ["[search]", "Known: evaluations, examples, seed"]),
         ("budget = 0.7\n" + MODEL + DATA, ["[budget] must be a section", "0.7"]),
         (MODEL + DATA + '[search]\nseed = "1"\n', ["[search] seed must be a whole number", '"1"']),
         (

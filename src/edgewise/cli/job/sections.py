@@ -166,6 +166,7 @@ class SearchSection:
     """How long to search, and how."""
 
     evaluations: Count = 200
+    examples: Count | None = None
     seed: Whole = 0
     surrogate: Surrogate = "auto"
     finalists: Count = 16
