@@ -161,13 +161,13 @@ def test_a_job_on_text_is_fine_tuned(checkpoint: Path, tmp_path: Path, objective
     if objective:
         text = text.replace("distill = 0.5", "distill = 1.0")
     path = checkpoint / f"heal{len(objective)}.toml"
-    limit = "examples = 12" if objective else "evaluations = 3"  # of four examples each
+    limit = "examples = 8" if objective else "evaluations = 2"  # of four examples each
     path.write_text(f'{text}[search]\n{limit}\n[output]\ndirectory = "{tmp_path}"\n')
     run = call("run", path)
     assert run.exit_code == 0, run.output
     with sqlite3.connect(tmp_path / "study.db") as database:
         query = "select sum(samples) from evaluations where split like 'search%'"
-        assert database.execute(query).fetchone() == (12,)
+        assert database.execute(query).fetchone() == (8,)
     config = read_config(path)
     plan = Plan.load(tmp_path / "plan.json")
     outcome = load_outcome(config, plan)
