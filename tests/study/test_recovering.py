@@ -4,9 +4,43 @@ import pytest
 import torch
 
 import edgewise as ew
-from edgewise.errors import ObjectiveError
-from edgewise.study.recovering import recovered_once
+from edgewise.errors import ObjectiveError, PlanError
+from edgewise.study.progress import Teller
+from edgewise.study.recovering import best_recovered, recovered_once
+from edgewise.study.scores import picks
 from jobs import make
+
+
+def test_finalists_meet_recovered() -> None:
+    """The mask of a score wins where recovery does more for it, though others lose less without."""
+    graph, objective = make(recovery="none")
+    calibration = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    recovery, budget = ew.Recovery("linear", [calibration]), ew.Budget(macs=0.7)
+    study = ew.Study(graph, objective)
+    study.run(20, budget)
+    scored = list(picks(study.space(budget), objective))
+    assert scored
+    plain = study.plan()
+    plan = study.plan(recovery=recovery)
+    assert study.plan().bits == plain.bits  # a plan teaches the next one nothing
+    first = [graph.mask(bits=plain.bits), *scored]
+    assert plan.recovery == "linear"
+    assert plan.measured["report"].loss != plain.measured["report"].loss
+
+    def after(mask: ew.Mask) -> float:
+        small = ew.recover(graph, mask, [calibration])
+        return objective.score(small, "verify").loss
+
+    chosen = after(graph.mask(bits=plan.bits))
+    assert chosen <= min(map(after, first)) * (1 + 1e-4)
+    told = Teller(None, study.space(budget), 0)
+    losses = {mask: after(mask) for mask in first}
+    best = best_recovered(first, graph, objective, recovery, told)
+    assert losses[best] == min(losses.values())
+    both = ew.Study(*make(recovery="linear"))
+    both.run(3, budget)
+    with pytest.raises(PlanError, match="leave out recovery="):
+        both.plan(recovery=recovery)
 
 
 def test_a_recovered_plan_is_what_is_measured_and_pruned() -> None:

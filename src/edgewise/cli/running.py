@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..values.quantities import duration
 
 if TYPE_CHECKING:
-    from ..evaluation.objective import Objective
+    from ..evaluation.objective import Objective, Recovery
     from ..graph.graph import Graph
     from ..pruning.plan import Plan
     from ..study.study import Study
@@ -43,7 +43,7 @@ def run_job(config: Config, screen: Screen, port: int | None = None) -> None:
     table = latency_table(config, graph, screen.say)
     study = open_study(config, graph, measuring=True, latency=table)
     with study, _live(config, graph, port, screen):
-        plan = _recovered(config, study, _search(config, study, screen), screen)
+        plan = _search(config, study, screen)
         paths, insight = write_results(config, graph, study, plan)
         show_plan(screen, plan)
         if config.heal is not None:
@@ -73,22 +73,24 @@ def _search(config: Config, study: Study, screen: Screen) -> Plan:
             patience=search.patience,
             progress=progress,
         )
+    recovery = _recovery(config, study, screen)
     with screen.progress() as progress:
-        return study.plan(finalists=search.finalists, certify=search.certify, progress=progress)
+        return study.plan(
+            finalists=search.finalists, certify=search.certify, recovery=recovery, progress=progress
+        )
 
 
-def _recovered(config: Config, study: Study, plan: Plan, screen: Screen) -> Plan:
-    """The plan, recovered once if a job asks for it."""
+def _recovery(config: Config, study: Study, screen: Screen) -> Recovery | None:
+    """That of the finalists, if a job asks for it; what it takes is said."""
     if config.result.recovery == "none":
-        return plan
+        return None
     from ..evaluation.recover import estimate
-    from ..study.recovering import recovered_once
     from .job.job import read_recovery
 
     recovery = read_recovery(config, study.graph, config.result.recovery)
     if recovery.kind == "linear":
-        screen.say(str(estimate(study.graph, recovery, once=True)))
-    return recovered_once(plan, study.graph, study.objective, recovery)
+        screen.say(f"A few finalists are recovered. {estimate(study.graph, recovery, once=True)}")
+    return recovery
 
 
 def _foresee(config: Config, study: Study, done: int, screen: Screen) -> None:

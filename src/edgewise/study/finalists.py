@@ -62,8 +62,8 @@ def error(X: Array, tried: Sequence[int], errors: Sequence[float]) -> Array:
 def verified(
     measuring: Measuring, masks: Sequence[Mask], expected: Sequence[float], count: int,
     told: Teller,
-) -> Mask:  # fmt: skip
-    """The finalist of the lowest loss on the verify split; the best expected if there is none.
+) -> Sequence[Mask]:  # fmt: skip
+    """The best finalists, lowest loss on the verify split first; as expected if there is none.
 
     Args:
         measuring: answers what is asked.
@@ -78,7 +78,7 @@ def verified(
     """
     splits = measuring.objective.splits
     if "verify" not in splits:
-        return masks[int(np.argmin(expected))]
+        return [masks[int(i)] for i in np.argsort(expected, kind="stable")[:LEAST_VERIFIED]]
     told.phase = "verifying"
     first: Split = "trial" if "trial" in splits and count > LEAST_VERIFIED else "verify"
     passing = max(count // TRIAL, LEAST_VERIFIED) if first == "trial" else 0
@@ -86,7 +86,7 @@ def verified(
     ranked = measuring.ranked(rounds(masks, expected, count), first, told)
     if passing:
         ranked = measuring.ranked(asked("verifying", ranked[:passing]), "verify", told)
-    return ranked[0]
+    return ranked[:LEAST_VERIFIED]
 
 
 def asked(phase: str, masks: Sequence[Mask]) -> Questions:

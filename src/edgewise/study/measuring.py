@@ -312,7 +312,8 @@ class Measuring:
         for which, record in (("unpruned network", unpruned), ("chosen mask", outcome.evaluation)):
             if not record.ok:
                 raise PlanError(f"The {which} failed on the {split} split: {record.error}")
-        self.storage.add(replace(outcome.evaluation, origin="finalist"), _each(outcome))
+        if split != "search":  # which the next plan would learn from, and choose another mask
+            self.storage.add(replace(outcome.evaluation, origin="finalist"), _each(outcome))
         told(outcome.evaluation)
         return outcome, unpruned
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import PlanError
-from ..evaluation.objective import Objective
+from ..evaluation.objective import Objective, Recovery
 from ..evaluation.records import whole_of
 from ..graph.graph import Graph, Mask
 from ..graph.outputs import severed
@@ -28,6 +28,8 @@ from .measuring import Measuring
 from .progress import Callback, Teller
 from .provenance import trace_record, weights_digest
 from .put_backs import with_put_backs
+from .recovering import best_recovered, recovered_once
+from .scores import picks
 from .statistics import examples_seen, measured
 
 log = logging.getLogger("edgewise")
@@ -58,7 +60,7 @@ class Planner:
 
     def plan(
         self, spaces: Spaces, limit: float | str | None, *, finalists: int, certify: int,
-        progress: Callback | None,
+        recovery: Recovery | None, progress: Callback | None,
     ) -> Plan:  # fmt: skip
         """Choose among finalists, measure the winner, and say what can be promised of it.
 
@@ -67,6 +69,7 @@ class Planner:
             limit: of latency, if there is one.
             finalists: how many masks are tried.
             certify: random masks measured beside the winner.
+            recovery: with which a few meet once more.
             progress: called after every evaluation.
         """
         if certify and "verify" not in self.objective.splits:
@@ -74,17 +77,24 @@ class Planner:
                 "certify= needs a verify split: masks measured on the search split would guide "
                 "later searches. Give the objective verify=, or certify=0."
             )
+        if recovery is not None and self.objective.recovery.kind != "none":
+            raise PlanError(
+                "The search measured masks with recovery, and the plan has it: leave out recovery=."
+            )
         last, whole = len(self.objective.splits.keys() - {"trial"}), spaces(None)
         told = Teller(progress, whole, last)
 
         def choose(space: Space) -> tuple[Mask, tuple[Space, Finalists, Mask]]:
-            evaluations = self.measuring.learnt(space)
+            evaluations, every = self.measuring.learnt(space), space
             space = space.protecting(fatal_units(space, space.by_mask(evaluations)))
             seed = self.run["seed"]
             chosen = shortlist(space, self.searcher, evaluations, finalists, seed)
             told.total += chosen.count
-            winner = verified(self.measuring, chosen.masks, chosen.losses, chosen.count, told)
-            winner = with_put_backs(space, self.measuring, winner, told)
+            best = verified(self.measuring, chosen.masks, chosen.losses, chosen.count, told)
+            winner = with_put_backs(space, self.measuring, best[0], told)
+            if recovery is not None:
+                few = dict.fromkeys([winner, *best[1:], *picks(every, self.objective)])
+                winner = best_recovered([*few], self.graph, self.objective, recovery, told)
             return winner, (space, chosen, winner)
 
         if self.table is None or limit is None:
@@ -96,7 +106,10 @@ class Planner:
         plan = self._written(*found, told, clocked)
         seed = self.run["seed"]
         certificate = promised(*found, self.measuring, count=certify, seed=seed, told=told)
-        return replace(plan, certificate=certificate)
+        plan = replace(plan, certificate=certificate)
+        if recovery is None:
+            return plan
+        return recovered_once(plan, self.graph, self.objective, recovery)
 
     def _written(
         self, space: Space, chosen: Finalists, winner: Mask, told: Teller, clocked: Clocked | None

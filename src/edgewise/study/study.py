@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..evaluation.bar import shown
 from ..evaluation.engine import EngineOptions
 from ..evaluation.evaluator import MakeExecutor, Serial
-from ..evaluation.objective import Objective
+from ..evaluation.objective import Objective, Recovery
 from ..evaluation.records import Comparison, Evaluation, Split
 from ..graph.budget import Budget, as_budget
 from ..graph.graph import Graph, Mask
@@ -249,14 +249,10 @@ class Study:
         return self._measuring.follow(steps, told, unpruned)
 
     def plan(
-        self,
-        budget: Budget | float | str | None = None,
-        *,
-        finalists: int = 16,
-        certify: int = 0,
-        surrogate: Any | None = None,
+        self, budget: Budget | float | str | None = None, *, finalists: int = 16,
+        certify: int = 0, surrogate: Any | None = None, recovery: Recovery | None = None,
         progress: Callback | bool | None = None,
-    ) -> Plan:
+    ) -> Plan:  # fmt: skip
         """Choose a mask: finalists meet on the verify split, the winner on the report split.
 
         The best quarter of the finalists on the first quarter of the verify split, at least
@@ -272,15 +268,17 @@ class Study:
                 the number before looking at what it gives.
             surrogate: as for `run`; by default that of the last run, which has to be given again
                 where it was a regressor of your own and another process ran.
+            recovery: where the search measured without: the three best finalists and what scores of
+                one pass chose are recovered, each once, and the one that is best then wins.
             progress: called after every evaluation; True draws a bar, also in notebooks.
 
         Returns:
             The plan, with recovered tensors if the objective recovers.
 
         Raises:
-            PlanError: there is nothing to choose from yet, or every finalist failed; or random
-                masks are to be measured, and there is no verify split; or the last run's
-                surrogate is not known here.
+            PlanError: there is nothing to choose from yet, or every finalist failed; random masks
+                are to be measured, and there is no verify split; the last run's surrogate is not
+                known here; or the objective recovers, too.
             BudgetError: the budget cannot be met.
         """
         check_count("finalists", finalists)
@@ -294,7 +292,7 @@ class Study:
         with shown(progress) as callback:
             return planner.plan(
                 partial(self.space, budget), budget.latency,
-                finalists=finalists, certify=certify, progress=callback,
+                finalists=finalists, certify=certify, recovery=recovery, progress=callback,
             )  # fmt: skip
 
     def space(self, budget: Budget, times: OperatorTimes | None = None) -> Space:
@@ -397,4 +395,4 @@ class Study:
         self, masks: Sequence[Mask], expected: Sequence[float], count: int, told: Teller
     ) -> Mask:
         """The best of `count` finalists on the verify split; the best expected without one."""
-        return verified(self._measuring, masks, expected, count, told)
+        return verified(self._measuring, masks, expected, count, told)[0]
