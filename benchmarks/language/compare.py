@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import edgewise as ew
 from edgewise.evaluation.evaluator import Outcome
 from edgewise.evaluation.records import Evaluation
+from edgewise.study.scores import picks
 from edgewise.study.statistics import examples_seen
 from language.problem import LAYERS, Meter, Problem, judged, nats
 from language.rivals import EVALUATIONS, METHODS, ONCE
@@ -68,22 +69,37 @@ def each(outputs: Mapping[str, torch.Tensor], ids: torch.Tensor) -> torch.Tensor
     )
 
 
-def edgewise(problem: Problem, meter: Meter, share: float, seed: int = 0) -> str:
-    """The joint search over the same 60 sub-blocks, on the same text; verify text decides."""
-    graph = problem.graph
+def study_of(problem: Problem) -> ew.Study:
     batches = {k: [({"input_ids": ids}, ids)] for k, ids in problem.splits.items()}
-    study = ew.Study(
-        graph,
+    return ew.Study(
+        problem.graph,
         ew.Objective(batches["search"], loss=each, verify=batches["verify"]),
         executor=lambda graph, objective, options: Loop(problem, objective),
     )
-    left = ew.cost(graph, graph.empty).params - int(share * problem.params.sum())
-    study.run(EVALUATIONS, ew.Budget(params=left), seed=seed)
+
+
+def budget(problem: Problem, share: float) -> ew.Budget:
+    left = ew.cost(problem.graph).params - int(share * problem.params.sum())
+    return ew.Budget(params=left)
+
+
+def influence(problem: Problem, meter: Meter, share: float, seed: int = 0) -> str:
+    """What edgewise measures first: the cheapest sub-blocks by block influence, from one pass."""
+    meter.count(meter.size)
+    study = study_of(problem)
+    (mask,) = picks(study.space(budget(problem, share)), study.objective)
+    return bits(mask)
+
+
+def edgewise(problem: Problem, meter: Meter, share: float, seed: int = 0) -> str:
+    """The joint search over the same 60 sub-blocks, on the same text; verify text decides."""
+    study = study_of(problem)
+    study.run(EVALUATIONS, budget(problem, share), seed=seed)
     meter.count(examples_seen(e for e in study.evaluations if e.split.startswith("search")))
     return study.plan().bits
 
 
-ALL = {**METHODS, "edgewise": edgewise}
+ALL = {**METHODS, "influence": influence, "edgewise": edgewise}
 
 
 def check(problem: Problem) -> float:
@@ -119,7 +135,7 @@ def recovered(problem: Problem, graph: ew.Graph, mask: str) -> dict[str, Any]:
     start = time.process_time()
     small = ew.recover(graph, graph.mask(bits=mask), batches)
     seconds = round(time.process_time() - start, 1)
-    splits = [name for name in problem.splits if name.startswith("report")]
+    splits = [name for name in problem.splits if name.startswith(("verify", "report"))]
     return {"recovery_seconds": seconds} | {
         "recovered": {name: judged(problem, small, name) for name in splits}
     }
@@ -134,7 +150,7 @@ def add_recovered(
         found |= recovered(problem, problem.graph, found["mask"])
         out.write_text(json.dumps(record, indent=1) + "\n")
         before, after = (
-            [f"{p['perplexity']:.1f}" for p in found[key].values()]
+            [f"{p['perplexity']:.1f}" for k, p in found[key].items() if k != "verify"]
             for key in ("pruned", "recovered")
         )
         print(f"{found['method']:22}{found['share']:6.3f} perplexity {' / '.join(before)} -> "
@@ -165,7 +181,7 @@ def main() -> None:
     done = {(r["method"], r["share"], r["seed"], *[r[k] for k in own]) for r in record["rows"]}
     for share in (2 * count / len(problem.params) for count in options.layers):
         for method in options.methods:
-            for seed in [0] if method in ONCE | {"unpruned"} else options.seeds:
+            for seed in [0] if method in ONCE else options.seeds:
                 of = 0.0 if method == "unpruned" else share
                 if (method, of, seed, *own.values()) in done:
                     continue
@@ -178,6 +194,11 @@ def main() -> None:
                       f"search {found['search']:.3f}, verify {found['verify']:.3f}, perplexity "
                       f"{' / '.join(perplexities)}, {found['seconds']:.0f} s",
                       flush=True)  # fmt: skip
+    for found in record["rows"]:  # texts that were not there when it was measured
+        for name in problem.splits:
+            if name.startswith("report") and name not in found["pruned"]:
+                found["pruned"][name] = judged(problem, found["mask"], name)
+                options.out.write_text(json.dumps(record, indent=1) + "\n")
     if options.recover:
         add_recovered(problem, record, options.methods, options.out)
 
