@@ -62,4 +62,7 @@ def test_other_losses_on_a_part_are_noticed(branches: ew.Graph) -> None:
     space, base = Space(branches, ew.Budget(units=4)), np.arange(1.0, COUNT + 1)
     known = Known(space, [part(branches.empty, base, list(range(COUNT)))])
     assert known.sizes_hold(part(branches.empty, base, [1, 5]))
+    rounded = part(branches.empty, base * 1.003, [1, 5])
+    assert known.sizes_hold(rounded, 2.0**-8)
+    assert not known.sizes_hold(rounded)
     assert not known.sizes_hold(part(branches.empty, base * 1.1, [1, 5]))

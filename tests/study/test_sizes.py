@@ -1,5 +1,6 @@
 """A search whose evaluations see some of the examples: resumed, counted, and where it may not."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 import edgewise as ew
 import jobs
+from edgewise.search.known import ALIKE
 from edgewise.study import measuring
 from edgewise.study.statistics import examples_seen
 
@@ -90,3 +92,11 @@ def test_a_study_begun_without_sizes_goes_on(monkeypatch: pytest.MonkeyPatch) ->
     assert study.evaluations[:16] == before
     assert examples_seen(study.evaluations) > 16 * 32
     assert len({(e.mask, e.split) for e in study.evaluations}) == len(study.evaluations)
+
+
+def test_lots_may_differ_by_the_rounding_of_their_precision() -> None:
+    graph, objective = jobs.make()
+    space = ew.Study(graph, objective).space(jobs.BUDGET)
+    assert measuring.offered(space, objective)["alike"] == ALIKE
+    half = replace(objective, precision="bfloat16")
+    assert measuring.offered(space, half)["alike"] == measuring.HALF > ALIKE

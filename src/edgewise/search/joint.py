@@ -17,7 +17,7 @@ from ..errors import BudgetError, ObjectiveError
 from ..evaluation.records import Evaluation
 from ..graph.graph import Graph, Mask
 from .asks import Ask, FitFunction, Questions
-from .known import Known
+from .known import ALIKE, Known
 from .picks import damages, fatal_units, probes, ranked_pick, single_pick
 from .proposals import Region, Settings, feasible, propose
 from .sampling import sample_at_budget
@@ -40,6 +40,7 @@ def search(
     settings: Settings | None = None,
     patience: Patience | None = None,
     lots: Sequence[int] = (),
+    alike: float = ALIKE,
     picks: Callable[[], Sequence[Mask]] = tuple,
 ) -> Questions:
     """Ask for evaluations until `limit` of them are spent.
@@ -65,6 +66,7 @@ def search(
         settings: see `Settings`.
         patience: ends the search early; None asks for all evaluations.
         lots: examples in each lot, if evaluations may see some lots only.
+        alike: relative difference of losses that rounding in batches of other sizes explains.
         picks: gives the masks of scores.
 
     Yields:
@@ -79,7 +81,7 @@ def search(
     purse = _Purse(known, limit, lots)
     yield from purse.ask("leave-one-out", "unpruned", [graph.empty])
     _check_unpruned(known.records[graph.empty], graph)
-    sizes = yield from _sizes(purse, settings, rng)
+    sizes = yield from _sizes(purse, settings, alike, rng)
     alone = [mask for u in probes(space) if space.connected(mask := graph.mask([u]))]
     many = len(alone) > settings.few * limit
     if len(alone) * purse.share(sizes[0] if many else ()) + purse.spent <= 0.75 * limit:
@@ -173,7 +175,7 @@ class _Purse:
 
 
 def _sizes(
-    purse: _Purse, settings: Settings, rng: np.random.Generator
+    purse: _Purse, settings: Settings, alike: float, rng: np.random.Generator
 ) -> Generator[Ask, Sequence[Evaluation], list[Lots]]:
     """The sizes that take turns; that of all examples, (), where smaller ones are of no use."""
     empty, count = purse.known.space.graph.empty, len(purse.lots)
@@ -183,7 +185,7 @@ def _sizes(
     found = [tuple(range(i, i + quarter)) for i in range(0, quarter * 4, quarter)]
     purse.spent += purse.share(found[0])
     [record] = yield Ask("leave-one-out", "unpruned", (empty,), {}, found[0])
-    if not purse.known.sizes_hold(record):
+    if not purse.known.sizes_hold(record, alike):
         return [()]
     return [found[i] for i in rng.permutation(len(found))]
 

@@ -109,16 +109,17 @@ class Known:
             if _is_partial(e)
         }
 
-    def sizes_hold(self, record: Evaluation) -> bool:
+    def sizes_hold(self, record: Evaluation, alike: float = ALIKE) -> bool:
         """Whether the unpruned network, measured on some examples, loses there what it did before.
 
         Not where a loss sees the whole batch, or the network does, or takes batches of one size.
+        `alike` is the relative difference that rounding explains.
         """
         whole = self.records[self.space.graph.empty].each
         if whole is None or record.each is None:
             return False
         apart = np.nanmean(np.abs(record.each - whole))
-        return bool(apart <= ALIKE * np.abs(whole).mean())
+        return bool(apart <= alike * np.abs(whole).mean())
 
 
 def _is_partial(record: Evaluation) -> bool:

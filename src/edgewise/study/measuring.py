@@ -18,13 +18,14 @@ from ..evaluation.sizes import sized
 from ..graph.cost import cost
 from ..graph.graph import Mask
 from ..search import Ask, Questions, Space, answered
-from ..search.known import Known
+from ..search.known import ALIKE, Known
 from ..search.stopping import paired_error
 from .progress import Teller, Told, silent
 from .scores import picks
 from .storage.storage import RETRIED, Storage
 
 WORTH = 1e10  # multiply-accumulates of an evaluation from which on some see a part of the examples
+HALF = 2.0**-8  # relative difference of losses that bfloat16 explains
 log = logging.getLogger("edgewise")
 CLAIMED = 32  # masks that a process takes at a time where several work on one study
 
@@ -321,11 +322,14 @@ class Measuring:
 def offered(space: Space, objective: Objective) -> dict[str, Any]:
     """What a search gets of an objective: the lots that evaluations may see, and scores' picks.
 
-    No lots where that does not pay: to choose a mask takes as long as fractions of a second.
+    No lots where that does not pay: to choose a mask takes as long as fractions of a second. Losses
+    of lots differ by rounding, the more in half precision.
     """
     work = cost(space.graph).macs * objective.samples("search")
     lots = objective.lots("search").sizes if work >= WORTH else []
-    return {"lots": lots, "picks": partial(picks, space, objective)}
+    kinds = [objective.precision or "", *(vertex.dtype for vertex in space.graph.vertices)]
+    alike = HALF if any("float16" in kind for kind in kinds) else ALIKE
+    return {"lots": lots, "alike": alike, "picks": partial(picks, space, objective)}
 
 
 def _each(outcome: Outcome) -> NDArray[Any] | None:
