@@ -308,17 +308,29 @@ def language(data: Row) -> Table:
         ends = f" [{min(found):.1f}, {max(found):.1f}]" if len(found) > 1 else ""
         return f"{statistics.mean(found):.1f}{ends}"
 
+    texts = {"wikitext": "WikiText-2", "brown": "Brown"}
+    texts = {k: name for k, name in texts.items()
+             if all(f"report {k}" in row["pruned"] for row in data["rows"])}  # fmt: skip
+    both = {"pruned": "", "recovered": ", recovered"}
     lines = []
     shares = sorted(data["rows"], key=lambda row: row["share"])
     for (_, method), mine in grouped(shares, "share", "method").items():
         values = (percent(mean(mine, "share_removed")), str(len(mine)),
                   figure(mean(mine, "evaluations"), 0), figure(mean(mine, "search")),
                   figure(mean(mine, "verify")))  # fmt: skip
-        both = ((key, text) for key in ("pruned", "recovered") for text in ("wikitext", "brown"))
-        lines.append([method, *values, *(told(mine, key, text) for key, text in both)])
-    names = ["method", "removed", "seeds", "evaluations", "search", "verify", "WikiText-2", "Brown",
-             "WikiText-2, recovered", "Brown, recovered"]  # fmt: skip
-    return names, lines
+        lines.append([method, *values, *(told(mine, key, text) for key in both for text in texts)])
+    names = ["method", "removed", "seeds", "evaluations", "search", "verify"]
+    return names + [name + end for end in both.values() for name in texts.values()], lines
+
+
+def growth(data: Row) -> Table:
+    body = []
+    for name, row in data["rows"].items():
+        told = [f"{key.replace('_', ' ')} {value:,}" for key, value in row.items()
+                if key not in ("network", "stored", "operators")]  # fmt: skip
+        what = f"{row['stored']:,} stored evaluations" if "stored" in row else name
+        body.append([what, ", ".join(told)])
+    return ["what", "measured"], body
 
 
 def masks(data: Row) -> Table:
@@ -409,6 +421,8 @@ SECTIONS = (
             "and a part of every hidden width, with linear and with batch-norm recovery in turns, "
             "on as many search as calibration examples.",
             "recovery_cost.py", recovery_cost),
+    Section("growth", "Growth", "edgewise's own processor seconds and memory with made-up losses: "
+            "searches of 60 evaluations, a large study, and tracing.", "growth.py", growth),
     Section("language", "A language model", "SmolLM2-135M, 60 attention and MLP branches: a "
             "share of the decoder's parameters removed, all methods seeing the same text; losses "
             "in nats a token on search and verify text, perplexity on WikiText-2 (respaced) and "
