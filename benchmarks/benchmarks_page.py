@@ -425,9 +425,9 @@ SECTIONS = (
             "searches of 60 evaluations, a large study, and tracing.", "growth.py", growth),
     Section("language", "A language model", "SmolLM2-135M, 60 attention and MLP branches: a "
             "share of the decoder's parameters removed, all methods seeing the same text; losses "
-            "in nats a token on search and verify text, perplexity on WikiText-2 (respaced) and "
-            "Brown that took no part, as pruned and with linear recovery once from other text; "
-            "means over seeds, and ranges.",
+            "in nats a token on search and verify text, perplexity on the test text of WikiText-2 "
+            "(respaced), as pruned and with linear recovery once from 6 144 other tokens; means "
+            "over seeds, and ranges.",
             f"language/compare.py{DATA}/text --recover", language),
     Section("language_speed", "A language model, speed", "The same model on sequences of 128 "
             "tokens: loops that skip what is removed, and the engine.",

@@ -59,10 +59,11 @@ def main() -> None:
     torch.set_num_threads(1)
     problem = Problem(options.data, "wikitext", fast=False)
     rows = json.loads(FOUND.read_text())["rows"]
-    mask = next(r["mask"] for r in rows if (r["method"], r["share"]) == ("edgewise", 0.25))
+    mask = next(r["mask"] for r in rows if (r["method"], r["share"]) == ("edgewise", 8 / 30))
     record: dict[str, Any] = {"machine": describe(), "mask": mask, "rows": []}
     if options.out.exists():
         record = json.loads(options.out.read_text())
+        mask = record["mask"]
     else:
         record["unpruned"] = losses(problem, lambda ids: problem.exact.logits(problem.none, ids))
         record["pruned"] = losses(problem, lambda ids: problem.exact.logits(mask, ids))

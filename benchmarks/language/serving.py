@@ -39,7 +39,7 @@ def masks(problem: Problem) -> Iterator[tuple[str, str]]:
     for share in SHARES:
         yield "ShortGPT's layers", shortgpt(problem, Meter(problem), share)
     for row in json.loads(FOUND.read_text())["rows"]:
-        if row["method"] == "edgewise":
+        if row["method"] == "edgewise" and row["seed"] == 0:
             yield "edgewise's branches", row["mask"]
 
 
