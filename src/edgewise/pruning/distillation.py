@@ -57,7 +57,7 @@ def teacher_loss(
     )  # fmt: skip
     each = soft.sum(axis)
     if isinstance(targets, torch.Tensor) and targets.shape == each.shape:
-        each = each[targets != IGNORED] if (targets == IGNORED).any() else each
+        each = each[targets != IGNORED]
     return t * t * each.sum() / max(each.numel(), 1)
 
 
