@@ -88,10 +88,14 @@ def kind_of(reason: str) -> str:
     return re.sub(r"\. (That is unit|Removed:).*", "", short(reason))
 
 
+def read(path: Path | None) -> list[dict[str, Any]]:
+    """The rows of a file that may not exist yet."""
+    return json.loads(path.read_text())["rows"] if path and path.exists() else []
+
+
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
     """Add rows to the file; rows of the same model are replaced."""
-    old = json.loads(path.read_text())["rows"] if path.exists() else []
-    merged = {(row["suite"], row["name"]): row for row in [*old, *rows]}
+    merged = {(row["suite"], row["name"]): row for row in [*read(path), *rows]}
     record = {"machine": describe(), "rows": [merged[key] for key in sorted(merged)]}
     path.write_text(json.dumps(record, indent=1) + "\n")
 
@@ -102,11 +106,15 @@ def main() -> None:
     parser.add_argument("--slice", default="1/1", help="part of the suite: 2/4 is the second of 4")
     parser.add_argument("--only", help="only models whose name contains this")
     parser.add_argument("--limit", type=float, default=80, help="seconds for one model")
+    parser.add_argument("--missing", action="store_true", help="only models without a row in --out")
     parser.add_argument("--out", type=Path, help="the JSON file to add rows to")
     options = parser.parse_args()
     part, parts = map(int, options.slice.split("/"))
     suite = zoo() if options.suite == "zoo" else SUITES[options.suite]()
+    done = {(row["suite"], row["name"]) for row in read(options.out)} if options.missing else ()
     for architecture in [a for a in suite if (options.only or "") in a.name][part - 1 :: parts]:
+        if (architecture.suite, architecture.name) in done:
+            continue
         row = elsewhere(lambda a=architecture: measure(a, options.limit), options.limit)
         row = {"suite": architecture.suite, "name": architecture.name, **row}
         print({k: v for k, v in row.items() if k != "reasons"}, flush=True)
