@@ -30,9 +30,10 @@ def descend(
 ) -> Mask | None:
     """The local minimum of a score that steepest descent reaches from a feasible mask.
 
-    Moves put one removed unit back, remove one more, or do both; at most 256 a step, drawn at
-    random where there are more. Where none of them helps, a unit that is no width changes and
-    widths make up for it. A move that leaves the budget or disconnects is never taken.
+    Moves put one removed unit back, remove one more, or do both. Where these are too many, they are
+    those of the most promising units, until none of them helps and others are looked for. At the
+    end a unit that is no width changes, and widths make up for it. A move that leaves the budget or
+    disconnects is never taken.
 
     Args:
         space: the feasible masks.
@@ -49,15 +50,15 @@ def descend(
     current, best = start, None if space.network(start) in avoid else start
     value = float(score(space.graph.matrix([start]))[0])
     best_value = value if best is not None else np.inf
-    left = steps
+    left, units = steps, frozenset[int]()
     while left > 0:
         # the walk takes the best move even to a network to avoid, and only `best` passes over
         # those: a minimum that is known already leads to others around it
-        near = _moves(space, current, score, rng)
-        if not near:
-            break
+        fresh = not units
+        units = units or _leading(space, current, score, rng)
+        near = _moves(space, current, units)
         moves: Sequence[Mask] = near
-        values = score(near.rows)
+        values = score(near.rows) if near else np.empty(0)
         order = np.argsort(values, kind="stable")
         best, best_value = _first_new(space, moves, values, order, avoid, best, best_value)
         if len(near) >= _MOVES // 2 and (leap := _leap(space, near, values, value, score, left)):
@@ -68,6 +69,9 @@ def descend(
             continue
         left -= 1
         step = next((int(i) for i in order if values[i] >= value or space.allows(moves[i])), None)
+        if not fresh and (step is None or values[step] >= value - 1e-12):
+            units = frozenset()  # others may help now
+            continue
         if exchanges and (step is None or values[step] >= value - 1e-12):
             exchanges -= 1
             others = _exchanges(space, current, score)
@@ -151,14 +155,10 @@ class _Moves(Sequence[Mask]):
         return _Moves(self.mask, [self.swaps[int(i)] for i in chosen])
 
 
-def _moves(space: Space, mask: Mask, score: Score, rng: np.random.Generator) -> _Moves:
-    """All pairs of a unit put back, or none, and one removed, or none, but for (none, none).
-
-    Where these are too many, of those units that by themselves change the score for the better.
-    """
-    gone, here = space.gone(mask), space.here(mask)
-    if (len(gone) + 1) * (len(here) + 1) > _MOVES:
-        gone, here = _leading(space, mask, score, (gone, here), rng)
+def _moves(space: Space, mask: Mask, units: frozenset[int]) -> _Moves:
+    """All pairs of a unit put back, or none, and one removed, or none, but for (none, none)."""
+    sides = space.gone(mask), space.here(mask)
+    gone, here = ([u for u in side if not units or u in units] for side in sides)
     swaps = [(back, more) for back in [None, *gone] for more in [None, *here]][1:]
     moves = _Moves(mask, swaps)
     likely = space.likely(moves, mask)
@@ -195,12 +195,16 @@ def _leap(
     return found[best], float(after[best]), 2 ** (best + 1)
 
 
-def _leading(
-    space: Space, mask: Mask, score: Score, lists: Sequence[Sequence[int]], rng: np.random.Generator
-) -> list[list[int]]:
-    """Of each list, the units whose change gains most, and those that gain most for their cost."""
-    found = []
-    for units in lists:
+def _leading(space: Space, mask: Mask, score: Score, rng: np.random.Generator) -> frozenset[int]:
+    """Where there are too many pairs, the units to put back and to remove that promise most.
+
+    Those whose change by itself gains most, and those that gain most for their cost.
+    """
+    sides = space.gone(mask), space.here(mask)
+    if (len(sides[0]) + 1) * (len(sides[1]) + 1) <= _MOVES:
+        return frozenset()
+    found = set[int]()
+    for units in sides:
         some = units
         if len(units) > _DRAWN:
             some = np.sort(rng.choice(units, _DRAWN, replace=False)).tolist()
@@ -210,8 +214,8 @@ def _leading(
         prices = [space.price(unit, float(gain)) for unit, gain in gains]
         ranks = np.argsort(values[1:], kind="stable"), np.argsort(prices, kind="stable")
         best = dict.fromkeys(some[int(i)] for pair in zip(*ranks, strict=True) for i in pair)
-        found.append(list(best)[:_LEADING])
-    return found
+        found.update(list(best)[:_LEADING])
+    return frozenset(found)
 
 
 def _moved(mask: Mask, back: int | None, more: int | None) -> Mask:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class Coordinates:
     typical: Array | float = 1.0
     spread: float | None = None
 
-    @property
+    @cached_property
     def gaps(self) -> Array:
         """[n_coordinates, n_coordinates] how many places coordinates are apart."""
         return np.abs(self.places[:, None] - self.places[None, :])
@@ -59,9 +60,14 @@ class Coordinates:
         order = np.unique(np.round(places, 6), return_inverse=True)[1]
         return Coordinates(weights, widths, order.ravel().astype(np.float64))
 
+    @cached_property
+    def _plain(self) -> bool:
+        """Whether the coordinates are the units."""
+        return np.array_equal(self.weights, np.eye(len(self.weights)))
+
     def values(self, masks: Array) -> tuple[Array, Array]:
         """(coordinates [n, n_coordinates], their sum over groups of widths [n]) of masks."""
-        single = masks @ self.weights
+        single = masks if self._plain else masks @ self.weights
         return single, single[:, self.widths].sum(axis=1)
 
 

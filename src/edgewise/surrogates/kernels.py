@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from .features import Coordinates
 from .validation import Array
 
+ALIKE = 0.1  # of the entries of masks at most differ from those of the first, if these are alike
 SPREAD = 1.0  # of the log of a coordinate's relevance around their common mean, in nats
 Pairs = list[tuple[float, float]]
 
@@ -109,15 +112,18 @@ class Local:
 
     def between(self, X: Array, Z: Array) -> Array:
         """[n_X, n_Z] covariance between masks."""
-        weights = self.coordinates.weights
-        distance = squared_distance(X @ weights, Z @ weights, self._metric(self._correlation()))
+        left, right = (self.coordinates.values(masks)[0] for masks in (X, Z))
+        distance = squared_distance(left, right, self.metric)
         return np.asarray(self.variance * np.exp(-0.5 * distance))
 
     def _decay(self) -> Array:
         return np.exp(-self.coordinates.gaps / self.length)
 
-    def _correlation(self) -> Array:
-        return self.shared * self._decay() + (1.0 - self.shared) * np.eye(len(self.by_coordinate))
+    @cached_property
+    def metric(self) -> Array:
+        """[n_coordinates, n_coordinates] v · C · v."""
+        correlation = self.shared * self._decay()
+        return self._metric(correlation + (1.0 - self.shared) * np.eye(len(correlation)))
 
     def _metric(self, between: Array) -> Array:
         """[n_coordinates, n_coordinates] v · (…) · v."""
@@ -125,11 +131,11 @@ class Local:
 
     def slopes(self, X: Array, outer: Array) -> list[float]:
         """½ Σ outer · ∂K/∂φ, given outer · K [n, n] of training masks X."""
-        Z = X @ self.coordinates.weights
+        Z = self.coordinates.values(X)[0]
         # Σ_ij G_ij (z_i - z_j) ⊗ (z_i - z_j) = 2 Zᵀ (diag(G 1) - G) Z for any symmetric G
         spread = Z.T @ (outer.sum(axis=1)[:, None] * Z - outer @ Z)
         decay, rho = self._decay(), self.shared
-        by_v = -(self._metric(self._correlation()) * spread).sum(axis=1)
+        by_v = -(self.metric * spread).sum(axis=1)
         by_length = self._metric(rho * decay * self.coordinates.gaps / self.length)
         by_shared = self._metric(rho * (1.0 - rho) * (decay - np.eye(len(decay))))
         common = [-0.5 * float(np.vdot(by, spread)) for by in (by_length, by_shared)]
@@ -146,6 +152,14 @@ def weighted_hamming(X: Array, Z: Array, relevance: Array) -> Array:
 
 def squared_distance(X: Array, Z: Array, metric: Array) -> Array:
     """[n_X, n_Z] of (x - z)ᵀ · metric · (x - z)."""
-    left, own = X @ metric, np.einsum("nc,nc->n", Z @ metric, Z)
+    left, own = times(X, metric), np.einsum("nc,nc->n", times(Z, metric), Z)
     distance = np.einsum("nc,nc->n", left, X)[:, None] + own - 2.0 * left @ Z.T
     return np.asarray(np.maximum(distance, 0.0))
+
+
+def times(X: Array, metric: Array) -> Array:
+    """X · metric; moves from one mask cost only what they change."""
+    changes = X - X[:1]
+    if np.count_nonzero(changes) > ALIKE * changes.size:
+        return np.asarray(X @ metric)
+    return np.asarray(X[:1] @ metric + csr_matrix(changes) @ metric)
