@@ -15,6 +15,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import edgewise as ew
 from edgewise.evaluation.evaluator import Outcome
 from edgewise.evaluation.records import Evaluation
-from edgewise.study.scores import picks
+from edgewise.study import recovering
+from edgewise.study.picks import picks
 from edgewise.study.statistics import examples_seen
 from language.problem import LAYERS, Meter, Problem, judged, nats
 from language.rivals import EVALUATIONS, METHODS, ONCE
 from machine import describe
 
+RECOVERED = "edgewise, finalists recovered"
 CHECKED = ("0" * 60, "01" * 4 + "0" * 52, "0" * 20 + "1100110" + "0" * 33)
 
 
@@ -87,19 +90,65 @@ def influence(problem: Problem, meter: Meter, share: float, seed: int = 0) -> st
     """What edgewise measures first: the cheapest sub-blocks by block influence, from one pass."""
     meter.count(meter.size)
     study = study_of(problem)
-    (mask,) = picks(study.space(budget(problem, share)), study.objective)
+    mask, *_ = picks(study.space(budget(problem, share)), study.objective)
     return bits(mask)
+
+
+@cache  # one search for both of its plans
+def searched(problem: Problem, share: float, seed: int) -> ew.Study:
+    study = study_of(problem)
+    study.run(EVALUATIONS, budget(problem, share), seed=seed)
+    return study
 
 
 def edgewise(problem: Problem, meter: Meter, share: float, seed: int = 0) -> str:
     """The joint search over the same 60 sub-blocks, on the same text; verify text decides."""
-    study = study_of(problem)
-    study.run(EVALUATIONS, budget(problem, share), seed=seed)
+    study = searched(problem, share, seed)
     meter.count(examples_seen(e for e in study.evaluations if e.split.startswith("search")))
     return study.plan().bits
 
 
-ALL = {**METHODS, "influence": influence, "edgewise": edgewise}
+def finalists(problem: Problem, meter: Meter, share: float, seed: int = 0) -> str:
+    """The same search, whose finalists and masks of scores are recovered before verify decides."""
+    study = searched(problem, share, seed)
+    meter.count(examples_seen(e for e in study.evaluations if e.split.startswith("search")))
+    batches = [{"input_ids": problem.splits["calibration"]}]
+    return study.plan(recovery=ew.Recovery("linear", batches)).bits
+
+
+ALL = {**METHODS, "influence": influence, "edgewise": edgewise, RECOVERED: finalists}
+
+
+class Remembered:
+    """What recovers masks for edgewise, each once for all rows; it tells of verify text only."""
+
+    def __init__(self, problem: Problem, text: str, record: dict[str, Any], out: Path) -> None:
+        self.problem, self.text, self.record, self.out = problem, text, record, out
+
+    def evaluate(
+        self, masks: Sequence[ew.Mask], split: str, *, tensors: bool = False
+    ) -> Iterator[Outcome]:
+        for mask in masks:
+            text, start = self.of(bits(mask))["recovered"]["verify"], time.perf_counter()
+            yield Outcome(
+                Evaluation(
+                    str(mask), split, text["loss"], samples=len(self.problem.splits["verify"]),
+                    seconds=time.perf_counter() - start,
+                ),
+            )  # fmt: skip
+
+    def of(self, mask: str) -> dict[str, Any]:
+        """A mask's recovery, and how it is judged on each text."""
+        known = self.record.setdefault("recovered", {}).setdefault(self.text, {})
+        for row in self.record["rows"]:
+            if row["text"] == self.text and "verify" in row.get("recovered", {}):
+                known.setdefault(
+                    row["mask"], {k: row[k] for k in ("recovery_seconds", "recovered")}
+                )
+        if mask not in known:
+            known[mask] = recovered(self.problem, self.problem.graph, mask)
+            self.out.write_text(json.dumps(self.record, indent=1) + "\n")
+        return known[mask]
 
 
 def check(problem: Problem) -> float:
@@ -147,7 +196,7 @@ def add_recovered(
     """Recovery for all rows of some methods that have none yet."""
     wanted = [r for m in methods for r in record["rows"] if r["method"] == m and "1" in r["mask"]]
     for found in [r for r in wanted if "recovered" not in r]:
-        found |= recovered(problem, problem.graph, found["mask"])
+        found |= Remembered(problem, found["text"], record, out).of(found["mask"])
         out.write_text(json.dumps(record, indent=1) + "\n")
         before, after = (
             [f"{p['perplexity']:.1f}" for k, p in found[key].items() if k != "verify"]
@@ -177,6 +226,7 @@ def main() -> None:
     record: dict[str, Any] = {"machine": describe(), "rows": []}
     if options.out.exists():
         record = json.loads(options.out.read_text())
+    recovering._engine = lambda *_: Remembered(problem, options.text, record, options.out)
     own = {"text": options.text, "search_in": "float32" if options.float32 else "bfloat16"}
     done = {(r["method"], r["share"], r["seed"], *[r[k] for k in own]) for r in record["rows"]}
     for share in (2 * count / len(problem.params) for count in options.layers):

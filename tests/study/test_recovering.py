@@ -5,9 +5,9 @@ import torch
 
 import edgewise as ew
 from edgewise.errors import ObjectiveError, PlanError
+from edgewise.study.picks import picks
 from edgewise.study.progress import Teller
 from edgewise.study.recovering import best_recovered, recovered_once
-from edgewise.study.scores import picks
 from jobs import make
 
 

@@ -20,8 +20,8 @@ from ..graph.graph import Mask
 from ..search import Ask, Questions, Space, answered
 from ..search.known import ALIKE, Known
 from ..search.stopping import paired_error
+from .picks import picks
 from .progress import Teller, Told, silent
-from .scores import picks
 from .storage.storage import RETRIED, Storage
 
 WORTH = 1e10  # multiply-accumulates of an evaluation from which on some see a part of the examples

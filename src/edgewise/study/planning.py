@@ -25,11 +25,11 @@ from .certify import certify as promised
 from .finalists import verified
 from .fitting import Finalists, shortlist
 from .measuring import Measuring
+from .picks import picks
 from .progress import Callback, Teller
 from .provenance import trace_record, weights_digest
 from .put_backs import with_put_backs
 from .recovering import best_recovered, recovered_once
-from .scores import picks
 from .statistics import examples_seen, measured
 
 log = logging.getLogger("edgewise")

@@ -16,34 +16,14 @@ from numpy.typing import NDArray
 from torch import fx
 
 from ..errors import EdgewiseError
-from ..evaluation.objective import Objective
-from ..evaluation.sizes import few
-from ..graph.graph import Graph, Mask
+from ..graph.graph import Graph
 from ..graph.importance import inputs_of, outputs_of
 from ..graph.liveness import Liveness, liveness
 from ..pruning.masked import Execution
-from ..search import Space
-from ..search.picks import cheapest
 from ..values.nested import judged
 
 Array = NDArray[np.float64]
 Batch = Any  # (inputs, targets), inputs a tensor or a tuple of them
-
-
-FEW = 32  # examples that a pick looks at, so that it needs little time and memory
-
-
-def picks(space: Space, objective: Objective) -> list[Mask]:
-    """The mask at the budget that block influence on a few search examples would choose.
-
-    None where parts of a model are traced, whose inputs only the model around them knows.
-    """
-    graph = space.graph
-    if graph.program.whole is not None or not len(space.free):
-        return []
-    batch = few(objective.splits["search"][0], FEW)
-    found = cheapest(space, influence(graph, [batch]))
-    return [] if found is None else [found]
 
 
 def magnitude(graph: Graph) -> Array:
@@ -178,7 +158,7 @@ class _Watch(Execution):
         self.seen: dict[str, tuple[torch.Tensor, dict[int, torch.Tensor]]] = {}
         self.without: dict[str, dict[int, Liveness]] = defaultdict(dict)
         for unit, alive in alone.items():
-            for index in _first_changed(graph, alive):
+            for index in first_changed(graph, alive):
                 self.without[graph.vertices[index].node][unit] = alive
 
     def run_node(self, n: fx.Node) -> Any:
@@ -197,7 +177,7 @@ class _Watch(Execution):
         return value
 
 
-def _first_changed(graph: Graph, alive: Liveness) -> list[int]:
+def first_changed(graph: Graph, alive: Liveness) -> list[int]:
     """The live vertices that lack an input, or are bypassed."""
     return [
         index

@@ -1,0 +1,173 @@
+"""The masks that scores of one pass would choose: what a search measures before it learns.
+
+Single branches that hardly turn a stream may turn it much together. So the stream before several
+neighbours in a row is compared with the stream behind them, as Gromov et al., "The unreasonable
+ineffectiveness of the deeper layers", 2024, eq. 5, do for one block of layers; block influence of
+Men et al., "ShortGPT", 2024, is that of a run of one layer.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from ..evaluation.loaders import Batch
+from ..evaluation.objective import Objective
+from ..evaluation.sizes import few
+from ..graph.graph import Graph, Mask
+from ..graph.importance import inputs_of, outputs_of
+from ..graph.liveness import liveness
+from ..pruning.masked import Execution
+from ..search import Space
+from ..search.picks import cheapest
+from .scores import first_changed, influence
+
+FEW, PLACES = 32, 64  # examples, and places of each, so that a pick needs little time and memory
+
+
+def picks(space: Space, objective: Objective) -> list[Mask]:
+    """The masks at the budget that block influence would choose, of single units and of runs.
+
+    Runs are of 2, 4, 8, ... neighbours, up to one that meets the budget alone. None where parts of
+    a model are traced, whose inputs only the model around them knows.
+    """
+    if space.graph.program.whole is not None or not len(space.free):
+        return []
+    batch = few(objective.splits["search"][0], FEW)
+    single = cheapest(space, influence(space.graph, [batch]))
+    found = dict.fromkeys([] if single is None else [single])
+    return list(found | dict.fromkeys(_runs(space, batch)))
+
+
+@dataclass(frozen=True)
+class Link:
+    """A unit on a stream, and the vertices before and behind it."""
+
+    unit: int
+    before: int
+    behind: int
+
+
+def chains(space: Space) -> list[list[Link]]:
+    """Units that follow each other on one stream, such as the branches of a residual network.
+
+    Where one unit is within another, the smaller one counts.
+    """
+    graph = space.graph
+    by_end = dict[int, Link]()
+    for link in filter(None, (_link(graph, u) for u in space.free if space.saving(u) > 0)):
+        if link.behind not in by_end or link.before > by_end[link.behind].before:
+            by_end[link.behind] = link
+    following, heads = dict[int, Link](), list[Link]()
+    for link in sorted(by_end.values(), key=lambda link: link.behind):
+        end = _upstream(graph, link.before, by_end)
+        if end is None or following.setdefault(by_end[end].unit, link) is not link:
+            heads.append(link)
+    found = [[head] for head in heads]
+    for chain in found:
+        while (after := following.get(chain[-1].unit)) is not None:
+            chain.append(after)
+    return found
+
+
+def _link(graph: Graph, unit: int) -> Link | None:
+    """Where a unit's removal leaves the stream as it is before it; None where it does not."""
+    if graph.units[unit].group:
+        return None
+    alive, ends = liveness(graph, graph.mask([unit])), list[tuple[int, int]]()
+    for vertex in sorted(first_changed(graph, alive)):
+        rest = [e for e in graph.inputs[vertex] if alive.wants[e] is not None]
+        if len(rest) != 1 or _shape(graph, vertex) != _shape(graph, graph.edges[rest[0]].source):
+            return None
+        ends.append((graph.edges[rest[0]].source, vertex))
+    return Link(unit, ends[0][0], ends[-1][1]) if ends else None
+
+
+def _upstream(graph: Graph, vertex: int, ends: Mapping[int, Link]) -> int | None:
+    """The end of a link that a vertex reads, itself or through operators that keep its form."""
+    while vertex not in ends:
+        into = graph.inputs[vertex]
+        if len(into) != 1 or graph.vertices[vertex].params:
+            return None
+        source = graph.edges[into[0]].source
+        if _shape(graph, source) != _shape(graph, vertex):
+            return None
+        vertex = source
+    return vertex
+
+
+def _shape(graph: Graph, vertex: int) -> Any:
+    return graph.vertices[vertex].shape
+
+
+def _runs(space: Space, batch: Batch) -> Iterator[Mask]:
+    """The masks of runs of 2, 4, 8, ... neighbours, those first that turn the stream least."""
+    found = [chain for chain in chains(space) if len(chain) > 1]
+    directions = _directions(space.graph, found, batch)
+    length, longest = 2, max(map(len, found), default=0)
+    while length <= longest:
+        runs = [c[i : i + length] for c in found for i in range(len(c) - length + 1)]
+        order = sorted(runs, key=lambda run: _turn(directions, run) / _saving(space, run))
+        units = list(dict.fromkeys(link.unit for run in _apart(order) for link in run))
+        mask = space.removing(space.graph.empty, units)
+        if space.allows(mask):
+            yield space.refilled(mask, units[::-1])
+        if space.excess(space.graph.mask([link.unit for link in order[0]])) <= 0:
+            return
+        length *= 2
+
+
+def _apart(runs: Sequence[Sequence[Link]]) -> Iterator[Sequence[Link]]:
+    """The runs without those that share a unit with an earlier one."""
+    taken = set[int]()
+    for run in runs:
+        units = {link.unit for link in run}
+        if taken.isdisjoint(units):
+            taken |= units
+            yield run
+
+
+def _saving(space: Space, run: Sequence[Link]) -> float:
+    return sum(space.saving(link.unit) for link in run)
+
+
+def _turn(directions: Mapping[int, torch.Tensor], run: Sequence[Link]) -> float:
+    """One minus the mean cosine of the stream before and behind a run."""
+    before, behind = directions[run[0].before], directions[run[-1].behind]
+    return 1.0 - float((before * behind).sum(-1).mean())
+
+
+def _directions(
+    graph: Graph, found: Sequence[Sequence[Link]], batch: Batch
+) -> dict[int, torch.Tensor]:
+    """By vertex, of length one, what the ends of links give at some places of a few examples."""
+    ends = {end for chain in found for link in chain for end in (link.before, link.behind)}
+    watch = _Watch(graph, {graph.vertices[end].node: end for end in ends})
+    if ends:
+        with torch.no_grad():
+            outputs_of(graph, watch.run, inputs_of(batch, graph)[0])
+    return watch.seen
+
+
+class _Watch(Execution):
+    """Runs the whole network and notes where some of its values point."""
+
+    def __init__(self, graph: Graph, wanted: Mapping[str, int]) -> None:
+        super().__init__(graph.program.module.eval(), graph, liveness(graph, graph.empty))
+        self.wanted, self.seen = wanted, dict[int, torch.Tensor]()
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if n.name in self.wanted:
+            self.seen[self.wanted[n.name]] = _direction(value)
+        return value
+
+
+def _direction(value: torch.Tensor) -> torch.Tensor:
+    """[examples, places, channels] unit vectors; images have channels first, sequences last."""
+    channels = value.movedim(1, -1) if value.ndim > 3 else value
+    places = channels.reshape(len(value), -1, channels.shape[-1])
+    some = torch.linspace(0, places.shape[1] - 1, min(places.shape[1], PLACES)).long()
+    return torch.nn.functional.normalize(places[:, some].float(), dim=-1)
