@@ -100,3 +100,19 @@ def test_lots_may_differ_by_the_rounding_of_their_precision() -> None:
     assert measuring.offered(space, objective)["alike"] == ALIKE
     half = replace(objective, precision="bfloat16")
     assert measuring.offered(space, half)["alike"] == measuring.HALF > ALIKE
+
+
+def test_interactions_and_fronts_learn_from_parts() -> None:
+    """What saw a part tells of units as what saw everything does, but it was not measured."""
+    study = ew.Study(*jobs.make(), name="job")
+    study.run(12, jobs.BUDGET, seed=3)
+    parts = {e.mask for e in study.evaluations if ":" in e.split}
+    parts -= {e.mask for e in study.evaluations if e.split == "search"}
+    assert len(parts) > 8
+    known = study._knowledge()
+    learnt = {"".join(map(str, map(int, row))) for row in known.process().posterior_.masks}
+    assert parts & learnt
+    effects = [abs(pair.effect) for pair in study.interactions().pairs]
+    assert max(effects) > 0.0
+    measured = {str(point.mask) for point in study.pareto() if point.measured is not None}
+    assert not measured & parts

@@ -229,7 +229,7 @@ def fronted(
     Args:
         space: graph and protected units.
         searcher: the surrogate, or those to choose from.
-        evaluations: of the search split.
+        evaluations: of the search split; those of a part of it have noise and were not measured.
         find: gives points of a space and a surrogate, from `known` masks.
 
     Raises:
@@ -239,7 +239,7 @@ def fronted(
     data = Observations.of(evaluations, space).required
     model = data.fitted(searcher, _choose(searcher, data))
     points = find(space, model, known=list(good))
-    losses = {mask: e.loss for mask, e in good.items()}
+    losses = {mask: e.loss for mask, e in good.items() if not e.noise}
     return [replace(point, measured=losses.get(point.mask)) for point in points]
 
 
@@ -250,4 +250,4 @@ def graph_process(space: Space, evaluations: Sequence[Evaluation]) -> surrogates
         PlanError: no evaluation succeeded.
     """
     data = Observations.of(evaluations, space).required
-    return surrogates.GraphGP(space.graph, link=data.link).fit(data.X, data.y)
+    return surrogates.GraphGP(space.graph, link=data.link).fit(data.X, data.y, data.noise)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -40,13 +40,13 @@ class Knowledge:
 
     Args:
         graph: of the network.
-        known: evaluations by the text of their masks.
+        known: what each mask loses on the search split, with the noise of those that saw a part.
         run: settings of the last run.
         times: of operators, if they are known.
     """
 
     graph: Graph
-    known: dict[str, Evaluation]
+    known: Sequence[Evaluation]
     run: Mapping[str, Any]
     times: OperatorTimes | None
 
@@ -58,12 +58,19 @@ class Knowledge:
             PlanError: nothing has been evaluated yet.
         """
         times = None if table is None else table.times(graph)
-        return cls(graph, measuring.known("search"), measuring.last_run(), times)
+        empty = cls(graph, [], measuring.last_run(), times)
+        return replace(empty, known=measuring.learnt(empty.space))
 
     @property
     def budget(self) -> Budget:
         """Of the last run."""
         return Budget(**self.run["budget"])
+
+    @property
+    def space(self) -> Space:
+        """At that budget, or at another where its latency cannot be told."""
+        budget = Budget(macs=0.7) if self.timeless else self.budget
+        return Space(self.graph, budget, times=self.times)
 
     @property
     def timeless(self) -> bool:
@@ -84,24 +91,20 @@ class Knowledge:
         find = partial(front, budgets=budgets, time_limit=time_limit)
         if objectives is not None:
             find = partial(trade_offs, objectives=objectives, seed=seed)
-        return fronted(space, searcher, list(self.known.values()), find)
+        return fronted(space, searcher, self.known, find)
 
     def process(self) -> GraphGP:
         """A Gaussian process on the graph, whatever surrogate searched."""
-        budget = Budget(macs=0.7) if self.timeless else self.budget
-        space = Space(self.graph, budget, times=self.times)
-        return graph_process(space, list(self.known.values()))
+        return graph_process(self.space, self.known)
 
     def interactions(self, base: Mask, model: GraphGP) -> Interactions:
         """Of the units whose single removal is not fatal, around a mask."""
-        fatal = frozenset[int]()
-        if not self.timeless:
-            fatal = self._fatal(Space(self.graph, self.budget, times=self.times))
+        fatal = frozenset[int]() if self.timeless else self._fatal(self.space)
         units = [unit for unit in range(len(self.graph.units)) if unit not in fatal]
         return interactions(model, self.graph, base, units=units)
 
     def _fatal(self, space: Space) -> frozenset[int]:
-        return fatal_units(space, space.by_mask(self.known.values()))
+        return fatal_units(space, space.by_mask(self.known))
 
     def insight(self, base: Mask, searcher: Callable[[], Searcher]) -> Insight:
         """All of it, with the interactions around a mask; no front if there is no `searcher`."""
