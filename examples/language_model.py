@@ -2,8 +2,8 @@
 
 python examples/language_model.py
 
-Models of transformers take keywords and return dataclasses. Data are (inputs, targets) pairs, so
-a module of three lines takes the tokens alone and returns the logits.
+Inputs are what the model takes by name, targets the characters that follow. What comes out is a
+`LlamaForCausalLM` as before, which goes on writing.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import inspect
 import json
 import logging
 import textwrap
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,24 +20,18 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import edgewise as ew
 
-Batches = list[tuple[Tensor, Tensor]]
+Batches = list[tuple[dict[str, Tensor], Tensor]]
 MODULES = (argparse, json, logging, textwrap)
 LENGTH = 64  # characters that the model sees
 
 
-class Speller(nn.Module):
+def speller() -> LlamaForCausalLM:
     """Four layers; characters [batch, LENGTH] to logits of the next ones [batch, LENGTH, 128]."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        config = LlamaConfig(
-            vocab_size=128, hidden_size=64, intermediate_size=128, num_hidden_layers=4,
-            num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=LENGTH,
-        )  # fmt: skip
-        self.model = LlamaForCausalLM(config)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.model(input_ids=tokens, use_cache=False).logits
+    config = LlamaConfig(
+        vocab_size=128, hidden_size=64, intermediate_size=128, num_hidden_layers=4,
+        num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=2 * LENGTH,
+    )  # fmt: skip
+    return LlamaForCausalLM(config)
 
 
 def text() -> str:
@@ -56,25 +51,22 @@ def passages() -> list[Batches]:
     rows = codes[: len(codes) // (LENGTH + 1) * (LENGTH + 1)].reshape(-1, LENGTH + 1)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
     parts = rows[order].split([len(rows) - 384, 128, 128, 128])
-    return [[(batch[:, :-1], batch[:, 1:]) for batch in part.split(32)] for part in parts]
+    return [
+        [({"input_ids": batch[:, :-1]}, batch[:, 1:]) for batch in part.split(32)] for part in parts
+    ]
 
 
-def losses(logits: Tensor, targets: Tensor) -> Tensor:
-    """Nats a character, one value a passage."""
-    return F.cross_entropy(logits.transpose(1, 2), targets, reduction="none").mean(1)
-
-
-def loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Their mean, which gradients are taken of."""
-    return losses(logits, targets).mean()
+def loss(outputs: Any, targets: Tensor) -> Tensor:
+    """Nats a character, which gradients are taken of."""
+    return F.cross_entropy(outputs["logits"].transpose(1, 2), targets)
 
 
 def train(model: nn.Module, batches: Batches, epochs: int) -> nn.Module:
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(epochs):
-        for tokens, following in batches:
+        for inputs, following in batches:
             optimizer.zero_grad()
-            loss(model(tokens), following).backward()
+            loss(model(**inputs), following).backward()
             optimizer.step()
     return model.eval()
 
@@ -84,22 +76,23 @@ def main(evaluations: int = 30, epochs: int = 4) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     training, search, verify, report = passages()
-    model = train(Speller(), training, epochs)
+    model = train(speller(), training, epochs)
 
     graph = ew.trace(
         model,
-        training[0][0][:2],
+        (),
+        {"input_ids": training[0][0]["input_ids"][:2]},
         granularity=("branch", "hidden", "heads"),  # branches, MLP channels, attention heads
         slices=4,
         importance=ew.importance.taylor(training[:4], loss),
     )
     recovery = ew.Recovery("linear", training[:4])
-    objective = ew.Objective(search, losses, recovery=recovery, verify=verify, report=report)
+    objective = ew.Objective(search, "perplexity", recovery=recovery, verify=verify, report=report)
     study = ew.Study(graph, objective)
     study.run(evaluations, ew.Budget(macs=0.6))
     plan = study.plan()
 
-    small = ew.prune(graph, plan)
+    small = ew.prune(graph, plan, form="module")
     settings = ew.Healing(epochs=1, optimizer="adamw", lr=1e-3)
     healed = ew.heal(small, training, loss=loss, settings=settings)
 
@@ -109,6 +102,9 @@ def main(evaluations: int = 30, epochs: int = 4) -> None:
     print(f"parameters {plan.before.params:,} -> {plan.after.params:,}")
     for name, network in {"unpruned": model, "pruned": small, "healed": healed}.items():
         print(f"{name:9} {objective.score(network, 'report').loss:.3f} nats a character")
+    start = torch.tensor([list(b"The default ")])
+    written = healed.generate(start, max_new_tokens=24, do_sample=False, pad_token_id=0)
+    print(f"wrote     {bytes(written[0].tolist()).decode()!r}")
 
 
 if __name__ == "__main__":
