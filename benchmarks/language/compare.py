@@ -89,9 +89,18 @@ def budget(problem: Problem, share: float) -> ew.Budget:
 def influence(problem: Problem, meter: Meter, share: float, seed: int = 0) -> str:
     """What edgewise measures first: the cheapest sub-blocks by block influence, from one pass."""
     meter.count(meter.size)
+    return scored(problem, share)[0]
+
+
+def runs(problem: Problem, meter: Meter, share: float, seed: int = 0) -> str:
+    """What it measures next: runs of 2, 4, 8, ... sub-blocks, of which search text decides."""
+    meter.count(meter.size)
+    return min(scored(problem, share)[1:], key=meter)
+
+
+def scored(problem: Problem, share: float) -> list[str]:
     study = study_of(problem)
-    mask, *_ = picks(study.space(budget(problem, share)), study.objective)
-    return bits(mask)
+    return list(map(bits, picks(study.space(budget(problem, share)), study.objective)))
 
 
 @cache  # one search for both of its plans
@@ -116,7 +125,9 @@ def finalists(problem: Problem, meter: Meter, share: float, seed: int = 0) -> st
     return study.plan(recovery=ew.Recovery("linear", batches)).bits
 
 
-ALL = {**METHODS, "influence": influence, "edgewise": edgewise, RECOVERED: finalists}
+ALL = {
+    **METHODS, "influence": influence, "runs": runs, "edgewise": edgewise, RECOVERED: finalists,
+}  # fmt: skip
 
 
 class Remembered:
@@ -231,7 +242,7 @@ def main() -> None:
     done = {(r["method"], r["share"], r["seed"], *[r[k] for k in own]) for r in record["rows"]}
     for share in (2 * count / len(problem.params) for count in options.layers):
         for method in options.methods:
-            for seed in [0] if method in ONCE else options.seeds:
+            for seed in [0] if method in (*ONCE, "influence", "runs") else options.seeds:
                 of = 0.0 if method == "unpruned" else share
                 if (method, of, seed, *own.values()) in done:
                     continue
