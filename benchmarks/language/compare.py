@@ -28,7 +28,7 @@ from edgewise.evaluation.records import Evaluation
 from edgewise.study import recovering
 from edgewise.study.picks import picks
 from edgewise.study.statistics import examples_seen
-from language.problem import LAYERS, Meter, Problem, judged, nats
+from language.problem import CACHE, LAYERS, Meter, Problem, judged, nats
 from language.rivals import EVALUATIONS, METHODS, ONCE
 from machine import describe
 
@@ -133,8 +133,9 @@ ALL = {
 class Remembered:
     """What recovers masks for edgewise, each once for all rows; it tells of verify text only."""
 
-    def __init__(self, problem: Problem, text: str, record: dict[str, Any], out: Path) -> None:
-        self.problem, self.text, self.record, self.out = problem, text, record, out
+    def __init__(self, problem: Problem, text: str) -> None:
+        self.problem, self.folder = problem, CACHE / f"recovered {text}"
+        self.folder.mkdir(parents=True, exist_ok=True)
 
     def evaluate(
         self, masks: Sequence[ew.Mask], split: str, *, tensors: bool = False
@@ -150,16 +151,11 @@ class Remembered:
 
     def of(self, mask: str) -> dict[str, Any]:
         """A mask's recovery, and how it is judged on each text."""
-        known = self.record.setdefault("recovered", {}).setdefault(self.text, {})
-        for row in self.record["rows"]:
-            if row["text"] == self.text and "verify" in row.get("recovered", {}):
-                known.setdefault(
-                    row["mask"], {k: row[k] for k in ("recovery_seconds", "recovered")}
-                )
-        if mask not in known:
-            known[mask] = recovered(self.problem, self.problem.graph, mask)
-            self.out.write_text(json.dumps(self.record, indent=1) + "\n")
-        return known[mask]
+        file = self.folder / f"{mask}.json"
+        if not file.exists():
+            found = recovered(self.problem, self.problem.graph, mask)
+            file.write_text(json.dumps(found))
+        return json.loads(file.read_text())
 
 
 def check(problem: Problem) -> float:
@@ -207,7 +203,7 @@ def add_recovered(
     """Recovery for all rows of some methods that have none yet."""
     wanted = [r for m in methods for r in record["rows"] if r["method"] == m and "1" in r["mask"]]
     for found in [r for r in wanted if "recovered" not in r]:
-        found |= Remembered(problem, found["text"], record, out).of(found["mask"])
+        found |= Remembered(problem, found["text"]).of(found["mask"])
         out.write_text(json.dumps(record, indent=1) + "\n")
         before, after = (
             [f"{p['perplexity']:.1f}" for k, p in found[key].items() if k != "verify"]
@@ -237,7 +233,7 @@ def main() -> None:
     record: dict[str, Any] = {"machine": describe(), "rows": []}
     if options.out.exists():
         record = json.loads(options.out.read_text())
-    recovering._engine = lambda *_: Remembered(problem, options.text, record, options.out)
+    recovering._engine = lambda *_: Remembered(problem, options.text)
     own = {"text": options.text, "search_in": "float32" if options.float32 else "bfloat16"}
     done = {(r["method"], r["share"], r["seed"], *[r[k] for k in own]) for r in record["rows"]}
     for share in (2 * count / len(problem.params) for count in options.layers):
