@@ -34,9 +34,10 @@ def study_of(between: nn.Module) -> ew.Study:
     return ew.Study(graph, objective)
 
 
-def test_a_run_is_chosen_whose_units_undo_each_other() -> None:
+@pytest.mark.parametrize("budget", [ew.Budget(params=4 / 6), ew.Budget(units=4)])
+def test_a_run_is_chosen_whose_units_undo_each_other(budget: ew.Budget) -> None:
     study = study_of(nn.Identity())
-    space = study.space(ew.Budget(params=4 / 6))
+    space = study.space(budget)
     single, pair = picks(space, study.objective)
     assert pair == space.graph.mask([2, 3])
     assert single != pair  # either of the two turns the stream most of all

@@ -88,7 +88,7 @@ def search(
         yield from purse.ask("leave-one-out", "leave-one-out", alone, sizes[0] if many else ())
     if (ranking := ranked_pick(space)) is not None:
         yield from purse.ask("sampling", "ranking", [ranking])
-    yield from purse.ask("sampling", "scored", picks())
+    yield from purse.ask("sampling", "scored", picks()[: max(round(settings.scored * limit), 1)])
     if (pick := single_pick(space, known.estimates)) is not None:
         yield from purse.ask("leave-one-out", "single pick", [pick])
         known.space = space = space.protecting(fatal_units(space, known.estimates))

@@ -34,6 +34,7 @@ class Settings:
         sizes: whether evaluations may see some of the examples only.
         few: of the evaluations, as which so many single removals see all examples.
         last: share of the evaluations that only complete masks that saw a part of the examples.
+        scored: share of the evaluations that masks of scores may take, one in any case.
         samples: random masks at the budget before the first surrogate; a quarter of them where
             evaluations at another budget are known.
         guided: share of them drawn around the single pick instead of uniformly; all of them
@@ -50,6 +51,7 @@ class Settings:
     sizes: bool = True
     few: float = 0.25
     last: float = 0.05
+    scored: float = 0.1
     samples: int = 20
     guided: float = 0.75
     round: int = 4

@@ -57,7 +57,7 @@ def chains(space: Space) -> list[list[Link]]:
     """
     graph = space.graph
     by_end = dict[int, Link]()
-    for link in filter(None, (_link(graph, u) for u in space.free if space.saving(u) > 0)):
+    for link in filter(None, (_link(graph, u) for u in space.free)):
         if link.behind not in by_end or link.before > by_end[link.behind].before:
             by_end[link.behind] = link
     following, heads = dict[int, Link](), list[Link]()
@@ -74,7 +74,7 @@ def chains(space: Space) -> list[list[Link]]:
 
 def _link(graph: Graph, unit: int) -> Link | None:
     """Where a unit's removal leaves the stream as it is before it; None where it does not."""
-    if graph.units[unit].group:
+    if graph.units[unit].group or not graph.units[unit].cost.macs:  # a width, or a skip
         return None
     alive, ends = liveness(graph, graph.mask([unit])), list[tuple[int, int]]()
     for vertex in sorted(first_changed(graph, alive)):
@@ -130,7 +130,8 @@ def _apart(runs: Sequence[Sequence[Link]]) -> Iterator[Sequence[Link]]:
 
 
 def _saving(space: Space, run: Sequence[Link]) -> float:
-    return sum(space.saving(link.unit) for link in run)
+    """Relative to the limits; units are alike where only their number is limited."""
+    return sum(space.saving(link.unit) for link in run) or float(len(run))
 
 
 def _turn(directions: Mapping[int, torch.Tensor], run: Sequence[Link]) -> float:
