@@ -275,13 +275,15 @@ class Space:
         if self.graph.nested:  # all that fit one after the other, then single ones
             steps = [*self._returns(mask, units)][::-1]
             mask = [*steps, mask][self._first_within(steps, mask)]
-        for unit in units:
-            last = self.last_of(mask, unit)
-            if last is None or self.saving(last) <= 0:
-                continue
-            less = mask.with_kept(last)
-            if self.likely([less], mask)[0] and self.allows(less):
-                mask = less
+        while units:
+            lasts = [(place, self.last_of(mask, unit)) for place, unit in enumerate(units)]
+            back = [(place, u) for place, u in lasts if u is not None and self.saving(u) > 0]
+            less = [mask.with_kept(unit) for _, unit in back]
+            fits = np.flatnonzero(self.likely(less, mask))
+            found = next((n for n in fits if self.allows(less[n])), None)
+            if found is None:
+                break
+            mask, units = less[found], units[back[found][0] + 1 :]
         return mask
 
     def _returns(self, mask: Mask, units: Iterable[int]) -> Iterator[Mask]:
