@@ -10,13 +10,13 @@ images. The report split (7 000 images) is used once for each final mask.
     python benchmarks/branches.py table
 
 Finished evaluations are kept in --storage; run the same command again to resume. Rows of other
-seeds in --out are kept.
+seeds, and of methods that are not among --methods, stay in --out.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -38,6 +38,7 @@ from resnet_cifar import resnet56
 
 REMOVED, FINALISTS, GREEDY = (8, 13), 8, 400
 LIMITS = (120, 250)
+METHODS = ("unpruned", "edgewise", "evolution", "greedy", "leave-one-out", "random")
 
 
 def data(folder: Path, name: str, start: int, stop: int) -> list:
@@ -63,18 +64,20 @@ def make_objective(folder: Path, kind: str, seed: int) -> ew.Objective:
     )
 
 
-def rows(study: ew.Study, seed: int) -> Iterator[dict]:
-    """What every method finds at both budgets, in one study; a mask is measured once."""
-    fresh = study.evaluate([study.graph.empty], "report")[0]
-    yield {"removed_branches": 0, "method": "unpruned", "limit": None, "loss": fresh.loss,
-           "metrics": dict(fresh.metrics), "evaluations": 0}  # fmt: skip
+def rows(study: ew.Study, seed: int, wanted: Sequence[str]) -> Iterator[dict]:
+    """What some methods find at both budgets, in one study; a mask is measured once."""
+    if "unpruned" in wanted:
+        fresh = study.evaluate([study.graph.empty], "report")[0]
+        yield {"removed_branches": 0, "method": "unpruned", "limit": None, "loss": fresh.loss,
+               "metrics": dict(fresh.metrics), "evaluations": 0}  # fmt: skip
     for removed in REMOVED:
         budget = ew.Budget(units=len(study.graph.units) - removed)
         runs = [(limit, ("edgewise", "evolution")) for limit in LIMITS]
         runs.append((GREEDY, ("greedy", "leave-one-out")))
         runs.append((1, ("random",)))
-        for limit, methods in runs:
-            found = bench(
+        for limit, names in runs:
+            methods = [name for name in names if name in wanted]
+            found = methods and bench(
                 study, budget, methods, evaluations=limit, seeds=[seed], finalists=FINALISTS
             )
             for row in found:
@@ -123,6 +126,7 @@ def main() -> None:
     parser.add_argument("--storage", default="sqlite:///branches.db")
     parser.add_argument("--recovery", choices=("none", "batchnorm", "linear"), default="batchnorm")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     options = parser.parse_args()
     if options.what == "table":
         table(options.out)
@@ -137,8 +141,12 @@ def main() -> None:
         objective = make_objective(options.data, options.recovery, seed)
         name = f"resnet56-{options.recovery}-{seed}"
         this = {"recovery": options.recovery, "seed": seed}
-        known = [row for row in known if not this.items() <= row.items()]
-        for found in rows(ew.Study(graph, objective, options.storage, name), seed):
+        known = [
+            row for row in known
+            if not this.items() <= row.items() or row["method"] not in options.methods
+        ]  # fmt: skip
+        study = ew.Study(graph, objective, options.storage, name)
+        for found in rows(study, seed, options.methods):
             known.append({**found, **this})
             brief = ("seed", "removed_branches", "method", "evaluations", "seconds", "loss")
             print({key: known[-1].get(key) for key in brief}, flush=True)
