@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import edgewise as ew
-from edgewise.study.picks import chains, picks
+from edgewise.study.picks import _channels, _direction, chains, picks
 
 
 class Stream(nn.Module):
@@ -67,3 +67,63 @@ def test_a_run_may_end_within_itself_where_the_budget_is_met() -> None:
         assert found == list(dict.fromkeys(found))
         assert all(map(space.allows, found))
         assert len({len(mask.removed) for mask in found}) == 1  # units that save alike
+
+
+class Residual(nn.Module):
+    """Two branches of a kind."""
+
+    def __init__(self, make) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(make() for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for branch in self.branches:
+            x = x + branch(x)
+        return x
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "axis"),
+    [
+        (lambda: nn.Linear(6, 6), (4, 5, 5, 6), 3),  # an image with its channels last
+        (lambda: nn.Conv1d(6, 6, 1), (4, 6, 9), 1),  # a sequence with its channels first
+        (lambda: nn.Conv2d(6, 6, 1), (4, 6, 5, 5), 1),
+    ],
+)
+def test_a_stream_points_along_its_channels(make, shape: tuple[int, ...], axis: int) -> None:
+    """A stream of which only the size differs from place to place is not turned."""
+    torch.manual_seed(0)
+    x, size = torch.randn(shape), [1] * len(shape)
+    size[axis] = shape[axis]
+    graph = ew.trace(Residual(make).eval(), (x,), granularity="branch")
+    objective = ew.Objective([(x, torch.zeros(4))], lambda out, _: out.flatten(1).square().mean(1))
+    space = ew.Study(graph, objective).space(ew.Budget(units=1))
+    [chain] = chains(space)
+    assert len(chain) == 2
+    found = _channels(graph, chain[-1].behind)
+    assert found == axis
+    scaled = x * torch.rand([1 if n == axis else s for n, s in enumerate(shape)])
+    assert torch.allclose(_direction(x, found), _direction(scaled, found), atol=1e-6)
+    turned = _direction(x * torch.linspace(0.1, 3, shape[axis]).reshape(size), found)
+    assert (_direction(x, found) * turned).sum(-1).mean() < 0.95
+
+
+def test_examples_may_be_numbers() -> None:
+    """Streams of one number an example have no place and no channel."""
+
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = nn.ModuleList(nn.Linear(6, 1) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.parts[0](x).squeeze(1)
+            for part in list(self.parts)[1:]:
+                y = y + part(x).squeeze(1)
+            return y
+
+    x = torch.randn(8, 6)
+    graph = ew.trace(Sum().eval(), (x[:2],), granularity="branch")
+    study = ew.Study(graph, ew.Objective([(x, torch.zeros(8))], lambda out, _: out.square()))
+    study.run(6, ew.Budget(params=0.7))
+    assert study.plan().bits.count("1")

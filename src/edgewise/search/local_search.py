@@ -54,8 +54,8 @@ def descend(
     while left > 0:
         # the walk takes the best move even to a network to avoid, and only `best` passes over
         # those: a minimum that is known already leads to others around it
-        fresh = not units
-        units = units or _leading(space, current, score, rng)
+        fresh = not units or bool(space.graph.nested)  # of widths others lead after each move
+        units = _leading(space, current, score, rng) if fresh else units
         near = _moves(space, current, units)
         moves: Sequence[Mask] = near
         values = score(near.rows) if near else np.empty(0)
@@ -67,11 +67,11 @@ def descend(
             ends = [current], np.array([value]), [0]
             best, best_value = _first_new(space, *ends, avoid, best, best_value)
             continue
-        left -= 1
         step = next((int(i) for i in order if values[i] >= value or space.allows(moves[i])), None)
         if not fresh and (step is None or values[step] >= value - 1e-12):
             units = frozenset()  # others may help now
             continue
+        left -= 1
         if exchanges and (step is None or values[step] >= value - 1e-12):
             exchanges -= 1
             others = _exchanges(space, current, score)

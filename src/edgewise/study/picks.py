@@ -24,7 +24,7 @@ from ..search import Space
 from ..search.picks import cheapest
 from .scores import first_changed, influence
 
-FEW, PLACES = 32, 64  # examples, and places of each, so that a pick needs little time and memory
+FEW, PLACES = 32, 512  # examples, and places of all, so that a pick needs little time and memory
 
 
 def picks(space: Space, objective: Objective) -> list[Mask]:
@@ -53,7 +53,7 @@ class Link:
 def chains(space: Space) -> list[list[Link]]:
     """Units that follow each other on one stream, such as the branches of a residual network.
 
-    Where one unit is within another, the smaller one counts.
+    Of several that end at one vertex, that counts before which the stream goes farthest.
     """
     graph = space.graph
     by_end = dict[int, Link]()
@@ -79,7 +79,7 @@ def _link(graph: Graph, unit: int) -> Link | None:
     alive, ends = liveness(graph, graph.mask([unit])), list[tuple[int, int]]()
     for vertex in sorted(first_changed(graph, alive)):
         rest = [e for e in graph.inputs[vertex] if alive.wants[e] is not None]
-        if len(rest) != 1 or _shape(graph, vertex) != _shape(graph, graph.edges[rest[0]].source):
+        if len(rest) != 1 or not _alike(graph, vertex, graph.edges[rest[0]].source):
             return None
         ends.append((graph.edges[rest[0]].source, vertex))
     return Link(unit, ends[0][0], ends[-1][1]) if ends else None
@@ -92,14 +92,15 @@ def _upstream(graph: Graph, vertex: int, ends: Mapping[int, Link]) -> int | None
         if len(into) != 1 or graph.vertices[vertex].params:
             return None
         source = graph.edges[into[0]].source
-        if _shape(graph, source) != _shape(graph, vertex):
+        if not _alike(graph, vertex, source):
             return None
         vertex = source
     return vertex
 
 
-def _shape(graph: Graph, vertex: int) -> Any:
-    return graph.vertices[vertex].shape
+def _alike(graph: Graph, first: int, second: int) -> bool:
+    """Whether two vertices give tensors of one shape."""
+    return graph.vertices[first].shape == graph.vertices[second].shape is not None
 
 
 def _runs(space: Space, batch: Batch) -> Iterator[Mask]:
@@ -162,13 +163,30 @@ class _Watch(Execution):
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if n.name in self.wanted:
-            self.seen[self.wanted[n.name]] = _direction(value)
+            vertex = self.wanted[n.name]
+            self.seen[vertex] = _direction(value, _channels(self.full, vertex))
         return value
 
 
-def _direction(value: torch.Tensor) -> torch.Tensor:
-    """[examples, places, channels] unit vectors; images have channels first, sequences last."""
-    channels = value.movedim(1, -1) if value.ndim > 3 else value
-    places = channels.reshape(len(value), -1, channels.shape[-1])
-    some = torch.linspace(0, places.shape[1] - 1, min(places.shape[1], PLACES)).long()
-    return torch.nn.functional.normalize(places[:, some].float(), dim=-1)
+def _channels(graph: Graph, vertex: int) -> int | None:
+    """The axis of a stream's channels, as the nearest parameters say that go along with it."""
+    todo = [vertex]
+    for index in todo:
+        for parameter in graph.vertices[index].params:
+            axes = [follow[1] for follow in parameter.follows if follow and follow[0] == "out"]
+            if axes:
+                return axes[-1]
+        sources = [graph.edges[edge].source for edge in graph.inputs[index]]
+        todo += [s for s in sources if s not in todo and _alike(graph, s, vertex)]
+    return None
+
+
+def _direction(value: torch.Tensor, channels: int | None) -> torch.Tensor:
+    """[examples, places, channels] unit vectors; one place where channels are not known."""
+    rows = value.reshape(len(value), 1, -1)
+    if channels:
+        last = value.movedim(channels, -1)
+        rows = last.reshape(len(value), -1, last.shape[-1])
+    count = min(rows.shape[1], max(PLACES // len(value), 1))
+    some = torch.linspace(0, rows.shape[1] - 1, count).long()
+    return torch.nn.functional.normalize(rows[:, some].float(), dim=-1)

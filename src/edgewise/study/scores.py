@@ -121,8 +121,8 @@ def influence(graph: Graph, batches: Iterable[Batch]) -> Array:
 
 def _turn(value: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """One minus the mean cosine of examples."""
-    pairs = value.flatten(1).double(), other.flatten(1).double()
-    return 1.0 - torch.cosine_similarity(*pairs).mean()
+    first, second = (v.reshape(len(v), -1).double() for v in (value, other))
+    return 1.0 - torch.cosine_similarity(first, second).mean()
 
 
 def _widths(graph: Graph) -> Array:
