@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from edgewise.surrogates.features import Coordinates
-from edgewise.surrogates.kernels import Hamming, Local, squared_distance, weighted_hamming
+from edgewise.surrogates.kernels import (
+    Hamming,
+    Local,
+    product,
+    squared_distance,
+    weighted_hamming,
+)
 
 UNITS = 6
 
@@ -34,6 +40,18 @@ def test_weighted_hamming_counts_differences() -> None:
     X = np.array([[0.0, 0, 1], [1, 1, 0]])
     expected = [[0.0, 7.0], [7.0, 0.0]]
     assert_allclose(weighted_hamming(X, X, np.array([1.0, 2.0, 4.0])), expected)
+
+
+@pytest.mark.parametrize("moved", [1, 15])
+def test_moves_are_multiplied_by_what_they_change(moved: int) -> None:
+    rng = np.random.default_rng(0)
+    rows = np.tile((rng.random(30) < 0.5).astype(float), (12, 1))
+    for row in rows[1:]:
+        units = rng.choice(30, moved, replace=False)
+        row[units] = 1.0 - row[units]
+    metric = rng.normal(size=(30, 30))
+    assert_allclose(product(rows, metric), rows @ metric, atol=1e-12)
+    assert product(rows[:0], metric).shape == (0, 30)
 
 
 def test_squared_distance_is_a_quadratic_form() -> None:

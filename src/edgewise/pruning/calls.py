@@ -183,9 +183,9 @@ class Calls:
         for given in floating:
             shape = self._shape(path, at, given)
             if shape is not None:
-                if fill == EMPTY and dim >= len(shape):
-                    raise FormError(f"Module {path!r} also gives what has no channels at {dim}.")
                 if fill == EMPTY:
+                    if dim >= len(shape):
+                        raise FormError(f"Module {path!r} also gives what has no axis {dim}.")
                     shape[dim] = 0
                 return {"fill": number, "shape": shape, "like": given.place}
         raise FormError(f"The size of what module {path!r} gives is not known from its inputs.")

@@ -67,7 +67,7 @@ def search(
         patience: ends the search early; None asks for all evaluations.
         lots: examples in each lot, if evaluations may see some lots only.
         alike: relative difference of losses that rounding in batches of other sizes explains.
-        picks: gives the masks of scores.
+        picks: gives the masks of scores, of which the first take `Settings.scored` of the limit.
 
     Yields:
         Asks; send back the evaluations of each.

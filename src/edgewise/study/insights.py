@@ -36,7 +36,7 @@ def facts(graph: Graph, evaluations: Sequence[Evaluation], runs: Sequence[Run]) 
 
 @dataclass(frozen=True)
 class Knowledge:
-    """The evaluations of a study on its search split.
+    """What the evaluations of a study on its search split say of masks.
 
     Args:
         graph: of the network.

@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from .features import Coordinates
 from .validation import Array
 
-ALIKE = 0.1  # of the entries of masks at most differ from those of the first, if these are alike
+MOVED = 0.1  # of the entries of moves from one mask at most differ from those of the first
 SPREAD = 1.0  # of the log of a coordinate's relevance around their common mean, in nats
 Pairs = list[tuple[float, float]]
 
@@ -121,7 +121,7 @@ class Local:
 
     @cached_property
     def metric(self) -> Array:
-        """[n_coordinates, n_coordinates] v · C · v."""
+        """[n_coordinates, n_coordinates] of the whole correlation C."""
         correlation = self.shared * self._decay()
         return self._metric(correlation + (1.0 - self.shared) * np.eye(len(correlation)))
 
@@ -152,14 +152,14 @@ def weighted_hamming(X: Array, Z: Array, relevance: Array) -> Array:
 
 def squared_distance(X: Array, Z: Array, metric: Array) -> Array:
     """[n_X, n_Z] of (x - z)ᵀ · metric · (x - z)."""
-    left, own = times(X, metric), np.einsum("nc,nc->n", times(Z, metric), Z)
+    left, own = product(X, metric), np.einsum("nc,nc->n", product(Z, metric), Z)
     distance = np.einsum("nc,nc->n", left, X)[:, None] + own - 2.0 * left @ Z.T
     return np.asarray(np.maximum(distance, 0.0))
 
 
-def times(X: Array, metric: Array) -> Array:
+def product(X: Array, metric: Array) -> Array:
     """X · metric; moves from one mask cost only what they change."""
     changes = X - X[:1]
-    if np.count_nonzero(changes) > ALIKE * changes.size:
+    if np.count_nonzero(changes) > MOVED * changes.size:
         return np.asarray(X @ metric)
     return np.asarray(X[:1] @ metric + csr_matrix(changes) @ metric)
