@@ -77,6 +77,7 @@ class Residual(nn.Module):
         self.branches = nn.ModuleList(make() for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(x)  # of a form that no parameters tell
         for branch in self.branches:
             x = x + branch(x)
         return x
@@ -102,6 +103,7 @@ def test_a_stream_points_along_its_channels(make, shape: tuple[int, ...], axis: 
     assert len(chain) == 2
     found = _channels(graph, chain[-1].behind)
     assert found == axis
+    assert picks(ew.Study(graph, objective).space(ew.Budget(macs=0.6)), objective)
     scaled = x * torch.rand([1 if n == axis else s for n, s in enumerate(shape)])
     assert torch.allclose(_direction(x, found), _direction(scaled, found), atol=1e-6)
     turned = _direction(x * torch.linspace(0.1, 3, shape[axis]).reshape(size), found)

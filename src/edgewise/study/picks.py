@@ -145,9 +145,13 @@ def _directions(
     graph: Graph, found: Sequence[Sequence[Link]], batch: Batch
 ) -> dict[int, torch.Tensor]:
     """By vertex, of length one, what the ends of links give at some places of a few examples."""
-    ends = {end for chain in found for link in chain for end in (link.before, link.behind)}
-    watch = _Watch(graph, {graph.vertices[end].node: end for end in ends})
-    if ends:
+    wanted = dict[str, tuple[int, int | None]]()
+    for chain in found:  # whose tensors are of one form
+        ends = [end for link in chain for end in (link.behind, link.before)]
+        channels = next((c for end in ends if (c := _channels(graph, end)) is not None), None)
+        wanted |= {graph.vertices[end].node: (end, channels) for end in ends}
+    watch = _Watch(graph, wanted)
+    if wanted:
         with torch.no_grad():
             outputs_of(graph, watch.run, inputs_of(batch, graph)[0])
     return watch.seen
@@ -156,15 +160,15 @@ def _directions(
 class _Watch(Execution):
     """Runs the whole network and notes where some of its values point."""
 
-    def __init__(self, graph: Graph, wanted: Mapping[str, int]) -> None:
+    def __init__(self, graph: Graph, wanted: Mapping[str, tuple[int, int | None]]) -> None:
         super().__init__(graph.program.module.eval(), graph, liveness(graph, graph.empty))
         self.wanted, self.seen = wanted, dict[int, torch.Tensor]()
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if n.name in self.wanted:
-            vertex = self.wanted[n.name]
-            self.seen[vertex] = _direction(value, _channels(self.full, vertex))
+            vertex, channels = self.wanted[n.name]
+            self.seen[vertex] = _direction(value, channels)
         return value
 
 
