@@ -12,6 +12,7 @@ from .space import Space
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Score = Callable[[Array], Array]
+Sides = tuple[list[int], list[int]]  # units that can be put back, and that can be removed
 _MOVES, _LEADING = 256, 15  # that a step scores, and of how many units it tries all pairs
 _DRAWN = 512  # units that are looked at, drawn at random where there are more
 _TRIED = 4  # units that are no widths, tried together with widths that make up for them
@@ -55,8 +56,9 @@ def descend(
         # the walk takes the best move even to a network to avoid, and only `best` passes over
         # those: a minimum that is known already leads to others around it
         fresh = not units or bool(space.graph.nested)  # of widths others lead after each move
-        units = _leading(space, current, score, rng) if fresh else units
-        near = _moves(space, current, units)
+        sides = space.gone(current), space.here(current)
+        units = _leading(space, current, sides, score, rng) if fresh else units
+        near = _moves(space, current, sides, units)
         moves: Sequence[Mask] = near
         values = score(near.rows) if near else np.empty(0)
         order = np.argsort(values, kind="stable")
@@ -155,9 +157,8 @@ class _Moves(Sequence[Mask]):
         return _Moves(self.mask, [self.swaps[int(i)] for i in chosen])
 
 
-def _moves(space: Space, mask: Mask, units: frozenset[int]) -> _Moves:
+def _moves(space: Space, mask: Mask, sides: Sides, units: frozenset[int]) -> _Moves:
     """All pairs of a unit put back, or none, and one removed, or none, but for (none, none)."""
-    sides = space.gone(mask), space.here(mask)
     gone, here = ([u for u in side if not units or u in units] for side in sides)
     swaps = [(back, more) for back in [None, *gone] for more in [None, *here]][1:]
     moves = _Moves(mask, swaps)
@@ -195,12 +196,13 @@ def _leap(
     return found[best], float(after[best]), 2 ** (best + 1)
 
 
-def _leading(space: Space, mask: Mask, score: Score, rng: np.random.Generator) -> frozenset[int]:
+def _leading(
+    space: Space, mask: Mask, sides: Sides, score: Score, rng: np.random.Generator
+) -> frozenset[int]:
     """Where there are too many pairs, the units to put back and to remove that promise most.
 
     Those whose change by itself gains most, and those that gain most for their cost.
     """
-    sides = space.gone(mask), space.here(mask)
     if (len(sides[0]) + 1) * (len(sides[1]) + 1) <= _MOVES:
         return frozenset()
     found = set[int]()
