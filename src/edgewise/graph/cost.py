@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from .graph import Cost, Graph, Mask, once
+import numpy as np
+from numpy.typing import NDArray
+
+from .graph import Cost, Graph, Mask, Unit, once
 from .liveness import Liveness, liveness
 from .operators.absence import FULL, Flow, Live, State, elements
 from .operators.table import TABLE
+from .removal import Removal
 from .vertices import Follow, Parameter, Vertex
 
 
@@ -37,13 +42,12 @@ def cost(graph: Graph, mask: Mask | None = None) -> Cost:
 
 def cost_of(graph: Graph, alive: Liveness) -> Cost:
     """As `cost`, for a liveness that is known already."""
-    full = _full(graph)
-    params, macs, activations, weights = full.total
-    for _, before, after in count_changes(graph, alive):
-        params += after.params - before.params
-        macs += after.macs - before.macs
-        activations += after.activation_bytes - before.activation_bytes
-        weights += after.weight_bytes - before.weight_bytes
+    full, running = _full(graph), ((i, f) for i, f in alive.changed.items() if alive.runs(i))
+    left = [full.total, *(count(graph, index, flow) for index, flow in running)]
+    gone = full.table[list(alive.changed)].sum(axis=0).tolist()
+    params, macs, activations, weights = (
+        sum(amounts) - less for amounts, less in zip(zip(*left, strict=True), gone, strict=True)
+    )
     for size, itemsize, readers in full.tied:
         if any(map(alive.runs, readers)):
             params += size
@@ -75,11 +79,13 @@ _NOTHING = Count(0, 0, 0, 0)
 class _Full(NamedTuple):
     """The unpruned network: each vertex, all of them, and the parameters several vertices read.
 
+    `table` has a row for each vertex.
     `tied` lists the elements of each such parameter, the bytes of one, and its readers; it is never
     cut. `constant` lists the MACs of each computation that only constants enter, and its readers.
     """
 
     vertices: tuple[Count, ...]
+    table: NDArray[np.int64]
     total: Count
     tied: tuple[tuple[int, int, tuple[int, ...]], ...]
     constant: tuple[tuple[int, tuple[int, ...]], ...]
@@ -97,7 +103,8 @@ def _full(graph: Graph) -> _Full:
         for name, p in known.items()
         if len(graph.readers[name]) > 1
     )
-    return _Full(vertices, total, tuple(tied), _constant(graph))
+    table = np.array(vertices, np.int64).reshape(-1, len(Count._fields))
+    return _Full(vertices, table, total, tuple(tied), _constant(graph))
 
 
 def _constant(graph: Graph) -> tuple[tuple[int, tuple[int, ...]], ...]:
@@ -160,20 +167,27 @@ def _kept(follow: Follow, inner: State, outer: Live) -> tuple[bool, ...] | None:
 
 
 def _live_units(graph: Graph, alive: Liveness) -> int:
-    vertices = set(alive.bypassed)
-    edges: set[int] = set()
-    for index, flow in alive.changed.items():
-        if flow.out is None:
-            vertices.add(index)
-        edges.update(e for e in graph.inputs[index] if alive.wants[e] is None)
-    live = 0
+    near = _near(graph)
+    some = (unit.removal for vertex in alive.changed for unit in near.get(vertex, ()))
+    return len(graph.units) - sum(_gone(alive, removal) for removal in some)
+
+
+@once
+def _near(graph: Graph) -> dict[int, list[Unit]]:
+    """The units by one of the vertices that change when they are gone."""
+    found = defaultdict[int, list[Unit]](list)
     for unit in graph.units:
-        removal = unit.removal
-        live += (
-            not (edges.issuperset(removal.edges) and vertices.issuperset(removal.layers))
-            or any(_some_live(alive, *cut) for cut in removal.channels.items())
-        )  # fmt: skip
-    return live
+        targets = (graph.edges[edge].target for edge in unit.removal.edges)
+        found[min((*unit.removal.vertices, *targets))].append(unit)
+    return found
+
+
+def _gone(alive: Liveness, removal: Removal) -> bool:
+    return (
+        all(alive.wants[edge] is None for edge in removal.edges)
+        and all(v in alive.bypassed or alive.states[v] is None for v in removal.layers)
+        and not any(_some_live(alive, *cut) for cut in removal.channels.items())
+    )
 
 
 def _some_live(alive: Liveness, place: tuple[int, int], channels: Iterable[int]) -> bool:

@@ -143,9 +143,10 @@ class _Moves(Sequence[Mask]):
     def __init__(self, mask: Mask, swaps: Sequence[tuple[int | None, int | None]]) -> None:
         self.mask, self.swaps = mask, swaps
         self.rows = np.tile(np.array(mask.bits, dtype=np.float64), (len(swaps), 1))
-        for row, (back, more) in zip(self.rows, swaps, strict=True):
-            row[[u for u in (back,) if u is not None]] = 0.0
-            row[[u for u in (more,) if u is not None]] = 1.0
+        for column, bit in enumerate((0.0, 1.0)):
+            some = [(row, u) for row, s in enumerate(swaps) if (u := s[column]) is not None]
+            rows, units = np.array(some, int).reshape(-1, 2).T
+            self.rows[rows, units] = bit
 
     def __len__(self) -> int:
         return len(self.swaps)

@@ -22,7 +22,7 @@ from ..values.quantities import shown
 from .cost_estimate import QUANTITIES, CostEstimate
 
 ROUNDING = 1e-6  # of a limit, by which an estimate may exceed it
-SOME = 8  # masks that tell whether costs add up
+SOME = 4  # masks that tell whether costs add up, of a quarter of the units at most
 
 
 class Space:
@@ -153,16 +153,26 @@ class Space:
         """Whether masks of random units cost what is estimated; and as many units as they name."""
         if not self._additive:
             rng, units = np.random.default_rng(0), len(self.graph.units)
-            some = [self.graph.mask(rng.permutation(units)[: units // 2]) for _ in range(SOME)]
-            known = {mask: cost for mask in some if (cost := self.cost(mask)) is not None}
-            expected = self.estimate(list(known)) if known else np.zeros((0, 1))
-            costs = [
-                np.allclose(row, self.estimate.amounts(cost), rtol=ROUNDING)
-                for row, cost in zip(expected, known.values(), strict=True)
-            ]
-            counts = [cost.units == units - len(mask.removed) for mask, cost in known.items()]
-            self._additive.append((bool(known) and all(costs), bool(known) and all(counts)))
+            orders = [rng.permutation(units)[: -(-units // 4)].tolist() for _ in range(SOME)]
+            known = {m: self.cost(m) for m in (self._without(self.graph.empty, o) for o in orders)}
+            expected = self.estimate(list(known))
+            costs, counts = [], []
+            for row, (mask, cost) in zip(expected, known.items(), strict=True):
+                assert cost is not None
+                costs.append(np.allclose(row, self.estimate.amounts(cost), rtol=ROUNDING))
+                counts.append(cost.units == units - len(mask.removed))
+            self._additive.append((all(costs), all(counts)))
         return self._additive[0]
+
+    def _without(self, mask: Mask, units: Sequence[int]) -> Mask:
+        """The mask with as many of these units removed as leave a valid one, halves at a time."""
+        more = mask.with_removed(*units)
+        if self.connected(more):
+            return more
+        if len(units) < 2:
+            return mask
+        half = len(units) // 2
+        return self._without(self._without(mask, units[:half]), units[half:])
 
     @property
     def estimate(self) -> CostEstimate:
@@ -248,9 +258,11 @@ class Space:
 
         It is where the estimate says, or found by bisection.
         """
-        likely = self.likely(steps, self.graph.empty if self._sure else near)
+        sure = self._sure
+        likely = self.likely(steps, self.graph.empty if sure else near)
         guess = int(np.argmax([*likely, True]))
         after, before = steps[guess : guess + 1], steps[max(guess - 1, 0) : guess]
+        before = [] if sure and after else before
         if all(self.excess(m) <= 0 for m in after) and all(self.excess(m) > 0 for m in before):
             return guess
         return bisect_left(steps, True, key=lambda mask: self.excess(mask) <= 0)

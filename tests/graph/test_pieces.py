@@ -1,0 +1,51 @@
+"""What is put together of pieces is what is worked out at once."""
+
+import random
+from functools import cache
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import edgewise as ew
+from edgewise.graph.liveness import alive
+from edgewise.graph.pieces import apart
+from free_models import free_recipes
+from zoo import ZOO, build
+
+KINDS = ("edge", "layer", "hidden", "heads")
+
+
+@cache
+def traced(name: str) -> ew.Graph:
+    model, args = build(name)
+    return ew.trace(model, args, granularity=KINDS, slices=3)
+
+
+def hold(graph: ew.Graph, draw: random.Random) -> None:
+    units = range(len(graph.units))
+    mask = graph.mask(draw.sample(units, draw.randint(0, len(units))))
+    assert ew.liveness(graph, mask) == alive(graph, graph.removal(mask.bits))
+
+
+@pytest.mark.parametrize("name", ZOO)
+@given(seed=st.integers(0, 10**6))
+def test_pieces_together_are_the_whole(name: str, seed: int) -> None:
+    hold(traced(name), random.Random(seed))
+
+
+@given(free_recipes(), st.integers(0, 10**6))
+def test_so_they_are_of_any_model(recipe, seed: int) -> None:
+    model, args = recipe.build()
+    draw = random.Random(seed)
+    graph = ew.trace(model, args, granularity="raw")
+    for _ in range(10):
+        hold(graph, draw)
+
+
+def test_branches_are_apart_until_they_take_the_last_reader(residual: ew.Graph) -> None:
+    """A branch and its own skip meet; branches of two blocks do not."""
+    first, second = (residual.unit_index[f"blocks.{i}.first.0..blocks.{i}.norm"] for i in (0, 1))
+    skip = residual.unit_index["blocks.0.relu->blocks.1.add"]
+    assert len(apart(residual, [first, second])) == 2
+    assert len(apart(residual, [second, skip])) == 1
