@@ -88,6 +88,12 @@ def kind_of(reason: str) -> str:
     return re.sub(r"\. (That is unit|Removed:).*", "", short(reason))
 
 
+def allowed(row: dict[str, Any]) -> float:
+    """The seconds in which a model could not be tried; infinite where it could, or failed."""
+    found = re.fullmatch(r"over (\d+) s", row.get("error", ""))
+    return float(found[1]) if found else float("inf")
+
+
 def read(path: Path | None) -> list[dict[str, Any]]:
     """The rows of a file that may not exist yet."""
     return json.loads(path.read_text())["rows"] if path and path.exists() else []
@@ -106,12 +112,18 @@ def main() -> None:
     parser.add_argument("--slice", default="1/1", help="part of the suite: 2/4 is the second of 4")
     parser.add_argument("--only", help="only models whose name contains this")
     parser.add_argument("--limit", type=float, default=80, help="seconds for one model")
-    parser.add_argument("--missing", action="store_true", help="only models without a row in --out")
+    parser.add_argument(
+        "--missing", action="store_true",
+        help="only models without a row in --out, or whose time was less than --limit",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, help="the JSON file to add rows to")
     options = parser.parse_args()
     part, parts = map(int, options.slice.split("/"))
     suite = zoo() if options.suite == "zoo" else SUITES[options.suite]()
-    done = {(row["suite"], row["name"]) for row in read(options.out)} if options.missing else ()
+    done = {
+        (row["suite"], row["name"]) for row in (read(options.out) if options.missing else ())
+        if allowed(row) >= options.limit
+    }  # fmt: skip
     for architecture in [a for a in suite if (options.only or "") in a.name][part - 1 :: parts]:
         if (architecture.suite, architecture.name) in done:
             continue

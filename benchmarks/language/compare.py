@@ -33,6 +33,7 @@ from language.rivals import EVALUATIONS, METHODS, ONCE
 from machine import describe
 
 RECOVERED = "edgewise, finalists recovered"
+NORMS = 1e-4  # share of parameters in norms, which sub-blocks of a budget may leave
 CHECKED = ("0" * 60, "01" * 4 + "0" * 52, "0" * 20 + "1100110" + "0" * 33)
 
 
@@ -174,6 +175,7 @@ def row(problem: Problem, method: str, share: float, seed: int) -> dict[str, Any
     meter, start = Meter(problem), time.process_time()
     mask = problem.none if method == "unpruned" else ALL[method](problem, meter, share, seed)
     seconds = time.process_time() - start
+    ours = searched(problem, share, seed) if method in (edgewise.__name__, RECOVERED) else None
     return {
         "method": method, "share": share, "seed": seed, "mask": mask,
         "removed": [problem.label(k) for k, bit in enumerate(mask) if bit == "1"],
@@ -182,7 +184,19 @@ def row(problem: Problem, method: str, share: float, seed: int) -> dict[str, Any
         "search": float(problem.losses(mask, "search").mean()),
         "verify": float(problem.losses(mask, "verify").mean()),
         "pruned": {k: judged(problem, mask, k) for k in problem.splits if k.startswith("report")},
-    }  # fmt: skip
+    } | ({} if ours is None else told(problem, ours, share))  # fmt: skip
+
+
+def told(problem: Problem, study: ew.Study, share: float) -> dict[str, Any]:
+    """What measuring took a search, and its best loss on all search text after so many masks."""
+    search = [e for e in study.evaluations if e.split.startswith("search")]
+    full, best, history = examples_seen(search[:1]), float("inf"), []
+    for number, e in enumerate(search, 1):
+        within = problem.share(e.mask) >= share - NORMS
+        if e.split == "search" and e.loss is not None and within and e.loss < best:
+            best = e.loss
+            history.append((round(examples_seen(search[:number]) / full, 2), best))
+    return {"history": history, "measuring_seconds": round(sum(e.seconds for e in search), 1)}
 
 
 def recovered(problem: Problem, graph: ew.Graph, mask: str) -> dict[str, Any]:
