@@ -56,8 +56,16 @@ class CostEstimate:
 
     def __call__(self, masks: Sequence[Mask]) -> Array:
         """[n, quantities]: parameters, MACs, activation and weight bytes, and seconds."""
-        touched = csr_matrix(self.graph.matrix(masks)) @ self.logs  # few parts a mask
-        return np.asarray(self.whole + touched.expm1() @ self.parts)
+        bits = self.graph.matrix(masks)
+        if not len(bits):
+            return np.zeros((0, len(self.quantities)))
+        # what the first mask leaves of each part, and what the others, which may be a few moves
+        # from it, change of that
+        left, changes = np.exp(bits[0] @ self.logs), bits - bits[0]
+        some = np.flatnonzero(changes.any(axis=0))
+        touched = csr_matrix(changes[:, some]) @ self.logs[some]
+        base = self.whole + (left - 1.0) @ self.parts
+        return np.asarray(base + touched.expm1() @ (left[:, None] * self.parts))
 
     def near(self, mask: Mask, known: Cost) -> Array:
         """[quantities]: factors that make the estimate of a mask its known cost."""

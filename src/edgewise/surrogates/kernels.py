@@ -160,6 +160,10 @@ def squared_distance(X: Array, Z: Array, metric: Array) -> Array:
 def product(X: Array, metric: Array) -> Array:
     """X · metric; moves from one mask cost only what they change."""
     changes = X - X[:1]
-    if np.count_nonzero(changes) > MOVED * changes.size:
+    some = np.flatnonzero(changes.any(axis=0))
+    changes, rows = changes[:, some], metric[some]
+    if np.count_nonzero(changes) <= MOVED * changes.size:
+        return np.asarray(X[:1] @ metric + csr_matrix(changes) @ rows)
+    if 2 * len(some) > len(metric):
         return np.asarray(X @ metric)
-    return np.asarray(X[:1] @ metric + csr_matrix(changes) @ metric)
+    return np.asarray(X[:1] @ metric + changes @ rows)

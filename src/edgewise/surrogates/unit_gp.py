@@ -97,8 +97,7 @@ class UnitGP(Process):
 
     def _diagonal(self, masks: Array) -> list[Array]:
         own = self.coordinates_.values(masks)[0]
-        single = ((own * self.typical_) ** 2).sum(axis=1)
-        return [np.ones(len(masks)), (own @ self.alone_) ** 2, single]
+        return [np.ones(len(masks)), (own @ self.alone_) ** 2, own**2 @ self.typical_**2]
 
 
 def _alone(masks: Array, target: Array, coordinates: Coordinates) -> tuple[Array, Array]:
