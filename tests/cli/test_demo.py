@@ -23,7 +23,7 @@ PAGES = [
     "README.md", "docs/report.md", "docs/storage.md", "docs/bench.md", "docs/howto/own_model.md",
     "docs/howto/using.md",
 ]  # fmt: skip
-FEWER = {"run": ["--evaluations", "12"], "bench": ["--evaluations", "12", "--seeds", "0"]}
+FEWER = {"run": ["--evaluations", "8"], "bench": ["--evaluations", "6", "--seeds", "0"]}
 
 
 @pytest.fixture(scope="module")
