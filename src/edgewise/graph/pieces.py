@@ -1,6 +1,6 @@
 """What removals change, in pieces that do not meet: each is worked out once, not in every mask."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -76,8 +76,14 @@ def apart(graph: Graph, units: Iterable[int]) -> list[Piece]:
     A vertex looks at its inputs and at whether anyone reads it. So pieces are what they would be
     alone as long as they have no vertex in common, and do not together take all readers from one.
     """
-    groups = [frozenset((unit,)) for unit in units] or [frozenset()]
+    together = defaultdict[int | tuple[int, ...], list[int]](list)
+    for unit in units:  # widths of one group meet in any case
+        together[graph.group_of.get(unit, unit)].append(unit)
+    groups = [frozenset(some) for some in together.values()] or [frozenset()]
+    count = sum(map(len, groups))
     while True:
+        if 2 * max(map(len, groups)) > count:  # most is one piece, and so may be the rest
+            return [_piece(graph)(frozenset[int]().union(*groups))]
         pieces = [_piece(graph)(group) for group in groups]
         joined = _joined(graph, groups, pieces)
         if len(joined) == len(groups):
