@@ -314,13 +314,24 @@ def language(data: Row) -> Table:
     both = {"pruned": "", "recovered": ", recovered"}
     lines = []
     shares = sorted(data["rows"], key=lambda row: row["share"])
-    for (_, method), mine in grouped(shares, "share", "method").items():
+    theirs = {share: mean(rows, "search") for (share, method), rows
+              in grouped(shares, "share", "method").items() if method == "evolution"}  # fmt: skip
+    for (share, method), mine in grouped(shares, "share", "method").items():
         values = (percent(mean(mine, "share_removed")), str(len(mine)),
                   figure(mean(mine, "evaluations"), 0), figure(mean(mine, "search")),
                   figure(mean(mine, "verify")))  # fmt: skip
-        lines.append([method, *values, *(told(mine, key, text) for key in both for text in texts)])
+        perplexities = [told(mine, key, text) for key in both for text in texts]
+        lines.append([method, *values, *perplexities, soon(mine, theirs.get(share))])
     names = ["method", "removed", "seeds", "evaluations", "search", "verify"]
-    return names + [name + end for end in both.values() for name in texts.values()], lines
+    ends = [name + end for end in both.values() for name in texts.values()]
+    return [*names, *ends, "evaluations until evolution's mean search loss"], lines
+
+
+def soon(rows: list[Row], loss: float | None) -> str:
+    """After how many evaluations searches had a loss, from the first to the last to have it."""
+    histories = [row.get("history", []) for row in rows]
+    found = [next((n for n, best in h if loss and best <= loss), math.inf) for h in histories]
+    return f"{min(found):.0f} to {max(found):.0f}" if max(found) < math.inf else "–"
 
 
 def growth(data: Row) -> Table:
