@@ -258,23 +258,11 @@ class Space:
 
         It is where the estimate says, or found by bisection.
         """
-        sure = self._sure
-        likely = self.likely(steps, self.graph.empty if sure else near)
-        guess = int(np.argmax([*likely, True]))
+        guess = int(np.argmax([*self.likely(steps, near), True]))
         after, before = steps[guess : guess + 1], steps[max(guess - 1, 0) : guess]
-        before = [] if sure and after else before
         if all(self.excess(m) <= 0 for m in after) and all(self.excess(m) > 0 for m in before):
             return guess
         return bisect_left(steps, True, key=lambda mask: self.excess(mask) <= 0)
-
-    @property
-    def _sure(self) -> bool:
-        """Whether the estimate says of all that is limited what it is, up to rounding."""
-        if self.graph.nested:
-            return False
-        costs, units = self._adds_up()
-        known = {"units": units} | dict.fromkeys((*QUANTITIES, "latency"), costs)
-        return all(known.get(name, False) for name in self.limits)
 
     def _steps(self, mask: Mask, order: Iterable[int], check: bool) -> Iterator[Mask]:
         """The mask after each removal, in this order; checked ones connect, up to the budget."""
