@@ -34,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from zoo import ZOO
 
 KINDS, EACH = ("edge", "hidden", "heads"), 8
+DETECTORS = re.compile("rcnn|fcos|retinanet|ssd")  # torchvision's, of which parts are traced
 
 
 def zoo() -> list[Architecture]:
@@ -124,6 +125,7 @@ def main() -> None:
         (row["suite"], row["name"]) for row in (read(options.out) if options.missing else ())
         if allowed(row) >= options.limit
     }  # fmt: skip
+    suite = [a for a in suite if a.suite != "torchvision" or not DETECTORS.search(a.name)]
     for architecture in [a for a in suite if (options.only or "") in a.name][part - 1 :: parts]:
         if (architecture.suite, architecture.name) in done:
             continue
