@@ -54,23 +54,28 @@ class CostEstimate:
             whole = replace(whole, seconds=times.seconds(liveness(graph, graph.empty)))
         self.whole = self.amounts(whole)
 
-    def __call__(self, masks: Sequence[Mask]) -> Array:
-        """[n, quantities]: parameters, MACs, activation and weight bytes, and seconds."""
+    def __call__(
+        self, masks: Sequence[Mask], near: Mask | None = None, known: Cost | None = None
+    ) -> Array:
+        """[n, quantities]: parameters, MACs, activation and weight bytes, and seconds.
+
+        Args:
+            masks: what is estimated.
+            near: a mask that these are a few moves from.
+            known: its cost, by which estimates are corrected.
+        """
         bits = self.graph.matrix(masks)
-        if not len(bits):
-            return np.zeros((0, len(self.quantities)))
-        # what the first mask leaves of each part, and what the others, which may be a few moves
-        # from it, change of that
-        left, changes = np.exp(bits[0] @ self.logs), bits - bits[0]
+        start = self.graph.matrix([near or self.graph.empty])[0]
+        # what the start leaves of each part, and what the others change of that
+        left, changes = np.exp(start @ self.logs), bits - start
         some = np.flatnonzero(changes.any(axis=0))
         touched = csr_matrix(changes[:, some]) @ self.logs[some]
         base = self.whole + (left - 1.0) @ self.parts
-        return np.asarray(base + touched.expm1() @ (left[:, None] * self.parts))
-
-    def near(self, mask: Mask, known: Cost) -> Array:
-        """[quantities]: factors that make the estimate of a mask its known cost."""
-        least = [_LEAST if name == "latency" else 1.0 for name in self.quantities]
-        return np.asarray(self.amounts(known) / np.maximum(self([mask])[0], least))
+        found = base + touched.expm1() @ (left[:, None] * self.parts)
+        if known is not None:
+            least = [_LEAST if name == "latency" else 1.0 for name in self.quantities]
+            found *= self.amounts(known) / np.maximum(base, least)
+        return np.asarray(found)
 
     def amounts(self, known: Cost) -> Array:
         """[quantities] of a known cost."""

@@ -144,7 +144,7 @@ class Space:
             fine &= len(self.graph.units) - self.graph.matrix(masks).sum(1) <= self.limits["units"]
         if not names or not costs:
             return fine
-        expected = self.estimate(masks) * self.estimate.near(near, cost)
+        expected = self.estimate(masks, near, cost)
         columns = [self.estimate.quantities.index(name) for name in names]
         limits = [self.limits[name] for name in names]
         return np.asarray(fine & (expected[:, columns] <= np.array(limits) * (1 + ROUNDING)).all(1))
