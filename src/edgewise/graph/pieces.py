@@ -80,11 +80,11 @@ def apart(graph: Graph, units: Iterable[int]) -> list[Piece]:
     for unit in units:  # widths of one group meet in any case
         together[graph.group_of.get(unit, unit)].append(unit)
     groups = [frozenset(some) for some in together.values()] or [frozenset()]
-    count = sum(map(len, groups))
+    count, piece = sum(map(len, groups)), _piece(graph)
     while True:
         if 2 * max(map(len, groups)) > count:  # most is one piece, and so may be the rest
-            return [_piece(graph)(frozenset[int]().union(*groups))]
-        pieces = [_piece(graph)(group) for group in groups]
+            return [piece(frozenset[int]().union(*groups))]
+        pieces = [piece(group) for group in groups]
         joined = _joined(graph, groups, pieces)
         if len(joined) == len(groups):
             return pieces

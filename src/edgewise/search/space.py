@@ -22,6 +22,7 @@ from ..values.quantities import shown
 from .cost_estimate import QUANTITIES, CostEstimate
 
 ROUNDING = 1e-6  # of a limit, by which an estimate may exceed it
+TRUST = 0.25  # of what putting a unit back is estimated to cost, where costs do not add up
 SOME = 4  # masks that tell whether costs add up, of a quarter of the units at most
 
 
@@ -128,12 +129,13 @@ class Space:
         cost = self.cost(mask)
         return float("inf") if cost is None else self.budget.excess(cost, self.unpruned)
 
-    def likely(self, masks: Sequence[Mask], near: Mask) -> NDArray[np.bool_]:
+    def likely(self, masks: Sequence[Mask], near: Mask, trust: float = 0.0) -> NDArray[np.bool_]:
         """[n]: which masks are expected to be within the budget, next to one that is counted.
 
         Only graphs are judged in which the estimate is good: those with widths, whose costs almost
         multiply, and those in which a few masks cost what is estimated, or leave as many units as
-        they name. Masks that break a rule are not.
+        they name; with `trust`, others too, as if so much of an estimated change were true. Masks
+        that break a rule are not.
         """
         names = [name for name in self.limits if name in (*QUANTITIES, "latency")]
         cost, fine = self.cost(near), permitted(self.graph, masks)
@@ -142,9 +144,10 @@ class Space:
         costs, units = (True, False) if self.graph.nested else self._adds_up()
         if units and "units" in self.limits:
             fine &= len(self.graph.units) - self.graph.matrix(masks).sum(1) <= self.limits["units"]
-        if not names or not costs:
+        if not names or not (costs or trust):
             return fine
-        expected = self.estimate(masks, near, cost)
+        expected, known = self.estimate(masks, near, cost), self.estimate.amounts(cost)
+        expected = expected if costs else known + trust * (expected - known)
         columns = [self.estimate.quantities.index(name) for name in names]
         limits = [self.limits[name] for name in names]
         return np.asarray(fine & (expected[:, columns] <= np.array(limits) * (1 + ROUNDING)).all(1))
@@ -287,7 +290,7 @@ class Space:
             lasts = [(place, self.last_of(mask, unit)) for place, unit in enumerate(units)]
             back = [(place, u) for place, u in lasts if u is not None and self.saving(u) > 0]
             less = [mask.with_kept(unit) for _, unit in back]
-            fits = np.flatnonzero(self.likely(less, mask))
+            fits = np.flatnonzero(self.likely(less, mask, TRUST))
             found = next((n for n in fits if self.allows(less[n])), None)
             if found is None:
                 break
