@@ -52,6 +52,24 @@ def test_single_units_are_exact_in_any_network(name: str) -> None:
         assert found == pytest.approx(amounts(ew.cost(graph, mask)))
 
 
+def test_what_many_units_take_away_can_come_back() -> None:
+    """Forty removed units each kill a part: of what they leave nothing is left to scale."""
+
+    class Deep(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = torch.nn.Sequential(*[torch.nn.Linear(4, 4) for _ in range(41)])
+            self.head = torch.nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(x + self.layers(x))  # type: ignore[no-any-return]
+
+    graph = ew.trace(Deep().eval(), torch.randn(2, 4), granularity="raw")
+    deep = graph.mask([unit for unit, u in enumerate(graph.units) if u.name.startswith("layers")])
+    found = CostEstimate(graph)([graph.empty], deep, ew.cost(graph, deep))
+    assert np.isfinite(found).all()
+
+
 def test_likely_masks_are_those_within_the_budget() -> None:
     space = Space(GRAPH, ew.Budget(macs=0.6, params=0.8))
     rng = np.random.default_rng(0)

@@ -139,7 +139,7 @@ def _would_give(
 
 
 def alive(graph: Graph, removal: Removal = _NOTHING) -> Liveness:
-    """As `liveness`, for a removal instead of units."""
+    """As `liveness`, for a removal instead of units; worked out at once."""
     return together(graph, [changes(graph, removal)])
 
 

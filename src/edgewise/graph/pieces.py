@@ -1,16 +1,17 @@
 """What removals change, in pieces that do not meet: each is worked out once, not in every mask."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from .flows import backward, forward
 from .graph import Graph, once
 from .operators.absence import FULL, Flow, State
 from .removal import Removal
 
-RECENT = 4096  # pieces that a graph remembers, beside one for each of its units
+RECENT = 1024  # pieces that a graph remembers, beside one for each of its units
+SMALL, PART = 256, 64  # vertices that a remembered piece of several units changes, or a part of all
+OFTEN = 4  # times the vertices of the graph that pieces may change, or nothing is gained by them
 Group = frozenset[int]
 
 
@@ -76,19 +77,47 @@ def apart(graph: Graph, units: Iterable[int]) -> list[Piece]:
     A vertex looks at its inputs and at whether anyone reads it. So pieces are what they would be
     alone as long as they have no vertex in common, and do not together take all readers from one.
     """
-    together = defaultdict[int | tuple[int, ...], list[int]](list)
+    together = defaultdict[int, list[int]](list)
     for unit in units:  # widths of one group meet in any case
-        together[graph.group_of.get(unit, unit)].append(unit)
+        together[graph.group_of.get(unit, (unit,))[0]].append(unit)
     groups = [frozenset(some) for some in together.values()] or [frozenset()]
-    count, piece = sum(map(len, groups)), _piece(graph)
-    while True:
-        if 2 * max(map(len, groups)) > count:  # most is one piece, and so may be the rest
-            return [piece(frozenset[int]().union(*groups))]
-        pieces = [piece(group) for group in groups]
+    count = sum(map(len, groups))
+    while 2 * max(map(len, groups)) <= max(count, 2):  # else the rest meets the largest, mostly
+        pieces, room = list[Piece](), OFTEN * len(graph.vertices)
+        for group in groups:
+            pieces.append(_piece(graph, group))
+            room -= pieces[-1].vertices.bit_count()
+            if room < 0:
+                break
+        if room < 0:
+            break
         joined = _joined(graph, groups, pieces)
         if len(joined) == len(groups):
             return pieces
         groups = joined
+    return [_worked_out(graph, frozenset[int]().union(*groups))]
+
+
+def _worked_out(graph: Graph, units: Group) -> Piece:
+    return changes(graph, Removal.union(graph.units[unit].removal for unit in units))
+
+
+def _piece(graph: Graph, units: Group) -> Piece:
+    """What the removal of some units changes; those of one unit and small ones are remembered."""
+    known = _known(graph)
+    if units in known:
+        return known[units]
+    found = _worked_out(graph, units)
+    if len(units) < 2 or len(found.changed) <= max(SMALL, len(graph.vertices) // PART):
+        if len(known) >= RECENT + len(graph.units):
+            known.clear()
+        known[units] = found
+    return found
+
+
+@once
+def _known(_: Graph) -> dict[Group, Piece]:
+    return {}
 
 
 @once
@@ -104,36 +133,30 @@ def _readers(graph: Graph) -> list[int]:
     return [sum(graph.edges[e].target not in unused for e in edges) for edges in graph.consumers]
 
 
-@once
-def _piece(graph: Graph) -> Callable[[Group], Piece]:
-    """What the removal of some units changes, remembered for the last ones."""
-
-    @lru_cache(RECENT + len(graph.units))
-    def piece(units: Group) -> Piece:
-        return changes(graph, Removal.union(graph.units[unit].removal for unit in units))
-
-    return piece
-
-
 def _joined(graph: Graph, groups: Sequence[Group], pieces: Sequence[Piece]) -> list[Group]:
     """The groups, those in one whose pieces meet."""
-    found: dict[Group, int] = {}
-    taken = 0
-    for group, vertices in zip(groups, (piece.vertices for piece in pieces), strict=True):
-        if vertices & taken:
-            meets = [other for other, theirs in found.items() if theirs & vertices]
-            group = group.union(*meets)
-            for other in meets:
-                vertices |= found.pop(other)
-        found[group] = vertices
-        taken |= vertices
-    if len(found) < len(groups):
-        return list(found)
+    taken = shared = 0
     unread, readers = Counter[int](), _readers(graph)
     for piece in pieces:
+        shared |= taken & piece.vertices
+        taken |= piece.vertices
         unread.update(piece.unread)
-    for vertex, lost in unread.items():
-        if lost == readers[vertex]:
-            those = [g for g, piece in zip(groups, pieces, strict=True) if vertex in piece.unread]
-            return [group for group in groups if group not in those] + [frozenset().union(*those)]
-    return list(groups)
+    lost = {vertex for vertex, count in unread.items() if count == readers[vertex]}
+    if not shared and not lost:
+        return list(groups)
+    into = list(range(len(groups)))  # what each goes with; scipy's components take longer for few
+
+    def one(place: int) -> int:
+        while into[place] != place:
+            into[place] = place = into[into[place]]
+        return place
+
+    first: dict[int, int] = {}  # piece that changes a vertex, or takes readers from it
+    for place, piece in enumerate(pieces):
+        for vertex in (*piece.changed, *lost.intersection(piece.unread)):
+            if vertex in lost or shared >> vertex & 1:
+                into[one(place)] = one(first.setdefault(vertex, place))
+    found = defaultdict[int, list[Group]](list)
+    for place, group in enumerate(groups):
+        found[one(place)].append(group)
+    return [frozenset[int]().union(*some) for some in found.values()]

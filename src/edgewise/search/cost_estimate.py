@@ -67,11 +67,12 @@ class CostEstimate:
         bits = self.graph.matrix(masks)
         start = self.graph.matrix([near or self.graph.empty])[0]
         # what the start leaves of each part, and what the others change of that
-        left, changes = np.exp(start @ self.logs), bits - start
-        some = np.flatnonzero(changes.any(axis=0))
+        logs, changes = start @ self.logs, bits - start
+        left, some = np.exp(logs), np.flatnonzero(changes.any(axis=0))
         touched = csr_matrix(changes[:, some]) @ self.logs[some]
+        touched.data = np.exp(logs[touched.indices] + touched.data) - left[touched.indices]
         base = self.whole + (left - 1.0) @ self.parts
-        found = base + touched.expm1() @ (left[:, None] * self.parts)
+        found = base + touched @ self.parts
         if known is not None:
             least = [_LEAST if name == "latency" else 1.0 for name in self.quantities]
             found *= self.amounts(known) / np.maximum(base, least)

@@ -153,7 +153,7 @@ class Space:
         return np.asarray(fine & (expected[:, columns] <= np.array(limits) * (1 + ROUNDING)).all(1))
 
     def _adds_up(self) -> tuple[bool, bool]:
-        """Whether masks of random units cost what is estimated; and as many units as they name."""
+        """Whether valid masks of random units cost what is estimated; and as many as they name."""
         if not self._additive:
             rng, units = np.random.default_rng(0), len(self.graph.units)
             orders = [rng.permutation(units)[: -(-units // 4)].tolist() for _ in range(SOME)]

@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from .features import Coordinates
 from .validation import Array
 
-MOVED = 0.1  # of the entries of moves from one mask at most differ from those of the first
+MOVED = 0.1  # of what is in the columns that moves from one mask change at most differs from it
 SPREAD = 1.0  # of the log of a coordinate's relevance around their common mean, in nats
 Pairs = list[tuple[float, float]]
 
