@@ -27,6 +27,10 @@ from .graph import Graph
 Scores = Mapping[Place, np.ndarray[Any, np.dtype[np.float64]]]
 Importance = Callable[[Graph, Sequence[Place], Sequence[Place]], Scores]
 Loss = Callable[[Any, Any], torch.Tensor]
+_FLAT = (
+    "The loss has no gradient, so Taylor's importance cannot tell which channels it needs. Order "
+    'them by ew.importance.activation or .l2 (in a job, importance = "activation" in [units]).'
+)
 
 
 def l2(graph: Graph, writes: Sequence[Place], reads: Sequence[Place]) -> Scores:
@@ -84,6 +88,9 @@ def taylor(batches: Iterable[Any], loss: Loss) -> Importance:
         batches: (inputs, targets) pairs; inputs a tensor, a tuple or a dict by name.
         loss: maps outputs and targets to a mean loss, or to a loss of each example.
 
+    Raises (what is returned, when a graph is traced with it):
+        EdgewiseError: there is no batch, or the loss has no gradient.
+
     Examples:
         >>> importance = ew.importance.taylor(batches, F.cross_entropy)
         >>> graph = ew.trace(model, x, granularity="hidden", importance=importance)
@@ -111,6 +118,8 @@ def _accumulate(
             gradients: Sequence[torch.Tensor] = zeros
             if loss is not None:
                 lost = torch.as_tensor(judged(loss, output, targets)).mean()  # or one an example
+                if not lost.requires_grad:
+                    raise EdgewiseError(_FLAT)
                 given = torch.autograd.grad(lost, held, allow_unused=True)
                 gradients = [z if g is None else g for z, g in zip(zeros, given, strict=True)]
         size = batch_size(inputs)

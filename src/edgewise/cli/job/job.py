@@ -28,6 +28,7 @@ from .config import Config
 from .datasets import following, load_batches
 from .evaluations_file import write_evaluations
 from .healing import healed_of
+from .importance import importance_of
 from .kept import make_directory, read_kept
 from .sources import load_function, load_loss, load_metrics, load_model, loading
 from .texts import tokenizer_of
@@ -72,8 +73,8 @@ def trace_job(config: Config, say: Callable[[str], None] = lambda _: None) -> Gr
     """The graph of a config's model, offering the units that [units] and [result] select.
 
     Raises:
-        ConfigError: the model or its weights cannot be used, a glob names no unit, or no unit has
-            the form of the result.
+        ConfigError: the model, its weights or the data that order its widths cannot be used, a glob
+            names no unit, or no unit has the form of the result.
         TraceError: the model cannot be traced.
     """
     model = load_model(config.model)
@@ -83,6 +84,7 @@ def trace_job(config: Config, say: Callable[[str], None] = lambda _: None) -> Gr
         granularity=config.units.granularity,
         slices=config.units.slices,
         round_to=config.units.round_to,
+        importance=importance_of(config, model, say),
         part=config.model.part,
         costs=config.model.costs,
     )

@@ -152,6 +152,7 @@ class UnitsSection:
     ] = ("branch", "layer")
     slices: Count = 8
     round_to: Count | Mapping[str, Count] = 1
+    importance: Literal["l2", "activation", "taylor"] | None = None
     only: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
