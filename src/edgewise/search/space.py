@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -290,11 +290,13 @@ class Space:
             lasts = [(place, self.last_of(mask, unit)) for place, unit in enumerate(units)]
             back = [(place, u) for place, u in lasts if u is not None and self.saving(u) > 0]
             less = [mask.with_kept(unit) for _, unit in back]
-            fits = np.flatnonzero(self.likely(less, mask, TRUST))
-            found = next((n for n in fits if self.allows(less[n])), None)
-            if found is None:
+            fits = np.flatnonzero(self.likely(less, mask, TRUST)).tolist()
+            first = next((k for k, n in enumerate(fits) if self.allows(less[n])), len(fits))
+            more = [*self._returns(mask, (back[n][1] for n in fits[first:]))]
+            count = _leading(len(more), lambda k: self.allows(more[k]))
+            if not count:
                 break
-            mask, units = less[found], units[back[found][0] + 1 :]
+            mask, units = more[count - 1], units[back[fits[first + count - 1]][0] + 1 :]
         return mask
 
     def _returns(self, mask: Mask, units: Iterable[int]) -> Iterator[Mask]:
@@ -355,3 +357,15 @@ class Space:
             f"No mask{kept} was found within the budget ({self.budget}). Removing all that can be "
             f"removed leaves {reached}. Raise the limit, or offer more units (granularity)."
         )
+
+
+def _leading(count: int, holds: Callable[[int], bool]) -> int:
+    """How many of the first of so many things hold, where none does after one that does not.
+
+    They are looked at in steps that double, then by bisection: few, if few hold.
+    """
+    known, step = 0, 1
+    while known < count and holds(min(known + step, count) - 1):
+        known, step = min(known + step, count), 2 * step
+    end = min(known + step, count)
+    return known + bisect_left(range(known, end - 1), True, key=lambda k: not holds(k))
