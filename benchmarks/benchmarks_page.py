@@ -298,20 +298,23 @@ def accelerator(data: Row) -> Table:
     return ["what", "measured"], body
 
 
+REPORTS = {"wikitext": "WikiText-2", "brown": "Brown"}
+
+
+def reported(mine: list[Row], key: str, text: str, number: str = "perplexity") -> str:
+    """The mean over seeds of what report text tells, and its range."""
+    found = [row[key][f"report {text}"][number] for row in mine if key in row]
+    if not found:
+        return "–"
+    shown = percent if number == "agreement" else lambda value: figure(value, 1)
+    ends = f" [{shown(min(found))}, {shown(max(found))}]" if len(found) > 1 else ""
+    return f"{shown(statistics.mean(found))}{ends}"
+
+
 def language(data: Row) -> Table:
     """Means over seeds, and the range of perplexities."""
-
-    def told(mine: list[Row], key: str, text: str) -> str:
-        found = [row[key][f"report {text}"]["perplexity"] for row in mine if key in row]
-        if not found:
-            return "–"
-        ends = f" [{min(found):.1f}, {max(found):.1f}]" if len(found) > 1 else ""
-        return f"{statistics.mean(found):.1f}{ends}"
-
-    texts = {"wikitext": "WikiText-2", "brown": "Brown"}
-    texts = {k: name for k, name in texts.items()
-             if all(f"report {k}" in row["pruned"] for row in data["rows"])}  # fmt: skip
-    both = {"pruned": "", "recovered": ", recovered"}
+    texts = [k for k in REPORTS if all(f"report {k}" in row["pruned"] for row in data["rows"])]
+    keys = {"pruned": "", "recovered": ", recovered"}
     lines = []
     shares = sorted(data["rows"], key=lambda row: row["share"])
     theirs = {share: mean(rows, "search") for (share, method), rows
@@ -320,11 +323,23 @@ def language(data: Row) -> Table:
         values = (percent(mean(mine, "share_removed")), str(len(mine)),
                   figure(mean(mine, "evaluations"), 0), figure(mean(mine, "search")),
                   figure(mean(mine, "verify")))  # fmt: skip
-        perplexities = [told(mine, key, text) for key in both for text in texts]
-        lines.append([method, *values, *perplexities, soon(mine, theirs.get(share))])
+        told = [reported(mine, key, text) for key in keys for text in texts]
+        agreed = [reported(mine, key, "wikitext", "agreement") for key in keys]
+        lines.append([method, *values, *told, *agreed, soon(mine, theirs.get(share))])
     names = ["method", "removed", "seeds", "evaluations", "search", "verify"]
-    ends = [name + end for end in both.values() for name in texts.values()]
-    return [*names, *ends, "evaluations until evolution's mean search loss"], lines
+    ends = [REPORTS[text] + end for end in keys.values() for text in texts]
+    agreements = [f"same next token{end}" for end in keys.values()]
+    return [*names, *ends, *agreements, "evaluations until evolution's mean search loss"], lines
+
+
+def language_texts(data: Row) -> Table:
+    """A line a method and text that it searched and was recovered on."""
+    names, lines = {"both": "both", **REPORTS}, []
+    for (method, text), mine in grouped(data["rows"], "method", "text").items():
+        told = [reported(mine, key, k) for key in ("pruned", "recovered") for k in REPORTS]
+        lines.append([method, names[text], str(len(mine)), *told])
+    columns = [f"{name}{end}" for end in ("", ", recovered") for name in REPORTS.values()]
+    return ["method", "searched on", "seeds", *columns], lines
 
 
 def soon(rows: list[Row], loss: float | None) -> str:
@@ -440,6 +455,10 @@ SECTIONS = (
             "(respaced), as pruned and with linear recovery once from 6 144 other tokens; means "
             "over seeds, and ranges.",
             f"language/compare.py{DATA}/text --recover", language),
+    Section("language_texts", "A language model, by text", "The same without 26.7 % of the "
+            "decoder's parameters, searched and recovered on one text, on the other, or on half of "
+            "each: perplexity on both, means over seeds, and ranges.",
+            f"language/compare.py{DATA}/text --layers 8 --text brown --recover", language_texts),
     Section("language_speed", "A language model, speed", "The same model on sequences of 128 "
             "tokens: loops that skip what is removed, and the engine.",
             f"language/speed.py{DATA}/text", language_speed),

