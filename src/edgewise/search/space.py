@@ -293,7 +293,7 @@ class Space:
             fits = np.flatnonzero(self.likely(less, mask, TRUST)).tolist()
             first = next((k for k, n in enumerate(fits) if self.allows(less[n])), len(fits))
             more = [*self._returns(mask, (back[n][1] for n in fits[first:]))]
-            count = _leading(len(more), lambda k: self.allows(more[k]))
+            count = _leading(more, self.allows)
             if not count:
                 break
             mask, units = more[count - 1], units[back[fits[first + count - 1]][0] + 1 :]
@@ -359,13 +359,13 @@ class Space:
         )
 
 
-def _leading(count: int, holds: Callable[[int], bool]) -> int:
-    """How many of the first of so many things hold, where none does after one that does not.
+def _leading(masks: Sequence[Mask], holds: Callable[[Mask], bool]) -> int:
+    """How many of the first masks hold, where none does after one that does not.
 
     They are looked at in steps that double, then by bisection: few, if few hold.
     """
     known, step = 0, 1
-    while known < count and holds(min(known + step, count) - 1):
-        known, step = min(known + step, count), 2 * step
-    end = min(known + step, count)
-    return known + bisect_left(range(known, end - 1), True, key=lambda k: not holds(k))
+    while known < len(masks) and holds(masks[min(known + step, len(masks)) - 1]):
+        known, step = min(known + step, len(masks)), 2 * step
+    end = min(known + step, len(masks))
+    return bisect_left(masks, True, known, max(end - 1, known), key=lambda mask: not holds(mask))
