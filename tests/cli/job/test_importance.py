@@ -41,6 +41,10 @@ def rows():
     return [(torch.randn(4, generator=draw), i % 4) for i in range(40)]
 
 
+def itself(outputs, targets):
+    return (outputs - outputs.detach()).square().sum(1)
+
+
 def flat(outputs, targets):
     return (outputs.argmax(1) != targets).float()
 """
@@ -92,14 +96,27 @@ def test_calibration_data_come_first_where_there_are_some(config: Config) -> Non
     assert order(trace_job(other)) == wanted != order(trace_job(config))
 
 
-def test_what_slopes_cannot_tell_is_told_otherwise(config: Config) -> None:
+def test_what_has_no_outputs_at_hand_is_ordered_by_weights(config: Config) -> None:
     parts = replace(config, model=ModelSection("own.py:Net", part=("a", "b")))
     run = replace(config, objective=replace(config.objective, run="own.py:run"))
-    likeness = replace(config, objective=replace(config.objective, loss="likeness"))
-    own = replace(likeness, units=replace(config.units, importance="taylor"))
-    found = [kind_of(some) for some in (config, parts, run, likeness, own)]
-    assert found == ["taylor", "l2", "l2", "activation", "taylor"]
+    asked_for = replace(run, units=replace(config.units, importance="activation"))
+    found = [kind_of(some) for some in (config, parts, run, asked_for)]
+    assert found == ["taylor", "l2", "l2", "activation"]
     assert importance_of(parts, torch.nn.Identity(), pytest.fail) is ew.importance.l2
+
+
+def test_a_loss_at_its_least_leaves_the_choice_to_activations(config: Config) -> None:
+    said: list[str] = []
+    config.path.write_text(JOB + '[objective]\nloss = "own.py:itself"\n')
+    found = order(trace_job(read_config(config.path), said.append))
+    assert "at its least" in said[1]
+    batches = load_batches(config.data, config.data.search)
+    assert found == traced(config, ew.importance.activation(batches))
+    config.path.write_text(config.path.read_text() + '[output]\ndirectory = "other"\n')
+    explicit = read_config(config.path)
+    explicit = replace(explicit, units=replace(explicit.units, importance="taylor"))
+    trace_job(explicit, said.append)
+    assert len(said) == 3
 
 
 def test_a_loss_without_a_gradient_says_what_to_write(config: Config) -> None:

@@ -19,6 +19,8 @@ from .kept import make_directory, read_kept
 from .sources import load_loss
 
 EXAMPLES, TOGETHER = 256, 8  # that are looked at; whose gradients take memory at a time
+FLAT = 1e-5  # a change of the loss that is rounding
+TOLD = {"likeness": "perplexity"}  # losses with slopes, where likeness to the model itself has none
 
 
 def importance_of(config: Config, model: nn.Module, say: Callable[[str], None]) -> Importance:
@@ -42,13 +44,8 @@ def importance_of(config: Config, model: nn.Module, say: Callable[[str], None]) 
         kept = read_kept(path, _Kept) if path.exists() else None
         if kept is None or kept.of != told:
             say(f"Looking which channels matter least ({kind})")
-            batches = _batches(config, model)
-            if kind == "taylor":
-                found = importance.taylor(batches, load_loss(config.objective.loss))
-            else:
-                found = importance.activation(batches)
-            scores = found(graph, writes, reads)
-            kept = _Kept(told, [_Scored(p.vertex, p.axis, s.tolist()) for p, s in scores.items()])
+            found = _found(config, _batches(config, model), say)(graph, writes, reads)
+            kept = _Kept(told, [_Scored(p.vertex, p.axis, s.tolist()) for p, s in found.items()])
             make_directory(config.directory)
             write_text(path, json.dumps(asdict(kept)) + "\n")
         return {Place(one.vertex, one.axis): np.array(one.scores) for one in kept.scores}
@@ -57,13 +54,30 @@ def importance_of(config: Config, model: nn.Module, say: Callable[[str], None]) 
 
 
 def kind_of(config: Config) -> str:
-    """The importance that a job asks for, or the best that its loss can tell."""
+    """The importance that a job asks for, or the best that can be told of its model."""
     part = config.model.part
     if config.units.importance:
         return config.units.importance
-    if config.objective.run or (part is not None and not isinstance(part, str)):
-        return "l2"  # no output of the model is at hand
-    return "activation" if config.objective.loss == "likeness" else "taylor"  # which is flat there
+    whole = part is None or isinstance(part, str)
+    return "taylor" if whole and not config.objective.run else "l2"  # what needs no outputs
+
+
+def _found(config: Config, batches: Sequence[Batch], say: Callable[[str], None]) -> Importance:
+    by_size = importance.activation(batches)
+    if kind_of(config) == "activation":
+        return by_size
+    loss = config.objective.loss
+    by_loss = importance.taylor(batches, load_loss(TOLD.get(loss, loss)))
+
+    def score(graph: Graph, writes: Sequence[Place], reads: Sequence[Place]) -> Scores:
+        found = by_loss(graph, writes, reads)
+        steepest = max((float(values.max()) for values in found.values()), default=0.0)
+        if config.units.importance or steepest > FLAT**2:
+            return found
+        say("The loss of the unpruned model is at its least, so the size of activations decides")
+        return by_size(graph, writes, reads)
+
+    return score
 
 
 def _rows(config: Config) -> str:
