@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edgewise as ew
-from edgewise.search import Space
+from edgewise.search import Space, cost_estimate
 from edgewise.search.cost_estimate import QUANTITIES, CostEstimate
 from zoo import build
 
@@ -50,6 +50,17 @@ def test_single_units_are_exact_in_any_network(name: str) -> None:
     masks = [m for m in map(graph.nest, [graph.empty, *alone]) if ew.liveness(graph, m).connected]
     for mask, found in zip(masks, estimate(masks), strict=True):
         assert found == pytest.approx(amounts(ew.cost(graph, mask)))
+
+
+def test_large_graphs_are_estimated_as_small_ones_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There what no mask changes is passed over."""
+    rng, units = np.random.default_rng(0), len(GRAPH.units)
+    near, *masks = (GRAPH.nest(GRAPH.mask(bits=bits)) for bits in rng.integers(0, 2, (9, units)))
+    known, small = ew.cost(GRAPH, near), CostEstimate(GRAPH)
+    monkeypatch.setattr(cost_estimate, "DENSE", 0)
+    large = CostEstimate(GRAPH)
+    assert type(large.logs) is not type(small.logs)
+    np.testing.assert_allclose(large(masks, near, known), small(masks, near, known), rtol=1e-9)
 
 
 def test_what_many_units_take_away_can_come_back() -> None:

@@ -17,6 +17,7 @@ from ..graph.times import OperatorTimes
 Array = NDArray[np.float64]
 Logs = dict[tuple[int, str], float]  # by vertex and quantity
 QUANTITIES = ("params", "macs", "activation_bytes", "weight_bytes")
+DENSE = 1 << 14  # logarithms, above which it is faster to pass over those that are 0
 _LEAST = 1e-9  # of an operator remains where nothing does, so that there is a logarithm
 
 
@@ -47,7 +48,8 @@ class CostEstimate:
             same[self.quantities.index(key[1])] += sizes[key]
         entries = [(log, unit, n) for n, part in enumerate(parts) for unit, log in part]
         logs, units, places = zip(*entries, strict=True) if entries else ((), (), ())
-        self.logs = csr_matrix((logs, (units, places)), (len(graph.units), len(parts)))
+        made = csr_matrix((logs, (units, places)), (len(graph.units), len(parts)))
+        self.logs = made.toarray() if made.shape[0] * made.shape[1] <= DENSE else made
         self.parts = np.array([*parts.values()]).reshape(len(parts), len(self.quantities))
         whole = cost(graph)
         if times is not None:
@@ -69,8 +71,11 @@ class CostEstimate:
         # what the start leaves of each part, and what the others change of that
         logs, changes = start @ self.logs, bits - start
         left, some = np.exp(logs), np.flatnonzero(changes.any(axis=0))
-        touched = csr_matrix(changes[:, some]) @ self.logs[some]
-        touched.data = np.exp(logs[touched.indices] + touched.data) - left[touched.indices]
+        if isinstance(self.logs, np.ndarray):
+            touched = np.exp(logs + changes[:, some] @ self.logs[some]) - left
+        else:
+            touched = csr_matrix(changes[:, some]) @ self.logs[some]
+            touched.data = np.exp(logs[touched.indices] + touched.data) - left[touched.indices]
         base = self.whole + (left - 1.0) @ self.parts
         found = base + touched @ self.parts
         if known is not None:
