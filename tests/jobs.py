@@ -1,9 +1,10 @@
 """A small job that tests run in this process and in others."""
 
+import multiprocessing
 import os
-import sys
 import time
 from collections import Counter
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import torch
@@ -124,14 +125,20 @@ def times_measured(diary):
     return Counter(line.split(" ", 1)[1] for line in lines if line.startswith("measured"))
 
 
-def command(url, out, diary):
-    """The arguments of a process that does the job."""
-    return [sys.executable, __file__, str(url), str(out), str(diary)]
+def start(url, out, diary, said=os.devnull):
+    """A process of its own that does the job; what it says is in the file `said`.
+
+    It is forked from one that has imported edgewise, which takes longer than the job.
+    """
+    servers = multiprocessing.get_context("forkserver")
+    servers.set_forkserver_preload(["edgewise.study.study"])
+    process = servers.Process(target=_work, args=(str(url), Path(out), Path(diary), said))
+    process.start()
+    return process
 
 
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
-
-if __name__ == "__main__":
+def _work(url, out, diary, said):
     torch.set_num_threads(1)
-    keep_a_diary(sys.argv[3])
-    plan_of(sys.argv[1], loss=slow_losses).save(Path(sys.argv[2]))
+    keep_a_diary(diary)
+    with open(said, "w") as file, redirect_stderr(file):
+        plan_of(url, loss=slow_losses).save(out)

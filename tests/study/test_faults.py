@@ -11,6 +11,7 @@ import subprocess
 import time
 import zlib
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -51,27 +52,30 @@ def test_killed_and_resumed_ends_with_the_same_plan(
 ) -> None:
     """SIGKILL at random instants; the last run comes through."""
     database, out, diary = (tmp_path / name for name in ("study.db", "plan.json", "diary"))
-    command = jobs.command(f"sqlite:///{database}", out, diary)
+    job = (f"sqlite:///{database}", out, diary)
     rng, before = random.Random(seed), []
     for _ in range(kills):
-        job = subprocess.Popen(command, env=jobs.ENVIRONMENT)
-        wait_for_rows(database, len(before) + rng.randint(0, 40 // kills), job)
+        process = jobs.start(*job)
+        wait_for_rows(database, len(before) + rng.randint(0, 40 // kills), process)
         time.sleep(rng.random() * 0.1)
-        assert job.poll() is None, "it ended before it was killed"
-        job.kill()
-        assert job.wait() == -signal.SIGKILL
+        assert process.is_alive(), "it ended before it was killed"
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         now = stored(database)
         assert now[: len(before)] == before, "a finished evaluation was lost"
         before = now
-    assert subprocess.run(command, env=jobs.ENVIRONMENT, timeout=120).returncode == 0
+    last = jobs.start(*job)
+    last.join(120)
+    assert last.exitcode == 0
     assert plan_in(out) == plain(reference)
     assert jobs.measured_after_kept(diary) == []
     assert max(jobs.times_measured(diary).values()) <= 2  # killed between measuring and keeping
 
 
-def wait_for_rows(database: Path, count: int, job: subprocess.Popen) -> None:
+def wait_for_rows(database: Path, count: int, process: BaseProcess) -> None:
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and job.poll() is None and len(stored(database)) < count:
+    while time.monotonic() < deadline and process.is_alive() and len(stored(database)) < count:
         time.sleep(0.01)
 
 
@@ -111,9 +115,10 @@ def test_a_study_of_widths_resumes_to_the_same_plan(
 def test_two_processes_at_once_share_the_work(tmp_path: Path, reference: ew.Plan) -> None:
     database, diary = tmp_path / "study.db", tmp_path / "diary"
     outs = [tmp_path / "one.json", tmp_path / "two.json"]
-    commands = [jobs.command(f"sqlite:///{database}", out, diary) for out in outs]
-    workers = [subprocess.Popen(command, env=jobs.ENVIRONMENT) for command in commands]
-    assert [worker.wait(240) for worker in workers] == [0, 0]
+    workers = [jobs.start(f"sqlite:///{database}", out, diary) for out in outs]
+    for worker in workers:
+        worker.join(240)
+    assert [worker.exitcode for worker in workers] == [0, 0]
     assert plan_in(outs[0]) == plan_in(outs[1]) == plain(reference)
     assert set(jobs.times_measured(diary).values()) == {1}
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -111,19 +111,17 @@ def test_killed_and_restarted_in_the_middle(
     """Two processes at once meanwhile: nothing is lost, nothing done twice."""
     diary = tmp_path / "diary"
     outs = [tmp_path / "one.json", tmp_path / "two.json"]
-    workers = [
-        subprocess.Popen(
-            jobs.command(url, out, diary), env=jobs.ENVIRONMENT, stderr=subprocess.PIPE, text=True
-        )
-        for out in outs
-    ]
+    logs = [tmp_path / "one.log", tmp_path / "two.log"]
+    workers = [jobs.start(url, out, diary, log) for out, log in zip(outs, logs, strict=True)]
     for count in (5, 20):
         wait_for(lambda count=count: jobs.joined(diary) == 2 and lines(diary) >= count, workers)
         server.kill()
         time.sleep(0.5)
         server.start()
-    said = "".join(worker.communicate(timeout=240)[1] for worker in workers)
-    assert [worker.returncode for worker in workers] == [0, 0], said
+    for worker in workers:
+        worker.join(240)
+    said = "".join(log.read_text() for log in logs)
+    assert [worker.exitcode for worker in workers] == [0, 0], said
     assert "is away" in said
     assert "is back" in said
     for out in outs:
@@ -137,9 +135,9 @@ def lines(path: Path) -> int:
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
-def wait_for(condition: Callable[[], bool], workers: list[subprocess.Popen[str]]) -> None:
+def wait_for(condition: Callable[[], bool], workers: list[BaseProcess]) -> None:
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and any(worker.poll() is None for worker in workers):
+    while time.monotonic() < deadline and any(worker.is_alive() for worker in workers):
         if condition():
             return
         time.sleep(0.02)
