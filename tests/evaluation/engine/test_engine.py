@@ -7,7 +7,7 @@ from itertools import pairwise, product
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.utils import _pytree as pytree
@@ -92,6 +92,7 @@ def has_constant_channel(tensors: dict) -> bool:
 @pytest.mark.parametrize(("dtype", "recovery"), KINDS)
 @pytest.mark.parametrize("name", ZOO)
 @given(seed=st.integers(0, 10**6))
+@settings(max_examples=4)
 def test_programs_give_what_masked_models_give(name, dtype, recovery, seed) -> None:
     """Folded norms, values written in place and pieces of one example change nothing.
 
@@ -113,6 +114,7 @@ def test_programs_give_what_masked_models_give(name, dtype, recovery, seed) -> N
 @pytest.mark.parametrize("recovery", ["none", "batchnorm", "linear"])
 @pytest.mark.parametrize("name", ["residual", "dense", "in_place", "several"])
 @given(seed=st.integers(0, 10**6), memory=st.sampled_from(["0", "1KiB", "8KiB", "40KiB"]))
+@settings(max_examples=4)
 def test_a_limit_of_memory_changes_no_bit(name, recovery, seed, memory) -> None:
     graph, args = traced(name)
     masks = some_masks(graph, seed, 8)
