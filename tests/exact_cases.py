@@ -6,6 +6,7 @@ import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -115,26 +116,27 @@ def cases(count: int, timed: bool = False, rule: str = "") -> Iterator[Case]:
 
     With a kind of rule, all have one, and are those that it leaves units of.
     """
-    seed = 0
-    while count:
-        seed += 1
-        graph = random_graph(seed)
-        if graph is None:
-            continue
-        rng = random.Random(seed)
-        try:
-            graph = ew.restrict(graph, **random_rules(graph, rule, rng)) if rule else graph
-        except ew.errors.RuleError:
-            continue
-        masks = nested_masks(graph)
-        X = graph.matrix(masks)
-        limits = {
-            q: rng.uniform(0.3, 1.0) for q in rng.sample(QUANTITIES, rng.choice([1, 1, 2, 3]))
-        }
-        times = None
-        if timed:
-            limits = dict(list(limits.items())[1:]) | {"latency": rng.uniform(0.3, 1.0)}
-            times = random_times(graph, seed)
-        space = Space(graph, ew.Budget(**limits), times=times)
-        yield Case(seed, space, surrogate(graph, X, seed), masks, X)
-        count -= 1
+    found = (_case(seed, timed, rule) for seed in itertools.count(1))
+    return itertools.islice((case for case in found if case is not None), count)
+
+
+@cache
+def _case(seed: int, timed: bool, rule: str) -> Case | None:
+    """The same for all tests of a process: its space remembers what all masks cost."""
+    graph = random_graph(seed)
+    if graph is None:
+        return None
+    rng = random.Random(seed)
+    try:
+        graph = ew.restrict(graph, **random_rules(graph, rule, rng)) if rule else graph
+    except ew.errors.RuleError:
+        return None
+    masks = nested_masks(graph)
+    X = graph.matrix(masks)
+    limits = {q: rng.uniform(0.3, 1.0) for q in rng.sample(QUANTITIES, rng.choice([1, 1, 2, 3]))}
+    times = None
+    if timed:
+        limits = dict(list(limits.items())[1:]) | {"latency": rng.uniform(0.3, 1.0)}
+        times = random_times(graph, seed)
+    space = Space(graph, ew.Budget(**limits), times=times)
+    return Case(seed, space, surrogate(graph, X, seed), masks, X)

@@ -120,6 +120,7 @@ def test_every_mask_at_the_budget_is_drawn_and_no_other(branches: ew.Graph) -> N
         draw_at_budget(Space(branches, ew.Budget(macs=0.01)), 2, rng)
 
 
+@pytest.mark.xdist_group("cases")  # as in test_solver.py
 def test_proofs_hold_for_every_mask_within_the_budget() -> None:
     proven = 0
     for case in cases(24):

@@ -31,6 +31,7 @@ from exact_cases import QUANTITIES, Case, cases, nested_masks, random_graph, ran
 from zoo import ZOO, build
 
 KINDS = ("edge", "layer", "hidden", "heads", "channels")
+one_process = pytest.mark.xdist_group("cases")  # which counts the masks of each case once
 
 
 def random_path_sum(graph: ew.Graph, seed: int) -> ew.surrogates.PathSum:
@@ -68,6 +69,7 @@ def assert_agrees(case: Case, frame: Frame | None = None) -> int:
     return found.cuts
 
 
+@one_process
 def test_optima_are_those_of_brute_force() -> None:
     for case in cases(30):
         assert_agrees(case)
@@ -106,6 +108,7 @@ def test_two_hundred_optima_are_those_of_brute_force() -> None:
         assert_agrees(case)
 
 
+@one_process
 def test_a_frame_that_knows_nothing_of_costs_finds_the_same_by_cuts() -> None:
     """Neither costs nor outputs are in the rows: every mask that fails is cut off."""
     cuts = 0
@@ -216,6 +219,7 @@ def test_protected_units_stay(residual: ew.Graph) -> None:
     assert found.value >= free.value
 
 
+@one_process
 def test_an_impossible_budget_names_the_least_cost_that_is_reachable() -> None:
     told = 0
     for case in cases(20):
@@ -350,6 +354,7 @@ def test_latency_needs_times(residual: ew.Graph) -> None:
         Frame(residual, ("macs", "latency"))
 
 
+@one_process
 def test_optima_within_a_latency_are_those_of_brute_force() -> None:
     for case in cases(20, timed=True):
         best = case.best
@@ -392,6 +397,7 @@ def test_rows_never_overstate_a_latency() -> None:
     assert np.mean(exact) > 0.97
 
 
+@one_process
 def test_an_impossible_latency_names_the_least_that_is_reachable() -> None:
     told = 0
     for case in cases(16, timed=True):
