@@ -17,7 +17,7 @@ from edgewise.search import Ask, Patience, Space, answered, search
 from edgewise.search.stopping import expected_improvement, hopeless, paired_error
 from zoo import build
 
-LIMIT = 60
+LIMIT = 44
 
 
 class Known:
