@@ -140,12 +140,12 @@ class Engine:
         """
         order = visiting_order(self.graph, masks)
         while order:
-            size, seconds = self._chunk(split), 0.0
-            part, order = order[:size], order[size:]
-            for outcome in self._evaluate_chunk(part, split, tensors):
-                seconds += outcome.evaluation.seconds
+            seconds, done = 0.0, 0
+            for outcome in self._evaluate_chunk(order[: self._chunk(split)], split, tensors):
+                seconds, done = seconds + outcome.evaluation.seconds, done + 1
                 yield outcome
-            self.pace = seconds / len(part) / max(self.objective.samples(split), 1)
+            order = order[done:]
+            self.pace = seconds / done / max(self.objective.samples(split), 1)
             self.period = min(2 * self.period, PERIOD)
             self.compiler.forget()
 
@@ -166,6 +166,7 @@ class Engine:
     def _evaluate_chunk(
         self, masks: Sequence[Mask], split: Split, tensors: bool
     ) -> Iterator[Outcome]:
+        """Measure the first of these masks: as many as cut weights leave memory for."""
         lower = self.autocast if whole_of(split) == "search" else Autocast()
         programs, failed = self._programs(masks, split, lower.precision)
         yield from failed
@@ -214,6 +215,8 @@ class Engine:
         programs, failed = [], []
         with _young_garbage():
             for mask in masks:
+                if self.compiler.cut_bytes > self.options.limit:
+                    break
                 try:
                     program = self.compiler.program(mask, precision)
                     if program.guard is not None and self.around is None:

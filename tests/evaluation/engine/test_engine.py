@@ -139,6 +139,28 @@ def test_kept_values_stay_within_the_limit(memory: int, monkeypatch: pytest.Monk
     assert memory < 100_000 or max(held) > 0
 
 
+def test_cut_weights_of_masks_that_run_together_stay_within_the_limit() -> None:
+    model, args = build("attention")
+    graph = ew.trace(model, args, granularity=("hidden", "heads"), slices=4)
+    masks = [graph.mask([group[0]]) for group in graph.nested]
+    objective = ew.Objective([(args, torch.zeros(2))], lambda out, _: out.sum())
+    found, together = dict[int, dict[str, float | None]](), dict[int, list[int]]()
+    for limit in (2**30, 1):
+        engine = Engine(graph, objective, EngineOptions(memory=limit))
+        seen, whole = together.setdefault(limit, []), engine._programs
+
+        def programs(*asked, engine=engine, seen=seen, whole=whole):
+            made = whole(*asked)
+            seen.append(engine.compiler.cut_bytes)
+            return made
+
+        engine._programs = programs
+        found[limit] = {o.evaluation.mask: o.evaluation.loss for o in engine.evaluate(masks)}
+    assert found[1] == found[2**30]
+    assert len(together[2**30]) == 1 < len(together[1]) == len(masks)
+    assert sum(together[1]) >= together[2**30][0] > max(together[1]) > 0
+
+
 def test_nothing_is_kept_after_the_last_mask() -> None:
     graph, objective = jobs.make()
     compiler = Compiler(graph, recover=True)

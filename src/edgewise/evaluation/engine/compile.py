@@ -6,7 +6,7 @@ import copy
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable
 from functools import cached_property, partial
-from itertools import accumulate, pairwise, starmap
+from itertools import accumulate, islice, pairwise, starmap
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -49,7 +49,8 @@ class Compiler:
         self.graph, self.recover, self.fits, self.heads = graph, recover, fits, heads
         self.times = times
         self.memory = Memory(limit)
-        self.cut: dict[Any, Any] = {}
+        self.cut: dict[Any, nn.Module] = {}
+        self.cut_bytes = 0  # of their weights
         self.inputs: dict[Hashable, Inputs] = {}  # of fits
         # steps live as long as a program, or a value that is kept, needs them
         self.known: WeakValueDictionary[Hashable, Step] = WeakValueDictionary()
@@ -68,6 +69,7 @@ class Compiler:
             self.inputs.clear()
         self.folded.clear()
         self.cut.clear()
+        self.cut_bytes = 0
 
     def program(self, mask: Mask, precision: torch.dtype | None = None) -> Program:
         """The program of a mask, for data in a lower precision or that of the model.
@@ -78,7 +80,11 @@ class Compiler:
         alive = liveness(self.graph, mask).require_connected()
         if not self.recover and (left := self.unpruned.left(alive)) is not None:
             return _Translation(self, self.unpruned.lowered, alive, precision, left).run(mask)
-        return _Translation(self, lower(self.graph, alive, self.cut), alive, precision).run(mask)
+        before = len(self.cut)
+        lowered = lower(self.graph, alive, self.cut)
+        new = islice(self.cut.values(), before, None)
+        self.cut_bytes += sum(p.nbytes for module in new for p in module.parameters())
+        return _Translation(self, lowered, alive, precision).run(mask)
 
     @cached_property
     def unpruned(self) -> _Unpruned:

@@ -13,9 +13,10 @@ class EngineOptions:
 
     Args:
         memory: what values kept for later masks may take, in bytes or as text ("2GiB"). Values
-            that do not fit are dropped and computed again.
-        chunk: masks that share values at a time. Results of a chunk arrive together, so that fewer
-            share, at least 4, where they would take longer than a minute.
+            that do not fit are dropped and computed again. The weights that widths cut for masks
+            that are measured together take about as much again, or those of one mask.
+        chunk: masks that share values at a time, at most. Results of a chunk arrive together, so
+            that fewer share, at least 4, where they would take longer than a minute.
         piece: examples that run through the network at a time; None fits them to the cache of a
             processor, and to the first batch on an accelerator. Only networks that treat every
             example by itself are run in pieces.
