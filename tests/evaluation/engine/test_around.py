@@ -90,7 +90,7 @@ def test_what_is_before_the_part_runs_once_a_batch() -> None:
     assert len(calls) == 3
     small = ew.EngineOptions(memory=1)
     list(Serial(graph, ew.Objective(partial.batches(3), loss=partial.loss), small).evaluate(masks))
-    assert len(calls) == 9  # nothing is kept from the first chunk, of 4 masks, for the second
+    assert len(calls) == 12  # nothing is kept from one of three chunks for the next
 
 
 def test_modules_that_do_more_than_give_something_run_every_time() -> None:
