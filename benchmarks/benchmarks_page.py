@@ -303,7 +303,8 @@ REPORTS = {"wikitext": "WikiText-2", "brown": "Brown"}
 
 def reported(mine: list[Row], key: str, text: str, number: str = "perplexity") -> str:
     """The mean over seeds of what report text tells, and its range."""
-    found = [row[key][f"report {text}"][number] for row in mine if key in row]
+    told = [row.get(key, {}).get(f"report {text}") for row in mine]
+    found = [one[number] for one in told if one]
     if not found:
         return "–"
     shown = percent if number == "agreement" else lambda value: figure(value, 1)
@@ -452,12 +453,15 @@ SECTIONS = (
     Section("language", "A language model", "SmolLM2-135M, 60 attention and MLP branches: a "
             "share of the decoder's parameters removed, all methods seeing the same text; losses "
             "in nats a token on search and verify text, perplexity on the test text of WikiText-2 "
-            "(respaced), as pruned and with linear recovery once from 6 144 other tokens; means "
-            "over seeds, and ranges.",
+            "(respaced) and on other texts of the Brown corpus, as pruned and with linear recovery "
+            "once from 6 144 other tokens; how often the likeliest next token is that of the "
+            "unpruned model on WikiText-2; means over seeds, and ranges. FLAP as pruned has biases "
+            "of its own, which linear recovery does not give; rows of widths: "
+            "[widths.py](../benchmarks/language/widths.py).",
             f"language/compare.py{DATA}/text --recover", language),
     Section("language_texts", "A language model, by text", "The same without 26.7 % of the "
-            "decoder's parameters, searched and recovered on one text, on the other, or on half of "
-            "each: perplexity on both, means over seeds, and ranges.",
+            "decoder's parameters, searched and recovered on one text or on the other: perplexity "
+            "on both, means over seeds, and ranges.",
             f"language/compare.py{DATA}/text --layers 8 --text brown --recover", language_texts),
     Section("language_speed", "A language model, speed", "The same model on sequences of 128 "
             "tokens: loops that skip what is removed, and the engine.",

@@ -26,7 +26,7 @@ import edgewise as ew
 from language.problem import SIZES, Problem, nats, wikitext
 from machine import describe
 
-TEXTS = ((48, 128), (48, 512), (192, 128))  # sequences and their length
+TEXTS = ((48, 128), (192, 128), (48, 512))  # sequences and their length
 FOUND = Path("benchmarks/results/language.json")
 
 

@@ -30,10 +30,9 @@ PIXELS = 10_000_000  # and what they have together, in between
 MOST = {"search": 500, "verify": 2000, "report": 5000}  # rows of each split
 CALIBRATION = 500
 SEQUENCES = {"search": 8, "verify": 32, "report": 128, "calibration": 64}  # of text
-PARTS = ("*attention", "*mlp", "*heads*", "*hidden*")  # of decoder layers
+BRANCHES = ("*attention", "*mlp")
 LOWER, WORTH = torch.bfloat16, 1.3  # a precision, and how many times as fast it must be
 MEMORY = 1 << 30  # bytes of the images to heal with, which are all in memory
-INNER = ["branch", "hidden", "heads"]
 KINDS = {"branch": "edge", "layer": "layer", "hidden": "hidden", "heads": "heads"}
 TRAIN, HELD_OUT = ("train", "training"), ("val", "valid", "validation", "test")
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -52,7 +51,7 @@ NOTES = {
     "units.granularity": "what may go: branches, layers, widths inside them",
     "budget.macs": "at most so much may remain; also params, latency, ...",
     "budget.params": "at most so much may remain, a quarter less of what is no embedding",
-    "units.only": "the two branches of each layer, heads, channels of MLPs",
+    "units.only": "what may go: the two branches of each layer",
     "result.recovery": "what is chosen is recovered once, and then measured on the report rows",
     "search.evaluations": "masks to measure; more find better ones",
     "heal.rows": "fine-tuning, taught by the unpruned network; without this section there is none",
@@ -107,7 +106,7 @@ def write_job(
 def _on_text(
     model: ModelSection, network: nn.Module, source: str, say: Say
 ) -> dict[str, dict[str, Any]]:
-    """The sections of a job on text: branches and widths of decoder layers, recovered once."""
+    """The sections of a job on text: the branches of decoder layers, recovered once."""
     data = DataSection(source, tokenizer=model.source)
     splits, begin, count = {}, 0, rows_of(data)
     for name, most in SEQUENCES.items():
@@ -125,9 +124,8 @@ def _on_text(
     faster = seconds[False] / seconds[True]
     say(f"Perplexity of the first {len(nats)}: {float(nats.mean().exp()):.1f}")
     say(f"In bfloat16 it is {faster:.1f} times as fast")
-    one = {name: x[:1].to(model.device) for name, x in first[0].items()}
-    graph = trace(network, (), one, granularity=INNER)
-    only = [glob for glob in PARTS if any(fnmatch(unit.label, glob) for unit in graph.units)]
+    graph = trace(network, (), {name: x[:1].to(model.device) for name, x in first[0].items()})
+    only = [glob for glob in BRANCHES if any(fnmatch(unit.label, glob) for unit in graph.units)]
     say(f"Units: {sum(any(fnmatch(u.label, g) for g in only or ('*',)) for u in graph.units)}")
     known = {id(p): p.numel() for p in network.parameters()}
     tables = [m for m in network.modules() if isinstance(m, nn.Embedding)]
@@ -139,7 +137,7 @@ def _on_text(
         "model": {"source": model.source},
         "data": {"source": source} | splits,
         **({"objective": {"precision": "bfloat16"}} if faster > WORTH else {}),
-        "units": {"granularity": INNER} | ({"only": only} if only else {}),
+        **({"units": {"only": only}} if only else {}),
         "budget": {"params": round(fixed + 0.75 * (1 - fixed), 2)},
         "search": {"evaluations": 100},
         **({"result": {"recovery": "linear"}, "calibration": {"rows": rows}} if enough else {}),

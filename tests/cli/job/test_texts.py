@@ -248,22 +248,20 @@ def test_other_architectures_go_the_same_way(name: str, tmp_path: Path) -> None:
 def test_a_first_job_is_written(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From a folder and a text, with a quarter less of what is no embedding."""
     labels = ["layers.0 attention", "layers.0 mlp", "layers.0 mlp gate_proj"]
-    labels += ["layers.0 mlp hidden 8 of 16"]
     traced = SimpleNamespace(units=[SimpleNamespace(label=label) for label in labels])
-    monkeypatch.setattr(init, "trace", lambda *_, **kinds: traced)
+    monkeypatch.setattr(init, "trace", lambda *_: traced)
     monkeypatch.chdir(checkpoint)
     (checkpoint / "long.txt").write_text(SENTENCE * 800)
     said: list[str] = []
     init.write_job("hf:checkpoint", "long.txt", None, Path("first.toml"), said.append)
-    assert "Units: 3" in said
+    assert "Units: 2" in said
     config = read_config("first.toml")
     assert config.data == replace(
         config.data, source=f"text:{checkpoint / 'long.txt'}", tokenizer=config.model.source
     )
     assert config.model.source == f"hf:{checkpoint / 'checkpoint'}"
     assert (config.result.form, config.result.recovery) == ("module", "linear")
-    assert config.units.only == ("*attention", "*mlp", "*hidden*")
-    assert config.units.granularity == ("branch", "hidden", "heads")
+    assert config.units.only == ("*attention", "*mlp")
     assert config.budget is not None
     assert 0.75 < float(str(config.budget.params)) < 1
 
