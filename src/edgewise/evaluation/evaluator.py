@@ -212,10 +212,10 @@ class Engine:
     def _programs(
         self, masks: Sequence[Mask], split: Split, precision: torch.dtype | None
     ) -> tuple[list[Program], list[Outcome]]:
-        programs, failed = [], []
+        programs, failed = list[Program](), list[Outcome]()
         with _young_garbage():
             for mask in masks:
-                if self.compiler.cut_bytes > self.options.limit:
+                if (programs or failed) and self.compiler.cut_bytes > self.options.limit:
                     break
                 try:
                     program = self.compiler.program(mask, precision)
