@@ -244,6 +244,11 @@ class Problem:
         return f"layers.{place // 2} {'mlp' if place % 2 else 'attention'}"
 
 
+def following(ids: Tensor) -> Tensor:
+    """The tokens that each place of [n, length] should tell; the last one is left out of losses."""
+    return torch.cat([ids[:, 1:], torch.full_like(ids[:, :1], -100)], 1)
+
+
 def nats(logits: Tensor, ids: Tensor) -> float:
     """The mean cross-entropy of the next token in one sequence [1, length]."""
     return float(F.cross_entropy(logits[0, :-1].float(), ids[0, 1:]))

@@ -26,7 +26,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import edgewise as ew
 from edgewise.evaluation.evaluator import Engine
-from language.problem import Net, Problem, nats
+from language.problem import Net, Problem, following, nats
 from machine import describe
 
 TURN = 16  # masks
@@ -44,8 +44,7 @@ def loop(net: Net, ids: torch.Tensor) -> Callable[[Sequence[str]], list[float]]:
 def engine(
     graph: ew.Graph, ids: torch.Tensor, precision: Any
 ) -> Callable[[Sequence[str]], list[float]]:
-    following = torch.cat([ids[:, 1:], torch.full_like(ids[:, :1], -100)], 1)
-    data = [((ids,), following)]
+    data = [((ids,), following(ids))]
     made = Engine(graph, ew.Objective(data, loss="perplexity", precision=precision))
 
     def run(masks: Sequence[str]) -> list[float]:

@@ -15,7 +15,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -23,17 +23,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import edgewise as ew
+from edgewise.evaluation.losses import perplexity
 from edgewise.graph.coupling import Place
 from edgewise.graph.graph import Graph, Mask
 from edgewise.search import Space
 from edgewise.search.picks import ranked_pick
 from edgewise.study.statistics import examples_seen
-from language.compare import told_of
-from language.problem import LAYERS, Problem, judged
+from language.compare import recovered
+from language.problem import LAYERS, Problem, following, judged
 from language.rivals import EVALUATIONS
 from machine import describe
 
@@ -64,8 +64,8 @@ class Widths:
         return graph.select(lambda unit: bool(unit.group) or unit.label in branches)
 
     def taylor(self) -> Any:
-        few = self.calibration.split(TOGETHER)
-        return ew.importance.taylor([({"input_ids": ids}, following(ids)) for ids in few], mean)
+        few = [({"input_ids": x}, following(x)) for x in self.calibration.split(TOGETHER)]
+        return ew.importance.taylor(few, perplexity)
 
     @cache  # noqa: B019 - one of each a process
     def searched(self) -> Graph:
@@ -78,16 +78,6 @@ class Widths:
     def budget(self, share: float) -> ew.Budget:
         whole = sum(p.numel() for p in self.problem.model.parameters())
         return ew.Budget(params=whole - int(share * self.problem.params.sum()))
-
-
-def following(ids: Tensor) -> Tensor:
-    return torch.cat([ids[:, 1:], torch.full_like(ids[:, :1], -100)], 1)
-
-
-def mean(outputs: Mapping[str, Tensor], targets: Tensor) -> Tensor:
-    """The mean cross-entropy of each sequence."""
-    found = F.cross_entropy(outputs["logits"].transpose(1, 2).float(), targets, reduction="none")
-    return found[:, :-1].mean(1)
 
 
 def taylor(widths: Widths, share: float, seed: int) -> Found:
@@ -233,10 +223,6 @@ def row(widths: Widths, method: str, share: float, seed: int) -> dict[str, Any]:
     seconds = round(time.process_time() - start, 1)
     whole, left = ew.cost(graph).params, ew.cost(graph, mask).params
     pruned = own or ew.masked(graph, mask)
-    start = time.process_time()
-    few = [{"input_ids": ids} for ids in widths.calibration.split(8)]
-    small = ew.recover(graph, mask, few)
-    recovery = round(time.process_time() - start, 1)
     reports = [k for k in problem.splits if k.startswith("report")]
     return {
         "method": method, "share": share, "seed": seed, "mask": str(mask),
@@ -245,8 +231,7 @@ def row(widths: Widths, method: str, share: float, seed: int) -> dict[str, Any]:
         "seconds": seconds, "search": judged(problem, pruned, "search")["loss"],
         "verify": judged(problem, pruned, "verify")["loss"],
         "pruned": {k: judged(problem, pruned, k) for k in reports},
-        "text": problem.text, "search_in": "bfloat16", "recovery_seconds": recovery,
-        "recovered": {k: judged(problem, small, k) for k in told_of(problem)},
+        "text": problem.text, "search_in": "bfloat16", **recovered(problem, graph, str(mask)),
     }  # fmt: skip
 
 

@@ -16,7 +16,9 @@ from ...values.files import write_text
 from .config import Config
 from .datasets import Batch, following, load_batches
 from .kept import make_directory, read_kept
+from .sections import DataSection
 from .sources import load_loss
+from .toml_sections import Rows
 
 EXAMPLES, TOGETHER = 256, 8  # that are looked at; whose gradients take memory at a time
 FLAT = 1e-5  # a change of the loss that is rounding
@@ -40,11 +42,14 @@ def importance_of(config: Config, model: nn.Module, say: Callable[[str], None]) 
     def score(graph: Graph, writes: Sequence[Place], reads: Sequence[Place]) -> Scores:
         path = config.directory / "importance.json"
         own = f"{graph.fingerprint} {weights_digest(graph)}"
-        told = f"{kind} of {config.objective.loss} on {_rows(config)} at {own}"
+        data, rows = _looked_at(config)
+        told = f"{kind} of {config.objective.loss} on {data.source} {rows} at {own}"
         kept = read_kept(path, _Kept) if path.exists() else None
         if kept is None or kept.of != told:
             say(f"Looking which channels matter least ({kind})")
-            found = _found(config, _batches(config, model), say)(graph, writes, reads)
+            few = replace(following(data, model), batch=TOGETHER)
+            batches = load_batches(few, rows)[: EXAMPLES // TOGETHER]
+            found = _found(config, batches, say)(graph, writes, reads)
             kept = _Kept(told, [_Scored(p.vertex, p.axis, s.tolist()) for p, s in found.items()])
             make_directory(config.directory)
             write_text(path, json.dumps(asdict(kept)) + "\n")
@@ -80,19 +85,11 @@ def _found(config: Config, batches: Sequence[Batch], say: Callable[[str], None])
     return score
 
 
-def _rows(config: Config) -> str:
+def _looked_at(config: Config) -> tuple[DataSection, Rows]:
+    """The examples for calibration where there are some, else those of the search."""
     if config.calibration is None:
-        return f"{config.data.source} {config.data.search}"
-    return f"{config.calibration_data.source} {config.calibration.rows}"
-
-
-def _batches(config: Config, model: nn.Module) -> list[Batch]:
-    """A few examples at a time, of those for calibration where there are some."""
-    data, rows = config.data, config.data.search
-    if config.calibration is not None:
-        data, rows = config.calibration_data, config.calibration.rows
-    few = replace(following(data, model), batch=TOGETHER)
-    return load_batches(few, rows)[: EXAMPLES // TOGETHER]
+        return config.data, config.data.search
+    return config.calibration_data, config.calibration.rows
 
 
 @dataclass(frozen=True)
