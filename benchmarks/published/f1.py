@@ -35,7 +35,7 @@ from machine import describe
 
 SIZES = {2: "10-15", 5: "20-40", 14: "50-100", 30: "> 100"}  # pairs of blocks: edges as published
 PUBLISHED = ("Graph", "FCN", "Linear", "L1", "Taylor")
-OURS = ("PathSum", "GraphGP")
+OURS = ("PathSum", "CrossGamma", "GraphGP")
 LEAKY = ("PathSum, leak", "GraphGP, leak")
 
 
@@ -68,6 +68,8 @@ def surrogate(method: str, graph: ew.Graph) -> Any:
     """The surrogate of a name."""
     if method.startswith("PathSum"):
         return ew.surrogates.PathSum(graph, saturate=True)
+    if method == "CrossGamma":
+        return ew.surrogates.CrossGamma(graph)
     return ew.surrogates.GraphGP(graph)
 
 
@@ -128,20 +130,24 @@ def network_rows(options: argparse.Namespace, steps: int, number: int, data: tup
 
 
 def table(rows: list[dict]) -> str:
-    """Mean rank correlations by protocol and size, ρ / τ."""
+    """Means by protocol and size: ρ / τ, and the overlap of the best five and of the best tenth."""
     sizes = [s for s in SIZES.values() if any(row["size"] == s for row in rows)]
     lines = []
     for protocol in ("published", "sound"):
         chosen = [row for row in rows if row["protocol"] == protocol]
-        lines += [f"{protocol:14}" + "".join(f"{size:>16}" for size in sizes)]
+        lines += [f"{protocol:14}" + "".join(f"{size:>25}" for size in sizes)]
         names = ("edges", "accuracy", "disconnected", "ceiling", "perfect")
         for name in names if protocol == "published" else names[:2]:
             cells = [np.mean([r[name] for r in chosen if r["size"] == s]) for s in sizes]
-            lines += [f"{name:14}" + "".join(f"{cell:16.3f}" for cell in cells)]
+            lines += [f"{name:14}" + "".join(f"{cell:25.3f}" for cell in cells)]
         for method in dict.fromkeys(row["method"] for row in chosen):
             same = [[r for r in chosen if (r["method"], r["size"]) == (method, s)] for s in sizes]
-            cells = [[np.mean([r[k] for r in g]) for k in ("spearman", "kendall")] for g in same]
-            lines += [f"{method:14}" + "".join(f"{a:9.3f} /{b:5.3f}" for a, b in cells)]
+            names = ("spearman", "kendall", "top5", "top10")
+            cells = [[np.mean([r[name] for r in group]) for name in names] for group in same]
+            lines += [f"{method:14}" + "".join(
+                f"{rho:9.3f} /{tau:6.3f} {100 * five:3.0f} /{100 * tenth:3.0f}"
+                for rho, tau, five, tenth in cells
+            )]  # fmt: skip
         lines += [""]
     return "\n".join(lines)
 
