@@ -129,4 +129,5 @@ METHODS = {
     "evolution": evolution,
     "evolution, as long": partial(evolution, evaluations=LONGER),
 }
-ONCE = {"ShortGPT", "one by one", "one by one, branches", "SLEB", "BlockPruner"}  # nothing in them is drawn
+# nothing in them is drawn
+ONCE = {"ShortGPT", "one by one", "one by one, branches", "SLEB", "BlockPruner"}

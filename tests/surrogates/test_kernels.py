@@ -15,7 +15,6 @@ from edgewise.surrogates.kernels import (
     Hamming,
     Local,
     product,
-    squared_distance,
     weighted_hamming,
 )
 
@@ -42,23 +41,28 @@ def test_weighted_hamming_counts_differences() -> None:
     assert_allclose(weighted_hamming(X, X, np.array([1.0, 2.0, 4.0])), expected)
 
 
-@pytest.mark.parametrize("moved", [1, 15])
-def test_moves_are_multiplied_by_what_they_change(moved: int) -> None:
+@pytest.mark.parametrize(("units", "moved"), [(30, 1), (300, 1), (300, 20), (300, 150)])
+def test_moves_are_multiplied_by_what_they_change(units: int, moved: int) -> None:
     rng = np.random.default_rng(0)
-    rows = np.tile((rng.random(30) < 0.5).astype(float), (12, 1))
+    rows = np.tile((rng.random(units) < 0.5).astype(float), (200, 1))
     for row in rows[1:]:
-        units = rng.choice(30, moved, replace=False)
-        row[units] = 1.0 - row[units]
-    metric = rng.normal(size=(30, 30))
-    assert_allclose(product(rows, metric), rows @ metric, atol=1e-12)
+        changed = rng.choice(units, moved, replace=False)
+        row[changed] = 1.0 - row[changed]
+    metric = rng.normal(size=(units, 30))
+    before = rows.copy(), metric.copy()
+    found = product(rows, metric)
+    assert_allclose(found, rows @ metric, atol=1e-11)
+    found += 1.0  # callers may write into it
+    assert_allclose(rows, before[0])
+    assert_allclose(metric, before[1])
     assert product(rows[:0], metric).shape == (0, 30)
 
 
-def test_squared_distance_is_a_quadratic_form() -> None:
-    X, Z = some(0), some(1, 5)
-    metric = np.cov(np.random.default_rng(0).normal(size=(UNITS, 20)))
-    expected = [[(x - z) @ metric @ (x - z) for z in Z] for x in X]
-    assert_allclose(squared_distance(X, Z, metric), expected, atol=1e-12)
+def test_the_local_kernel_is_of_a_quadratic_form() -> None:
+    kernel, X, Z = local(0.6), some(0), some(1, 5)
+    expected = [[0.7 * np.exp(-0.5 * (x - z) @ kernel.metric @ (x - z)) for z in Z] for x in X]
+    assert_allclose(kernel.between(X, Z), expected, atol=1e-12)
+    assert_allclose(kernel.toward(Z)(X), expected, atol=1e-12)
 
 
 def test_without_sharing_the_local_kernel_is_the_hamming_kernel() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,7 @@ from edgewise.graph.graph import Cost, Graph, Unit
 from edgewise.graph.removal import Removal
 from edgewise.graph.vertices import Edge, Vertex
 from edgewise.surrogates.features import Coordinates
-from edgewise.surrogates.gaussian_process import Prior, _Evidence
+from edgewise.surrogates.gaussian_process import JITTER, Prior, _Evidence
 from edgewise.surrogates.kernels import Hamming, Local
 from edgewise.surrogates.path_fit import (
     _Problem,
@@ -160,6 +161,24 @@ def test_an_updated_process_is_conditioned_on_what_it_is_given(data: Any) -> Non
     before, after = (m.predict_link(X[40:], return_std=True)[1] for m in (model, more))
     assert (after < before).all()
     assert np.abs(np.log(y[40:]) - more.predict_link(X[40:])).mean() < 0.1
+
+
+@pytest.mark.parametrize("name", ["Degree2", "UnitGP"])
+def test_a_process_predicts_what_its_kernels_and_observations_say(name: str, data: Any) -> None:
+    X, y = data
+    model = MAKERS[name]().fit(X[:40], y[:40])
+    found, known = model.posterior_, X[:40]
+    noise = found.noise + JITTER
+    inner = found.covariance(known, known, model._kernels(known, known)) + noise * np.eye(40)
+    cross = found.covariance(X, known, model._kernels(X, known))
+    own = np.diag(found.covariance(X, X, model._kernels(X, X)))
+    target = (np.log(y[:40]) - model.shift_) / model.scale_
+    mean = cross @ np.linalg.solve(inner, target)
+    left = own + noise - np.sum(cross.T * np.linalg.solve(inner, cross.T), axis=0)
+    expected = model.shift_ + model.scale_ * mean, model.scale_ * np.sqrt(left)
+    for copy in (model, pickle.loads(pickle.dumps(model))):  # after a prediction, too
+        for told, wanted in zip(copy.predict_link(X, return_std=True), expected, strict=True):
+            assert_allclose(told, wanted, rtol=1e-6, atol=1e-8)
 
 
 # -- conformance -------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import numpy as np
 
 from .gaussian_process import Posterior, Prior, fit_process
+from .kernels import product
 from .process import Process
 from .validation import Array, Link
 
@@ -36,6 +37,11 @@ class Degree2(Process):
 
     def _kernels(self, X: Array, Z: Array) -> list[Array]:
         return _of_common(X @ Z.T)
+
+    def _given(self, masks: Array, posterior: Posterior) -> Array:
+        constant, units, pairs = posterior.scales
+        common = product(masks, posterior.masks.T)
+        return np.asarray(constant + common * (units + 0.5 * pairs * (common - 1.0)))
 
     def _diagonal(self, masks: Array) -> list[Array]:
         return _of_common(masks.sum(axis=1))

@@ -4,11 +4,12 @@ The covariance is a non-negative sum of given kernels and of kernels on the diff
 masks, which have hyper-parameters of their own.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import cholesky, lapack, solve_triangular
+from scipy.linalg import blas, lapack
 from scipy.optimize import minimize
 
 from .features import Coordinates
@@ -41,7 +42,7 @@ class Prior:
         return [kind.prior(self.coordinates) for kind in self.own if self.coordinates]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Posterior:
     """A fitted process: what prediction needs, in plain arrays.
 
@@ -50,7 +51,7 @@ class Posterior:
         scales: variances of the given kernels.
         own: kernels on differences.
         noise: noise variance.
-        factor: [n, n] lower Cholesky factor of the covariance of the observations.
+        whitening: [n, n] inverse of the lower Cholesky factor of the observations' covariance.
         alpha: [n] covariance⁻¹ · target.
     """
 
@@ -58,20 +59,27 @@ class Posterior:
     scales: Array
     own: tuple[Hamming | Local, ...]
     noise: float
-    factor: Array
+    whitening: Array
     alpha: Array
 
     def covariance(self, X: Array, Z: Array, kernels: list[Array]) -> Array:
-        """[n_X, n_Z] covariance of the latent function, given the kernels between X and Z.
+        """[n_X, n_Z] covariance of the latent function, given the kernels between X and Z."""
+        return sum((own.between(X, Z) for own in self.own), self.given(kernels))
+
+    def given(self, kernels: list[Array]) -> Array:
+        """The sum of the given kernels, in a fresh array.
 
         Kernels may be left out at the end of the list, where their variance is negligible.
         """
-        total = np.zeros((len(X), len(Z)))
+        total = np.zeros_like(kernels[0])
         for scale, kernel in zip(self.scales, kernels, strict=False):
             total += scale * kernel
-        for own in self.own:
-            total += own.between(X, Z)
         return total
+
+    @cached_property
+    def toward(self) -> list[Callable[[Array], Array]]:
+        """What the kernels on differences are between masks [m, n_units] and those of training."""
+        return [kernel.toward(self.masks) for kernel in self.own]
 
     def mean(self, cross: Array) -> Array:
         """[m] posterior means, from the covariance [m, n] with the training masks."""
@@ -79,11 +87,12 @@ class Posterior:
 
     def explained(self, cross: Array) -> Array:
         """[n, m] whose columns' inner products are the covariance that the data explain."""
-        return np.asarray(solve_triangular(self.factor, cross.T, lower=True, check_finite=False))
+        return np.asarray(blas.dtrmm(1.0, self.whitening, cross.T, lower=1))
 
     def deviation(self, prior: Array, cross: Array) -> Array:
         """[m] deviations of observations, from prior variances [m] and the covariance [m, n]."""
-        left = np.maximum(prior - (self.explained(cross) ** 2).sum(axis=0), 0.0)
+        explained = self.explained(cross).T
+        left = np.maximum(prior - np.einsum("mn,mn->m", explained, explained), 0.0)
         return np.asarray(np.sqrt(left + self.noise + JITTER))
 
 
@@ -190,10 +199,12 @@ def condition(
     """The process with the same hyper-parameters, given these observations; see `fit_process`."""
     covariance = process.covariance(X, X, kernels)
     covariance[np.diag_indices(len(X))] += process.noise + JITTER + known
-    factor = np.asarray(cholesky(covariance, lower=True))
-    half = solve_triangular(factor, target, lower=True)
-    alpha = np.asarray(solve_triangular(factor, half, lower=True, trans="T"))
-    return replace(process, masks=X, factor=factor, alpha=alpha)
+    factor, failed = lapack.dpotrf(covariance, lower=1, clean=1)
+    if failed:
+        raise np.linalg.LinAlgError("The covariance of the observations has no Cholesky factor.")
+    whitening, _ = lapack.dtrtri(factor, lower=1)
+    alpha = np.asarray(whitening.T @ (whitening @ target))
+    return replace(process, masks=X, whitening=whitening, alpha=alpha)
 
 
 def square_root(covariance: Array) -> Array:

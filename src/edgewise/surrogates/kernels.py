@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -11,6 +12,7 @@ from scipy.sparse import csr_matrix
 from .features import Coordinates
 from .validation import Array
 
+FEW = 128  # columns: fewer are multiplied as they are
 MOVED = 0.1  # of what is in the columns that moves from one mask change at most differs from it
 SPREAD = 1.0  # of the log of a coordinate's relevance around their common mean, in nats
 Pairs = list[tuple[float, float]]
@@ -51,6 +53,10 @@ class Hamming:
     def between(self, X: Array, Z: Array) -> Array:
         """[n_X, n_Z] covariance between masks."""
         return np.asarray(self.variance * np.exp(-weighted_hamming(X, Z, self.relevance)))
+
+    def toward(self, Z: Array) -> Callable[[Array], Array]:
+        """What gives the covariance [n_X, n_Z] of masks X with these."""
+        return partial(self.between, Z=Z)
 
     def slopes(self, X: Array, outer: Array) -> list[float]:
         """½ Σ outer · ∂K/∂φ, given outer · K [n, n] of training masks X."""
@@ -112,9 +118,24 @@ class Local:
 
     def between(self, X: Array, Z: Array) -> Array:
         """[n_X, n_Z] covariance between masks."""
-        left, right = (self.coordinates.values(masks)[0] for masks in (X, Z))
-        distance = squared_distance(left, right, self.metric)
-        return np.asarray(self.variance * np.exp(-0.5 * distance))
+        return self.toward(Z)(X)
+
+    def toward(self, Z: Array) -> Callable[[Array], Array]:
+        """What gives the covariance [n_X, n_Z] of masks X with these."""
+        ends = self.coordinates.values(Z)[0]
+        turned = self.metric @ ends.T
+        return partial(self._toward, turned, 0.5 * np.einsum("cn,nc->n", turned, ends))
+
+    def _toward(self, turned: Array, sizes: Array, X: Array) -> Array:
+        starts = self.coordinates.values(X)[0]
+        # half of the squared distance with a minus: at most 0, but for rounding
+        found = product(starts, turned)
+        found -= 0.5 * np.einsum("nc,nc->n", product(starts, self.metric), starts)[:, None]
+        found -= sizes
+        np.minimum(found, 0.0, out=found)
+        np.exp(found, out=found)
+        found *= self.variance
+        return found
 
     def _decay(self) -> Array:
         return np.exp(-self.coordinates.gaps / self.length)
@@ -150,20 +171,16 @@ def weighted_hamming(X: Array, Z: Array, relevance: Array) -> Array:
     return np.asarray(np.maximum(distance, 0.0))
 
 
-def squared_distance(X: Array, Z: Array, metric: Array) -> Array:
-    """[n_X, n_Z] of (x - z)ᵀ · metric · (x - z)."""
-    left, own = product(X, metric), np.einsum("nc,nc->n", product(Z, metric), Z)
-    distance = np.einsum("nc,nc->n", left, X)[:, None] + own - 2.0 * left @ Z.T
-    return np.asarray(np.maximum(distance, 0.0))
-
-
 def product(X: Array, metric: Array) -> Array:
-    """X · metric; moves from one mask cost only what they change."""
+    """X · metric, in a fresh array; moves from one mask cost only what they change."""
+    if len(metric) <= FEW:
+        return np.asarray(X @ metric)
     changes = X - X[:1]
     some = np.flatnonzero(changes.any(axis=0))
     changes, rows = changes[:, some], metric[some]
-    if np.count_nonzero(changes) <= MOVED * changes.size:
-        return np.asarray(X[:1] @ metric + csr_matrix(changes) @ rows)
-    if 2 * len(some) > len(metric):
+    sparse = len(some) > FEW and np.count_nonzero(changes) <= MOVED * changes.size
+    if not sparse and 2 * len(some) > len(metric):
         return np.asarray(X @ metric)
-    return np.asarray(X[:1] @ metric + changes @ rows)
+    found: Array = csr_matrix(changes) @ rows if sparse else changes @ rows
+    found += X[:1] @ metric
+    return found

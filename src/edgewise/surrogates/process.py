@@ -42,8 +42,14 @@ class Process(Probabilistic):
 
     def _cross(self, masks: Array, posterior: Posterior) -> Array:
         """[n_masks, n] covariance of the latent function with the training masks."""
-        kernels = self._kernels(masks, posterior.masks)
-        return posterior.covariance(masks, posterior.masks, kernels)
+        total = self._given(masks, posterior)
+        for between in posterior.toward:
+            total += between(masks)
+        return total
+
+    def _given(self, masks: Array, posterior: Posterior) -> Array:
+        """[n_masks, n] the sum of the given kernels with the training masks, a fresh array."""
+        return posterior.given(self._kernels(masks, posterior.masks))
 
     def _on_link(self, masks: Array, return_std: bool) -> Any:
         posterior = self.posterior_

@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..graph.graph import Graph
 from .features import Coordinates
 from .gaussian_process import Posterior, Prior, condition, fit_process
-from .kernels import Local
+from .kernels import Local, product
 from .path_fit import leave_one_out
 from .process import Process
 from .threads import single_threaded
@@ -83,6 +83,13 @@ class UnitGP(Process):
         left, right = (self.coordinates_.values(masks)[0] for masks in (X, Z))
         total = np.outer(left @ self.alone_, right @ self.alone_)
         return [np.ones((len(X), len(Z))), total, (left * self.typical_**2) @ right.T]
+
+    def _given(self, masks: Array, posterior: Posterior) -> Array:
+        own, known = (self.coordinates_.values(some)[0] for some in (masks, posterior.masks))
+        constant, total, each = posterior.scales
+        slopes = (each * self.typical_**2)[:, None] * known.T
+        slopes += np.outer(total * self.alone_, known @ self.alone_)
+        return np.asarray(product(own, slopes) + constant)
 
     @property
     def linear_(self) -> tuple[float, Array]:
