@@ -27,6 +27,7 @@ class Piece:
         missing: edges into absent outputs, with the names of the absent vertices they come from.
         unread: how many readers vertices lost that are still there.
         vertices: those that changed, as bits of a number; without those that nothing ever reads.
+        loses: those of `unread`, likewise.
     """
 
     changed: dict[int, Flow]
@@ -36,8 +37,9 @@ class Piece:
     bypassed: Group
     forwarded: Group
     missing: list[tuple[int, str]]
-    unread: Counter[int]
+    unread: dict[int, int]
     vertices: int
+    loses: int
 
 
 def changes(graph: Graph, removal: Removal) -> Piece:
@@ -55,7 +57,8 @@ def changes(graph: Graph, removal: Removal) -> Piece:
     filled = [(e, flow.fill) for i, flow in live.items() if flow.fill for e in graph.inputs[i]]
     unused = _unused(graph)
     ends = (graph.edges[edge] for edge, want in wants.items() if want is None)
-    unread = Counter(end.source for end in ends if end.target not in unused)
+    lost = Counter(end.source for end in ends if end.target not in unused)
+    unread = {i: n for i, n in lost.items() if i in live or i not in changed}
     return Piece(
         changed=changed,
         states=[(index, flow.out) for index, flow in changed.items()],
@@ -66,8 +69,9 @@ def changes(graph: Graph, removal: Removal) -> Piece:
             i for i, flow in live.items() if flow.forward and i not in removal.layers
         ),
         missing=[(e, graph.vertices[s].name) for e, s in into if e in removal.edges or s in gone],
-        unread=Counter({i: n for i, n in unread.items() if i in live or i not in changed}),
+        unread=unread,
         vertices=sum(1 << i for i in changed if i not in unused),
+        loses=sum(1 << i for i in unread),
     )
 
 
@@ -135,28 +139,32 @@ def _readers(graph: Graph) -> list[int]:
 
 def _joined(graph: Graph, groups: Sequence[Group], pieces: Sequence[Piece]) -> list[Group]:
     """The groups, those in one whose pieces meet."""
-    taken = shared = 0
-    unread, readers = Counter[int](), _readers(graph)
+    taken = shared = read = often = 0
     for piece in pieces:
         shared |= taken & piece.vertices
         taken |= piece.vertices
-        unread.update(piece.unread)
-    lost = {vertex for vertex, count in unread.items() if count == readers[vertex]}
+        often |= read & piece.loses
+        read |= piece.loses
+    lost = _lost(graph, pieces, often) if often else 0
     if not shared and not lost:
         return list(groups)
-    into = list(range(len(groups)))  # what each goes with; scipy's components take longer for few
+    apart, meeting = list[Group](), list[tuple[int, Group]]()  # what meets, with where it does
+    for group, piece in zip(groups, pieces, strict=True):
+        places = piece.vertices & (shared | lost) | piece.loses & lost
+        if not places:
+            apart.append(group)
+            continue
+        met = [one for one in meeting if one[0] & places]
+        for bits, others in met:
+            places, group = places | bits, group | others
+        meeting = [one for one in meeting if one not in met] + [(places, group)]
+    return apart + [group for _, group in meeting]
 
-    def one(place: int) -> int:
-        while into[place] != place:
-            into[place] = place = into[into[place]]
-        return place
 
-    first: dict[int, int] = {}  # piece that changes a vertex, or takes readers from it
-    for place, piece in enumerate(pieces):
-        for vertex in (*piece.changed, *lost.intersection(piece.unread)):
-            if vertex in lost or shared >> vertex & 1:
-                into[one(place)] = one(first.setdefault(vertex, place))
-    found = defaultdict[int, list[Group]](list)
-    for place, group in enumerate(groups):
-        found[one(place)].append(group)
-    return [frozenset[int]().union(*some) for some in found.values()]
+def _lost(graph: Graph, pieces: Sequence[Piece], often: int) -> int:
+    """The vertices of which pieces together take all readers, of those that several take some."""
+    counts, readers = Counter[int](), _readers(graph)
+    for piece in pieces:
+        if piece.loses & often:
+            counts.update({v: n for v, n in piece.unread.items() if often >> v & 1})
+    return sum(1 << v for v, count in counts.items() if count == readers[v])
