@@ -1,6 +1,7 @@
 """What is put together of pieces is what is worked out at once."""
 
 import random
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -8,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgewise as ew
+from edgewise.graph.cost import cost_of
 from edgewise.graph.liveness import alive
 from edgewise.graph.pieces import apart
+from edgewise.graph.removal import Removal
 from free_models import free_recipes
 from zoo import ZOO, build
 
@@ -25,7 +28,9 @@ def traced(name: str) -> ew.Graph:
 def hold(graph: ew.Graph, draw: random.Random) -> None:
     units = range(len(graph.units))
     mask = graph.mask(draw.sample(units, draw.randint(0, len(units))))
-    assert ew.liveness(graph, mask) == alive(graph, graph.removal(mask.bits))
+    found, whole = ew.liveness(graph, mask), alive(graph, graph.removal(mask.bits))
+    assert found == whole
+    assert cost_of(graph, found) == cost_of(graph, whole)
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -49,3 +54,14 @@ def test_branches_are_apart_until_they_take_the_last_reader(residual: ew.Graph) 
     skip = residual.unit_index["blocks.0.relu->blocks.1.add"]
     assert len(apart(residual, [first, second])) == 2
     assert len(apart(residual, [second, skip])) == 1
+
+
+def test_a_unit_in_two_places_is_gone_once_both_are(residual: ew.Graph) -> None:
+    first, second = (residual.unit_index[f"blocks.{i}.first.0..blocks.{i}.norm"] for i in (0, 1))
+    removal = Removal.union(residual.units[u].removal for u in (first, second))
+    both = replace(residual.units[first], name="both", removal=removal)
+    graph = replace(residual, units=(*residual.units, both))
+    one, other, mask = graph.mask([first]), graph.mask([second]), graph.mask([first, second])
+    gone = [len(graph.units) - ew.cost(graph, m).units for m in (one, other, mask)]
+    assert len(ew.liveness(graph, mask).pieces) == 2
+    assert gone[2] == gone[0] + gone[1] + 1

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .graph import Cost, Graph, Mask, Unit, once
+from .graph import Cost, Graph, Mask, once
 from .liveness import Liveness, liveness
 from .operators.absence import FULL, Flow, Live, State, elements
 from .operators.table import TABLE
+from .pieces import Piece
 from .removal import Removal
 from .vertices import Follow, Parameter, Vertex
 
@@ -42,18 +44,50 @@ def cost(graph: Graph, mask: Mask | None = None) -> Cost:
 
 def cost_of(graph: Graph, alive: Liveness) -> Cost:
     """As `cost`, for a liveness that is known already."""
-    full, running = _full(graph), ((i, f) for i, f in alive.changed.items() if alive.runs(i))
-    left = [full.total, *(count(graph, index, flow) for index, flow in running)]
-    gone = full.table[list(alive.changed)].sum(axis=0).tolist()
-    params, macs, activations, weights = (
-        sum(amounts) - less for amounts, less in zip(zip(*left, strict=True), gone, strict=True)
+    full, known = _full(graph), _known(graph)
+    for piece in alive.pieces:
+        if piece not in known:
+            known[piece] = _part(graph, piece)
+    parts = [known[piece] for piece in alive.pieces]
+    params, macs, activations, weights = map(
+        sum, zip(full.total, *(part.more for part in parts), strict=True)
     )
     for size, itemsize, readers in full.tied:
-        if any(map(alive.runs, readers)):
+        if _any_runs(alive, readers):
             params += size
             weights += size * itemsize
-    macs += sum(size for size, readers in full.constant if any(map(alive.runs, readers)))
-    return Cost(_live_units(graph, alive), params, macs, activations, weights)
+    macs += sum(size for size, readers in full.constant if _any_runs(alive, readers))
+    return Cost(_live_units(graph, alive, parts), params, macs, activations, weights)
+
+
+def _any_runs(alive: Liveness, vertices: Iterable[int]) -> bool:
+    return any(all(p.runs(v) for p in alive.pieces if v in p.changed) for v in vertices)
+
+
+class _Part(NamedTuple):
+    """What one piece adds to the counts of the unpruned network, mostly less than nothing.
+
+    `gone` are the units of which it leaves nothing, `partly` others that it takes a part of.
+    """
+
+    more: Count
+    gone: frozenset[int]
+    partly: frozenset[int]
+
+
+@once
+def _known(_: Graph) -> WeakKeyDictionary[Piece, _Part]:
+    return WeakKeyDictionary()
+
+
+def _part(graph: Graph, piece: Piece) -> _Part:
+    gone = _full(graph).table[list(piece.changed)].sum(axis=0).tolist()
+    counts = [count(graph, i, flow) for i, flow in piece.changed.items() if piece.runs(i)]
+    left = map(sum, zip(_NOTHING, *counts, strict=True))
+    alone, places = Liveness(graph, (piece,)), _places(graph)
+    near = frozenset(unit for vertex in piece.changed for unit in places.get(vertex, ()))
+    missed = frozenset(unit for unit in near if _gone(alone, graph.units[unit].removal))
+    return _Part(Count(*(a - b for a, b in zip(left, gone, strict=True))), missed, near - missed)
 
 
 def count_changes(graph: Graph, alive: Liveness) -> Iterator[tuple[int, Count, Count]]:
@@ -166,19 +200,22 @@ def _kept(follow: Follow, inner: State, outer: Live) -> tuple[bool, ...] | None:
     return None if state is None else state.keep(follow[1])
 
 
-def _live_units(graph: Graph, alive: Liveness) -> int:
-    near = _near(graph)
-    some = (unit.removal for vertex in alive.changed for unit in near.get(vertex, ()))
-    return len(graph.units) - sum(_gone(alive, removal) for removal in some)
+def _live_units(graph: Graph, alive: Liveness, parts: Sequence[_Part]) -> int:
+    gone = frozenset[int]().union(*(part.gone for part in parts))
+    # several pieces may together leave nothing of what each takes a part of
+    several = Counter(unit for part in parts for unit in part.partly - gone)
+    more = (u for u, n in several.items() if n > 1 and _gone(alive, graph.units[u].removal))
+    return len(graph.units) - len(gone) - len(list(more))
 
 
 @once
-def _near(graph: Graph) -> dict[int, list[Unit]]:
-    """The units by one of the vertices that change when they are gone."""
-    found = defaultdict[int, list[Unit]](list)
-    for unit in graph.units:
+def _places(graph: Graph) -> dict[int, list[int]]:
+    """The units that have a part at each vertex: an edge into it, itself, or its channels."""
+    found = defaultdict[int, list[int]](list)
+    for index, unit in enumerate(graph.units):
         targets = (graph.edges[edge].target for edge in unit.removal.edges)
-        found[min((*unit.removal.vertices, *targets))].append(unit)
+        for vertex in {*unit.removal.vertices, *targets}:
+            found[vertex].append(index)
     return found
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 
 from ..errors import DisconnectedError
 from .flows import flow_of
@@ -17,28 +17,73 @@ _NOTHING = Removal()
 RECENT = 512  # masks whose liveness a graph remembers: search, engine and rewriting ask for it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Liveness:
     """What remains of a graph.
 
     Args:
-        states: for each vertex, what remains of its output (None = absent or of no use).
-        wants: for each edge, the channels its target reads (None = a dead edge).
-        fills: for edges whose target reads channels that the source lacks, what stands for them.
-        bypassed: live vertices that pass their input on unchanged.
-        forwarded: live sums, products and concatenations of which one input remains alone.
-        missing: names of the model outputs that are absent; empty for a valid mask.
-        changed: what those vertices give and take that a removal reaches, the last first; every
-            other vertex gives and takes all there is.
+        graph: the whole.
+        pieces: what removals change of it; no two have a vertex in common.
     """
 
-    states: tuple[State, ...]
-    wants: tuple[State, ...]
-    fills: dict[int, float]
-    bypassed: frozenset[int]
-    forwarded: frozenset[int]
-    missing: tuple[str, ...]
-    changed: dict[int, Flow]
+    graph: Graph
+    pieces: tuple[Piece, ...]
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the same remains, of whatever pieces it is put together."""
+        return isinstance(other, Liveness) and self._whole == other._whole
+
+    @property
+    def _whole(self) -> tuple[object, ...]:
+        ends = self.bypassed, self.forwarded, self.missing
+        return (self.states, self.wants, self.fills, *ends, self.changed)
+
+    @cached_property
+    def states(self) -> tuple[State, ...]:
+        """For each vertex, what remains of its output (None = absent or of no use)."""
+        found: list[State] = [FULL] * len(self.graph.vertices)
+        for piece in self.pieces:
+            for index, flow in piece.changed.items():
+                found[index] = flow.out
+        return tuple(found)
+
+    @cached_property
+    def wants(self) -> tuple[State, ...]:
+        """For each edge, the channels its target reads (None = a dead edge)."""
+        found: list[State] = [FULL] * len(self.graph.edges)
+        for piece in self.pieces:
+            for edge, want in piece.wants:
+                found[edge] = want
+        return tuple(found)
+
+    @cached_property
+    def fills(self) -> dict[int, float]:
+        """For edges whose target reads channels that the source lacks, what stands for them."""
+        return {edge: fill for piece in self.pieces for edge, fill in piece.fills}
+
+    @cached_property
+    def bypassed(self) -> frozenset[int]:
+        """Live vertices that pass their input on unchanged."""
+        return frozenset[int]().union(*(piece.bypassed for piece in self.pieces))
+
+    @cached_property
+    def forwarded(self) -> frozenset[int]:
+        """Live sums, products and concatenations of which one input remains alone."""
+        return frozenset[int]().union(*(piece.forwarded for piece in self.pieces))
+
+    @cached_property
+    def missing(self) -> tuple[str, ...]:
+        """Names of the model outputs that are absent; empty for a valid mask."""
+        return tuple(name for _, name in sorted(m for p in self.pieces for m in p.missing))
+
+    @cached_property
+    def changed(self) -> dict[int, Flow]:
+        """What those vertices give and take that a removal reaches, the last first.
+
+        Every other vertex gives and takes all there is.
+        """
+        found = {index: flow for piece in self.pieces for index, flow in piece.changed.items()}
+        return dict(sorted(found.items(), reverse=True))
 
     @property
     def connected(self) -> bool:
@@ -102,7 +147,7 @@ def _recent(graph: Graph) -> Callable[[tuple[bool, ...]], Liveness]:
 
 
 def _under(graph: Graph, bits: tuple[bool, ...]) -> Liveness:
-    return together(graph, apart(graph, [i for i, gone in enumerate(bits) if gone]))
+    return Liveness(graph, tuple(apart(graph, [i for i, gone in enumerate(bits) if gone])))
 
 
 def shows(graph: Graph, alive: Liveness, unit: Unit) -> bool:
@@ -140,25 +185,4 @@ def _would_give(
 
 def alive(graph: Graph, removal: Removal = _NOTHING) -> Liveness:
     """As `liveness`, for a removal instead of units; worked out at once."""
-    return together(graph, [changes(graph, removal)])
-
-
-def together(graph: Graph, pieces: Sequence[Piece]) -> Liveness:
-    """What remains where each of these pieces has changed what it did by itself."""
-    states: list[State] = [FULL] * len(graph.vertices)
-    wants: list[State] = [FULL] * len(graph.edges)
-    for piece in pieces:
-        for place, state in piece.states:
-            states[place] = state
-        for place, state in piece.wants:
-            wants[place] = state
-    changed = {index: flow for piece in pieces for index, flow in piece.changed.items()}
-    return Liveness(
-        states=tuple(states),
-        wants=tuple(wants),
-        fills={edge: fill for piece in pieces for edge, fill in piece.fills},
-        bypassed=frozenset[int]().union(*(piece.bypassed for piece in pieces)),
-        forwarded=frozenset[int]().union(*(piece.forwarded for piece in pieces)),
-        missing=tuple(name for _, name in sorted(m for piece in pieces for m in piece.missing)),
-        changed=dict(sorted(changed.items(), reverse=True)),
-    )
+    return Liveness(graph, (changes(graph, removal),))

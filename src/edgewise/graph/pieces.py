@@ -15,13 +15,13 @@ OFTEN = 4  # times the vertices of the graph that pieces may change, or nothing 
 Group = frozenset[int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Piece:
     """What a removal changes of a network.
 
     Args:
         changed: what those vertices give and take that it reaches.
-        states, wants: of these vertices and of the edges into them, where they are not in full.
+        wants: of the edges into these, where they are not in full.
         fills: for edges whose target reads channels that the source lacks, what stands for them.
         bypassed, forwarded: of the vertices, those that live and pass an input on.
         missing: edges into absent outputs, with the names of the absent vertices they come from.
@@ -31,7 +31,6 @@ class Piece:
     """
 
     changed: dict[int, Flow]
-    states: list[tuple[int, State]]
     wants: list[tuple[int, State]]
     fills: list[tuple[int, float]]
     bypassed: Group
@@ -40,6 +39,11 @@ class Piece:
     unread: dict[int, int]
     vertices: int
     loses: int
+
+    def runs(self, vertex: int) -> bool:
+        """Whether one of the changed vertices is live and its operator more than the identity."""
+        live = self.changed[vertex].out is not None
+        return live and vertex not in self.bypassed and vertex not in self.forwarded
 
 
 def changes(graph: Graph, removal: Removal) -> Piece:
@@ -61,7 +65,6 @@ def changes(graph: Graph, removal: Removal) -> Piece:
     unread = {i: n for i, n in lost.items() if i in live or i not in changed}
     return Piece(
         changed=changed,
-        states=[(index, flow.out) for index, flow in changed.items()],
         wants=list(wants.items()),
         fills=[(edge, fill) for edge, fill in filled if wants.get(edge, FULL) is not None],
         bypassed=frozenset(live.keys() & removal.layers),
