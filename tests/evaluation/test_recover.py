@@ -1,7 +1,5 @@
 """Recovery of one mask at the end, and what it is said to cost."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -42,8 +40,9 @@ def test_a_plan_gets_what_its_mask_gets_and_loses_what_it_had(job) -> None:
     own = ew.recover(graph, mask, calibration)
     name = next(name for name in own.state_dict() if name.endswith("running_mean"))
     names = tuple(graph.units[unit].name for unit in mask.removed)
-    plan = SimpleNamespace(
-        bits=str(mask), fingerprint=graph.fingerprint, removed=names,
+    cost = ew.cost(graph, mask)
+    plan = ew.Plan(
+        str(mask), graph.fingerprint, names, (), {}, cost, cost, {}, {}, "", "batchnorm", {}, {},
         tensors={name: torch.ones_like(own.state_dict()[name])},
     )  # fmt: skip
     other = ew.recover(graph, plan, calibration)

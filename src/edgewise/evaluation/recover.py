@@ -11,7 +11,8 @@ from torch import nn
 
 from ..errors import ObjectiveError
 from ..graph.graph import Graph, Mask
-from ..pruning.prune import Chosen, Form, prune, resolve
+from ..pruning.plan import Plan
+from ..pruning.prune import Form, prune, resolve
 from ..values.nested import batch_size
 from ..values.quantities import duration
 from .calibration import batch_norms
@@ -28,7 +29,7 @@ TRIES, LONG, SIDE = 3, 1.0, 512  # of the clock, within seconds; of the matrices
 
 def recover(
     graph: Graph,
-    plan: Chosen | Mask,
+    plan: Plan | Mask,
     calibration: Iterable[Any],
     *,
     kind: RecoveryKind = "linear",

@@ -2,9 +2,8 @@
 
 import copy
 import io
-from collections.abc import Mapping
 from contextlib import redirect_stderr
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import fx, nn
@@ -22,30 +21,15 @@ from .lower import lower
 from .masked import Tensors, masked_network
 from .module_form import in_own_class
 from .numbers import REASON
+from .plan import Plan
 from .verify import compare, rounding, verify
 from .whole import in_place
 
 Form = Literal["program", "module"]
 
 
-class Chosen(Protocol):
-    """What `prune` needs of a plan."""
-
-    @property
-    def bits(self) -> str: ...
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    @property
-    def removed(self) -> tuple[str, ...]: ...
-
-    @property
-    def tensors(self) -> Mapping[str, torch.Tensor]: ...
-
-
 def prune(
-    graph: Graph, plan: Chosen | Mask, *, form: Form = "program", tensors: Tensors | None = None
+    graph: Graph, plan: Plan | Mask, *, form: Form = "program", tensors: Tensors | None = None
 ) -> nn.Module:
     """A physically smaller model, verified against the masked one on the traced example.
 
@@ -85,7 +69,8 @@ def prune(
     if form not in get_args(Form):
         raise PlanError(f'form is "program" or "module"; got {form!r}.')
     if form == "module":
-        small = in_own_class(graph, mask, tensors, getattr(plan, "edits", None) or None)[0]
+        edits = plan.edits if isinstance(plan, Plan) else None
+        small = in_own_class(graph, mask, tensors, edits or None)[0]
     else:
         with graph.program.as_called():
             small = _as_program(graph, mask, tensors)
@@ -137,19 +122,19 @@ def _frozen(program: Program, full: nn.Module, small: nn.Module) -> set[tuple[in
 
 
 def resolve(
-    graph: Graph, plan: Chosen | Mask, tensors: Tensors | None = None
+    graph: Graph, plan: Plan | Mask, tensors: Tensors | None = None
 ) -> tuple[Mask, Tensors]:
     """The mask and the recovered tensors of a plan or a bare mask."""
     if isinstance(plan, Mask):
         graph.check(plan)
         return plan, tensors or {}
-    if not hasattr(plan, "fingerprint") or not hasattr(plan, "bits"):
+    if not isinstance(plan, Plan):
         raise MaskError(
             f"A plan or a mask is needed, got {type(plan).__name__}. Make one of unit names or "
             "indices with graph.mask([...]), or of bits with graph.mask(bits=...)."
         )
     if not graph.known_as(plan.fingerprint):
-        kinds = getattr(plan, "trace", {}).get("granularity")
+        kinds = plan.trace.get("granularity")
         raise PlanError(
             f"The plan was made for graph {plan.fingerprint[:12]}, this one is "
             f"{graph.fingerprint[:12]}: another architecture, granularity, unit selection, or "
@@ -163,7 +148,7 @@ def resolve(
             "The plan contradicts itself: its bits remove other units than it lists under "
             "`removed`. The file was edited; use the plan as it was saved."
         )
-    if getattr(plan, "edits", {}).get("bits", plan.bits) != plan.bits:
+    if plan.edits.get("bits", plan.bits) != plan.bits:
         raise PlanError("The plan contradicts itself: its edits are those of another mask.")
     return mask, tensors or plan.tensors
 

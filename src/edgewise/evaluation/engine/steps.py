@@ -13,7 +13,7 @@ from torch import fx, nn
 from ...graph.graph import Mask
 from ...tracing.signature import Traced
 from . import batch_norm
-from .learner import Learner
+from .refit import Refit
 
 _RELU = (torch.relu, nn.functional.relu, "relu")
 _ADD = (operator.add, torch.add, "add")
@@ -37,7 +37,7 @@ class Step:
     free: bool = False
     fresh: bool = False
     write: Callable[..., Any] | None = None
-    learner: Learner | None = None
+    learner: batch_norm.Norm | Refit | None = None
 
     def reading(self, inputs: tuple[Step, ...]) -> Step:
         """The same operation on other values."""
