@@ -22,7 +22,7 @@ from ...graph.graph import Graph
 from ...pruning.masked import unlocked
 from ...tracing.signature import Traced
 from ...tracing.whole import Whole
-from ...values.nested import copies_of, leaves_of, moved
+from ...values.nested import copies_of, leaves_of, moved, tensors_of
 from ..loaders import Batch
 from ..objective import Objective
 from ..records import Split
@@ -186,7 +186,9 @@ class Around:
         def answer(part: int, inputs: Inputs) -> Any:
             known = part == received.part and _equal(inputs, received.inputs)
             found = unlocked(value if known else again(part, inputs))
-            return pytree.tree_map(_own_memory, found)
+            # the model may write into it, and its code expects the usual layout
+            own = partial(torch.clone, memory_format=torch.contiguous_format)
+            return pytree.tree_map_only(torch.Tensor, own, found)
 
         self._before.replay(received.before)
         return self._run(*self._batch(split, number), answer)
@@ -222,13 +224,6 @@ class Around:
 
 def _nothing(part: int, inputs: Inputs) -> Any:
     raise AssertionError("the model runs for somebody who answers")
-
-
-def _own_memory(value: Any) -> Any:
-    """A tensor that the model may write into, laid out as its code expects."""
-    if not isinstance(value, torch.Tensor):
-        return value
-    return value.clone(memory_format=torch.contiguous_format)
 
 
 def _equal(left: Any, right: Any) -> bool:
@@ -299,14 +294,10 @@ class _Before:
         except Exception:  # noqa: BLE001 - what a user's object raises
             return
         tensors = [part for part in memo.get(id(memo), ()) if isinstance(part, torch.Tensor)]
-        there = {t.untyped_storage()._cdata for t in _tensors(given)}
+        there = {t.untyped_storage()._cdata for t in tensors_of(given)}
         if not any(tensor.untyped_storage()._cdata in there for tensor in tensors):
             self.values[key] = own
             self.tensors += tensors
-
-
-def _tensors(value: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
 
 
 State = tuple[Any, list[Any]]  # what is compared, and what must be the very same objects
@@ -316,7 +307,7 @@ def _state(module: nn.Module, args: Any, kwargs: Any) -> State | None:
     """What a call changes that does more than to give something; None where it cannot be told."""
     own = [value for part in module.modules() for value in vars(part).values()]
     try:
-        versions = tuple(t._version for t in (*_tensors((args, kwargs)), *module.buffers()))
+        versions = tuple(t._version for t in (*tensors_of((args, kwargs)), *module.buffers()))
     except RuntimeError:  # tensors of inference have no versions
         return None
     draws = [torch.get_rng_state().numpy().tobytes()]

@@ -13,8 +13,8 @@ Linear = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
 Weights = tuple[torch.Tensor, torch.Tensor]
 Moments = tuple[torch.Tensor, torch.Tensor, int]  # mean and biased variance [channels], count
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_LINEAR = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-_PRECISE = (torch.float32, torch.float64)
+LINEAR = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+PRECISE = (torch.float32, torch.float64)
 
 
 class Norm:
@@ -126,8 +126,8 @@ def folds(
         if len(source.users) > 1 or len(source.args) != 1 or len(node.args) != 1:
             continue
         layer = module(source)
-        fits = type(layer) in _LINEAR and plain(layer) and dimensions(source) == layer.weight.ndim
-        if fits and layer.weight.dtype == norm.running_mean.dtype in _PRECISE:
+        fits = type(layer) in LINEAR and plain(layer) and dimensions(source) == layer.weight.ndim
+        if fits and layer.weight.dtype == norm.running_mean.dtype in PRECISE:
             found[node] = source
     return found
 
@@ -138,11 +138,11 @@ def plain(module: nn.Module) -> bool:
     return not any(hooks) and "forward" not in vars(module)
 
 
-def is_layer(module: nn.Module) -> bool:
-    """Whether a module is a plain linear layer or convolution."""
-    return type(module) in _LINEAR and plain(module)
+def is_layer(module: Any) -> bool:
+    """Whether something is a plain linear layer or convolution."""
+    return type(module) in LINEAR and plain(module)
 
 
-def makes_memory(module: nn.Module) -> bool:
-    """Whether a layer or a norm gives new memory, no view of its input."""
-    return type(module) in (*_LINEAR, *BATCH_NORMS) and plain(module)
+def makes_memory(module: Any) -> bool:
+    """Whether something is a layer or a norm, which gives new memory, no view of its input."""
+    return type(module) in (*LINEAR, *BATCH_NORMS) and plain(module)

@@ -313,8 +313,7 @@ class _Translation:
 
     def _in_precision(self, module: Any) -> Any:
         """A layer whose weights are converted once, unless calibration data run through it too."""
-        fits = isinstance(module, nn.Module) and batch_norm.is_layer(module)
-        if self.precision is None or self.compiler.recover or not fits:
+        if self.precision is None or self.compiler.recover or not batch_norm.is_layer(module):
             return module
         lowered = self.compiler.lowered
         if module not in lowered:

@@ -11,17 +11,13 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import fx, nn
 
-from ...graph.graph import Graph
+from ...graph.graph import Graph, once
 from ...graph.liveness import Liveness
 from ...graph.vertices import Shape
 from ...pruning.lower import Lowered
-from .batch_norm import plain
-
-_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-_PRECISE = (torch.float32, torch.float64)
+from .batch_norm import PRECISE, is_layer
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,7 @@ def layers_to_fit(graph: Graph) -> list[int]:
 
 def fits(layer: Any) -> bool:
     """Whether a module is a layer that can be fitted."""
-    if type(layer) not in _LAYERS or not plain(layer) or layer.weight.dtype not in _PRECISE:
+    if not is_layer(layer) or layer.weight.dtype not in PRECISE:
         return False
     if isinstance(layer, nn.Linear):
         return True
@@ -80,6 +76,7 @@ def _axis(graph: Graph, index: int) -> int:
     return len(shape) - 1 if graph.vertices[index].op == "linear" else 1
 
 
+@once
 def last_layers(graph: Graph) -> set[int]:
     """The vertices behind which no layer follows that can be fitted: they give the answer."""
     layers, before = set(layers_to_fit(graph)), set[int]()
@@ -112,9 +109,7 @@ class Goals:
         by_name = {node.name: node for node in self.nodes}
         self.node_of = {index: by_name[name] for name, index in lowered.vertices.items()}
         self.calls = Counter(node.target for node in self.nodes if node.op == "call_module")
-        if "last layers" not in graph.derived:
-            graph.derived["last layers"] = last_layers(graph)
-        self.last: set[int] = graph.derived["last layers"]
+        self.last = last_layers(graph)
 
     def find(self) -> list[Goal]:
         """All of them, in the order of the program; only the last of a sum's layers fits it."""

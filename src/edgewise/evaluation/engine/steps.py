@@ -123,7 +123,8 @@ def step_of(node: fx.Node, target: Any, inputs: tuple[Step, ...]) -> Step:
         return Step(inputs, _bound(node, lambda value: value))
     call = _bound(node, _method(target) if node.op == "call_method" else target)
     write = _written(node, target)
-    return Step(inputs, call, fresh=write is not None or _makes_memory(target), write=write)
+    fresh = write is not None or batch_norm.makes_memory(target)
+    return Step(inputs, call, fresh=fresh, write=write)
 
 
 def gathered(value: Any, steps: dict[fx.Node, Step]) -> Step:
@@ -169,11 +170,6 @@ def _call_nested(function: Callable[..., Any], node: fx.Node, values: dict[fx.No
     kwargs: Any
     args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
     return function(*args, **kwargs)
-
-
-def _makes_memory(target: Any) -> bool:
-    """Whether what a module gives is always new memory."""
-    return isinstance(target, nn.Module) and batch_norm.makes_memory(target)
 
 
 def _written(node: fx.Node, target: Any) -> Callable[..., Any] | None:
