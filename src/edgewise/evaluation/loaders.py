@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 
 from ..errors import ObjectiveError
 from ..values.arguments import arguments
-from ..values.nested import batch_size, leaves_of
+from ..values.nested import batch_size, leaves_of, tensors_of
 from .records import Split
 
 Batch = tuple[Any, Any]  # inputs, a tuple of arguments or a dict by name, and targets
@@ -101,10 +101,10 @@ def examples(inputs: Any, targets: Any) -> int:
 
 def require_examples(inputs: Any, name: str) -> None:
     """Raise ObjectiveError unless a batch has values."""
-    if any(isinstance(leaf, torch.Tensor) and leaf.is_meta for leaf in leaves_of(inputs)):
+    if any(tensor.is_meta for tensor in tensors_of(inputs)):
         raise ObjectiveError(f"{name} is on the meta device: it has no values to measure with.")
     if batch_size(inputs) == 0:
-        shapes = [list(leaf.shape) for leaf in leaves_of(inputs) if isinstance(leaf, torch.Tensor)]
+        shapes = [list(tensor.shape) for tensor in tensors_of(inputs)]
         raise ObjectiveError(
             f"{name} has no examples: its inputs are of shape {', '.join(map(str, shapes))}. "
             "Leave empty batches out."

@@ -114,13 +114,13 @@ def by_place(measures: Sequence[Measure], outputs: Any, targets: Any) -> list[Te
         outputs: logits [batch, length, tokens], by themselves or among other values; or a `Head`.
         targets: tokens [batch, length], or what `imitated` gives.
     """
-    logits, following = logits_of(outputs), targets if _is_tensor(targets) else targets[-1]
+    logits, following = logits_of(outputs), targets if torch.is_tensor(targets) else targets[-1]
     if len(logits.shape) != 3 or logits.shape[:2] != following.shape:
         raise ObjectiveError(
             f"The loss of tokens wants logits [batch, length, tokens] and targets [batch, length]; "
             f"got {list(logits.shape)} and {list(following.shape)}."
         )
-    flat = [t.flatten(0, 1) for t in ([targets] if _is_tensor(targets) else targets)]
+    flat = [t.flatten(0, 1) for t in ([targets] if torch.is_tensor(targets) else targets)]
     values: list[list[Tensor]] = [[] for _ in measures]
     begin, few = 0, max(FEW // logits.shape[-1], 1)
     for part in logits if isinstance(logits, Head) else [logits.flatten(0, 1)]:
@@ -132,10 +132,6 @@ def by_place(measures: Sequence[Measure], outputs: Any, targets: Any) -> list[Te
     known = following != IGNORED
     each = (torch.cat(found).view(following.shape) * known for found in values)
     return [value.sum(1) / known.sum(1).clamp_min(1) for value in each]
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor)
 
 
 def _nats(z: Tensor, *targets: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from ..tracing.program import evaluating
 from ..values.arguments import arguments, call, inputs_in, placed
 from ..values.description import digest, lines
 from ..values.markup import card
-from ..values.nested import device_of, leaves_of
+from ..values.nested import device_of, tensors_of
 from .loaders import (
     Batch,
     check_disjoint,
@@ -107,8 +107,8 @@ class Recovery:
 
 def _tokens(inputs: Any) -> int:
     """The numbers of tokens [batch, length] in a batch, if it has any."""
-    leaves = [leaf for leaf in leaves_of(inputs) if isinstance(leaf, torch.Tensor)]
-    return max((t.numel() for t in leaves if t.ndim > 1 and t.dtype in _TOKENS), default=0)
+    found = [t.numel() for t in tensors_of(inputs) if t.ndim > 1 and t.dtype in _TOKENS]
+    return max(found, default=0)
 
 
 @dataclass(frozen=True, eq=False)
