@@ -52,14 +52,12 @@ class Builder:
             found.setdefault(id(tensor), name)
         return found
 
-    def _call_counts(self) -> dict[int, int]:
+    def _call_counts(self) -> Counter[int]:
         """How often each parameter is read: by a module call or by name."""
-        counts: dict[int, int] = {}
+        counts = Counter[int]()
         for node in self.program.module.graph.nodes:
-            for tensor in self._reads(node):
-                counts[id(tensor)] = counts.get(id(tensor), 0) + max(
-                    1 if node.op == "call_module" else len(node.users), 1
-                )
+            times = 1 if node.op == "call_module" else max(len(node.users), 1)
+            counts.update({id(tensor): times for tensor in self._reads(node)})
         return counts
 
     def _module(self, node: fx.Node) -> nn.Module | None:

@@ -1,6 +1,5 @@
 """From a user's model to a clean torch.fx program, by one of two front ends."""
 
-import copy
 import inspect
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from .dtypes import follow_dtypes
 from .export_frontend import exported
 from .fx_frontend import traced
 from .train_eval import aligned, batch_norm_modules, follow_modes
+from .whole import copied
 
 FrontEnd = Literal["torch.fx", "torch.export"]
 MODAL = "edgewise_modal"  # marks a program whose model runs other operators in train mode
@@ -96,18 +96,6 @@ def _refuse_giants(module: fx.GraphModule) -> None:
         "pixels is the usual reason: give it a shorter example input, or put the loop into a "
         "module of its own and name that as a leaf, `ew.trace(model, x, leaves=[ThatModule])`."
     )
-
-
-def copied(model: nn.Module) -> nn.Module:
-    """A copy of the user's model, which stays as it is.
-
-    Raises:
-        TraceError: it cannot be copied.
-    """
-    try:
-        return copy.deepcopy(model)
-    except Exception as error:
-        raise TraceError(f"The model cannot be copied (copy.deepcopy): {error}") from error
 
 
 def _snapshot(model: nn.Module) -> nn.Module:

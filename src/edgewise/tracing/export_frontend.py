@@ -92,13 +92,8 @@ def _restated(
     root = copy.copy(model)
     root._modules, root._buffers = dict(model._modules), dict(model._buffers)
     given = {name: {**inputs, **fixed}[name] for name in in_order(model, inputs, fixed)}
-    graph = Restatement(_flat(program), root, given).run()
+    graph = Restatement(program.module(check_guards=False), root, given).run()
     return as_module(root, graph, type(model).__name__)
-
-
-def _flat(program: torch.export.ExportedProgram) -> fx.GraphModule:
-    flat: Any = program.module(check_guards=False)
-    return flat  # type: ignore[no-any-return]
 
 
 def _conditions(
@@ -154,7 +149,10 @@ def _export(
     )
     error: Exception | None = None
     attempts = [(bigger, every), (bigger, batch), (dict(inputs), None)]
-    with _as_it_is(model), quiet(), _simple(), torch.no_grad():
+    with (
+        _without_hooks(model), plain_attention(), lengths_traced(model), quiet(), _simple(),
+        torch.no_grad(),
+    ):  # fmt: skip
         for values, shapes in attempts:
             given = {name: {**values, **fixed}[name] for name in in_order(model, inputs, fixed)}
             try:
@@ -222,12 +220,6 @@ def _simple() -> Iterator[None]:
 
 
 @contextmanager
-def _as_it_is(model: nn.Module) -> Iterator[None]:
-    with _without_hooks(model), _plain_attention(), lengths_traced(model):
-        yield
-
-
-@contextmanager
 def _without_hooks(model: nn.Module) -> Iterator[None]:
     """Hooks of leaf modules stay on the modules, and must not be traced into the program too."""
     saved = [
@@ -246,7 +238,7 @@ def _without_hooks(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _plain_attention() -> Iterator[None]:
+def plain_attention() -> Iterator[None]:
     """The fused encoder kernel of inference mode has no rule and no gradient."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

@@ -16,9 +16,8 @@ from ..values.nested import batch_size, copies_of, leaves_of, tensors_of
 from ..values.spelling import nearest
 from .agreement import reference
 from .agreement import same as same_tensor
-from .capture import copied
 from .probe import counted
-from .whole import Part, Whole, around, holder
+from .whole import Part, Whole, around, copied, holder
 
 _PLAIN = (
     torch.Tensor,

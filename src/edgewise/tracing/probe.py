@@ -17,8 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..errors import lacks_memory
 from ..graph.operators.macs import no_macs
 from ..graph.operators.table import TABLE
-from ..values.nested import batch_size, copies_of, doubled, holds_tensor, leaves_of, moved
+from ..values.nested import batch_size, copies_of, doubled, holds_tensor, moved, tensors_of
 from ..values.precision import full_precision
+from .export_frontend import plain_attention
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,7 @@ class Recording:
     @property
     def elements(self) -> int:
         """Of all tensors together."""
-        leaves = [leaf for value in self.values.values() for leaf in leaves_of(value)]
-        return sum(leaf.numel() for leaf in leaves if isinstance(leaf, torch.Tensor))
+        return sum(tensor.numel() for tensor in tensors_of(self.values))
 
 
 class _Recorder(fx.Interpreter):
@@ -77,10 +77,7 @@ class _Recorder(fx.Interpreter):
 
 
 def _without_data(value: Any) -> Any:
-    def meta(leaf: Any) -> Any:
-        return leaf.detach().to("meta") if isinstance(leaf, torch.Tensor) else leaf
-
-    return pytree.tree_map(meta, value)
+    return pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.detach().to("meta"), value)
 
 
 def run(module: fx.GraphModule, args: tuple[Any, ...]) -> Recording:
@@ -108,18 +105,16 @@ def run_doubled(module: fx.GraphModule, args: tuple[Any, ...]) -> Recording:
 @contextmanager
 def counted() -> Iterator[FlopCounterMode]:
     """Counts the floating-point operations of all that runs, of fused attention and LSTMs too."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
     fused, *_ = torch.backends.mkldnn.set_flags(False)  # `flags` would set TF32 too, and warn
     try:
         with (
+            plain_attention(),
             FlopCounterMode(display=False, custom_mapping=_uncounted()) as counter,
             sdpa_kernel(SDPBackend.MATH),
         ):
             yield counter
     finally:
         torch.backends.mkldnn.set_flags(fused)
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _uncounted() -> dict[Any, Any]:

@@ -19,14 +19,14 @@ from ..graph.rules import Names, Rules, ruled
 from ..graph.units import SLICES, with_units
 from .agreement import Judge, reference
 from .builder import Builder
-from .capture import MODAL, FrontEnd, bind, capture, copied
+from .capture import MODAL, FrontEnd, bind, capture
 from .export_frontend import CONDITIONS
 from .part import taken
 from .probe import run, run_doubled
 from .program import Program, modes_of
 from .refuse import refuse, refuse_outputs
 from .sizes import Condition, any_batch, not_one
-from .whole import Whole
+from .whole import Whole, copied
 
 log = logging.getLogger("edgewise")
 

@@ -32,22 +32,15 @@ def follow_modes(graph: fx.Graph, training: fx.Graph | None) -> None:
             args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: n)
             node.args = merged(args, other.args, mode.of)
             node.kwargs = merged(kwargs, other.kwargs, mode.of)
+        elif node.target in _DROPOUTS and len(node.args) > 2:
+            node.update_arg(2, mode.node)
         elif node.target in _DROPOUTS:
-            position = _DROPOUTS[node.target]
-            if len(node.args) > position:
-                node.update_arg(position, mode.node)
-            else:
-                node.update_kwarg("training", mode.node)
+            node.update_kwarg("training", mode.node)
 
 
-_DROPOUTS: dict[Any, int] = {
-    F.dropout: 2,
-    F.dropout1d: 2,
-    F.dropout2d: 2,
-    F.dropout3d: 2,
-    F.alpha_dropout: 2,
-    F.feature_alpha_dropout: 2,
-}
+_DROPOUTS = (
+    F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout,
+)  # fmt: skip
 
 
 def aligned(graph: fx.Graph, other: fx.Graph) -> list[tuple[fx.Node, fx.Node]] | None:
@@ -109,7 +102,7 @@ def batch_norm_modules(module: fx.GraphModule) -> None:
         if not isinstance(value, nn.Module) or not isinstance(given["input"], fx.Node):
             continue
         plain = _plain_batch_norm(value, given, node.meta.get(DIMENSIONS, 4))
-        _replace_submodule(module, path, plain)
+        module.set_submodule(path, plain)
         with module.graph.inserting_before(node):
             new = module.graph.call_module(path, (given["input"],))
         new.meta = dict(node.meta)
@@ -149,8 +142,3 @@ def _plain_batch_norm(source: nn.Module, given: dict[str, Any], ndim: int) -> nn
         plain.add_module(name, child)
     module: nn.Module = plain.train(source.training)
     return module
-
-
-def _replace_submodule(module: nn.Module, path: str, new: nn.Module) -> None:
-    parent, _, name = path.rpartition(".")
-    setattr(module.get_submodule(parent), name, new)

@@ -132,8 +132,21 @@ def around(model: nn.Module, parts: Sequence[Part]) -> Whole:
     """
     modules = (model.get_submodule(part.path) for part in parts)
     stands = {id(module): standing_in(module, _stands_in) for module in modules}
+    return Whole(tuple(parts), copied(model, stands), model=model)
+
+
+def copied(model: nn.Module, stands: dict[int, Any] | None = None) -> nn.Module:
+    """A copy of the user's model, which stays as it is.
+
+    Args:
+        model: to be copied.
+        stands: what is to stand in the copy for some of its parts, by their id.
+
+    Raises:
+        TraceError: it cannot be copied.
+    """
     try:
-        return Whole(tuple(parts), copy.deepcopy(model, stands), model=model)
+        return copy.deepcopy(model, stands)
     except Exception as error:
         raise TraceError(f"The model cannot be copied (copy.deepcopy): {error}") from error
 
