@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,42 +20,19 @@ Of = Callable[[float], float]
 PAIRS = 3  # interactions a unit that are kept of a Degree2
 
 
-class Written(Protocol):
-    """A target in rows, of which Σ terms[variable] · variable is to be minimised."""
-
-    @property
-    def terms(self) -> Mapping[int, float]: ...
-
-    @property
-    def of(self) -> Of:
-        """The prediction where that sum has a value."""
-
-    def tighten(self, X: Array) -> bool:
-        """Make the rows exact at a mask [1, n_units]; False if they were."""
-
-
-class Target(Protocol):
-    """A prediction on the link scale that grows with a sum of variables."""
-
-    def write(self, rows: Rows, frame: Frame) -> Written:
-        """Add what is needed to rows that start with those of a frame."""
-
-    @property
-    def floor(self) -> float:
-        """A prediction that no mask is below."""
-
-    def predict(self, X: Array) -> Array:
-        """The predictions [n_masks] of masks [n_masks, n_units] (1 = removed)."""
-
-
 @dataclass(frozen=True)
 class Exact:
-    """A target that its rows describe exactly."""
+    """A target that its rows describe exactly.
+
+    Σ terms[variable] · variable is to be minimised; `of` gives the prediction where that sum has a
+    value.
+    """
 
     terms: Mapping[int, float]
     of: Of
 
     def tighten(self, X: Array) -> bool:
+        """Make the rows exact at a mask [1, n_units]; False if they were."""
         return False
 
 
@@ -80,6 +57,9 @@ class Segmented:
         return sum(segment.touch(self.rows, share) for segment, share in pairs) > 0
 
 
+Written = Exact | Segmented
+
+
 @dataclass(frozen=True)
 class PathSumTarget:
     """A path sum, whose saturation is monotone.
@@ -94,6 +74,7 @@ class PathSumTarget:
     scale: float = 1.0
 
     def write(self, rows: Rows, frame: Frame) -> Written:
+        """Add what is needed to rows that start with those of a frame."""
         writer = PathRows(self.flow, self.fit.weights, rows, frame)
         if self.fit.slope <= 0:
             whole = whole_segment(self.flow)
@@ -113,6 +94,7 @@ class PathSumTarget:
 
     @property
     def floor(self) -> float:
+        """A prediction that no mask is below."""
         return self._link(1.0 if self.fit.slope > 0 else 0.0)
 
     def _link(self, z: float) -> float:
@@ -172,6 +154,9 @@ class Quadratic:
         for (u, v), value in self.pairs.items():
             found = found + value * X[:, u] * X[:, v]
         return np.asarray(found)
+
+
+Target = PathSumTarget | Quadratic  # a prediction that grows with a sum of variables
 
 
 def target_of(model: Any, units: int, pairs: int | None = None) -> Target:
