@@ -174,6 +174,13 @@ def live_shape(parameter: Parameter, inner: State, outer: Live) -> tuple[int, ..
     )
 
 
+def inner_outer(graph: Graph, alive: Liveness, index: int) -> tuple[State, Live]:
+    """What remains of the input and the output of a vertex that is there."""
+    edges, outer = graph.inputs[index], alive.states[index]
+    assert outer is not None
+    return (alive.wants[edges[0]] if edges else None), outer
+
+
 def live_slices(
     parameter: Parameter, inner: State, outer: Live
 ) -> tuple[tuple[bool, ...] | None, ...]:

@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from ..graph.cost import followed, live_slices
+from ..graph.cost import followed, inner_outer, live_slices
 from ..graph.graph import Graph
 from ..graph.liveness import Liveness
 from ..graph.operators.absence import Live, State
@@ -207,15 +207,9 @@ class _Lowering:
         else:
             self.out.attributes[path] = self._module(path, index)
 
-    def _inner_outer(self, index: int) -> tuple[State, Live]:
-        outer = self.alive.states[index]
-        assert outer is not None
-        edges = self.full.inputs[index]
-        return (self.alive.wants[edges[0]] if edges else None), outer
-
     def _module(self, path: str, index: int) -> nn.Module:
         vertex = self.full.vertices[index]
-        inner, outer = self._inner_outer(index)
+        inner, outer = inner_outer(self.full, self.alive, index)
         slices = tuple(live_slices(p, inner, outer) for p in vertex.params)
         whole = self.module.get_submodule(path)
         count = TABLE.rules[vertex.op].sizes
@@ -232,7 +226,7 @@ class _Lowering:
         """Constant arguments follow the channels that remain of inputs and outputs."""
         vertex = self.full.vertices[index]
         constants = vertex.attrs.get("constants")
-        inner, outer = self._inner_outer(index)
+        inner, outer = inner_outer(self.full, self.alive, index)
         changed = not outer.full or (inner is not None and not inner.full)
         if not constants or not changed:
             return

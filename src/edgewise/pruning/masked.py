@@ -16,7 +16,7 @@ import torch
 from torch import fx, nn
 from torch.fx.immutable_collections import immutable_dict
 
-from ..graph.cost import live_slices
+from ..graph.cost import inner_outer, live_slices
 from ..graph.graph import Graph, Mask
 from ..graph.liveness import Liveness, liveness
 from ..graph.operators.absence import State
@@ -85,11 +85,9 @@ def _load(network: nn.Module, graph: Graph, alive: Liveness, tensors: Tensors) -
     state = network.state_dict()
     for name, tensor in tensors.items():
         parameter, index = known[name]
-        edges, outer = graph.inputs[index], alive.states[index]
-        assert outer is not None
         whole = state[name]
         lines = [torch.arange(size, device=whole.device) for size in whole.shape]
-        keeps = live_slices(parameter, alive.wants[edges[0]] if edges else None, outer)
+        keeps = live_slices(parameter, *inner_outer(graph, alive, index))
         for axis, keep in enumerate(keeps):
             if keep is not None:
                 lines[axis] = lines[axis][torch.tensor(keep, device=whole.device)]

@@ -8,7 +8,7 @@ import torch
 from torch import fx, nn
 
 from ..errors import FormError
-from ..graph.cost import followed, live_slices
+from ..graph.cost import followed, inner_outer, live_slices
 from ..graph.graph import Graph, Mask
 from ..graph.liveness import Liveness, liveness
 from ..graph.operators.table import TABLE
@@ -241,11 +241,8 @@ class _Drafting:
                 self.draft.dead.append((path, local))
 
     def _cuts(self, index: int) -> Iterator[tuple[str, tuple[str, ...]]]:
-        vertex = self.graph.vertices[index]
-        edges = self.graph.inputs[index]
-        inner, outer = (self.alive.wants[edges[0]] if edges else None), self.alive.states[index]
-        assert outer is not None
-        for parameter in vertex.params:
+        inner, outer = inner_outer(self.graph, self.alive, index)
+        for parameter in self.graph.vertices[index].params:
             keeps = live_slices(parameter, inner, outer)
             if any(keep is not None for keep in keeps):
                 yield parameter.name, tuple("" if k is None else ranges(k) for k in keeps)
@@ -256,12 +253,10 @@ class _Drafting:
         Of such a parameter the axis is cut that has the size of the constant's, where there is one
         only; whether that is right the outputs tell.
         """
-        vertex, state = self.graph.vertices[index], self.alive.states[index]
-        edges = self.graph.inputs[index]
-        assert state is not None
-        inner = self.alive.wants[edges[0]] if edges else None
+        vertex = self.graph.vertices[index]
+        inner, outer = inner_outer(self.graph, self.alive, index)
         follows = vertex.attrs.get("constants") or {}
-        lines = [k for f in follows.values() for k in followed(f, inner, state) if k]
+        lines = [k for f in follows.values() for k in followed(f, inner, outer) if k]
         node = self.calls.nodes[vertex.node]
         direct = {str(n.target) for n in node.all_input_nodes if n.op == "get_attr"}
         known = {p.name for p in vertex.params if any(p.follows)}
