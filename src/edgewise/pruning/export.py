@@ -16,7 +16,7 @@ from torch import nn
 
 from ..errors import EdgewiseError, EdgewiseWarning
 from ..tracing.capture import bind
-from ..values.arguments import arguments
+from ..values.arguments import split_arguments
 from ..values.files import partial, write_atomically
 from ..values.nested import device_of, moved
 from ..values.precision import full_precision
@@ -118,9 +118,7 @@ def _inputs(module: nn.Module, example: Any) -> tuple[dict[str, Any], dict[str, 
         example = getattr(module, "edgewise_example", None) or program
     if example is None:
         raise EdgewiseError("Pass example inputs: ew.export(module, path, (x,)).")
-    given = arguments(example)
-    args, kwargs = ((), given) if isinstance(given, dict) else (given, {})
-    inputs, constants, *_ = bind(module, args, kwargs)
+    inputs, constants, *_ = bind(module, *split_arguments(example))
     return inputs, constants
 
 

@@ -18,6 +18,7 @@ from ..graph.units import recorded_units
 from ..tracing.architecture import operators, other_constant, other_parameter
 from ..tracing.trace import trace
 from ..tracing.whole import Part, around, holder
+from ..values.arguments import split_arguments
 from ..values.files import check_regular, write_atomically
 from ..values.identity import difference
 from ..values.nested import device_of, moved
@@ -221,7 +222,7 @@ def retrace(model: nn.Module, plan: Plan, example: Example | None = None) -> Gra
     """
     if example is None and not plan.trace.get("tensors_only"):
         raise PlanError("The plan's model takes more than tensors: pass example=(...) to load it.")
-    args, kwargs = _inputs(plan) if example is None else _given(example)
+    args, kwargs = _inputs(plan) if example is None else split_arguments(example)
     args, kwargs = moved((args, kwargs), device_of(model))
     parts = [Part(*part) for part in plan.trace.get("part", ())]
     paths = [part.path for part in parts] or None
@@ -277,10 +278,6 @@ def _other_network(model: nn.Module, plan: Plan, difference: str | None) -> Plan
         f"{difference or 'operators take other arguments'}. The factory must make the same "
         "architecture, with the same arguments."
     )
-
-
-def _given(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return ((), dict(example)) if isinstance(example, Mapping) else (example, {})
 
 
 def _inputs(plan: Plan) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -62,7 +62,19 @@ def placed(inputs: Any, names: Sequence[str]) -> tuple[Any, ...]:
     return tuple(given[name] for name in names)
 
 
+def split_arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a batch gives, by place and by name.
+
+    Examples:
+        >>> from edgewise.values.arguments import split_arguments
+        >>> split_arguments((1, 2)), split_arguments({"ids": 1})
+        (((1, 2), {}), ((), {'ids': 1}))
+    """
+    given = arguments(inputs)
+    return ((), given) if isinstance(given, dict) else (given, {})
+
+
 def call(model: nn.Module, inputs: Any) -> Any:
     """The model's outputs for what a batch gives, wherever that lies."""
-    given = moved(arguments(inputs), device_of(model))
-    return model(*given) if isinstance(given, tuple) else model(**given)
+    args, kwargs = moved(split_arguments(inputs), device_of(model))
+    return model(*args, **kwargs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +21,7 @@ from ...pruning.plan import Plan
 from ...pruning.prune import Form, prune
 from ...pruning.weights import save
 from ...tracing.trace import trace
-from ...values.arguments import arguments
+from ...values.arguments import split_arguments
 from ...values.files import read_text, write_text
 from ...values.nested import moved
 from .config import Config
@@ -80,7 +80,7 @@ def trace_job(config: Config, say: Callable[[str], None] = lambda _: None) -> Gr
     model = load_model(config.model)
     graph = trace(
         model,
-        *_placed(_example(config, model), config.model.device),
+        *moved(split_arguments(_example(config, model)), torch.device(config.model.device)),
         granularity=config.units.granularity,
         slices=config.units.slices,
         round_to=config.units.round_to,
@@ -89,12 +89,6 @@ def trace_job(config: Config, say: Callable[[str], None] = lambda _: None) -> Gr
         costs=config.model.costs,
     )
     return servable(config, select_units(graph, config.units), say)
-
-
-def _placed(example: Any, device: str) -> tuple[Any, Mapping[str, Any]]:
-    """An example as arguments, by place and by name."""
-    given = moved(arguments(example), torch.device(device))
-    return ((), given) if isinstance(given, Mapping) else (given, {})
 
 
 def _example(config: Config, model: nn.Module) -> Any:
