@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import surrogates
 from ..errors import PlanError
 from ..evaluation.records import Evaluation
 from ..graph.graph import Graph, Mask
@@ -241,13 +240,3 @@ def fronted(
     points = find(space, model, known=list(good))
     losses = {mask: e.loss for mask, e in good.items() if not e.noise}
     return [replace(point, measured=losses.get(point.mask)) for point in points]
-
-
-def graph_process(space: Space, evaluations: Sequence[Evaluation]) -> surrogates.GraphGP:
-    """The Gaussian process on the graph, fitted to what was measured on the search split.
-
-    Raises:
-        PlanError: no evaluation succeeded.
-    """
-    data = Observations.of(evaluations, space).required
-    return surrogates.GraphGP(space.graph, link=data.link).fit(data.X, data.y, data.noise)

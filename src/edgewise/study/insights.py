@@ -14,24 +14,17 @@ from ..graph.budget import Budget
 from ..graph.graph import Graph, Mask
 from ..graph.times import OperatorTimes
 from ..latency import LatencyTable
-from ..report import Facts, Insight, Outcome
+from ..report import Insight
 from ..search import Point, Space, fatal_units, front, levels, trade_offs
 from ..surrogates import GraphGP
 from ..surrogates.interactions import Interactions, interactions
 from ..surrogates.searcher import Searcher
-from .fitting import fronted, graph_process
+from .fitting import Observations, fronted
 from .measuring import Measuring
-from .storage.storage import Run
 
 SECONDS = 1.0  # of the solver for each budget of a report's front: people wait for the page
 
 log = logging.getLogger("edgewise")
-
-
-def facts(graph: Graph, evaluations: Sequence[Evaluation], runs: Sequence[Run]) -> Facts:
-    """What charts of a study show, at the budget of the last of its runs."""
-    insight = Insight(Budget(**runs[-1].settings["budget"])) if runs else Insight()
-    return Facts(graph, evaluations, None, Outcome(), insight=insight)
 
 
 @dataclass(frozen=True)
@@ -95,7 +88,8 @@ class Knowledge:
 
     def process(self) -> GraphGP:
         """A Gaussian process on the graph, whatever surrogate searched."""
-        return graph_process(self.space, self.known)
+        data = Observations.of(self.known, self.space).required
+        return GraphGP(self.graph, link=data.link).fit(data.X, data.y, data.noise)
 
     def interactions(self, base: Mask, model: GraphGP) -> Interactions:
         """Of the units whose single removal is not fatal, around a mask."""

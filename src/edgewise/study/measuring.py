@@ -124,7 +124,7 @@ class Measuring:
         for mask in ask.masks:
             if str(mask) in known:
                 told(known[str(mask)], kept=True)
-        with self.storage.sharing():
+        with self.storage.claims.beating():
             for record in self._finished(ask, fresh, split, again):
                 known[record.mask] = record
                 told(record)

@@ -20,7 +20,7 @@ from ..graph.liveness import liveness
 from ..graph.times import OperatorTimes
 from ..latency import LatencyTable
 from ..pruning.plan import Plan
-from ..report import Facts, Insight, Plot
+from ..report import Facts, Insight, Outcome, Plot
 from ..search import Ask, Patience, Point, Questions, Space, search
 from ..surrogates.interactions import Interactions
 from ..surrogates.searcher import Searcher, recalled, searcher
@@ -29,7 +29,7 @@ from .confirming import check_savable, check_unpruned, confirm, tell_cost
 from .finalists import verified
 from .fitting import searching
 from .frame import frame
-from .insights import Knowledge, facts
+from .insights import Knowledge
 from .measuring import Measuring, offered
 from .planning import Planner
 from .progress import Callback, Teller, Told, silent
@@ -386,7 +386,10 @@ class Study:
         return self._knowledge().insight(base, self._searcher)
 
     def _facts(self) -> Facts:
-        return facts(self.graph, self.evaluations, self.storage.runs())
+        """What charts of the study show, at the budget of the last of its runs."""
+        runs = self.storage.runs()
+        insight = Insight(Budget(**runs[-1].settings["budget"])) if runs else Insight()
+        return Facts(self.graph, self.evaluations, None, Outcome(), insight=insight)
 
     def _knowledge(self) -> Knowledge:
         return Knowledge.of(self.graph, self._measuring, self.latency)

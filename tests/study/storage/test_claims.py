@@ -53,7 +53,7 @@ def test_what_is_left_is_given_up_at_the_end(pair) -> None:
     one, two = pair
 
     def interrupted() -> None:
-        with one.sharing():
+        with one.claims.beating():
             share(one)
             raise KeyboardInterrupt
 
@@ -105,7 +105,7 @@ def test_a_claim_lives_as_long_as_its_process_beats(pair, monkeypatch) -> None:
     one.claims.worker = "elsewhere:1:x"
     monkeypatch.setattr(claims, "BEAT", 0.02)
     monkeypatch.setattr(claims, "LEASE", 2.0)
-    with one.sharing():
+    with one.claims.beating():
         share(one)
         deadline = time.monotonic() + 3.0
         while time.monotonic() < deadline:

@@ -57,7 +57,7 @@ class Claims:
         holders = {r.mask: r.worker for r in rows if self._lives(r.worker, r.beat)}
         mine = [m for m in masks if holders.get(m, self.worker) == self.worker][:limit]
         stale = [r.mask for r in rows if r.mask not in holders]
-        self._drop(connection, split, {*stale, *mine})
+        self.drop(connection, split, {*stale, *mine})
         if mine:
             self._count += 1
             claim = {"study": self.study, "split": split, "worker": self.worker}
@@ -65,11 +65,8 @@ class Claims:
             connection.execute(sa.insert(CLAIMS), [claim | {"mask": mask} for mask in mine])
         return mine, sorted({holders[m] for m in masks if m in holders} - {self.worker})
 
-    def drop(self, connection: sa.Connection, mask: str, split: str) -> None:
-        """End a claim, in the transaction that stores the result."""
-        self._drop(connection, split, [mask])
-
-    def _drop(self, connection: sa.Connection, split: str, masks: Collection[str]) -> None:
+    def drop(self, connection: sa.Connection, split: str, masks: Collection[str]) -> None:
+        """End claims, in the transaction that stores the results."""
         where = (CLAIMS.c.study == self.study) & (CLAIMS.c.split == split)
         connection.execute(sa.delete(CLAIMS).where(where, CLAIMS.c.mask.in_(masks)))
 

@@ -3,8 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, get_args
@@ -197,7 +196,7 @@ class Storage:
         def work(connection: sa.Connection) -> None:
             self._lock(connection)
             self._put(connection, evaluation, each)
-            self.claims.drop(connection, evaluation.mask, evaluation.split)
+            self.claims.drop(connection, evaluation.split, [evaluation.mask])
 
         self.database.write(work)
 
@@ -231,12 +230,6 @@ class Storage:
         """Keep other writers of the study out until the end of the transaction."""
         row = sa.select(STUDIES.c.id).where(STUDIES.c.id == self.study)
         connection.execute(row.with_for_update())
-
-    @contextmanager
-    def sharing(self) -> Iterator[None]:
-        """Work in which masks are claimed; claims that are left at its end are given up."""
-        with self.claims.beating():
-            yield
 
     def share(
         self, masks: Sequence[str], split: str, samples: int, again: Collection[str], limit: int
