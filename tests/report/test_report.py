@@ -256,7 +256,7 @@ def test_removed_parts_are_struck(graph: Graph, full: str) -> None:
     page = Page(full)
     drawn = [a for a in with_class(page, "g", "node", "dead") if "data-id" in a]
     blocks, _ = contract(graph)
-    after = fates(blocks, Facts(graph, [], plan_of(graph, BRANCH), Outcome()).rest)
+    after = fates(blocks, liveness(graph, graph.mask([BRANCH])))
     assert [int(a["data-id"] or -1) for a in drawn] == [i for i, f in enumerate(after) if f.dead]
     assert len(drawn) == 1
     assert len(with_class(page, "path", "strike")) == len(drawn) + 1  # and the legend's

@@ -11,9 +11,8 @@ from functools import cached_property
 from ..errors import MaskError, PlanError
 from ..evaluation.records import Evaluation, whole_of
 from ..graph.budget import Budget
-from ..graph.cost import cost_of
+from ..graph.cost import cost
 from ..graph.graph import Cost, Graph, Mask
-from ..graph.liveness import Liveness, liveness
 from ..graph.times import OperatorTimes
 from ..pruning.plan import Measured, Plan
 from ..search import Point, Space
@@ -126,18 +125,8 @@ class Facts:
         return self.graph.empty if self.plan is None else self.graph.mask(bits=self.plan.bits)
 
     @cached_property
-    def whole(self) -> Liveness:
-        """The unpruned network's liveness."""
-        return liveness(self.graph, self.graph.empty)
-
-    @cached_property
-    def rest(self) -> Liveness:
-        """What the plan leaves."""
-        return liveness(self.graph, self.mask)
-
-    @cached_property
     def before(self) -> Cost:
-        return self.plan.before if self.plan else cost_of(self.graph, self.whole)
+        return self.plan.before if self.plan else cost(self.graph)
 
     @cached_property
     def search(self) -> list[Evaluation]:

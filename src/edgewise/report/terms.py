@@ -28,11 +28,8 @@ TERMS = {
     "recovery": "Repair of the weights that stay, without training; part of every evaluation.",
     "finalists": "Masks that were measured again on the verify split.",
     "fingerprint": "Identifies the network by its structure.",
-    "origin": "Why this mask was measured.",
-    "split": "The examples that it was measured on.",
     "status": "Protected: without it alone more is lost than by pruning to the budget.",
     "predicted loss": "What the surrogate expects, and one standard deviation.",
-    "measured loss": "On the search split.",
     "compared": "How well each surrogate predicted masks that it had not seen; higher is better.",
 }  # fmt: skip
 

@@ -155,19 +155,15 @@ def membership(graph: Graph) -> Membership:
 
 def units_of(graph: Graph, block: Block, members: Membership) -> tuple[int, ...]:
     """The units whose removal takes the block or a part of it away."""
-    inside = set(block.vertices)
+    inside, joint = set(block.vertices), len(graph.inputs[block.vertices[0]]) > 1
     edges: list[int] = []
     for index in block.vertices:
         into, out = graph.inputs[index], graph.consumers[index]
         edges += [e for e in into if graph.edges[e].source in inside or len(into) == 1]
-        edges += [e for e in out if len(out) == 1 and not _joint(graph, block)]
+        edges += [e for e in out if len(out) == 1 and not joint]
     found = [members.edges[e] for e in edges if e in members.edges]
     found += [members.layers[v] for v in block.vertices if v in members.layers]
     return tuple(dict.fromkeys(found))
-
-
-def _joint(graph: Graph, block: Block) -> bool:
-    return len(graph.inputs[block.vertices[0]]) > 1
 
 
 @dataclass(frozen=True, slots=True)
