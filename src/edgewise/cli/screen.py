@@ -72,11 +72,7 @@ class Screen:
     def close(self) -> None:
         """Print the data, if it is data that is asked for."""
         if self.data is not None:
-            self.json(self.data)
-
-    def json(self, data: Any) -> None:
-        """Results for another program."""
-        sys.stdout.write(json.dumps(data, indent=2) + "\n")
+            sys.stdout.write(json.dumps(self.data, indent=2) + "\n")
 
     def table(
         self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1

@@ -24,7 +24,7 @@ from ...values.nested import leaves_of
 from ...values.spelling import close, nearest
 from .sections import DataSection
 from .sources import load_function, parquet_file, require
-from .texts import examples_of, sequences
+from .texts import sequences
 from .toml_sections import TEXT, Rows
 
 Batch = tuple[Any, Tensor]
@@ -79,7 +79,7 @@ def following(data: DataSection, takes: Any) -> DataSection:
 def _examples(data: DataSection, rows: Rows) -> Iterator[Example]:
     source = data.source
     if source.startswith(TEXT):
-        yield from examples_of(data, rows)
+        yield from itertools.islice(sequences(data), rows.start, rows.stop)
     elif ".py:" in source:
         yield from _from_function(source, rows)
     elif source.startswith("torchvision:"):

@@ -127,11 +127,10 @@ def heal_job(
     It is resumed from a checkpoint in the output directory; `forget` it when the result is kept.
 
     Raises:
-        ConfigError: there is no [heal], or its data or accelerate are missing.
+        ConfigError: the data or accelerate are missing.
     """
     section = config.heal
-    if section is None:
-        raise ConfigError(f"{config.path.name} has no [heal]: add one with at least rows.")
+    assert section is not None
     data = following(config.data, graph.program.args[0])
     likeness = config.objective.loss == "likeness"  # to the teacher, beside which there is the text
     return heal(

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from functools import lru_cache
 from glob import glob
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from ...values.files import read_text
 from ...values.nested import IGNORED
 from .sections import DataSection
 from .sources import located, parquet_file, require
-from .toml_sections import HF, TEXT, Rows
+from .toml_sections import HF, TEXT
 
 LENGTH = 128  # tokens of a sequence, where a job says nothing
 Example = tuple[dict[str, Tensor], Tensor]
@@ -97,8 +96,3 @@ def documents(data: DataSection) -> Iterator[str]:
             except (OSError, UnicodeDecodeError) as error:
                 raise ConfigError(f"{path} is no text in UTF-8: {error}") from error
         yield from (text for text in found if isinstance(text, str) and text.strip())
-
-
-def examples_of(data: DataSection, rows: Rows) -> Iterator[Example]:
-    """The sequences of a range of rows."""
-    return islice(sequences(data), rows.start, rows.stop)
