@@ -84,12 +84,8 @@ def _changed(graph: Graph, alive: Liveness, index: int) -> dict[int, set[int]]:
 
 def _literals(node: fx.Node) -> set[int]:
     """Whole numbers in the arguments of a call."""
-    found: set[int] = set()
     leaves = pytree.tree_leaves((node.args, node.kwargs))
-    for leaf in leaves:
-        if isinstance(leaf, int) and not isinstance(leaf, bool):
-            found.add(leaf)
-    return found
+    return {leaf for leaf in leaves if isinstance(leaf, int) and not isinstance(leaf, bool)}
 
 
 def _attributes(module: nn.Module, number: int) -> Iterator[str]:

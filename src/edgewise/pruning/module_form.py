@@ -85,7 +85,9 @@ class _Trial:
 
     def found(self) -> tuple[nn.Module | None, Edits | None]:
         """The first edits that do, with the fewest numbers, and those whose names say a size."""
-        seen, drafts = list[Edits](), cache(self._draft)
+        calls = calls_of(self.graph)
+        drafts = cache(lambda style: draft(self.graph, self.mask, calls, *style))
+        seen = list[Edits]()
         most = len(drafts(_STYLES[0]).numbers)
         for count in (0, most, *range(1, min(most, MOST_CHOICES + 1))):
             for style, dead in product(_STYLES, (True, False)):
@@ -102,9 +104,6 @@ class _Trial:
                         if small is not None:
                             return self._told(found, chosen, dead, small)
         return None, None
-
-    def _draft(self, style: tuple[bool, bool]) -> Draft:
-        return draft(self.graph, self.mask, calls_of(self.graph), *style)
 
     def _edits(self, found: Draft, chosen: Collection[Kind], dead: bool) -> Edits:
         return cache_numbers(calls_of(self.graph).model, _edits(found, chosen, dead))

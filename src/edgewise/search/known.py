@@ -43,9 +43,6 @@ class Known:
             self.records[mask] = _merged(self.records.get(mask), record)
         self._estimates = None
 
-    def __contains__(self, mask: Mask) -> bool:
-        return mask in self.records
-
     def lacks(self, mask: Mask) -> float:
         """The share of the examples that a mask has not been measured on."""
         record = self.records.get(mask)

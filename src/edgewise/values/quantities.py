@@ -145,7 +145,5 @@ def shown(name: str, value: float) -> str:
 
 def duration(seconds: float) -> str:
     """A time in three digits: 0.00812 → "8.12 ms"."""
-    for unit in ("s", "ms", "us"):
-        if seconds >= _TIME[unit] or unit == "us":
-            return f"{seconds / _TIME[unit]:.3g} {unit}"
-    raise AssertionError
+    unit = next((unit for unit in ("s", "ms") if seconds >= _TIME[unit]), "us")
+    return f"{seconds / _TIME[unit]:.3g} {unit}"
