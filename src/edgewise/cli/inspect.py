@@ -117,13 +117,8 @@ def to_dict(graph: Graph) -> dict[str, Any]:
         "edges": len(graph.edges),
         "cost": asdict(cost(graph)),
         "units": [
-            {
-                "name": u.name,
-                "label": u.label,
-                "kind": u.kind,
-                "block": u.block,
-                "saves": asdict(u.cost),
-            }
+            {"name": u.name, "label": u.label, "kind": u.kind, "block": u.block}
+            | {"saves": asdict(u.cost)}
             for u in graph.units
         ],
     }

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from ..errors import PlanError
+from ..tracing.program import evaluating
 from . import edited, edits
 from .edited import Gone
 from .edits import Edit, Edits
@@ -254,12 +255,8 @@ def _same_shapes(made: nn.Module, small: nn.Module) -> bool:
 def _same_outputs(made: Any, model: Any) -> bool:
     """Whether two models give the same for the example that transformers has for them."""
     example = {name: value.to(model.device) for name, value in model.dummy_inputs.items()}
-    training = model.training
-    try:
-        with torch.no_grad():
-            left, right = made.eval()(**example)[0], model.eval()(**example)[0]
-    finally:
-        model.train(training)
+    with evaluating(made, model), torch.no_grad():
+        left, right = made(**example)[0], model(**example)[0]
     return bool(torch.allclose(left.float(), right.float(), rtol=1e-3, atol=1e-4))
 
 

@@ -62,15 +62,11 @@ class Planner:
         self, spaces: Spaces, limit: float | str | None, *, finalists: int, certify: int,
         recovery: Recovery | None, progress: Callback | None,
     ) -> Plan:  # fmt: skip
-        """Choose among finalists, measure the winner, and say what can be promised of it.
+        """See `Study.plan`.
 
         Args:
             spaces: makes the masks within the budget, of operator times or those of the table.
             limit: of latency, if there is one.
-            finalists: how many masks are tried.
-            certify: random masks measured beside the winner.
-            recovery: with which a few meet once more.
-            progress: called after every evaluation.
         """
         if certify and "verify" not in self.objective.splits:
             raise PlanError(

@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 from ...errors import ObjectiveError
 from ...graph.graph import Graph
 from ...pruning.masked import unlocked
+from ...tracing.program import evaluating
 from ...tracing.signature import Traced
 from ...tracing.whole import Whole
 from ...values.nested import copies_of, leaves_of, moved, tensors_of
@@ -68,7 +69,6 @@ class Around:
         self.whole = whole
         self.traced = [self._own(graph.program.traced, i) for i in range(len(whole.parts))]
         self.model = whole.calling(self._called).eval()
-        self._modes = [(module, module.training) for module in self.model.modules()]
         self._before = _Before(self.model, whole)
         self._kept: dict[tuple[Split, int], Received] = {}
         self._answer: Answer = _nothing
@@ -87,12 +87,10 @@ class Around:
         if self.objective.run is None:  # the model around the part may have no weights
             batch = moved(batch[0], self.program.device), batch[1]
         try:
-            with torch.no_grad():
+            with evaluating(self.model), torch.no_grad():
                 return self.objective.outputs(self.model, batch, number)
         finally:
             self._before.end()
-            for module, mode in self._modes:
-                module.training = mode
 
     def received(self, split: Split, number: int) -> Received:
         """What the first part gets from a batch of a split.

@@ -49,12 +49,10 @@ class Pieces:
         inputs = moved(inputs, self.device)
         if not self.channels_last:
             return inputs
-
-        def convert(value: Any) -> Any:
-            image = isinstance(value, torch.Tensor) and value.ndim == 4
-            return value.contiguous(memory_format=torch.channels_last) if image else value
-
-        found: Inputs = pytree.tree_map(convert, inputs)
+        last = torch.channels_last
+        found: Inputs = pytree.tree_map_only(
+            torch.Tensor, lambda x: x.contiguous(memory_format=last) if x.ndim == 4 else x, inputs
+        )
         return found
 
 

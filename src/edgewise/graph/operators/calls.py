@@ -288,11 +288,8 @@ def channel_follows(call: Call) -> Follows:
 
 
 def conv_read(call: Call) -> dict[str, Any]:
-    groups = int(call.get("groups", 1))
-    axes: list[int | None] = [0] + [None] * (call.ndim - 1)
-    attrs: dict[str, Any] = {"mixes": 1, "axes": axes, "groups": groups}
-    attrs["kernel"] = _kernel(call)
-    return attrs
+    axes, groups = [0, *[None] * (call.ndim - 1)], int(call.get("groups", 1))
+    return {"mixes": 1, "axes": axes, "groups": groups, "kernel": _kernel(call)}
 
 
 def _kernel(call: Call) -> int:

@@ -1,6 +1,7 @@
 """Blocks and lines as an inline SVG: what stays, what is gone, what passes through."""
 
 from collections.abc import Sequence
+from math import dist
 
 from ...graph.graph import Graph, Mask
 from ...graph.liveness import liveness
@@ -114,7 +115,7 @@ def _path(corners: Sequence[Point]) -> str:
     x, y = corners[0]
     steps = [f"M{number(x)} {number(y)}"]
     for before, corner, after in zip(corners, corners[1:], corners[2:], strict=False):
-        radius = min(ROUND, _length(before, corner) / 2, _length(corner, after) / 2)
+        radius = min(ROUND, dist(before, corner) / 2, dist(corner, after) / 2)
         a, b = _towards(corner, before, radius), _towards(corner, after, radius)
         steps.append(f"L{_point(a)}Q{_point(corner)} {_point(b)}")
     return "".join([*steps, f"L{_point(corners[-1])}"])
@@ -124,12 +125,8 @@ def _point(point: Point) -> str:
     return f"{number(point[0])} {number(point[1])}"
 
 
-def _length(a: Point, b: Point) -> float:
-    return abs(a[0] - b[0]) + abs(a[1] - b[1])
-
-
 def _towards(a: Point, b: Point, distance: float) -> Point:
-    part = distance / (_length(a, b) or 1.0)
+    part = distance / (dist(a, b) or 1.0)
     return a[0] + (b[0] - a[0]) * part, a[1] + (b[1] - a[1]) * part
 
 
