@@ -131,10 +131,8 @@ class Builder:
         key: Any = node.target
         if node.op in ("placeholder", "output"):
             key = node.op
-        elif node.op == "call_method":
-            key = f"Tensor.{node.target}"
-        elif node.target is getattr:
-            key = f"Tensor.{node.args[1]}"
+        elif node.op == "call_method" or node.target is getattr:
+            key = _target_name(node, None)
         elif (module := self._module(node)) is not None:
             return TABLE.find_module(module) or self._unknown(node, type(module).__name__)
         elif isinstance(node.target, type):

@@ -156,18 +156,12 @@ def _bare(
     refuse_outputs(model, expected)
     inputs, fixed, names = bind(model, args, kwargs)
     judge = Judge(own, args, kwargs, expected, lambda a, k: tuple(bind(model, a, k)[0].values()))
-    return _first_right(
-        _choices(frontend, leaves),
-        lambda choice: _graph(
-            capture(model, inputs, fixed, leaves, choice, expected),
-            inputs,
-            fixed,
-            names,
-            judge,
-            choice,
-            whole,
-        ),
-    )
+
+    def made(choice: FrontEnd) -> Graph:
+        module = capture(model, inputs, fixed, leaves, choice, expected)
+        return _graph(module, inputs, fixed, names, judge, choice, whole)
+
+    return _first_right(_choices(frontend, leaves), made)
 
 
 def _choices(frontend: FrontEnd | None, leaves: Sequence[Any]) -> tuple[FrontEnd, ...]:
