@@ -81,11 +81,10 @@ class Budget:
 
     def excess(self, cost: Cost, unpruned: Cost) -> float:
         """How far a cost is above the limits, as the sum of relative excesses (0 = allowed)."""
-        limits = self.absolute(unpruned)
-        above = {
-            name: max(float(getattr(cost, name)) - limit, 0.0) for name, limit in limits.items()
-        }
-        return sum(above[name] / max(limit, 1e-9) for name, limit in limits.items())
+        return sum(
+            max(float(getattr(cost, name)) - limit, 0.0) / max(limit, 1e-9)
+            for name, limit in self.absolute(unpruned).items()
+        )
 
     def __str__(self) -> str:
         return ", ".join(f"{name}={limit_text(value)}" for name, value in self.limits.items())

@@ -12,6 +12,7 @@ Examples:
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -70,11 +71,7 @@ def activation(batches: Iterable[Any]) -> Importance:
         >>> importance = ew.importance.activation(batches)
         >>> graph = ew.trace(model, x, granularity="hidden", importance=importance)
     """
-
-    def score(graph: Graph, writes: Sequence[Place], reads: Sequence[Place]) -> Scores:
-        return _accumulate(graph, reads, batches, lambda value, gradient: value.square(), None)
-
-    return score
+    return partial(_accumulate, batches, lambda value, gradient: value.square(), None)
 
 
 def taylor(batches: Iterable[Any], loss: Loss) -> Importance:
@@ -95,16 +92,12 @@ def taylor(batches: Iterable[Any], loss: Loss) -> Importance:
         >>> importance = ew.importance.taylor(batches, F.cross_entropy)
         >>> graph = ew.trace(model, x, granularity="hidden", importance=importance)
     """
-
-    def score(graph: Graph, writes: Sequence[Place], reads: Sequence[Place]) -> Scores:
-        return _accumulate(graph, reads, batches, lambda value, gradient: value * gradient, loss)
-
-    return score
+    return partial(_accumulate, batches, lambda value, gradient: value * gradient, loss)
 
 
 def _accumulate(
-    graph: Graph, places: Sequence[Place], batches: Iterable[Any],
-    product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], loss: Loss | None,
+    batches: Iterable[Any], product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    loss: Loss | None, graph: Graph, writes: Sequence[Place], places: Sequence[Place],
 ) -> Scores:  # fmt: skip
     totals: dict[Place, torch.Tensor] = {}
     examples = 0

@@ -59,10 +59,8 @@ class _Words:
 
     def _branch(self, unit: Unit, dead: Sequence[int]) -> tuple[str, str, str]:
         """Of an edge with which vertices die: layers that take MACs count most."""
-        vertices, target = (
-            self.graph.vertices,
-            max(self.graph.edges[e].target for e in unit.removal.edges),
-        )
+        vertices = self.graph.vertices
+        target = max(self.graph.edges[e].target for e in unit.removal.edges)
         held = [i for i in dead if vertices[i].params]
         layers = [i for i in held if full_macs(self.graph, i)]
         chosen = layers or held or list(dead)

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -118,16 +119,15 @@ def compare(
     with graph.program.as_called():
         seconds = meter.networks(models)
         for _ in range(REPEATS):
-            if _uncertainty(seconds) > CERTAIN:
+            if _uncertainty(_compared(mask, seconds)) > CERTAIN:
                 seconds = np.vstack([seconds, meter.networks(models)])
     return _compared(mask, seconds)
 
 
-def _uncertainty(seconds: Any) -> float:
+def _uncertainty(found: Ratio) -> float:
     """The standard error of the median ratio, as of a normal distribution with its quartiles."""
-    ratios = seconds[:, 1] / seconds[:, 0]
-    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-    return float(1.25 * (high - low) / 1.35 / middle / np.sqrt(len(ratios)))
+    low, high = found.interval
+    return 1.25 * (high - low) / 1.35 / found.median / math.sqrt(found.rounds)
 
 
 def settle(

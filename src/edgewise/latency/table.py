@@ -200,13 +200,7 @@ def target_of(graph: Graph, batch: int, threads: int, device: str | None = None)
     """
     tensors = [t for t in graph.program.module.state_dict().values() if t.is_floating_point()]
     try:
-        place = (
-            torch.device(device)
-            if device
-            else tensors[0].device
-            if tensors
-            else torch.device("cpu")
-        )
+        place = torch.device(device or (tensors[0].device if tensors else "cpu"))
         machine = torch.cuda.get_device_name(place) if place.type == "cuda" else processor()
     except (RuntimeError, AssertionError) as error:
         raise LatencyError(f"Device {device!r} cannot be used here: {error}") from error

@@ -368,13 +368,13 @@ def insight_of(config: Config, study: Study, plan: Plan | None) -> Insight:
     Raises:
         PlanError: there is nothing to report yet.
     """
+    from ...study.bench import histories
+
     if not study.evaluations:
         raise PlanError(
             f"Study {config.name!r} has no evaluation yet: run `edgewise run {config.path.name}`."
         )
     path, found = config.directory / "bench.json", study.insight(plan)
-    compared: dict[str, list[list[float | None]]] = {}
-    for row in read_kept(path, list[_Compared]) if path.exists() else ():
-        compared.setdefault(row.method, []).append(list(row.history))
+    rows = read_kept(path, list[_Compared]) if path.exists() else ()
     again = f"edgewise run {config.path.name} --budget {{limits}}"
-    return replace(found, histories=compared, again=again)
+    return replace(found, histories=histories(rows), again=again)

@@ -1,6 +1,7 @@
 """Charts as plotly figures, for notebooks and for the report."""
 
 from collections.abc import Iterable, Mapping
+from html import escape
 from importlib.resources import files
 from math import isnan
 from typing import Any
@@ -149,6 +150,4 @@ def _heat(heat: Heat, colours: Mapping[str, str]) -> list[dict[str, Any]]:
 
 def plain(text: str) -> str:
     """Text that plotly, which knows some HTML, shows as it is; line feeds become breaks."""
-    for special, escaped in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\n", "<br>")):
-        text = text.replace(special, escaped)
-    return text
+    return escape(text, quote=False).replace("\n", "<br>")
