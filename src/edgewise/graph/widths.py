@@ -63,7 +63,7 @@ def width_units(
     base = cost_of(graph, whole)
     units: list[Unit] = []
     widest = 0
-    groups = [g for g in _groups(graph, coupling, scores, whole) if g.kind in kinds]
+    groups = [g for g in _groups(coupling, scores, whole) if g.kind in kinds]
     multiple = _multiples(graph, groups, round_to)
     for group in groups:
         widest = max(widest, _channels(group))
@@ -97,7 +97,7 @@ def _multiples(graph: Graph, groups: Sequence[Group], round_to: Multiple) -> Cal
     return lambda group: math.lcm(*(n for kind, there, n in rules if meant(group, kind, there)))
 
 
-def _groups(graph: Graph, coupling: Coupling, scores: Scores, whole: Liveness) -> list[Group]:
+def _groups(coupling: Coupling, scores: Scores, whole: Liveness) -> list[Group]:
     importance = _class_scores(coupling, scores)
     members: dict[int, dict[Place, list[int]]] = defaultdict(dict)
     for place, ids in coupling.writes.items():

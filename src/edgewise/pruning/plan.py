@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -197,8 +197,6 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON-ready data, without the tensors."""
-        from dataclasses import asdict
-
         data = asdict(replace(self, tensors={}))
         del data["tensors"]
         return {"schema": SCHEMA, **data}

@@ -23,13 +23,12 @@ def in_place(graph: Graph, small: nn.Module, full: nn.Module) -> nn.Module:
     program: Program = graph.program
     whole = program.whole
     assert whole is not None
-    own: Any = small
     split: Any = _split if isinstance(small, fx.GraphModule) else _taken
     model = whole.holding([split(small, program, number) for number in range(len(whole.parts))])
     if edits := getattr(small, "edgewise_edits", None):
         marked(model, edits[-1], {})
     if whole.example is not None:
-        own = whole.around(full)
+        own: Any = whole.around(full)
         args, kwargs = whole.example
         difference, allowed = compare(own, model, args, kwargs)
         if not (difference <= allowed or rounding(own, model, args, kwargs)):

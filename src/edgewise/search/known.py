@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..evaluation.records import Evaluation
 from ..graph.graph import Mask
@@ -13,8 +12,6 @@ from .space import Space
 TRUST = 8.0  # examples that count for what other masks say of the spread, beside a mask's own
 FLOOR = 0.1  # of the control's mean, below which no positive loss is estimated
 ALIKE = 1e-3  # relative difference of losses that batches of other sizes explain
-
-Array = NDArray[np.float64]
 
 
 class Known:

@@ -91,7 +91,7 @@ def _runs(
     runs: list[tuple[Varied, dict[str, list[int]]]]
     runs = [(known, start), (known, start) if other is None else (larger, other)]
     free = [(batch, 1)] if batch else []
-    for together in _together(program, known):
+    for together in _together(program):
         for step in (1, STEP, known[together[0]]):
             varied = known | {axis: known[axis] + step for axis in together}
             if _run(module, program, device, varied) is not None:
@@ -115,7 +115,7 @@ def _runs(
     return runs
 
 
-def _together(program: Program, known: Varied) -> list[list[Axis]]:
+def _together(program: Program) -> list[list[Axis]]:
     """Axes beside the batch that may change, each with those that may have to change with it."""
     frozen = {(place, axis) for place, axis, _ in program.frozen}
     found, tried = [], set[Axis]()

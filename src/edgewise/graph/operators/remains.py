@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any, Protocol
 
-from .states import Live
-
 Literal = frozenset[int] | None  # variables all of which hold; None: never true
 Line = tuple[Literal, ...]  # a literal for every channel of an axis
 TRUE: Literal = frozenset()
@@ -98,7 +96,6 @@ class Remains:
 
 Passed = tuple[Remains, Sequence[Remains]]  # of the output, and of the inputs as they are read
 WHOLE = Remains(TRUE)
-Tensor = Live | Remains
 
 
 def where_all(logic: Logic, ins: Sequence[Remains]) -> Remains:
