@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import edgewise as ew
 from edgewise.cli import demo
 from edgewise.cli.app import app
-from edgewise.cli.demo import TRAIN, DigitsNet, digits, one_thread
+from edgewise.cli.demo import TRAIN, DigitsNet, digits
 from edgewise.cli.job.config import read_config
 from edgewise.cli.job.datasets import load_batches
 from edgewise.cli.job.toml_sections import Rows
@@ -94,14 +94,3 @@ def test_the_commands_of_the_pages_run_on_what_it_left(
             result = CliRunner().invoke(app, [name, *words, *FEWER.get(name, [])])
             assert result.exit_code == 0, f"{page}: {name} {words}: {result.output}"
     assert Path("job-pruned/report.html").exists()
-
-
-def test_threads_are_given_back() -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        with one_thread():
-            assert torch.get_num_threads() == 1
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(threads)

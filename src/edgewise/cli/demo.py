@@ -1,13 +1,12 @@
 """The whole job in a minute: a small residual network on scikit-learn's digits."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ..latency.stopwatch import on_threads
 from ..pruning.heal import Healing, heal
 from ..pruning.weights import save
 from ..values.files import write_text
@@ -68,7 +67,9 @@ def run_demo(directory: Path, screen: Screen, *, seed: int = 0) -> None:
         screen: told what happens.
         seed: of everything random.
     """
-    with one_thread():
+    # Small networks gain nothing by more threads, and where other work keeps a core busy, threads
+    # that wait for each other take minutes for what one does in seconds.
+    with on_threads(1):
         screen.say(f"Training a residual network of 21 convolutions on {TRAIN} digits …")
         images, labels = digits()
         leave(directory, train(images[:TRAIN], labels[:TRAIN], seed), images, labels)
@@ -107,16 +108,3 @@ def leave(directory: Path, model: nn.Module, images: Tensor, labels: Tensor) -> 
         folder.mkdir(parents=True, exist_ok=True)
         pixels = ((image[0] + 1) * 127.5).round().byte()
         Image.fromarray(pixels.numpy()).save(folder / f"{row:04}.png")
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """PyTorch on one thread: small networks gain nothing by more, and where other work keeps a
-    core busy, threads that wait for each other take minutes for what one does in seconds.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -43,7 +43,7 @@ class Stopwatch:
 
     def networks(self, models: Sequence[nn.Module]) -> NDArray[np.float64]:
         seconds = np.zeros((self.rounds, len(models)))
-        with self._measuring():
+        with on_threads(self.threads), torch.inference_mode():
             for model in models:
                 for _ in range(WARM):
                     model(*self.args)
@@ -56,20 +56,21 @@ class Stopwatch:
 
     def operators(self, program: fx.GraphModule) -> dict[str, float]:
         timed = _Timed(program, self.clock)
-        with self._measuring():
+        with on_threads(self.threads), torch.inference_mode():
             for _ in range(WARM + self.rounds):
                 timed.run(*self.args)
         return {name: float(np.median(times[WARM:])) for name, times in timed.seconds.items()}
 
-    @contextmanager
-    def _measuring(self) -> Iterator[None]:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
-            with torch.inference_mode():
-                yield
-        finally:
-            torch.set_num_threads(threads)
+
+@contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    """torch on so many threads within, on as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def clock_of(device: str, threads: int) -> Callable[[], float]:

@@ -247,26 +247,29 @@ def _recurrent(node: fx.Node, root: nn.Module) -> str | None:
         return None
     path = stack[-1]
     weights = {str(n.target) for n in pytree.tree_leaves(node.args[2:]) if isinstance(n, fx.Node)}
-    try:
-        module = root.get_submodule(path)
-    except AttributeError:
+    if (module := _ruled(root, path)) is None:
         return None
-    own = {f"{path}.{name}" for name, _ in module.named_parameters()}
-    return path if weights == own and TABLE.find_module(module) is not None else None
+    return path if weights == {f"{path}.{name}" for name, _ in module.named_parameters()} else None
 
 
 def _stands_for(node: fx.Node, path: str, root: nn.Module) -> bool:
     """Whether calling the module does what the node does: same parameters, one data input."""
-    try:
-        module = root.get_submodule(path)
-    except AttributeError:
-        return False
-    if TABLE.find_module(module) is None or len(_data(node)) != 1:
+    module = _ruled(root, path)
+    if module is None or len(_data(node)) != 1:
         return False
     own = {f"{path}.{name}" for name in named_tensors(module)}
     read = {str(n.target) for n in node.all_input_nodes if n.op == "get_attr"}
     idle = {f"{path}.num_batches_tracked"}
     return read <= own and own - idle <= read
+
+
+def _ruled(root: nn.Module, path: str) -> nn.Module | None:
+    """The module of a path, if there is one with a rule."""
+    try:
+        module = root.get_submodule(path)
+    except AttributeError:
+        return None
+    return module if TABLE.find_module(module) is not None else None
 
 
 def _source(node: fx.Node) -> str:
