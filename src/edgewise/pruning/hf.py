@@ -262,10 +262,8 @@ def _same_outputs(made: Any, model: Any) -> bool:
 
 def _configs(small: nn.Module, model: Any) -> Iterator[Any]:
     """Configurations with the layers and widths that a model has left."""
-    lists = [
-        (len(before), len(after))
-        for (_, before), (_, after) in zip(_lists(model), _lists(small), strict=True)
-    ]
+    pairs = zip(_lists(model), _lists(small), strict=True)
+    lists = [(len(before), len(after)) for before, after in pairs]
     widths = _new_widths(model)
     config = copy.deepcopy(model.config)
     part = config.get_text_config()
@@ -284,13 +282,13 @@ def _configs(small: nn.Module, model: Any) -> Iterator[Any]:
         yield copy.deepcopy(config)
 
 
-def _lists(model: nn.Module) -> list[tuple[str, nn.ModuleList]]:
-    return [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList)]
+def _lists(model: nn.Module) -> list[nn.ModuleList]:
+    return [module for module in model.modules() if isinstance(module, nn.ModuleList)]
 
 
 def _kept_places(model: nn.Module, count: int) -> list[int]:
     """The places of the layers that are left, in the first list of so many."""
-    layers = next(m for _, m in _lists(model) if len(m) == count)
+    layers = next(found for found in _lists(model) if len(found) == count)
     gone = [isinstance(m, Gone) and m.becomes == "passed" for m in layers]
     return [place for place, passed in enumerate(gone) if not passed]
 

@@ -69,14 +69,13 @@ class Table:
     rules: dict[str, Rule] = field(default_factory=dict)
     targets: dict[Any, Rule] = field(default_factory=dict)
 
-    def add(self, rule: Rule, *targets: Any) -> Rule:
+    def add(self, rule: Rule, *targets: Any) -> None:
         """Register a rule for functions, module classes, "Tensor.method" or dotted class names."""
         if rule.name in self.rules and self.rules[rule.name] is not rule:
             raise EdgewiseError(f"There is already a rule called {rule.name!r}; choose another.")
         self.rules[rule.name] = rule
         for target in targets:
             self.targets[target] = rule
-        return rule
 
     def find(self, target: Any) -> Rule | None:
         """The rule of a function or of "Tensor.method"."""
