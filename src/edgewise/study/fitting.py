@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..errors import PlanError
 from ..evaluation.records import Evaluation
 from ..graph.graph import Graph, Mask
-from ..search import Point, Space
+from ..search import Space
 from ..search.asks import FitFunction
 from ..search.proposals import Settings, propose
 from ..surrogates.searcher import SLOW, Searcher
@@ -77,7 +77,7 @@ def searching(searcher: Searcher, graph: Graph) -> FitFunction:
         data = Observations.of(evaluations, space)
         first = checkpoint(len(data.y))
         if first not in choices:
-            choice = _choose(searcher, data)
+            choice = chosen(searcher, data)
             if choice.scores:
                 log.info("Surrogate: %s", _told(choice))
             choices[first] = choice, data.fitted(searcher, choice)
@@ -154,7 +154,8 @@ class Observations:
         return self
 
 
-def _choose(searcher: Searcher, data: Observations) -> Choice:
+def chosen(searcher: Searcher, data: Observations) -> Choice:
+    """The surrogate, or the likeliest of several; slow ones are left out where units are many."""
     graph = data.space.graph
     quick = len(graph.units) > LARGEST or data.noise.any()  # many masks of some examples each
     names = [n for n in searcher.candidates if not (quick and n in SLOW)]
@@ -193,7 +194,7 @@ def shortlist(
     """
     good = [e for e in evaluations if e.ok]
     data = Observations.of(good, space).required
-    choice = _choose(searcher, data)
+    choice = chosen(searcher, data)
     model = data.fitted(searcher, choice)
     known = (space.graph.mask(bits=row) for row in data.X.astype(bool))
     whole = {e.mask for e in good if not e.noise}  # what saw some examples only may not win
@@ -217,26 +218,3 @@ def shortlist(
         choice,
         model,
     )
-
-
-def fronted(
-    space: Space, searcher: Searcher, evaluations: Sequence[Evaluation],
-    find: Callable[..., Sequence[Point]],
-) -> list[Point]:  # fmt: skip
-    """The front of a surrogate fitted to evaluations; what is measured of its points is added.
-
-    Args:
-        space: graph and protected units.
-        searcher: the surrogate, or those to choose from.
-        evaluations: of the search split; those of a part of it have noise and were not measured.
-        find: gives points of a space and a surrogate, from `known` masks.
-
-    Raises:
-        PlanError: no evaluation succeeded.
-    """
-    good = space.by_mask(e for e in evaluations if e.ok and e.split == "search")
-    data = Observations.of(evaluations, space).required
-    model = data.fitted(searcher, _choose(searcher, data))
-    points = find(space, model, known=list(good))
-    losses = {mask: e.loss for mask, e in good.items() if not e.noise}
-    return [replace(point, measured=losses.get(point.mask)) for point in points]

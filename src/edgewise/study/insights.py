@@ -19,7 +19,7 @@ from ..search import Point, Space, fatal_units, front, levels, trade_offs
 from ..surrogates import GraphGP
 from ..surrogates.interactions import Interactions, interactions
 from ..surrogates.searcher import Searcher
-from .fitting import Observations, fronted
+from .fitting import Observations, chosen
 from .measuring import Measuring
 
 SECONDS = 1.0  # of the solver for each budget of a report's front: people wait for the page
@@ -84,7 +84,12 @@ class Knowledge:
         find = partial(front, budgets=budgets, time_limit=time_limit)
         if objectives is not None:
             find = partial(trade_offs, objectives=objectives, seed=seed)
-        return fronted(space, searcher, self.known, find)
+        good = space.by_mask(e for e in self.known if e.ok and e.split == "search")
+        data = Observations.of(self.known, space).required
+        model = data.fitted(searcher, chosen(searcher, data))
+        points = find(space, model, known=list(good))
+        losses = {mask: e.loss for mask, e in good.items() if not e.noise}  # of all examples
+        return [replace(point, measured=losses.get(point.mask)) for point in points]
 
     def process(self) -> GraphGP:
         """A Gaussian process on the graph, whatever surrogate searched."""
