@@ -75,7 +75,7 @@ def asked(steps: Questions, losses: dict[str, float]) -> list[Evaluation]:
 
 def methods(graph: ew.Graph, seed: int) -> dict[str, Callable[[Space], Questions]]:
     def joint(space: Space) -> Questions:
-        return search(space, searching(searcher("auto"), graph), seed=seed, limit=LIMIT)
+        return search(space, searching(searcher("auto")), seed=seed, limit=LIMIT)
 
     return {
         "edgewise": joint,
@@ -98,7 +98,7 @@ def rows(graph: ew.Graph, losses: dict[str, float], seeds: int) -> Iterator[dict
             best = best_of(losses, removed)
             for name, make in methods(graph, seed).items():
                 yield row(name, seed, removed, asked(make(space), losses), best)
-            fit = searching(searcher("auto"), graph)
+            fit = searching(searcher("auto"))
             limit = LIMIT * removed // len(REMOVED) - len(before)
             steps = search(space, fit, seed=seed, limit=limit, before=tuple(before))
             before += asked(steps, losses)

@@ -100,7 +100,7 @@ def searched(name: str, make: Callable[[], ew.Graph]) -> dict:
         return [Evaluation(str(m), "search", loss(m), samples=64) for m in ask.masks]
 
     start = time.process_time()
-    answered(search(space, searching(searcher("auto"), graph), seed=0, limit=EVALUATIONS), answer)
+    answered(search(space, searching(searcher("auto")), seed=0, limit=EVALUATIONS), answer)
     end = time.process_time()
     return {
         "network": name, "units": len(graph.units), "traced_seconds": round(traced, 1),

@@ -33,7 +33,7 @@ def row(graph: ew.Graph, losses: dict[str, float], wanted: object, seed: int, re
         best_of(losses, removed),
     )
     start, found = time.perf_counter(), searcher(wanted)
-    steps = search(space, searching(found, graph), seed=seed, limit=LIMIT)
+    steps = search(space, searching(found), seed=seed, limit=LIMIT)
     evaluations = asked(steps, losses)
     loss = min(e.loss for e in evaluations if e.mask.count("1") == removed)
     at_best = next(i for i, e in enumerate(evaluations, 1) if e.loss == loss)

@@ -56,7 +56,7 @@ def rows(losses: dict[str, float], noise: dict[int, float], seeds: int) -> Itera
             space = Space(graph, ew.Budget(units=len(graph.units) - removed))
             for rounds in ROUNDS:
                 patience = rounds and Patience(rounds, lambda _, removed=removed: noise[removed])
-                fit = searching(searcher("auto"), graph)
+                fit = searching(searcher("auto"))
                 steps = search(space, fit, seed=seed, limit=LIMIT, patience=patience)
                 found = asked(steps, losses)
                 least = min(e.loss for e in found if e.mask.count("1") == removed)

@@ -31,7 +31,7 @@ def edgewise(meter: Meter, graph: ew.Graph, rng: np.random.Generator, parts: boo
     seed, limit = int(rng.integers(2**31)), meter.limit / meter.examples
     steps = search(
         space,
-        searching(searcher("auto"), graph),
+        searching(searcher("auto")),
         seed=seed,
         limit=limit,
         lots=lots.sizes if parts else (),

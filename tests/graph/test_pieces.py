@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 import edgewise as ew
 from edgewise.graph.cost import cost_of
 from edgewise.graph.liveness import alive
-from edgewise.graph.pieces import apart
+from edgewise.graph.pieces import apart, unused
 from edgewise.graph.removal import Removal
+from exact_cases import random_graph
 from free_models import free_recipes
 from zoo import ZOO, build
 
@@ -30,6 +31,7 @@ def hold(graph: ew.Graph, draw: random.Random) -> None:
     mask = graph.mask(draw.sample(units, draw.randint(0, len(units))))
     found, whole = ew.liveness(graph, mask), alive(graph, graph.removal(mask.bits))
     assert found == whole
+    assert found.mark == whole.mark
     assert cost_of(graph, found) == cost_of(graph, whole)
 
 
@@ -65,3 +67,11 @@ def test_a_unit_in_two_places_is_gone_once_both_are(residual: ew.Graph) -> None:
     gone = [len(graph.units) - ew.cost(graph, m).units for m in (one, other, mask)]
     assert len(ew.liveness(graph, mask).pieces) == 2
     assert gone[2] == gone[0] + gone[1] + 1
+
+
+def test_what_nobody_reads_is_left_out_once_whatever_else_goes() -> None:
+    graph = random_graph(27, units=40)
+    assert graph is not None
+    assert unused(graph)
+    for seed in range(20):
+        hold(graph, random.Random(seed))

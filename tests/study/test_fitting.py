@@ -51,7 +51,7 @@ def test_predictions_in_blocks_are_those_at_once(
 ) -> None:
     known = records(residual, [3] * 20)
     space = Space(residual, ew.Budget(units=9))
-    model = searching(searcher("auto"), residual)(known, space)
+    model = searching(searcher("auto"))(known, space)
     masks = [residual.mask(bits=e.mask) for e in known]
     whole = predicted(model, residual, masks)
     monkeypatch.setattr(fitting, "ROWS", 7)

@@ -13,7 +13,7 @@ from edgewise.errors import ObjectiveError, TraceError
 from edgewise.evaluation.engine import EngineOptions
 from edgewise.evaluation.engine.pieces import choose
 from edgewise.evaluation.evaluator import Engine
-from edgewise.tracing.agreement import compare_outputs, drawn
+from edgewise.tracing.agreement import compare_outputs, drawn, same
 
 
 @dataclass
@@ -301,3 +301,12 @@ def test_a_pruned_network_that_is_traced_again_keeps_its_batch(frozen: ew.Graph)
     assert fixed(again)
     with pytest.raises(ObjectiveError, match="traced with 4"):
         ew.prune(again, again.empty)(torch.randn(8, 6))
+
+
+def test_tensors_are_the_same_where_both_are_no_number_and_nowhere_else() -> None:
+    nan, inf = float("nan"), float("inf")
+    assert same(torch.tensor([1.0, nan, inf]), torch.tensor([1.0, nan, inf]))
+    assert not same(torch.tensor([0.0]), torch.tensor([nan]))
+    assert not same(torch.tensor([torch.finfo().max]), torch.tensor([inf]))
+    assert same(torch.tensor([True]), torch.tensor([True]))
+    assert not same(torch.tensor([1]), torch.tensor([1.0]))

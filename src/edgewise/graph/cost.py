@@ -15,7 +15,7 @@ from .graph import Cost, Graph, Mask, once
 from .liveness import Liveness, liveness
 from .operators.absence import FULL, Flow, Live, State, elements
 from .operators.table import TABLE
-from .pieces import Piece
+from .pieces import Piece, unused
 from .removal import Removal
 from .vertices import Follow, Parameter, Vertex
 
@@ -81,8 +81,9 @@ def _known(_: Graph) -> WeakKeyDictionary[Piece, _Part]:
 
 
 def _part(graph: Graph, piece: Piece) -> _Part:
-    gone = _full(graph).table[list(piece.changed)].sum(axis=0).tolist()
-    counts = [count(graph, i, flow) for i, flow in piece.changed.items() if piece.runs(i)]
+    own = dict(piece.own)
+    gone = _full(graph).table[list(own)].sum(axis=0).tolist()
+    counts = [count(graph, i, flow) for i, flow in own.items() if piece.runs(i)]
     left = map(sum, zip(_NOTHING, *counts, strict=True))
     alone, places = Liveness(graph, (piece,)), _places(graph)
     near = frozenset(unit for vertex in piece.changed for unit in places.get(vertex, ()))
@@ -111,7 +112,7 @@ _NOTHING = Count(0, 0, 0, 0)
 
 
 class _Full(NamedTuple):
-    """The unpruned network: each vertex, all of them, and the parameters several vertices read.
+    """The unpruned network: each vertex, all that are used, and what several vertices read.
 
     `table` has a row for each vertex.
     `tied` lists the elements of each such parameter, the bytes of one, and its readers; it is never
@@ -130,7 +131,9 @@ def _full(graph: Graph) -> _Full:
     flows = [Flow(FULL, (FULL,) * len(edges)) for edges in graph.inputs]
     vertices = tuple(count(graph, index, flow) for index, flow in enumerate(flows))
     around = [getattr(graph.rest, name) for name in Count._fields]
-    total = Count(*map(sum, zip(*vertices, around, strict=True)))
+    never = unused(graph)
+    used = (vertex for index, vertex in enumerate(vertices) if index not in never)
+    total = Count(*map(sum, zip(*used, around, strict=True)))
     known = {p.name: p for v in graph.vertices for p in v.params if not p.buffer}
     tied = (
         (elements(p.shape), p.itemsize, graph.readers[name])

@@ -1,8 +1,9 @@
 """What removals change, in pieces that do not meet: each is worked out once, not in every mask."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from .flows import backward, forward
 from .graph import Graph, once
@@ -15,7 +16,7 @@ OFTEN = 4  # times the vertices of the graph that pieces may change, or nothing 
 Group = frozenset[int]
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Piece:
     """What a removal changes of a network.
 
@@ -40,6 +41,16 @@ class Piece:
     vertices: int
     loses: int
 
+    @property
+    def own(self) -> Iterator[tuple[int, Flow]]:
+        """What changed of `vertices`: no two pieces of a mask have any of it in common."""
+        return (item for item in self.changed.items() if self.vertices >> item[0] & 1)
+
+    @cached_property
+    def mark(self) -> int:
+        """The sum of a hash for each change, so that marks of pieces add up to that of a whole."""
+        return sum(map(hash, self.own)) + sum(hash((v,)) for v in self.bypassed)
+
     def runs(self, vertex: int) -> bool:
         """Whether one of the changed vertices is live and its operator more than the identity."""
         live = self.changed[vertex].out is not None
@@ -59,9 +70,9 @@ def changes(graph: Graph, removal: Removal) -> Piece:
     outputs = [index for index in gone if graph.vertices[index].op == "output"]
     into = [(e, graph.edges[e].source) for index in outputs for e in graph.inputs[index]]
     filled = [(e, flow.fill) for i, flow in live.items() if flow.fill for e in graph.inputs[i]]
-    unused = _unused(graph)
+    never = unused(graph)
     ends = (graph.edges[edge] for edge, want in wants.items() if want is None)
-    lost = Counter(end.source for end in ends if end.target not in unused)
+    lost = Counter(end.source for end in ends if end.target not in never)
     unread = {i: n for i, n in lost.items() if i in live or i not in changed}
     return Piece(
         changed=changed,
@@ -73,7 +84,7 @@ def changes(graph: Graph, removal: Removal) -> Piece:
         ),
         missing=[(e, graph.vertices[s].name) for e, s in into if e in removal.edges or s in gone],
         unread=unread,
-        vertices=sum(1 << i for i in changed if i not in unused),
+        vertices=sum(1 << i for i in changed if i not in never),
         loses=sum(1 << i for i in unread),
     )
 
@@ -128,7 +139,7 @@ def _known(_: Graph) -> dict[Group, Piece]:
 
 
 @once
-def _unused(graph: Graph) -> frozenset[int]:
+def unused(graph: Graph) -> frozenset[int]:
     """The vertices that no output needs, whatever is removed."""
     return frozenset(backward(graph, {})[0])
 
@@ -136,8 +147,8 @@ def _unused(graph: Graph) -> frozenset[int]:
 @once
 def _readers(graph: Graph) -> list[int]:
     """How many edges read each vertex, those of unused ones aside."""
-    unused = _unused(graph)
-    return [sum(graph.edges[e].target not in unused for e in edges) for edges in graph.consumers]
+    never = unused(graph)
+    return [sum(graph.edges[e].target not in never for e in edges) for edges in graph.consumers]
 
 
 def _joined(graph: Graph, groups: Sequence[Group], pieces: Sequence[Piece]) -> list[Group]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..graph.graph import Mask
 from .space import Space
@@ -13,6 +14,7 @@ from .space import Space
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Score = Callable[[Array], Array]
 Sides = tuple[list[int], list[int]]  # units that can be put back, and that can be removed
+NONE = -1  # in place of a unit
 _MOVES, _LEADING = 256, 15  # that a step scores, and of how many units it tries all pairs
 _DRAWN = 512  # units that are looked at, drawn at random where there are more
 _TRIED = 4  # units that are no widths, tried together with widths that make up for them
@@ -138,33 +140,34 @@ def _first_new(
 
 
 class _Moves(Sequence[Mask]):
-    """Masks some moves from another, made when they are asked for; `rows` are all of them."""
+    """Masks some moves from another, made when they are asked for; `rows` are all of them.
 
-    def __init__(self, mask: Mask, swaps: Sequence[tuple[int | None, int | None]]) -> None:
+    Args:
+        mask: the other one.
+        swaps: [n, 2] the unit that is put back and the one that is removed; NONE for neither.
+    """
+
+    def __init__(self, mask: Mask, swaps: NDArray[np.int64]) -> None:
         self.mask, self.swaps = mask, swaps
         self.rows = np.tile(np.array(mask.bits, dtype=np.float64), (len(swaps), 1))
-        for column, bit in enumerate((0.0, 1.0)):
-            some = [(row, u) for row, s in enumerate(swaps) if (u := s[column]) is not None]
-            rows, units = np.array(some, int).reshape(-1, 2).T
-            self.rows[rows, units] = bit
+        for units, bit in zip(swaps.T, (0.0, 1.0), strict=True):
+            rows = np.flatnonzero(units != NONE)
+            self.rows[rows, units[rows]] = bit
 
     def __len__(self) -> int:
         return len(self.swaps)
 
     def __getitem__(self, index: Any) -> Any:
-        return _moved(self.mask, *self.swaps[index])
-
-    def some(self, chosen: Any) -> _Moves:
-        return _Moves(self.mask, [self.swaps[int(i)] for i in chosen])
+        return _moved(self.mask, self.swaps[index].tolist())
 
 
 def _moves(space: Space, mask: Mask, sides: Sides, units: frozenset[int]) -> _Moves:
     """All pairs of a unit put back, or none, and one removed, or none, but for (none, none)."""
-    gone, here = ([u for u in side if not units or u in units] for side in sides)
-    swaps = [(back, more) for back in [None, *gone] for more in [None, *here]][1:]
+    gone, here = ([NONE, *(u for u in side if not units or u in units)] for side in sides)
+    swaps = np.stack([np.repeat(gone, len(here)), np.tile(here, len(gone))], axis=1)[1:]
     moves = _Moves(mask, swaps)
     likely = space.likely(moves, mask)
-    return moves if likely.all() else moves.some(np.flatnonzero(likely))
+    return moves if likely.all() else _Moves(mask, swaps[likely])
 
 
 def _leap(
@@ -177,15 +180,16 @@ def _leap(
     Of 2, 4, 8, ... moves of different units: so descents take steps as the logarithm of what
     separates them from their end, not as many as that.
     """
-    taken, chosen = set[int](), list[tuple[int | None, int | None]]()
-    for i in np.argsort(values, kind="stable"):
-        units = {u for u in moves.swaps[int(i)] if u is not None}
-        if values[i] < value and len(units) == 2 and taken.isdisjoint(units):
-            taken |= units
-            chosen.append(moves.swaps[int(i)])
+    taken, chosen = set[int](), list[list[int]]()
+    order = np.argsort(values, kind="stable")
+    both = (values[order] < value) & (moves.swaps[order] != NONE).all(axis=1)
+    for swap in moves.swaps[order[both]].tolist():
+        if taken.isdisjoint(swap):
+            taken.update(swap)
+            chosen.append(swap)
     mask, found = moves.mask, list[Mask]()
     for count, swap in enumerate(chosen[:most], 1):
-        mask = _moved(mask, *swap)
+        mask = _moved(mask, swap)
         if count > 1 and count & (count - 1) == 0:
             found.append(mask)
     if not found or any(space.graph.nest(m) != m for m in found):
@@ -211,8 +215,8 @@ def _leading(
         some = units
         if len(units) > _DRAWN:
             some = np.sort(rng.choice(units, _DRAWN, replace=False)).tolist()
-        flips = [(u, None) if mask.bits[u] else (None, u) for u in some]
-        values = score(_Moves(mask, [(None, None), *flips]).rows)
+        flips = [(u, NONE) if mask.bits[u] else (NONE, u) for u in some]
+        values = score(_Moves(mask, np.array([(NONE, NONE), *flips])).rows)
         gains = zip(some, values[1:] - values[0], strict=True)
         prices = [space.price(unit, float(gain)) for unit, gain in gains]
         ranks = np.argsort(values[1:], kind="stable"), np.argsort(prices, kind="stable")
@@ -221,6 +225,8 @@ def _leading(
     return frozenset(found)
 
 
-def _moved(mask: Mask, back: int | None, more: int | None) -> Mask:
-    mask = mask if back is None else mask.with_kept(back)
-    return mask if more is None else mask.with_removed(more)
+def _moved(mask: Mask, swap: Sequence[int]) -> Mask:
+    """The mask with one unit put back and one removed, or NONE of these."""
+    back, more = swap
+    mask = mask if back == NONE else mask.with_kept(back)
+    return mask if more == NONE else mask.with_removed(more)

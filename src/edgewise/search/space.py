@@ -99,7 +99,7 @@ class Space:
     def network(self, mask: Mask) -> int:
         """A number that is the same for masks that leave the same network."""
         if mask not in self._networks:
-            self._networks[mask] = hash(liveness(self.graph, mask).signature)
+            self._networks[mask] = liveness(self.graph, mask).mark
         return self._networks[mask]
 
     def minimal(self, mask: Mask) -> Mask:

@@ -60,7 +60,7 @@ class Finalists:
         return float(mean[0]), float(std[0])
 
 
-def searching(searcher: Searcher, graph: Graph) -> FitFunction:
+def searching(searcher: Searcher) -> FitFunction:
     """What fits a surrogate in every round of a search.
 
     Where there are several candidates they are compared again whenever there are half as many
@@ -69,7 +69,6 @@ def searching(searcher: Searcher, graph: Graph) -> FitFunction:
 
     Args:
         searcher: the surrogate, or those to choose from.
-        graph: the graph of the masks.
     """
     choices: dict[int, tuple[Choice, Any]] = {}
 

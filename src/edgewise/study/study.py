@@ -214,7 +214,7 @@ class Study:
             settings["latency"] = self.latency.digest
         run = self.storage.run(settings)
         before = self._measuring.searched(run.before)
-        fit = searching(found, self.graph)
+        fit = searching(found)
         steps = search(
             space, fit, seed=seed, limit=limit, before=before, patience=waits,
             **offered(space, self.objective),

@@ -61,7 +61,7 @@ class _Hand:
 
 @dataclass
 class Workers:
-    """The executor on Ray; see `cluster.Ray`, which makes it.
+    """The executor on Ray; see `executor.Ray`, which makes it.
 
     Args:
         ray: the connected package.

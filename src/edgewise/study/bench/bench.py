@@ -95,7 +95,7 @@ class _Contest:
 METHODS: dict[str, Callable[[_Contest], Questions]] = {
     "edgewise": lambda c: search(
         c.space,
-        searching(c.searcher, c.study.graph),
+        searching(c.searcher),
         seed=c.seed,
         limit=c.limit,
         **offered(c.space, c.study.objective),
