@@ -70,7 +70,7 @@ def decoder() -> ew.Graph:
     )  # fmt: skip
     model, kinds = LlamaForCausalLM(config).eval(), ("branch", "layer", "head", "hidden")
     ids = torch.randint(0, 64, (2, 8))
-    return ew.trace(model, kwargs={"input_ids": ids}, granularity=kinds, slices=16)
+    return ew.trace(model, (), {"input_ids": ids}, granularity=kinds, slices=16)
 
 
 def losses(graph: ew.Graph) -> Callable[[ew.Mask], float]:
