@@ -162,17 +162,17 @@ def _joined(graph: Graph, groups: Sequence[Group], pieces: Sequence[Piece]) -> l
     lost = _lost(graph, pieces, often) if often else 0
     if not shared and not lost:
         return list(groups)
-    apart, meeting = list[Group](), list[tuple[int, Group]]()  # what meets, with where it does
+    alone, meeting = list[Group](), list[tuple[int, Group]]()  # what meets, with where it does
     for group, piece in zip(groups, pieces, strict=True):
         places = piece.vertices & (shared | lost) | piece.loses & lost
         if not places:
-            apart.append(group)
+            alone.append(group)
             continue
         met = [one for one in meeting if one[0] & places]
         for bits, others in met:
             places, group = places | bits, group | others
         meeting = [one for one in meeting if one not in met] + [(places, group)]
-    return apart + [group for _, group in meeting]
+    return alone + [group for _, group in meeting]
 
 
 def _lost(graph: Graph, pieces: Sequence[Piece], often: int) -> int:

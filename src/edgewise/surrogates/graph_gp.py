@@ -133,11 +133,9 @@ class GraphGP(Process):
         paths = path_kernel(self.flow_, self.tau_, self.flow_.keep(X), self.flow_.keep(Z))
         return [*given, paths, paths * paths]
 
-    def _cross(self, masks: Array, posterior: Posterior) -> Array:
-        mean, known = self._mean(masks), posterior.masks
-        return posterior.covariance(
-            masks, known, self._between(masks, known, mean, self.train_mean_)
-        )
+    def _given(self, masks: Array, posterior: Posterior) -> Array:
+        mean = self._mean(masks)
+        return posterior.given(self._between(masks, posterior.masks, mean, self.train_mean_))
 
     def _diagonal(self, masks: Array) -> list[Array]:
         single, total = self.coordinates_.values(masks)

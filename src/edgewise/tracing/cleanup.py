@@ -70,10 +70,20 @@ def mutated(target: Any) -> list[tuple[int, str]]:
     return [(i, a.name) for i, a in known if a.alias_info.is_write]
 
 
-_OPERATORS = "add sub mul truediv floordiv mod pow matmul and_ or_ xor lshift rshift"
 IN_PLACE: dict[Any, Any] = {
-    getattr(operator, f"i{name.rstrip('_')}"): getattr(operator, name)
-    for name in _OPERATORS.split()
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+    operator.ifloordiv: operator.floordiv,
+    operator.imod: operator.mod,
+    operator.ipow: operator.pow,
+    operator.imatmul: operator.matmul,
+    operator.iand: operator.and_,
+    operator.ior: operator.or_,
+    operator.ixor: operator.xor,
+    operator.ilshift: operator.lshift,
+    operator.irshift: operator.rshift,
 }
 
 _FUNCTIONAL: dict[Any, Any] = {
@@ -156,9 +166,18 @@ def name_members(graph: fx.Graph) -> None:
 
 
 _SHAPED = {"expand_as": "expand", "reshape_as": "reshape", "view_as": "reshape"}
-_MADE = (torch.zeros, torch.ones, torch.full, torch.empty)
-_LIKE = {getattr(torch, f"{function.__name__}_like"): function for function in _MADE}
-_NEW = {f"new_{function.__name__}": function for function in _MADE}
+_LIKE = {
+    torch.zeros_like: torch.zeros,
+    torch.ones_like: torch.ones,
+    torch.full_like: torch.full,
+    torch.empty_like: torch.empty,
+}
+_NEW = {
+    "new_zeros": torch.zeros,
+    "new_ones": torch.ones,
+    "new_full": torch.full,
+    "new_empty": torch.empty,
+}
 
 
 def shapes_only(graph: fx.Graph) -> None:
