@@ -74,6 +74,10 @@ REMOVED = {
 }  # fmt: skip
 
 
+SAME = ("Qwen3", "Gemma", "Bert", "Whisper")  # of the kinds of the other three
+EVERY = [pytest.param(n, marks=[pytest.mark.slow] * (n in SAME)) for n in sorted(REMOVED)]
+
+
 def pruned(name: str):
     """A graph, a mask, and a copy of the pruned model that a test may change."""
     graph, mask, small = _pruned(name)
@@ -99,7 +103,7 @@ def logits(model, **inputs):
         return model(**inputs).logits
 
 
-@pytest.mark.parametrize("name", sorted(REMOVED.keys() - {"Llama", "Gemma"}))  # Qwen3 is like them
+@pytest.mark.parametrize("name", EVERY)
 def test_logits_precision_and_a_step_of_training(name: str, tmp_path: Path) -> None:
     graph, mask, small = pruned(name)
     inputs = inputs_of(name)
@@ -128,7 +132,7 @@ def _auto_map(small):
     ]  # the class that loads it
 
 
-@pytest.mark.parametrize("name", [n for n in sorted(REMOVED) if n != "Bert"])
+@pytest.mark.parametrize("name", [p for p in EVERY if p.values != ("Bert",)])
 def test_generation_with_a_cache_is_generation_without(name: str) -> None:
     _, _, small = pruned(name)
     given = {k: v for k, v in inputs_of(name).items() if not k.startswith("decoder")}
@@ -160,8 +164,7 @@ def test_a_cache_is_continued_where_the_first_layer_is_gone() -> None:
 
 
 def test_whole_layers_and_even_widths_are_a_stock_checkpoint(tmp_path: Path) -> None:
-    model = make("Llama")
-    graph = ew.trace(model, (), {"input_ids": IDS, "use_cache": False}, granularity=KINDS, slices=2)
+    graph, _, _ = pruned("Llama")
     layer = [u.name for u in graph.units
              if u.name.endswith((".1.self_attn.o_proj", ".1.mlp.down_proj"))]  # fmt: skip
     even = [u.name for u in graph.units if u.name.startswith("hidden:") and ".1." not in u.name]
