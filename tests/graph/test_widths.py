@@ -133,7 +133,7 @@ def test_a_custom_operator_that_reads_zeros_for_channels_keeps_its_inputs_whole(
 
 @pytest.mark.parametrize("name", ZOO)
 def test_laws_hold_with_every_kind_of_unit(name: str) -> None:
-    model, args = build(name)
+    model, args = build(name, dtype=torch.float64)
     try:
         graph = laws.check_laws(model, args, masks=1, granularity=ALL, slices=3)
     except NoUnitsError:
