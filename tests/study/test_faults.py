@@ -96,7 +96,7 @@ def widths_plan(storage: str | None, progress: Any = None) -> ew.Plan:
     return study.plan(finalists=5)
 
 
-@pytest.mark.parametrize("after", [1, 7, 20, 33])
+@pytest.mark.parametrize("after", [1, 33])
 def test_a_study_of_widths_resumes_to_the_same_plan(
     tmp_path: Path, with_widths: ew.Plan, after: int
 ) -> None:
@@ -150,9 +150,9 @@ def moody(fault: str, share: int):
 
 @pytest.mark.parametrize("fault", ["failed", "nan", "out of memory"])
 def test_masks_that_fail_do_not_hurt_the_others(tmp_path: Path, fault: str) -> None:
-    """One batch in a hundred fails, in 200 masks of two batches each."""
-    study = ew.Study(*jobs.make(**moody(fault, 100)), f"sqlite:///{tmp_path / 'study.db'}")
-    masks = ew.sample_masks(study.graph, 200, removed=3, rng=np.random.default_rng(0))
+    """One batch in forty fails, in 60 masks of two batches each."""
+    study = ew.Study(*jobs.make(**moody(fault, 40)), f"sqlite:///{tmp_path / 'study.db'}")
+    masks = ew.sample_masks(study.graph, 60, removed=3, rng=np.random.default_rng(0))
     found = study.evaluate(masks)
     states = [e.status for e in found]
     assert 1 <= states.count(fault) <= 10
@@ -169,7 +169,7 @@ def test_masks_that_fail_do_not_hurt_the_others(tmp_path: Path, fault: str) -> N
     assert {e.mask: e.status for e in study.evaluations} == {e.mask: e.status for e in found}
 
 
-@pytest.mark.parametrize("fault", ["failed", "nan", "out of memory"])
+@pytest.mark.parametrize("fault", ["nan", "out of memory"])  # what "failed" is, too
 def test_a_study_with_failures_resumes_to_the_same_plan(tmp_path: Path, fault: str) -> None:
     def make(storage: str | None) -> ew.Study:
         return ew.Study(*jobs.make(**moody(fault, 20)), storage, "job")
