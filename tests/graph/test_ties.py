@@ -9,22 +9,16 @@ import torch
 import edgewise as ew
 import jobs
 from edgewise.testing import laws
-from graph.test_widths import language_model
+from hugging_face import one_process, pruned
 from ruled import LAYERS, vit
 from zoo import build
 
 
-@pytest.fixture(scope="module")
-def llama() -> ew.Graph:
-    model = language_model("llama").double().eval()
-    inputs = {"input_ids": torch.randint(0, 64, (1, 6)), "use_cache": False}
-    return ew.trace(model, (), inputs, granularity=("edge", "hidden", "heads"), slices=4)
-
-
+@one_process
 @pytest.mark.parametrize("form", ["program", "module"])
-def test_each_decoder_layer_of_a_llama_is_one_unit(llama: ew.Graph, form: str) -> None:
-    graph = ew.restrict(llama, tie="model.layers.*", keep="model.norm")
-    assert [unit.name for unit in graph.units] == ["model.layers.0", "model.layers.1"]
+def test_each_decoder_layer_of_a_llama_is_one_unit(form: str) -> None:
+    graph = ew.restrict(pruned("Llama")[0], tie="model.layers.*", keep="model.norm")
+    assert [unit.name for unit in graph.units] == [f"model.layers.{i}" for i in range(3)]
     assert {len(unit.tied) for unit in graph.units} == {len(graph.units[0].tied)}
     one = graph.mask(["model.layers.1"])
     layer = sum(p.numel() for p in graph.program.model.model.layers[1].parameters())
@@ -32,18 +26,16 @@ def test_each_decoder_layer_of_a_llama_is_one_unit(llama: ew.Graph, form: str) -
     ids = torch.randint(0, 64, (2, 5))
     small = ew.prune(graph, one, form=form)(input_ids=ids, use_cache=False)
     full = ew.masked(graph, one)(input_ids=ids, use_cache=False)
-    torch.testing.assert_close(small["logits"], full["logits"], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(small["logits"], full["logits"], rtol=1e-4, atol=1e-5)
 
 
-def test_alike_layers_have_the_same_widths(llama: ew.Graph) -> None:
-    graph = ew.restrict(
-        llama.select(lambda unit: bool(unit.group)), alike=["hidden:model.layers.*"]
-    )
+@one_process
+def test_alike_layers_have_the_same_widths() -> None:
+    widths = pruned("Llama")[0].select(lambda unit: bool(unit.group))
+    graph = ew.restrict(widths, alike=["hidden:model.layers.*"])
     hidden = [unit for unit in graph.units if unit.kind == "hidden"]
-    assert [unit.name for unit in hidden] == [
-        f"hidden:model.layers.*.mlp.gate_proj@{left}/64" for left in (48, 32, 16)
-    ]
-    assert {unit.counts for unit in hidden} == {(32, 128)}
+    assert [unit.name for unit in hidden] == ["hidden:model.layers.*.mlp.gate_proj@32/64"]
+    assert hidden[0].counts == (96, 192)
     rng = random.Random(0)
     for _ in range(3):
         mask = graph.nest(laws.random_mask(graph, rng))

@@ -14,6 +14,7 @@ from edgewise.evaluation.evaluator import Engine
 from edgewise.graph.widths import kept_levels
 from edgewise.search import Space
 from edgewise.testing import laws
+from hugging_face import one_process, pruned
 from zoo import ZOO, build
 
 ALL = ("edge", "layer", "hidden", "heads", "channels")
@@ -145,40 +146,22 @@ def test_laws_hold_with_every_kind_of_unit(name: str) -> None:
             law(graph, mask)
 
 
-def language_model(name: str) -> nn.Module:
-    transformers = pytest.importorskip("transformers")
-    torch.manual_seed(0)
-    if name == "gpt2":
-        config = transformers.GPT2Config(
-            n_layer=2, n_head=4, n_embd=32, vocab_size=64, n_positions=16, bos_token_id=None,
-            eos_token_id=None,
-        )  # fmt: skip
-        return transformers.GPT2LMHeadModel(config)
-    config = transformers.LlamaConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=8,
-        num_key_value_heads=4, vocab_size=64,
-    )  # fmt: skip
-    return transformers.LlamaForCausalLM(config)
-
-
+@one_process
 @pytest.mark.parametrize(
-    ("name", "members"),
-    [("gpt2", {"heads": (1, 3), "hidden": (1, 7)}), ("llama", {"heads": (3, 3), "hidden": (2, 7)})],
+    ("name", "producers"),
+    [("GPT2", {"heads": 1, "hidden": 1}), ("Llama", {"heads": 3, "hidden": 2})],
 )
 def test_language_models_lose_heads_and_hidden_channels(
-    name: str, members: dict[str, tuple[int, int]]
+    name: str, producers: dict[str, int]
 ) -> None:
     """Key and value heads go with the queries they serve, gates with what they gate."""
-    model = language_model(name).double().eval()
-    inputs = {"input_ids": torch.randint(0, 64, (1, 6)), "use_cache": False}
-    graph = ew.trace(model, (), inputs, granularity=("hidden", "heads"))
-    for kind, (producers, slices) in members.items():
+    graph, _, _ = pruned(name)
+    for kind, count in producers.items():
         mine = [g for g in graph.nested if graph.units[g[0]].kind == kind]
-        assert len(mine) == 2  # one a layer
-        assert all(len(graph.units[g[0]].removal.channels) == producers for g in mine)
-        assert all(len(g) == slices for g in mine)
+        assert len(mine) == 3  # one a layer
+        assert all(len(graph.units[g[0]].removal.channels) == count for g in mine)
     rng = random.Random(0)
-    for _ in range(3):
+    for _ in range(2):
         mask = laws.random_mask(graph, rng)
         laws.law_pruned_is_masked(graph, mask)
         laws.law_cost_is_exact(graph, mask)

@@ -12,6 +12,7 @@ from torch import nn
 
 import edgewise as ew
 from edgewise.pruning.prune import compare
+from hugging_face import IDS, make, one_process, pruned
 
 
 class Casts(nn.Module):
@@ -107,27 +108,15 @@ def test_tracing_in_another_precision_gives_the_same_network() -> None:
         assert first.structure == second.structure
 
 
-HUGGING_FACE = {
-    "LlamaForCausalLM": {"num_key_value_heads": 2},
-    "BertForSequenceClassification": {},
-}
-
-
-@pytest.mark.parametrize("name", HUGGING_FACE)
-def test_transformers_in_half_precision(name: str) -> None:
-    transformers = pytest.importorskip("transformers")
-    kind = getattr(transformers, name)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
-             "intermediate_size": 48, "vocab_size": 40, "use_cache": False}  # fmt: skip
-    model = kind(kind.config_class(**sizes, **HUGGING_FACE[name])).eval()
-    tokens = {"input_ids": torch.randint(40, (2, 7)), "attention_mask": torch.ones(2, 7).long()}
-    graph = ew.trace(model, (), tokens)
-    small = ew.prune(graph, graph.empty).eval()
+@one_process
+def test_transformers_in_half_precision() -> None:
+    graph, _, _ = pruned("Llama")
+    small, model = ew.prune(graph, graph.empty).eval(), make("Llama")
     with torch.no_grad():
-        loss = small(**tokens).logits.logsumexp(-1).mean()
-        assert torch.equal(small.bfloat16()(**tokens).logits, model.bfloat16()(**tokens).logits)
-        half_loss = small(**tokens).logits.float().logsumexp(-1).mean()
-    assert abs(half_loss - loss) <= 2e-2 * abs(loss)
+        loss = small(input_ids=IDS).logits.logsumexp(-1).mean()
+        half_logits = small.bfloat16()(input_ids=IDS).logits
+        assert torch.equal(half_logits, model.bfloat16()(IDS, use_cache=False).logits)
+    assert abs(half_logits.float().logsumexp(-1).mean() - loss) <= 2e-2 * abs(loss)
 
 
 def test_torchvision_in_half_precision() -> None:
