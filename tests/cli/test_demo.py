@@ -25,7 +25,10 @@ PAGES = [
     "README.md", "docs/report.md", "docs/storage.md", "docs/bench.md", "docs/howto/own_model.md",
     "docs/howto/using.md",
 ]  # fmt: skip
-FEWER = {"run": ["--evaluations", "8"], "bench": ["--evaluations", "6", "--seeds", "0"]}
+FEWER = {
+    "run": ["--evaluations", "8"],
+    "bench": ["--evaluations", "6", "--seeds", "0", "--methods", "edgewise,greedy"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +38,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(folder: Path) -> dict[str, Any]:
-    """The demo, run once with half its evaluations for the tests of what it leaves."""
+    """The demo, run once with a third of its evaluations for the tests of what it leaves."""
     assert "evaluations = 90\n" in demo.JOB
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "JOB", demo.JOB.replace("evaluations = 90\n", "evaluations = 45\n"))
+        patch.setattr(demo, "JOB", demo.JOB.replace("evaluations = 90\n", "evaluations = 30\n"))
         done = CliRunner().invoke(app, ["demo", "--directory", str(folder), "--json"])
     assert done.exit_code == 0, done.output
     return json.loads(done.stdout)  # type: ignore[no-any-return]
@@ -78,7 +81,7 @@ def test_the_demo_prunes_half_and_keeps_the_accuracy(
 def test_the_commands_of_the_pages_run_on_what_it_left(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Word for word, in a folder that is not the repository's, with fewer masks and digits.
+    """Word for word, in a folder that is not the repository's, with fewer masks, methods and digits.
 
     Those that go on from the README's; others say on their page what they need.
     """
