@@ -81,7 +81,7 @@ def test_the_demo_prunes_half_and_keeps_the_accuracy(
 def test_the_commands_of_the_pages_run_on_what_it_left(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Word for word, in a folder that is not the repository's, with fewer masks, methods and digits.
+    """Word for word, in a folder that is not the repository's; fewer masks, methods and digits.
 
     Those that go on from the README's; others say on their page what they need.
     """

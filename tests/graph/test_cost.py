@@ -2,7 +2,6 @@
 
 import math
 import random
-from functools import cache
 
 import pytest
 import torch
@@ -15,7 +14,7 @@ import edgewise as ew
 from edgewise.graph.budget import Budget
 from edgewise.graph.operators.table import TABLE
 from edgewise.testing import laws
-from zoo import ZOO, build
+from zoo import ZOO, build, traced
 
 
 class Two(torch.nn.Module):
@@ -87,16 +86,10 @@ def test_a_tied_parameter_counts_once_and_goes_with_its_last_reader() -> None:
     assert [u.cost.params for u in graph.units if u.name in branches] == [0, 0]
 
 
-@cache
-def graph_of(name: str) -> ew.Graph:
-    model, args = build(name)
-    return ew.trace(model, args, granularity=("edge", "layer"))
-
-
 @pytest.mark.parametrize("name", ZOO)
 @given(seed=st.integers(0, 10**6))
 def test_units_and_activations_are_those_of_what_is_alive(name: str, seed: int) -> None:
-    graph, rng = graph_of(name), random.Random(seed)
+    graph, rng = traced(name), random.Random(seed)
     mask = graph.mask(rng.sample(range(len(graph.units)), rng.randint(0, len(graph.units) // 2)))
     alive = ew.liveness(graph, mask)
     if not alive.connected:

@@ -3,7 +3,6 @@
 import importlib
 import random
 from collections import Counter
-from functools import cache
 
 import pytest
 import torch
@@ -16,7 +15,7 @@ from edgewise.errors import DisconnectedError
 from edgewise.graph.liveness import Liveness, alive, shows
 from edgewise.graph.operators.table import TABLE
 from edgewise.graph.removal import Removal
-from zoo import ZOO, build
+from zoo import WIDTHS, ZOO, build, traced
 
 
 def live_names(graph: ew.Graph, mask: ew.Mask) -> set[str]:
@@ -75,12 +74,6 @@ def test_equal_removals_are_one_unit(residual: ew.Graph) -> None:
     assert len(set(left)) == len(left)
 
 
-@cache
-def graph_of(name: str) -> ew.Graph:
-    model, args = build(name)
-    return ew.trace(model, args, granularity=("edge", "layer"))
-
-
 def random_removals(graph: ew.Graph, rng: random.Random) -> tuple[frozenset[int], frozenset[int]]:
     """Some edges, and some vertices that keep their input's shape."""
     same = [
@@ -119,7 +112,7 @@ def look_at_every_vertex(graph: ew.Graph, removed: set[int], bypassed: set[int])
 @pytest.mark.parametrize("name", ZOO)
 @given(seed=st.integers(0, 10**6))
 def test_agrees_with_looking_at_every_vertex(name: str, seed: int) -> None:
-    graph = graph_of(name)
+    graph = traced(name)
     removed, bypassed = random_removals(graph, random.Random(seed))
     found = alive(graph, Removal(removed, bypassed))
     states, wants, fills = look_at_every_vertex(graph, removed, bypassed)
@@ -131,7 +124,7 @@ def test_agrees_with_looking_at_every_vertex(name: str, seed: int) -> None:
 
 @pytest.mark.parametrize("name", ZOO)
 def test_signatures_are_equal_where_networks_are(name: str) -> None:
-    graph, rng = graph_of(name), random.Random(0)
+    graph, rng = traced(name), random.Random(0)
     found = [alive(graph, Removal(*random_removals(graph, rng))) for _ in range(30)]
     networks = {(rest.states, rest.wants, rest.bypassed) for rest in found}
     both = {(rest.signature, rest.states, rest.wants, rest.bypassed) for rest in found}
@@ -162,17 +155,11 @@ def test_an_input_that_nothing_reads_is_dead() -> None:
     assert dead == ["y"]
 
 
-@cache
-def with_widths(name: str) -> ew.Graph:
-    model, args = build(name)
-    return ew.trace(model, args, granularity=("edge", "layer", "hidden", "heads"), slices=3)
-
-
 @pytest.mark.parametrize("name", ZOO)
 @given(seed=st.integers(0, 10**6))
 def test_what_shows_is_missed(name: str, seed: int) -> None:
     """A unit of which that is said does make a difference."""
-    graph, draw = with_widths(name), random.Random(seed)
+    graph, draw = traced(name, WIDTHS), random.Random(seed)
     units = range(len(graph.units))
     mask = graph.mask(draw.sample(units, draw.randint(1, len(units))))
     left = ew.liveness(graph, mask)
@@ -185,7 +172,7 @@ def test_what_shows_is_missed(name: str, seed: int) -> None:
 @pytest.mark.parametrize("name", ["residual", "attention"])
 def test_what_shows(name: str) -> None:
     """Alone, every skip, bypass and width shows; of a branch that is gone no edge has an end."""
-    graph = with_widths(name)
+    graph = traced(name, WIDTHS)
     for index, unit in enumerate(graph.units):
         shown = shows(graph, ew.liveness(graph, graph.mask([index])), unit)
         assert shown == (len(unit.removal.edges) < 2), unit.name

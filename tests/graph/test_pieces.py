@@ -2,7 +2,6 @@
 
 import random
 from dataclasses import replace
-from functools import cache
 
 import pytest
 from hypothesis import given
@@ -15,15 +14,7 @@ from edgewise.graph.pieces import apart, unused
 from edgewise.graph.removal import Removal
 from exact_cases import random_graph
 from free_models import free_recipes
-from zoo import ZOO, build
-
-KINDS = ("edge", "layer", "hidden", "heads")
-
-
-@cache
-def traced(name: str) -> ew.Graph:
-    model, args = build(name)
-    return ew.trace(model, args, granularity=KINDS, slices=3)
+from zoo import WIDTHS, ZOO, traced
 
 
 def hold(graph: ew.Graph, draw: random.Random) -> None:
@@ -38,7 +29,7 @@ def hold(graph: ew.Graph, draw: random.Random) -> None:
 @pytest.mark.parametrize("name", ZOO)
 @given(seed=st.integers(0, 10**6))
 def test_pieces_together_are_the_whole(name: str, seed: int) -> None:
-    hold(traced(name), random.Random(seed))
+    hold(traced(name, WIDTHS), random.Random(seed))
 
 
 @given(free_recipes(), st.integers(0, 10**6))

@@ -1,7 +1,6 @@
 """What units and masks take away is one value."""
 
 import random
-from functools import cache
 
 import hypothesis.strategies as st
 import pytest
@@ -12,18 +11,11 @@ from edgewise.graph.liveness import alive
 from edgewise.graph.operators.absence import FULL
 from edgewise.graph.removal import Removal
 from edgewise.testing import laws
-from zoo import ZOO, build
+from zoo import WIDTHS, ZOO, traced
 
 few = st.frozensets(st.integers(0, 5))
 places = st.tuples(st.integers(0, 3), st.integers(0, 1))
 removals = st.builds(Removal, few, few, st.dictionaries(places, few, max_size=3))
-
-
-@cache
-def graph_of(name: str) -> ew.Graph:
-    model, args = build(name)
-    kinds = ("edge", "layer", "hidden", "heads", "channels")
-    return ew.trace(model, args, granularity=kinds, slices=3)
 
 
 @given(removals, removals, removals)
@@ -45,7 +37,7 @@ def test_a_union_has_all_that_its_parts_have_and_no_more(
 @given(seed=st.integers(0, 10**6))
 def test_what_a_mask_leaves_is_what_its_removal_leaves(name: str, seed: int) -> None:
     """Its removal is put together by hand here, of what the units say one by one."""
-    graph = graph_of(name)
+    graph = traced(name, WIDTHS)
     mask = laws.random_mask(graph, random.Random(seed))
     edges, layers, channels = set(), set(), {}
     for unit in mask.removed:
@@ -64,7 +56,7 @@ def test_what_a_mask_leaves_is_what_its_removal_leaves(name: str, seed: int) -> 
 
 @pytest.mark.parametrize("name", ZOO)
 def test_where_a_removal_starts_something_is_lacking(name: str) -> None:
-    graph = graph_of(name)
+    graph = traced(name, WIDTHS)
     for unit in graph.units:
         rest, starts = alive(graph, unit.removal), graph.starts(unit.removal)
         lacking = {

@@ -15,9 +15,9 @@ from edgewise.graph.widths import kept_levels
 from edgewise.search import Space
 from edgewise.testing import laws
 from hugging_face import one_process, pruned
-from zoo import ZOO, build
+from zoo import WIDTHS as ALL
+from zoo import ZOO, build, traced
 
-ALL = ("edge", "layer", "hidden", "heads", "channels")
 WIDTHS = ("hidden", "heads", "channels")
 
 
@@ -358,8 +358,7 @@ def test_projected_states_lose_units_and_their_cells_are_refused() -> None:
 
 @pytest.mark.parametrize("name", ZOO)
 def test_layers_without_widths_have_a_reason(name: str) -> None:
-    model, args = build(name)
-    graph = ew.trace(model, args, granularity=ALL, slices=3)
+    graph = traced(name, ALL)
     cut = {graph.vertices[v].name for u in graph.units for v, _ in u.removal.channels}
     layers = {
         v.name for v in graph.vertices if any(len(p.shape) > 1 for p in v.params) and v.module

@@ -12,7 +12,7 @@ import edgewise as ew
 import jobs
 from edgewise.errors import PlanError, TraceError
 from edgewise.pruning.verify import compare
-from zoo import ZOO, build
+from zoo import ZOO, build, traced
 
 HERE = Path(__file__).parents[1]
 
@@ -126,15 +126,13 @@ def test_loading_into_something_else_is_refused(plan: ew.Plan, tmp_path: Path) -
 @pytest.mark.parametrize("name", ZOO)
 def test_weights_of_every_zoo_model_round_trip(name: str, tmp_path: Path) -> None:
     """Also those with tied weights."""
-    model, args = build(name)
-    graph = ew.trace(model, args, granularity=("edge", "layer"))
+    graph, other = traced(name), traced(name, seed=3)
     mask = graph.mask([0])
     small = ew.prune(graph, mask)
     path = ew.save(small, tmp_path / "small.safetensors")
     from safetensors.torch import load_model
 
-    other = ew.trace(build(name, seed=9)[0], args, granularity=graph.granularity)
     again = ew.prune(other, mask)
     load_model(again, str(path))
-    worst, _ = compare(small, again, args)
+    worst, _ = compare(small, again, graph.program.arguments)
     assert worst == 0.0

@@ -4,7 +4,6 @@ All laws in float64, with widths, are in test_widths.py, law 9 in test_module_fo
 """
 
 import random
-from functools import cache
 
 import pytest
 import torch
@@ -13,20 +12,14 @@ from hypothesis import strategies as st
 
 import edgewise as ew
 from edgewise.testing import laws
-from zoo import ZOO, build
+from zoo import ZOO, build, traced
 
 ELSEWHERE = (laws.law_lives_on, laws.law_own_class)
 
 
-@cache
-def traced(name: str) -> tuple[torch.nn.Module, ew.Graph]:
-    model, args = build(name)
-    return model, ew.trace(model, args, granularity=("edge", "layer"))
-
-
 @pytest.mark.parametrize("name", ZOO)
 def test_nothing_removed_changes_nothing(name: str) -> None:
-    laws.law_nothing_removed(*traced(name))
+    laws.law_nothing_removed(build(name)[0], traced(name))
 
 
 @pytest.mark.parametrize(
@@ -36,7 +29,7 @@ def test_nothing_removed_changes_nothing(name: str) -> None:
 @settings(max_examples=3)  # more of them in test_fuzz.py
 @given(seed=st.integers(0, 10**6))
 def test_laws_hold(name: str, law, seed: int) -> None:
-    _, graph = traced(name)
+    graph = traced(name)
     law(graph, laws.random_mask(graph, random.Random(seed)))
 
 
@@ -48,7 +41,7 @@ def test_counting_macs_says_nothing_of_tf32() -> None:
 
 def test_the_laws_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rewrite that forgets to drop input channels, or a cost that forgets a layer, is caught."""
-    _, graph = traced("residual")
+    graph = traced("residual")
     mask = graph.mask([0])
     other = graph.mask([4])
     rewritten = laws.rewritten

@@ -20,7 +20,7 @@ from edgewise.tracing.architecture import (
 )
 from edgewise.values.description import settings_of
 from edgewise.values.identity import difference
-from zoo import ZOO, build
+from zoo import ZOO, build, traced
 
 
 class Net(nn.Module):
@@ -46,11 +46,12 @@ X = torch.ones(2, 4)
 
 @pytest.mark.parametrize("name", ZOO)
 def test_a_network_does_not_differ_from_itself(name: str) -> None:
-    model, args = build(name)
-    graph = ew.trace(model, args)
-    again = build(name, seed=3)[0]
-    assert other_parameter(parameters(graph), again) is None
-    assert difference(operators(graph), operators(ew.trace(again, args))) is None
+    """Whatever its weights and its units."""
+    graph, again = traced(name), traced(name, seed=3)
+    assert other_parameter(parameters(graph), build(name, seed=3)[0]) is None
+    assert difference(operators(graph), operators(again)) is None
+    assert difference(graph.settings, again.settings) is None
+    assert other_constant(unsaved(graph.program.module), traced(name, "raw")) is None
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def _other(value: Any) -> Any:
 
 @pytest.mark.parametrize("name", ZOO)
 def test_every_setting_of_every_layer_counts(name: str) -> None:
-    graph = ew.trace(*build(name))
+    graph = traced(name)
     program = graph.program.module
     before = settings(program)
     assert before == graph.settings
@@ -114,14 +115,6 @@ def test_every_setting_of_every_layer_counts(name: str) -> None:
                 assert settings(program) != before, (path, setting)
                 module.__dict__[setting] = value
     assert settings(program) == before
-
-
-@pytest.mark.parametrize("name", ZOO)
-def test_settings_are_those_of_the_network_and_not_of_its_weights(name: str) -> None:
-    model, args = build(name)
-    graph, again = ew.trace(model, args), ew.trace(build(name, seed=3)[0], args)
-    assert difference(graph.settings, again.settings) is None
-    assert other_constant(unsaved(graph.program.module), ew.trace(model, args)) is None
 
 
 class Made(nn.Module):

@@ -17,7 +17,7 @@ from edgewise.evaluation.evaluator import Engine
 from edgewise.evaluation.ray import shipping
 from edgewise.graph.operators.absence import by_axes
 from edgewise.graph.operators.table import TABLE
-from zoo import ZOO, build
+from zoo import ZOO, build, traced
 
 cloudpickle = pytest.importorskip("ray.cloudpickle")
 pack = functools.partial(shipping.pack, pickle=cloudpickle)
@@ -34,8 +34,7 @@ def listing(graph: ew.Graph) -> list[str]:
     "name", sorted(ZOO.keys() - {"normed"})
 )  # torch pickles no parametrisations
 def test_a_program_stays_as_it_is(name: str) -> None:
-    model, args = build(name)
-    graph = ew.trace(model, args, granularity=("edge", "layer"))
+    graph, args = traced(name), build(name)[1]
     objective = ew.Objective([(args, torch.zeros(2))], loss=jobs.losses)
     other, same = unpack(pack(graph, objective))
     assert other.fingerprint == graph.fingerprint

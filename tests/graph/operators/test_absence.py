@@ -1,7 +1,6 @@
 """The rules of absence as pure functions: exact on small cases, monotone everywhere."""
 
 import random
-from functools import cache
 
 import pytest
 from hypothesis import given
@@ -11,7 +10,7 @@ import edgewise as ew
 from edgewise import absence
 from edgewise.graph.operators.absence import FULL, Live, live
 from edgewise.graph.vertices import Vertex
-from zoo import ZOO, build
+from zoo import ZOO, traced
 
 
 def vertex(shape: tuple[int, ...], **attrs: object) -> Vertex:
@@ -153,17 +152,11 @@ def test_a_view_of_two_axes_is_exact() -> None:
     assert flow.out == half(1, "000101")
 
 
-@cache
-def graph_of(name: str) -> ew.Graph:
-    model, args = build(name)
-    return ew.trace(model, args, granularity="raw")
-
-
 @pytest.mark.parametrize("name", ZOO)
 @given(seed=st.integers(0, 10**6))
 def test_absence_is_monotone(name: str, seed: int) -> None:
     """Removing one more edge leaves nothing that was not there before."""
-    graph, rng = graph_of(name), random.Random(seed)
+    graph, rng = traced(name, "raw"), random.Random(seed)
     edges = rng.sample(range(len(graph.units)), rng.randint(0, len(graph.units) // 2))
     less = graph.mask(edges)
     more = less.with_removed(rng.randrange(len(graph.units)))
