@@ -1,5 +1,6 @@
 """Shared settings: one thread, reproducible examples, and small traced graphs."""
 
+import gc
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,6 +19,7 @@ from postgres import Server, missing
 from zoo import build
 
 torch.set_num_threads(1)
+gc.set_threshold(50_000, 20, 20)  # looking for garbage takes a tenth of the time of exports
 settings.register_profile(
     "edgewise",
     deadline=None,
