@@ -370,7 +370,7 @@ def random_network(body: str) -> nn.Module:
         return Layers(place["forward"])
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
 @given(programs())
 def test_random_programs_are_right_or_refused(body: str) -> None:
     model = random_network(body)
