@@ -12,6 +12,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from edgewise.study.study import Study
+
 ROOT = Path(__file__).parent.parent
 SCRIPTS = {"classifier": "digits", "unet": "discs", "language_model": "passages"}  # and their data
 NOTEBOOKS = ("vision_transformer", "resnet_budgets", "smaller_language_model")
@@ -53,6 +55,7 @@ def test_examples_print_what_their_page_shows(
     module = script(name)
     data = getattr(module, SCRIPTS[name])
     monkeypatch.setattr(module, SCRIPTS[name], lambda *a, **k: fewer(data(*a, **k)))
+    monkeypatch.setitem(Study.plan.__kwdefaults__, "finalists", 2)
     module.main(evaluations=4, epochs=1)
     printed = capsys.readouterr().out
     assert shapes(printed) == shapes(shown(name))

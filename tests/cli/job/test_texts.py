@@ -58,7 +58,7 @@ batch = 8
 epochs = 4
 optimizer = "adamw"
 lr = 0.003
-distill = 0.5
+distill = 1.0
 """
 SENTENCE = "Ships sail at dawn, and nobody waves. "
 
@@ -154,15 +154,11 @@ def test_a_job_on_text_ends_with_a_checkpoint(checkpoint: Path) -> None:
     assert torch.allclose(again(**inputs).logits, small(**inputs)["logits"], atol=1e-5)
 
 
-@pytest.mark.parametrize("objective", ["", '[objective]\nloss = "likeness"\n'])
-def test_a_job_on_text_is_fine_tuned(checkpoint: Path, tmp_path: Path, objective: str) -> None:
+def test_a_job_on_text_is_fine_tuned(checkpoint: Path, tmp_path: Path) -> None:
     """Taught by the unpruned model; what transformers loads is the outcome."""
-    text = JOB.format(source="text:text.txt") + HEAL + objective
-    if objective:
-        text = text.replace("distill = 0.5", "distill = 1.0")
-    path = checkpoint / f"heal{len(objective)}.toml"
-    limit = "examples = 8" if objective else "evaluations = 2"  # of four examples each
-    path.write_text(f'{text}[search]\n{limit}\n[output]\ndirectory = "{tmp_path}"\n')
+    text = JOB.format(source="text:text.txt") + HEAL + '[objective]\nloss = "likeness"\n'
+    path = checkpoint / "heal.toml"
+    path.write_text(f'{text}[search]\nexamples = 8\n[output]\ndirectory = "{tmp_path}"\n')
     run = call("run", path)
     assert run.exit_code == 0, run.output
     with sqlite3.connect(tmp_path / "study.db") as database:
