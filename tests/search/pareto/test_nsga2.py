@@ -27,9 +27,8 @@ def rows(points: Sequence[Point]) -> np.ndarray:
     return np.array([[p.predicted, *(getattr(p.cost, name) for name in COSTS)] for p in points])
 
 
-@pytest.mark.parametrize("kinds", [("edge",), ("edge", "layer")])
-def test_a_front_is_that_of_brute_force(residual: ew.Graph, kinds: tuple[str, ...]) -> None:
-    graph = residual.select(lambda unit: unit.kind in kinds)
+def test_a_front_is_that_of_brute_force(residual: ew.Graph) -> None:
+    graph = residual
     model, masks = fitted(graph), nested_masks(graph)
     times = random_times(graph, 1)
     space = Space(graph, ew.Budget(macs=0.9), [0], times=times)
