@@ -190,8 +190,11 @@ class Space:
 
     def next_of(self, mask: Mask, unit: int) -> int | None:
         """What goes when a unit is to be removed: of a group of widths, the least important."""
-        group = self.graph.group_of.get(unit, (unit,))
-        first = next((u for u in group if not mask.bits[u]), None)
+        first: int | None = unit
+        if (group := self.graph.group_of.get(unit)) is not None:
+            first = next((u for u in group if not mask.bits[u]), None)
+        elif mask.bits[unit]:
+            return None
         return None if first in self.protected else first
 
     def last_of(self, mask: Mask, unit: int) -> int | None:
