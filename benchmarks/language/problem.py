@@ -205,6 +205,13 @@ class Problem:
                 kept[k] = (value,)
         return np.array([value for (value,) in kept])
 
+    def whole(self, split: str) -> list[str]:
+        """The masks whose losses on all of a split are kept."""
+        keys = [self._digest(split, row) for row in range(len(self.splits[split]))]
+        query = f"select mask from losses where sequence in ({', '.join('?' * len(keys))}) "
+        found = self._known.execute(query + "group by mask having count(*) = ?", (*keys, len(keys)))
+        return sorted(mask for (mask,) in found)
+
     def _measured(self, mask: str, split: str, rows: list[int]) -> list[float]:
         ids = self.splits[split][rows]
         if split != "search":

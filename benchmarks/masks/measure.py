@@ -11,15 +11,19 @@ ResNet-20's (CIFAR-10, JPEG copy) has all 512 masks of its 9 residual branches, 
 statistics re-estimated for each. The vision transformer's (12 layers on digits, trained by
 `recovery.py`) has masks of its 24 branches near three budgets, 6, 9 and 12 removed: single
 removals, masks drawn uniformly, the cheapest sums of single damages under noise, and mutations of
-the best ones so far, a third each.
+the best ones so far, a third each. SmolLM2-135M's has masks of its 60 sub-blocks near 8, 16 and 22
+removed, drawn the same way, after those that searches on the same text have left in the database of
+`language/problem.py`; its examples are the eight sequences of 128 tokens of WikiText-2 there, in
+bfloat16.
 
-    python benchmarks/masks/measure.py resnet20 vit --data ../shared/data
+    python benchmarks/masks/measure.py resnet20 vit smollm2 --data ../shared/data
 
 A table that is there is continued up to --masks masks.
 """
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,22 +34,43 @@ import edgewise as ew
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 import exhaustive
+from language.problem import Problem
 from recovery import digits, trained
 
 RESULTS = Path(__file__).parent.parent / "results" / "masks"
-REMOVED = {"vit": (6, 9, 12)}
+REMOVED = {"vit": (6, 9, 12), "smollm2": (8, 16, 22)}
 ROUND, PARENTS = 64, 0.05
 Masks = list[tuple[int, ...]]
+Measure = Callable[[Masks], list[np.ndarray]]
 
 
-def study_of(name: str, options: argparse.Namespace) -> ew.Study:
-    """500 search images of ResNet-20, 200 of the transformer."""
+def network(name: str, options: argparse.Namespace) -> tuple[ew.Graph, Masks, Measure]:
+    """The units, masks to begin with, and what measures the examples: 500 images of ResNet-20, 200
+    of the transformer, eight sequences of the language model."""
+    if name == "smollm2":
+        problem = Problem(options.data / "text", "wikitext")
+        kept = [tuple(map(int, mask)) for mask in problem.whole("search")]
+        near = [m for m in kept if min(REMOVED[name]) - 2 <= sum(m) <= max(REMOVED[name]) + 2]
+        start = first(len(problem.params)) + near
+        return (
+            problem.graph,
+            start,
+            lambda masks: [problem.losses("".join(map(str, mask))) for mask in masks],
+        )
     if name == "resnet20":
-        return exhaustive.study_of(options.data)
-    model, (images, labels) = trained(options), digits(options.data)
-    search = [(images[7000:7200], labels[7000:7200])]
-    graph = ew.trace(model, (images[:2],))
-    return ew.Study(graph, ew.Objective(search, loss="cross_entropy"))
+        study = exhaustive.study_of(options.data)
+    else:
+        model, (images, labels) = trained(options), digits(options.data)
+        search = [(images[7000:7200], labels[7000:7200])]
+        graph = ew.trace(model, (images[:2],))
+        study = ew.Study(graph, ew.Objective(search, loss="cross_entropy"))
+
+    def measured(masks: Masks) -> list[np.ndarray]:
+        asked = [study.graph.mask(bits=bits) for bits in masks]
+        study.evaluate(asked)
+        return [study.losses(mask) for mask in asked]
+
+    return study.graph, first(len(study.graph.units)), measured
 
 
 def first(units: int) -> Masks:
@@ -94,28 +119,26 @@ def measure(name: str, options: argparse.Namespace) -> None:
         losses = {
             tuple(m): x for m, x in zip(table["masks"].tolist(), table["losses"], strict=True)
         }
-    with study_of(name, options) as study:
-        graph = study.graph
-        whole = ew.cost(graph).macs
-        saved = [1 - ew.cost(graph, graph.mask([u])).macs / whole for u in range(len(graph.units))]
-        units = len(graph.units)
-        while len(losses) < min(options.masks, 2**units):
-            if missing := [m for m in first(units) if m not in losses]:
-                masks = missing
-            else:
-                means = {m: float(x.mean(dtype=np.float64)) for m, x in losses.items()}
-                masks = drawn(means, units, REMOVED[name], np.random.default_rng(len(losses)))
-            study.evaluate([graph.mask(bits=bits) for bits in masks])
-            for bits in masks:
-                losses[bits] = study.losses(graph.mask(bits=bits)).astype(np.float16)
-            np.savez_compressed(
-                path,
-                masks=np.array(list(losses), np.uint8),
-                losses=np.array(list(losses.values())),
-                macs=np.array(saved),
-                names=np.array([unit.name for unit in graph.units]),
-            )
-            print(name, len(losses), "masks", flush=True)
+    graph, start, measured = network(name, options)
+    whole = ew.cost(graph).macs
+    saved = [1 - ew.cost(graph, graph.mask([u])).macs / whole for u in range(len(graph.units))]
+    units = len(graph.units)
+    while len(losses) < min(options.masks, 2**units):
+        if missing := [m for m in start if m not in losses]:
+            masks = missing[: options.masks - len(losses)]
+        else:
+            means = {m: float(x.mean(dtype=np.float64)) for m, x in losses.items()}
+            masks = drawn(means, units, REMOVED[name], np.random.default_rng(len(losses)))
+        for bits, each in zip(masks, measured(masks), strict=True):
+            losses[bits] = each.astype(np.float16)
+        np.savez_compressed(
+            path,
+            masks=np.array(list(losses), np.uint8),
+            losses=np.array(list(losses.values())),
+            macs=np.array(saved),
+            names=np.array([unit.name for unit in graph.units]),
+        )
+        print(name, len(losses), "masks", flush=True)
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from .cost_estimate import QUANTITIES, CostEstimate
 
 ROUNDING = 1e-6  # of a limit, by which an estimate may exceed it
 TRUST = 0.25  # of what putting a unit back is estimated to cost, where costs do not add up
+FIRST = 8  # masks of an order, whose costs are estimated before those of others
 SOME = 4  # masks that tell whether costs add up, of a quarter of the units at most
 
 
@@ -190,8 +192,11 @@ class Space:
 
     def next_of(self, mask: Mask, unit: int) -> int | None:
         """What goes when a unit is to be removed: of a group of widths, the least important."""
-        group = self.graph.group_of.get(unit, (unit,))
-        first = next((u for u in group if not mask.bits[u]), None)
+        first: int | None = unit
+        if (group := self.graph.group_of.get(unit)) is not None:
+            first = next((u for u in group if not mask.bits[u]), None)
+        elif mask.bits[unit]:
+            return None
         return None if first in self.protected else first
 
     def last_of(self, mask: Mask, unit: int) -> int | None:
@@ -248,24 +253,27 @@ class Space:
         that one is disconnected, each removal is checked.
         """
         order = list(order)
-        steps = [mask, *self._steps(mask, order, check=False)]
-        found = steps[min(self._first_within(steps, mask), len(steps) - 1)]
+        found = self._first_within(chain([mask], self._steps(mask, order, check=False)), mask)
         if self.connected(found):
             return found
         for more in self._steps(mask, order, check=True):
             mask = more
         return mask
 
-    def _first_within(self, steps: Sequence[Mask], near: Mask) -> int:
-        """The place of the first mask within the budget, where costs fall; their number if none.
+    def _first_within(self, masks: Iterable[Mask], near: Mask) -> Mask:
+        """The first mask within the budget, where costs fall; the last one if none is.
 
-        It is where the estimate says, or found by bisection.
+        It is where the estimate says, which looks at more and more of them, or found by bisection.
         """
-        guess = int(np.argmax([*self.likely(steps, near), True]))
+        rest, steps, guess = iter(masks), list[Mask](), 0
+        while guess == len(steps) and (more := [*islice(rest, max(len(steps), FIRST))]):
+            steps += more
+            guess += int(np.argmax([*self.likely(more, near), True]))
         after, before = steps[guess : guess + 1], steps[max(guess - 1, 0) : guess]
-        if all(self.excess(m) <= 0 for m in after) and all(self.excess(m) > 0 for m in before):
-            return guess
-        return bisect_left(steps, True, key=lambda mask: self.excess(mask) <= 0)
+        if any(self.excess(m) > 0 for m in after) or any(self.excess(m) <= 0 for m in before):
+            steps += rest
+            guess = bisect_left(steps, True, key=lambda mask: self.excess(mask) <= 0)
+        return steps[min(guess, len(steps) - 1)]
 
     def _steps(self, mask: Mask, order: Iterable[int], check: bool) -> Iterator[Mask]:
         """The mask after each removal, in this order; checked ones connect, up to the budget."""
@@ -284,8 +292,8 @@ class Space:
         """The mask with units of this order put back as long as the budget stays met."""
         units = list(order)
         if self.graph.nested:  # all that fit one after the other, then single ones
-            steps = [*self._returns(mask, units)][::-1]
-            mask = [*steps, mask][self._first_within(steps, mask)]
+            fuller = [*self._returns(mask, units)][::-1]
+            mask = self._first_within([*fuller, mask], mask)
         while units:
             lasts = [(place, self.last_of(mask, unit)) for place, unit in enumerate(units)]
             back = [(place, u) for place, u in lasts if u is not None and self.saving(u) > 0]

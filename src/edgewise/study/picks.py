@@ -8,18 +8,13 @@ Men et al., "ShortGPT", 2024, is that of a run of one layer.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import fx
 
-from ..evaluation.loaders import Batch
 from ..evaluation.objective import Objective
 from ..evaluation.sizes import few
 from ..graph.graph import Graph, Mask
-from ..graph.importance import inputs_of, outputs_of
 from ..graph.liveness import liveness
-from ..pruning.masked import Execution
 from ..search import Space
 from ..search.picks import cheapest
 from .scores import first_changed, influence
@@ -36,9 +31,11 @@ def picks(space: Space, objective: Objective) -> list[Mask]:
     if space.graph.program.whole is not None or not len(space.free):
         return []
     batch = few(objective.splits["search"][0], FEW)
-    single = cheapest(space, influence(space.graph, [batch]))
+    streams = [chain for chain in chains(space) if len(chain) > 1]
+    directions = Directions(space.graph, streams)
+    single = cheapest(space, influence(space.graph, [batch], directions.see))
     found = dict.fromkeys([] if single is None else [single])
-    return list(found | dict.fromkeys(_runs(space, batch)))
+    return list(found | dict.fromkeys(_runs(space, streams, directions.seen)))
 
 
 @dataclass(frozen=True)
@@ -103,10 +100,10 @@ def _alike(graph: Graph, first: int, second: int) -> bool:
     return graph.vertices[first].shape == graph.vertices[second].shape is not None
 
 
-def _runs(space: Space, batch: Batch) -> Iterator[Mask]:
+def _runs(
+    space: Space, found: Sequence[Sequence[Link]], directions: Mapping[int, torch.Tensor]
+) -> Iterator[Mask]:
     """The masks of runs of 2, 4, 8, ... neighbours, those first that turn the stream least."""
-    found = [chain for chain in chains(space) if len(chain) > 1]
-    directions = _directions(space.graph, found, batch)
     length, longest = 2, max(map(len, found), default=0)
     while length <= longest:
         runs = [c[i : i + length] for c in found for i in range(len(c) - length + 1)]
@@ -141,35 +138,30 @@ def _turn(directions: Mapping[int, torch.Tensor], run: Sequence[Link]) -> float:
     return 1.0 - float((before * behind).sum(-1).mean())
 
 
-def _directions(
-    graph: Graph, found: Sequence[Sequence[Link]], batch: Batch
-) -> dict[int, torch.Tensor]:
-    """By vertex, of length one, what the ends of links give at some places of a few examples."""
-    wanted = dict[str, tuple[int, int | None]]()
-    for chain in found:  # whose tensors are of one form
-        ends = [end for link in chain for end in (link.behind, link.before)]
-        channels = next((c for end in ends if (c := _channels(graph, end)) is not None), None)
-        wanted |= {graph.vertices[end].node: (end, channels) for end in ends}
-    watch = _Watch(graph, wanted)
-    if wanted:
-        with torch.no_grad():
-            outputs_of(graph, watch.run, inputs_of(batch, graph)[0])
-    return watch.seen
+class Directions:
+    """Where the ends of links point, seen while a network runs.
 
+    Args:
+        graph: of the links.
+        found: links in the order of each stream.
 
-class _Watch(Execution):
-    """Runs the whole network and notes where some of its values point."""
+    Attributes:
+        seen: by vertex, of length one, what it gives at some places of a few examples.
+    """
 
-    def __init__(self, graph: Graph, wanted: Mapping[str, tuple[int, int | None]]) -> None:
-        super().__init__(graph.program.module.eval(), graph, liveness(graph, graph.empty))
-        self.wanted, self.seen = wanted, dict[int, torch.Tensor]()
+    def __init__(self, graph: Graph, found: Sequence[Sequence[Link]]) -> None:
+        self.seen = dict[int, torch.Tensor]()
+        self._wanted = dict[str, tuple[int, int | None]]()
+        for chain in found:  # whose tensors are of one form
+            ends = [end for link in chain for end in (link.behind, link.before)]
+            channels = next((c for end in ends if (c := _channels(graph, end)) is not None), None)
+            self._wanted |= {graph.vertices[end].node: (end, channels) for end in ends}
 
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if n.name in self.wanted:
-            vertex, channels = self.wanted[n.name]
+    def see(self, node: str, value: torch.Tensor) -> None:
+        """Note where a node's value points, if it is an end."""
+        if node in self._wanted:
+            vertex, channels = self._wanted[node]
             self.seen[vertex] = _direction(value, channels)
-        return value
 
 
 def _channels(graph: Graph, vertex: int) -> int | None:

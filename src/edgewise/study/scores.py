@@ -24,6 +24,7 @@ from ..values.nested import judged
 
 Array = NDArray[np.float64]
 Batch = Any  # (inputs, targets), inputs a tensor or a tuple of them
+See = Callable[[str, torch.Tensor], None]
 
 
 def magnitude(graph: Graph) -> Array:
@@ -90,10 +91,15 @@ def taylor(graph: Graph, batches: Iterable[Batch], loss: Callable[[Any, Any], An
     return _mean(graph, total, count)
 
 
-def influence(graph: Graph, batches: Iterable[Batch]) -> Array:
+def influence(graph: Graph, batches: Iterable[Batch], see: See | None = None) -> Array:
     """[n_units] one minus the cosine of what an example's vertex gives with and without a unit.
 
     Block influence of Men et al., "ShortGPT", 2024, eq. 1, for anything that can be removed.
+
+    Args:
+        graph: the traced graph.
+        batches: (inputs, targets), inputs a tuple.
+        see: told each node of the program and the tensor that it gives unpruned.
 
     Raises:
         EdgewiseError: there is no batch.
@@ -108,7 +114,7 @@ def influence(graph: Graph, batches: Iterable[Batch]) -> Array:
     for batch in batches:
         inputs, _ = inputs_of(batch, graph)
         with torch.no_grad():
-            watch = _Watch(graph, alone, _turn)
+            watch = _Watch(graph, alone, _turn, see)
             outputs_of(graph, watch.run, inputs)
         found = np.zeros(len(total))
         for _, turns in watch.seen.values():
@@ -147,13 +153,14 @@ class _Watch(Execution):
 
     `seen` has, for each vertex that some unit's removal changes first, its value, and by unit what
     `note` says of the value and of what it would be, as they are before anything writes into them.
+    `see` is told every tensor.
     """
 
     def __init__(
         self, graph: Graph, alone: Mapping[int, Liveness],
-        note: Callable[[torch.Tensor, torch.Tensor], Any],
+        note: Callable[[torch.Tensor, torch.Tensor], Any], see: See | None = None,
     ) -> None:  # fmt: skip
-        self.whole, self.note = liveness(graph, graph.empty), note
+        self.whole, self.note, self.see = liveness(graph, graph.empty), note, see
         super().__init__(graph.program.module.eval(), graph, self.whole)
         self.seen: dict[str, tuple[torch.Tensor, dict[int, torch.Tensor]]] = {}
         self.without: dict[str, dict[int, Liveness]] = defaultdict(dict)
@@ -163,6 +170,8 @@ class _Watch(Execution):
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
+        if self.see is not None and isinstance(value, torch.Tensor):
+            self.see(n.name, value)
         if n.name not in self.without or not isinstance(value, torch.Tensor):
             return value
         noted: dict[int, torch.Tensor] = {}

@@ -61,7 +61,9 @@ class UnitGP(Process):
         spread = SPREAD if len(self.alone_) <= FITTED else 0.0
         self.coordinates_ = replace(coordinates, typical=self.typical_**0.25, spread=spread)
         prior = Prior(SCALES, (Local,), self.coordinates_)
-        return fit_process(masks, target, self._kernels(masks, masks), prior, known=known)
+        found = fit_process(masks, target, self._kernels(masks, masks), prior, known=known)
+        self._slopes = self._toward(found)
+        return found
 
     @single_threaded
     def updated(self, X: ArrayLike, y: ArrayLike, noise: ArrayLike | None = None) -> Self:
@@ -77,6 +79,7 @@ class UnitGP(Process):
             self.posterior_, masks, (target - self.shift_) / self.scale_,
             self._kernels(masks, masks), known,
         )  # fmt: skip
+        own._slopes = self._toward(own.posterior_)
         return own
 
     def _kernels(self, X: Array, Z: Array) -> list[Array]:
@@ -85,11 +88,15 @@ class UnitGP(Process):
         return [np.ones((len(X), len(Z))), total, (left * self.typical_**2) @ right.T]
 
     def _given(self, masks: Array, posterior: Posterior) -> Array:
-        own, known = (self.coordinates_.values(some)[0] for some in (masks, posterior.masks))
-        constant, total, each = posterior.scales
+        own = self.coordinates_.values(masks)[0]
+        return np.asarray(product(own, self._slopes) + posterior.scales[0])
+
+    def _toward(self, posterior: Posterior) -> Array:
+        """[n_coordinates, n] of the given kernels but the constant, with the training masks."""
+        known, (_, total, each) = self.coordinates_.values(posterior.masks)[0], posterior.scales
         slopes = (each * self.typical_**2)[:, None] * known.T
         slopes += np.outer(total * self.alone_, known @ self.alone_)
-        return np.asarray(product(own, slopes) + constant)
+        return np.asarray(slopes)
 
     @property
     def linear_(self) -> tuple[float, Array]:
