@@ -240,15 +240,24 @@ class Problem:
     @cached_property
     def graph(self) -> ew.Graph:
         """edgewise's graph with these 60 units, in the order of the bits."""
-        ids = self.splits["search"][:2, :32]
-        graph = ew.trace(self.model, (), {"input_ids": ids, "use_cache": False})
-        names = {self.label(k) for k in range(len(self.params))}
-        graph = graph.select(lambda unit: unit.label in names)
-        assert [unit.label for unit in graph.units] == [self.label(k) for k in range(60)]
-        return graph
+        return sub_blocks(self.model, self.splits["search"][:2, :32])
 
     def label(self, place: int) -> str:
-        return f"layers.{place // 2} {'mlp' if place % 2 else 'attention'}"
+        return label(place)
+
+
+def label(place: int) -> str:
+    """What a sub-block is called."""
+    return f"layers.{place // 2} {'mlp' if place % 2 else 'attention'}"
+
+
+def sub_blocks(model: nn.Module, ids: Tensor) -> ew.Graph:
+    """edgewise's graph of a decoder whose units are its sub-blocks, in the order of the bits."""
+    graph = ew.trace(model, (), {"input_ids": ids, "use_cache": False})
+    names = [label(place) for place in range(2 * len(model.model.layers))]
+    graph = graph.select(lambda unit: unit.label in names)
+    assert [unit.label for unit in graph.units] == names
+    return graph
 
 
 def following(ids: Tensor) -> Tensor:

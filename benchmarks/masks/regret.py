@@ -1,11 +1,11 @@
 """Regret curves on the tables of pruning masks, at equal examples, over seeds.
 
-    python benchmarks/masks/regret.py resnet20 vit --seeds 5
+    python benchmarks/masks/regret.py resnet20 vit smollm2 --seeds 5
     python benchmarks/masks/regret.py table
 
 Regret is the loss of the best mask at the budget that was measured on all examples, over the best
-loss known, minus one. ResNet-20's table is exhaustive; masks of the transformer are emulated where
-they were not measured, and the best known is the best that any method found. "edgewise" measures
+loss known, minus one. ResNet-20's table is exhaustive; masks of the others are emulated where they
+were not measured, and the best known is the best that any method found. "edgewise" measures
 masks whole, as it does for networks as small as these, and "edgewise, parts" lets most masks see a
 part of the examples, as it does for large ones. Rows that are in the JSON are kept: run the same
 command again to resume.
@@ -25,6 +25,7 @@ from statistics import mean
 import numpy as np
 import torch
 from scipy.stats import bootstrap
+from transformers import LlamaConfig, LlamaForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
@@ -32,13 +33,14 @@ from ours import edgewise
 from tables import RESULTS, Emulator
 
 import edgewise as ew
+from language.problem import sub_blocks
 from machine import describe
 from rivals import RIVALS, Meter, Spent
 from surrogates import ResNet, branches
 from vision_transformer import VisionTransformer
 
-REMOVED = {"resnet20": (3, 5), "vit": (6, 9, 12)}
-LIMITS = {"resnet20": (20, 40), "vit": (50, 100, 200)}
+REMOVED = {"resnet20": (3, 5), "vit": (6, 9, 12), "smollm2": (8, 16, 22)}
+LIMITS = {"resnet20": (20, 40), "vit": (50, 100, 200), "smollm2": (50, 100, 200)}
 SLOW = ("Optuna GP", "SMAC", "BoTorch")  # minutes a run: three seeds, one budget, fewer masks
 ANYTIME = ("random", "evolution", "Optuna TPE", *SLOW)  # know no limit: one run has all of them
 METHODS = {**RIVALS, "edgewise": edgewise, "edgewise, parts": partial(edgewise, parts=True)}
@@ -46,8 +48,14 @@ METHODS = {**RIVALS, "edgewise": edgewise, "edgewise, parts": partial(edgewise, 
 
 def graph_of(name: str) -> ew.Graph:
     """The graph whose units a table's columns are, weights left at random."""
-    if name != "vit":
+    if name == "resnet20":
         return branches(ResNet(3))
+    if name == "smollm2":
+        config = LlamaConfig(
+            vocab_size=64, hidden_size=48, intermediate_size=64, num_hidden_layers=30,
+            num_attention_heads=4, num_key_value_heads=4,
+        )  # fmt: skip
+        return sub_blocks(LlamaForCausalLM(config).eval(), torch.randint(0, 64, (2, 8)))
     model = VisionTransformer(side=28, patch=7, channels=1, dim=48, depth=12, heads=4)
     return ew.trace(model.eval(), (torch.randn(2, 1, 28, 28),))
 

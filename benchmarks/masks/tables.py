@@ -22,7 +22,7 @@ class Table(NamedTuple):
 
 
 def load(name: str) -> Table:
-    """A table by its name: "resnet20", "vit"."""
+    """A table by its name: "resnet20", "vit", "smollm2"."""
     found = np.load(RESULTS / f"{name}.npz")
     return Table(*(found[field] for field in Table._fields))
 

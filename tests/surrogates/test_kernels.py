@@ -15,6 +15,7 @@ from edgewise.surrogates.kernels import (
     Hamming,
     Local,
     product,
+    quadratic,
     weighted_hamming,
 )
 
@@ -56,6 +57,10 @@ def test_moves_are_multiplied_by_what_they_change(units: int, moved: int) -> Non
     assert_allclose(rows, before[0])
     assert_allclose(metric, before[1])
     assert product(rows[:0], metric).shape == (0, 30)
+    square = rng.normal(size=(units, units))
+    square += square.T
+    assert_allclose(quadratic(rows, square), ((rows @ square) * rows).sum(1), atol=1e-10)
+    assert quadratic(rows[:0], square).shape == (0,)
 
 
 def test_the_local_kernel_is_of_a_quadratic_form() -> None:

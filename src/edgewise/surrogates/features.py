@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..graph.graph import Graph, Unit
 from .validation import Array
@@ -35,9 +36,10 @@ class Coordinates:
     spread: float | None = None
 
     @cached_property
-    def gaps(self) -> Array:
-        """[n_coordinates, n_coordinates] how many places coordinates are apart."""
-        return np.abs(self.places[:, None] - self.places[None, :])
+    def gaps(self) -> NDArray[np.int64]:
+        """[n_coordinates, n_coordinates] how many places coordinates are apart, whole numbers."""
+        places = self.places.astype(np.int64)
+        return np.asarray(np.abs(places[:, None] - places[None, :]))
 
     @staticmethod
     def of(graph: Graph, masks: Array) -> Coordinates:

@@ -130,38 +130,42 @@ class Local:
         starts = self.coordinates.values(X)[0]
         # half of the squared distance with a minus: at most 0, but for rounding
         found = product(starts, turned)
-        found -= 0.5 * np.einsum("nc,nc->n", product(starts, self.metric), starts)[:, None]
+        found -= 0.5 * quadratic(starts, self.metric)[:, None]
         found -= sizes
         np.minimum(found, 0.0, out=found)
         np.exp(found, out=found)
         found *= self.variance
         return found
 
+    @cached_property
     def _decay(self) -> Array:
-        return np.exp(-self.coordinates.gaps / self.length)
+        """[n_coordinates, n_coordinates] exp(-gap / ℓ)."""
+        gaps = self.coordinates.gaps
+        return np.asarray(np.exp(-np.arange(gaps.max(initial=0) + 1) / self.length)[gaps])
 
     @cached_property
     def metric(self) -> Array:
-        """[n_coordinates, n_coordinates] of the whole correlation C."""
-        correlation = self.shared * self._decay()
-        return self._metric(correlation + (1.0 - self.shared) * np.eye(len(correlation)))
-
-    def _metric(self, between: Array) -> Array:
-        """[n_coordinates, n_coordinates] v · (…) · v."""
-        return self.by_coordinate[:, None] * between * self.by_coordinate
+        """[n_coordinates, n_coordinates] v · C · v."""
+        found = self.by_coordinate[:, None] * self._decay
+        found *= self.shared * self.by_coordinate
+        found[np.diag_indices_from(found)] += (1.0 - self.shared) * self.by_coordinate**2
+        return np.asarray(found)
 
     def slopes(self, X: Array, outer: Array) -> list[float]:
         """½ Σ outer · ∂K/∂φ, given outer · K [n, n] of training masks X."""
-        Z = self.coordinates.values(X)[0]
+        Z, rho = self.coordinates.values(X)[0], self.shared
         # Σ_ij G_ij (z_i - z_j) ⊗ (z_i - z_j) = 2 Zᵀ (diag(G 1) - G) Z for any symmetric G
         spread = Z.T @ (outer.sum(axis=1)[:, None] * Z - outer @ Z)
-        decay, rho = self._decay(), self.shared
-        by_v = -(self.metric * spread).sum(axis=1)
-        by_length = self._metric(rho * decay * self.coordinates.gaps / self.length)
-        by_shared = self._metric(rho * (1.0 - rho) * (decay - np.eye(len(decay))))
-        common = [-0.5 * float(np.vdot(by, spread)) for by in (by_length, by_shared)]
+        spread *= self.by_coordinate[:, None]
+        spread *= self.by_coordinate
+        alone = np.diag(spread).copy()
+        spread *= self._decay
+        near = spread.sum(axis=1)
+        by_v = -(rho * near + (1.0 - rho) * alone)
+        by_length = -0.5 * rho / self.length * float(np.vdot(spread, self.coordinates.gaps))
+        by_shared = -0.5 * rho * (1.0 - rho) * float(near.sum() - alone.sum())
         each = () if self.coordinates.spread == 0.0 else by_v
-        return [0.5 * float(outer.sum()), float(by_v.sum()), *common, *each]
+        return [0.5 * float(outer.sum()), float(by_v.sum()), by_length, by_shared, *each]
 
 
 def weighted_hamming(X: Array, Z: Array, relevance: Array) -> Array:
@@ -184,3 +188,15 @@ def product(X: Array, metric: Array) -> Array:
     found: Array = csr_matrix(changes) @ rows if sparse else changes @ rows
     found += X[:1] @ metric
     return found
+
+
+def quadratic(X: Array, metric: Array) -> Array:
+    """[n] x · metric · x of a symmetric metric; see `product`."""
+    if len(metric) <= FEW:
+        return np.asarray(np.einsum("nc,nc->n", X @ metric, X))
+    base = X[:1].sum(axis=0)
+    slope, some = metric @ base, np.flatnonzero((X - base).any(axis=0))
+    changes = X[:, some] - base[some]
+    turned = product(changes, metric[np.ix_(some, some)])
+    found = base @ slope + 2.0 * (changes @ slope[some])
+    return np.asarray(found + np.einsum("nc,nc->n", turned, changes))
