@@ -79,4 +79,3 @@ def test_places_follow_the_graph_and_parallel_branches_share_one() -> None:
     names = [next(b for b in branches if u.name.startswith(b)) for u in graph.units]
     place = dict(zip(names, coordinates.places, strict=True))
     assert place == {"deep": 0.0, "left": 1.0, "right": 1.0, "last": 2.0}
-    assert coordinates.gaps[names.index("deep"), names.index("last")] == 2.0

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from ..graph.graph import Graph, Unit
 from .validation import Array
@@ -36,10 +37,24 @@ class Coordinates:
     spread: float | None = None
 
     @cached_property
+    def place(self) -> NDArray[np.int64]:
+        """[n_coordinates] the number of each one's place."""
+        return self.places.astype(np.int64)
+
+    @cached_property
     def gaps(self) -> NDArray[np.int64]:
-        """[n_coordinates, n_coordinates] how many places coordinates are apart, whole numbers."""
-        places = self.places.astype(np.int64)
-        return np.asarray(np.abs(places[:, None] - places[None, :]))
+        """[n_places, n_places] how far places are apart."""
+        numbers = np.arange(self.place.max(initial=-1) + 1)
+        return np.asarray(np.abs(numbers[:, None] - numbers))
+
+    def by_place(self, values: Array) -> Array:
+        """[n, n_places] of values [n, n_coordinates] the sums of each place."""
+        return np.asarray(values @ self._placed)
+
+    @cached_property
+    def _placed(self) -> csr_matrix:
+        count = len(self.place)
+        return csr_matrix((np.ones(count), (range(count), self.place)), (count, len(self.gaps)))
 
     @staticmethod
     def of(graph: Graph, masks: Array) -> Coordinates:

@@ -123,14 +123,14 @@ class Local:
     def toward(self, Z: Array) -> Callable[[Array], Array]:
         """What gives the covariance [n_X, n_Z] of masks X with these."""
         ends = self.coordinates.values(Z)[0]
-        turned = self.metric @ ends.T
+        turned = self._by_metric(ends).T
         return partial(self._toward, turned, 0.5 * np.einsum("cn,nc->n", turned, ends))
 
     def _toward(self, turned: Array, sizes: Array, X: Array) -> Array:
         starts = self.coordinates.values(X)[0]
         # half of the squared distance with a minus: at most 0, but for rounding
         found = product(starts, turned)
-        found -= 0.5 * quadratic(starts, self.metric)[:, None]
+        found -= 0.5 * self._squares(starts)[:, None]
         found -= sizes
         np.minimum(found, 0.0, out=found)
         np.exp(found, out=found)
@@ -139,33 +139,53 @@ class Local:
 
     @cached_property
     def _decay(self) -> Array:
-        """[n_coordinates, n_coordinates] exp(-gap / ℓ)."""
+        """[n_places, n_places] exp(-gap / ℓ)."""
         gaps = self.coordinates.gaps
-        return np.asarray(np.exp(-np.arange(gaps.max(initial=0) + 1) / self.length)[gaps])
+        return np.asarray(np.exp(-np.arange(len(gaps)) / self.length)[gaps])
+
+    def _by_metric(self, values: Array) -> Array:
+        """[n, n_coordinates] values · v · C · v, over places, of which there are fewer."""
+        scaled = values * self.by_coordinate
+        near = self.coordinates.by_place(scaled) @ self._decay
+        found = self.shared * near[:, self.coordinates.place] + (1.0 - self.shared) * scaled
+        return np.asarray(found * self.by_coordinate)
 
     @cached_property
     def metric(self) -> Array:
         """[n_coordinates, n_coordinates] v · C · v."""
-        found = self.by_coordinate[:, None] * self._decay
-        found *= self.shared * self.by_coordinate
-        found[np.diag_indices_from(found)] += (1.0 - self.shared) * self.by_coordinate**2
-        return np.asarray(found)
+        return self._by_metric(np.eye(len(self.by_coordinate)))
+
+    def _squares(self, starts: Array) -> Array:
+        """[n] c · metric · c; moves from one mask cost only what they change."""
+        if starts.shape[1] <= FEW:
+            return np.asarray(np.einsum("nc,nc->n", starts @ self.metric, starts))
+        base = starts[:1].sum(axis=0)
+        slope, some = self._by_metric(base[None])[0], np.flatnonzero((starts != base).any(axis=0))
+        changes, place = starts[:, some] - base[some], self.coordinates.place[some]
+        metric = self.shared * self._decay[np.ix_(place, place)]
+        metric[np.diag_indices(len(some))] += 1.0 - self.shared
+        metric *= self.by_coordinate[some, None] * self.by_coordinate[some]
+        found = base @ slope + 2.0 * (changes @ slope[some])
+        return np.asarray(found + np.einsum("nc,nc->n", product(changes, metric), changes))
 
     def slopes(self, X: Array, outer: Array) -> list[float]:
         """½ Σ outer · ∂K/∂φ, given outer · K [n, n] of training masks X."""
-        Z, rho = self.coordinates.values(X)[0], self.shared
+        Z, rho = self.coordinates.values(X)[0] * self.by_coordinate, self.shared
+        near, decay = self.coordinates.by_place(Z), self._decay
         # Σ_ij G_ij (z_i - z_j) ⊗ (z_i - z_j) = 2 Zᵀ (diag(G 1) - G) Z for any symmetric G
-        spread = Z.T @ (outer.sum(axis=1)[:, None] * Z - outer @ Z)
-        spread *= self.by_coordinate[:, None]
-        spread *= self.by_coordinate
-        alone = np.diag(spread).copy()
-        spread *= self._decay
-        near = spread.sum(axis=1)
-        by_v = -(rho * near + (1.0 - rho) * alone)
-        by_length = -0.5 * rho / self.length * float(np.vdot(spread, self.coordinates.gaps))
-        by_shared = -0.5 * rho * (1.0 - rho) * float(near.sum() - alone.sum())
-        each = () if self.coordinates.spread == 0.0 else by_v
-        return [0.5 * float(outer.sum()), float(by_v.sum()), by_length, by_shared, *each]
+        spread = np.diag(outer.sum(axis=1)) - outer
+        turned, faded = spread @ near, near @ decay
+        together, alone = float(np.vdot(turned, faded)), float(np.vdot(spread @ Z, Z))
+        by_gaps = float(np.vdot(turned, near @ (decay * self.coordinates.gaps)))
+        common = [
+            -rho * together - (1.0 - rho) * alone,
+            -0.5 * rho * by_gaps / self.length,
+            -0.5 * rho * (1.0 - rho) * (together - alone),
+        ]
+        if self.coordinates.spread != 0.0:
+            own = rho * faded[:, self.coordinates.place] + (1.0 - rho) * Z
+            common += (-np.einsum("nc,nc->c", spread @ Z, own)).tolist()
+        return [0.5 * float(outer.sum()), *common]
 
 
 def weighted_hamming(X: Array, Z: Array, relevance: Array) -> Array:
@@ -188,15 +208,3 @@ def product(X: Array, metric: Array) -> Array:
     found: Array = csr_matrix(changes) @ rows if sparse else changes @ rows
     found += X[:1] @ metric
     return found
-
-
-def quadratic(X: Array, metric: Array) -> Array:
-    """[n] x · metric · x of a symmetric metric; see `product`."""
-    if len(metric) <= FEW:
-        return np.asarray(np.einsum("nc,nc->n", X @ metric, X))
-    base = X[:1].sum(axis=0)
-    slope, some = metric @ base, np.flatnonzero((X - base).any(axis=0))
-    changes = X[:, some] - base[some]
-    turned = product(changes, metric[np.ix_(some, some)])
-    found = base @ slope + 2.0 * (changes @ slope[some])
-    return np.asarray(found + np.einsum("nc,nc->n", turned, changes))
