@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Matern, WhiteKernel
 
 RESULTS = Path(__file__).parent.parent / "results" / "masks"
 
@@ -30,9 +30,11 @@ def load(name: str) -> Table:
 class Emulator:
     """Losses of single examples of any mask; those in the table are the measured ones.
 
-    The mean log loss of a mask is that of a Gaussian process with an ARD squared exponential
-    kernel on all of the table, its hyper-parameters from 500 of its masks. How examples differ is
-    taken from the measured mask that the kernel finds nearest.
+    The mean log loss of a mask is that of a Gaussian process on all of the table, its
+    hyper-parameters from 500 of its masks. Up to 30 units have a length each, in a squared
+    exponential kernel. Of more units the lengths are not known from so few masks, and searches find
+    masks whose losses are extrapolated to nearly nothing; they share one, in a Matérn kernel. How
+    examples differ is taken from the measured mask that the kernel finds nearest.
     """
 
     def __init__(self, name: str) -> None:
@@ -47,7 +49,8 @@ class Emulator:
             return
         y = np.log(losses.mean(1))
         units, path = self.X.shape[1], RESULTS / f"{name}-kernel.json"
-        shape = ConstantKernel() * RBF(np.full(units, 3.0), (0.3, 100)) + WhiteKernel(1e-3)
+        alike = RBF(np.full(units, 3.0), (0.3, 100)) if units <= 30 else Matern(3.0, (0.3, 100))
+        shape = ConstantKernel() * alike + WhiteKernel(1e-3)
         if not path.exists():
             some = np.random.default_rng(0).permutation(len(y))[:500]
             process = GaussianProcessRegressor(shape, normalize_y=True).fit(self.X[some], y[some])
