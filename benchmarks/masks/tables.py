@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import blas, cho_factor, cho_solve, lapack
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Matern, WhiteKernel
 
 RESULTS = Path(__file__).parent.parent / "results" / "masks"
+MANY = 30  # units, above which the process is fitted and believed with more caution
 
 
 class Table(NamedTuple):
@@ -31,10 +32,11 @@ class Emulator:
     """Losses of single examples of any mask; those in the table are the measured ones.
 
     The mean log loss of a mask is that of a Gaussian process on all of the table, its
-    hyper-parameters from 500 of its masks. Up to 30 units have a length each, in a squared
+    hyper-parameters from 500 of its masks. Up to MANY units have a length each, in a squared
     exponential kernel. Of more units the lengths are not known from so few masks, and searches find
-    masks whose losses are extrapolated to nearly nothing; they share one, in a Matérn kernel. How
-    examples differ is taken from the measured mask that the kernel finds nearest.
+    masks whose losses are extrapolated to nearly nothing; they share one, in a Matérn kernel, and
+    the mean is taken a deviation of the process higher. How examples differ is taken from the
+    measured mask that the kernel finds nearest.
     """
 
     def __init__(self, name: str) -> None:
@@ -49,7 +51,7 @@ class Emulator:
             return
         y = np.log(losses.mean(1))
         units, path = self.X.shape[1], RESULTS / f"{name}-kernel.json"
-        alike = RBF(np.full(units, 3.0), (0.3, 100)) if units <= 30 else Matern(3.0, (0.3, 100))
+        alike = RBF(np.full(units, 3.0), (0.3, 100)) if units <= MANY else Matern(3.0, (0.3, 100))
         shape = ConstantKernel() * alike + WhiteKernel(1e-3)
         if not path.exists():
             some = np.random.default_rng(0).permutation(len(y))[:500]
@@ -60,6 +62,9 @@ class Emulator:
         self.factor = cho_factor(self.kernel(self.X), lower=True)
         self.weights = cho_solve(self.factor, (y - self.centre) / self.scale)
         self.error = self._left_out(y)
+        if units > MANY:
+            self.whitening, _ = lapack.dtrtri(self.factor[0], lower=1)
+            self.whitening = np.asfortranarray(self.whitening, np.float32)
 
     def _left_out(self, y: np.ndarray) -> np.ndarray:
         """Errors in log loss where each mask of the table is predicted from all others."""
@@ -72,7 +77,11 @@ class Emulator:
             return self.measured[mask]
         if mask not in self.made:
             likeness = self.kernel(np.array([mask], float), self.X)[0]
-            mean = np.exp(self.centre + self.scale * float(likeness @ self.weights))
+            mean = float(likeness @ self.weights)
+            if len(mask) > MANY:
+                explained = blas.strmv(self.whitening, likeness, lower=1)
+                mean += max(self.kernel.k1.k1.constant_value - explained @ explained, 0.0) ** 0.5
+            mean = np.exp(self.centre + self.scale * mean)
             near = self.measured[tuple(self.table.masks[int(likeness.argmax())].tolist())]
             self.made[mask] = near * (mean / near.mean())
         return self.made[mask]
