@@ -24,7 +24,8 @@ from .cost_estimate import QUANTITIES, CostEstimate
 
 ROUNDING = 1e-6  # of a limit, by which an estimate may exceed it
 TRUST = 0.25  # of what putting a unit back is estimated to cost, where costs do not add up
-FIRST = 8  # masks of an order, whose costs are estimated before those of others
+FIRST = 8  # masks of an order, whose costs are estimated at a time
+SLACK = 1e-4  # of a limit, for which no more units are put back
 SOME = 4  # masks that tell whether costs add up, of a quarter of the units at most
 
 
@@ -268,12 +269,22 @@ class Space:
         rest, steps, guess = iter(masks), list[Mask](), 0
         while guess == len(steps) and (more := [*islice(rest, max(len(steps), FIRST))]):
             steps += more
-            guess += int(np.argmax([*self.likely(more, near), True]))
+            guess += self._first_likely(more, near)
         after, before = steps[guess : guess + 1], steps[max(guess - 1, 0) : guess]
         if any(self.excess(m) > 0 for m in after) or any(self.excess(m) <= 0 for m in before):
             steps += rest
             guess = bisect_left(steps, True, key=lambda mask: self.excess(mask) <= 0)
         return steps[min(guess, len(steps) - 1)]
+
+    def _first_likely(self, masks: Sequence[Mask], near: Mask) -> int:
+        """The place of the first mask expected within the budget, where costs fall; or the end."""
+        low, high = 0, len(masks)
+        while low < high:
+            some = np.linspace(low, high - 1, min(FIRST, high - low)).astype(int).tolist()
+            fits = self.likely([masks[i] for i in some], near)
+            at = int(np.argmax([*fits, True]))
+            low, high = ([-1, *some][at] + 1 if at else low), [*some, high][at]
+        return high
 
     def _steps(self, mask: Mask, order: Iterable[int], check: bool) -> Iterator[Mask]:
         """The mask after each removal, in this order; checked ones connect, up to the budget."""
@@ -289,12 +300,15 @@ class Space:
                 yield mask
 
     def refilled(self, mask: Mask, order: Iterable[int]) -> Mask:
-        """The mask with units of this order put back as long as the budget stays met."""
+        """The mask with units of this order put back as long as the budget stays met.
+
+        Until next to nothing of a limit is left: of what comes back after that most is dead.
+        """
         units = list(order)
         if self.graph.nested:  # all that fit one after the other, then single ones
             fuller = [*self._returns(mask, units)][::-1]
             mask = self._first_within([*fuller, mask], mask)
-        while units:
+        while units and not self._full(mask):
             lasts = [(place, self.last_of(mask, unit)) for place, unit in enumerate(units)]
             back = [(place, u) for place, u in lasts if u is not None and self.saving(u) > 0]
             less = [mask.with_kept(unit) for _, unit in back]
@@ -306,6 +320,13 @@ class Space:
                 break
             mask, units = more[count - 1], units[back[fits[first + count - 1]][0] + 1 :]
         return mask
+
+    def _full(self, mask: Mask) -> bool:
+        """Whether a mask leaves next to nothing of a limit."""
+        cost, most = self.cost(mask), 1.0 - SLACK
+        return cost is not None and any(
+            float(getattr(cost, name)) > most * limit for name, limit in self.limits.items()
+        )
 
     def _returns(self, mask: Mask, units: Iterable[int]) -> Iterator[Mask]:
         for unit in units:
