@@ -338,7 +338,7 @@ def test_path_sum_is_exact_where_paths_do_not_meet(seed: int) -> None:
     drops = leave_one_out(X, losses)
     assert drops is not None
     theta = start_theta(flow, drops, rise)
-    fit = PathFit(theta, 0.0, rise, 0.0, 0.0, flow.softmax(theta))
+    fit = PathFit(0.0, rise, 0.0, 0.0, flow.softmax(theta))
     assert_allclose(path_sum(flow, fit, X), losses, atol=1e-8 * rise)
 
 
@@ -505,7 +505,7 @@ def test_the_bound_is_no_bound_on_networks_nor_under_saturation() -> None:
     )
     assert both - none == pytest.approx(2.0 * (one + other - 2.0 * none))
     flow, X = net.flow, np.array([[0, 0], [1, 0], [0, 1], [1, 1]], dtype=float)
-    fit = PathFit(np.zeros(2), 0.0, 1.0, 3.0, 0.0, np.full(2, 0.5))
+    fit = PathFit(0.0, 1.0, 3.0, 0.0, np.full(2, 0.5))
     none, one, other, both = path_sum(flow, fit, X)
     assert none == pytest.approx(0.0)
     assert both > 2.0 * (one + other)

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import norm
 
 from ..graph.graph import Mask
 from .known import Known
 from .proposals import Predictor, feasible
 from .space import Space
+from .stopping import expected_improvement
 
 
 def hopeful(space: Space, model: Predictor, known: Known) -> list[Mask]:
@@ -23,8 +23,7 @@ def hopeful(space: Space, model: Predictor, known: Known) -> list[Mask]:
         return []
     mean, std = model.predict_link(space.graph.matrix(masks), return_std=True)
     best = mean[~part].min() if not part.all() else mean.min()
-    ahead = (best - mean) / np.maximum(std, np.finfo(float).tiny)
-    hope = std * (ahead * norm.cdf(ahead) + norm.pdf(ahead))
+    hope = expected_improvement(mean, std, float(best))
     return [masks[int(i)] for i in np.lexsort((mean, -hope)) if part[i]]
 
 

@@ -20,7 +20,6 @@ class PathFit:
     `cross` has the factors of two further terms, 1 - z_out² and 1 - Σ (path weight)².
     """
 
-    theta: Array
     intercept: float
     slope: float
     kappa: float
@@ -63,7 +62,7 @@ def fit_path_sum(
     shift, scale = float(target.mean()), float(target.std())
     if is_constant(target):
         theta = np.zeros(len(flow.tails))
-        return PathFit(theta, shift, 0.0, 0.0, ridges[0], flow.softmax(theta))
+        return PathFit(shift, 0.0, 0.0, ridges[0], flow.softmax(theta))
     standard = (target - shift) / scale
     problem = _Problem(flow, flow.keep(X), standard, saturate, cross)
     start = problem.start(leave_one_out(X, standard))
@@ -76,7 +75,7 @@ def fit_path_sum(
     kappa = float(np.exp(log_kappa)) if saturate else 0.0
     pairs = problem.cross_terms(best)
     return PathFit(
-        theta, shift + scale * b0, scale * b1, kappa, ridge, flow.softmax(theta),
+        shift + scale * b0, scale * b1, kappa, ridge, flow.softmax(theta),
         (scale * pairs[0], scale * pairs[1]),
     )  # fmt: skip
 

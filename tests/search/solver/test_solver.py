@@ -38,7 +38,7 @@ def random_path_sum(graph: ew.Graph, seed: int) -> ew.surrogates.PathSum:
     model = ew.surrogates.PathSum(graph)
     model.flow_ = reduce_graph(graph)
     theta = np.random.default_rng(seed).normal(size=len(model.flow_.tails))
-    model.fit_ = PathFit(theta, 0.0, 1.0, 0.0, 1.0, model.flow_.softmax(theta))
+    model.fit_ = PathFit(0.0, 1.0, 0.0, 1.0, model.flow_.softmax(theta))
     model.n_features_in_ = len(graph.units)
     return model
 
