@@ -397,6 +397,16 @@ def language_speed(data: Row) -> Table:
     return ["sequences", "masks", "way", "seconds a mask", "as fast", *errors], body
 
 
+def language_own_time(data: Row) -> Table:
+    body = [
+        [row["precision"], str(row["evaluations"]), str(row["masks"]), figure(row["seconds"], 0),
+         figure(row["measuring_seconds"], 0), percent(row["own"])]
+        for row in data["rows"]
+    ]  # fmt: skip
+    heads = ["measured in", "evaluations", "masks", "CPU seconds", "the engine's", "own"]
+    return heads, body
+
+
 def language_calibration(data: Row) -> Table:
     body = []
     for row in data["rows"]:
@@ -467,6 +477,9 @@ SECTIONS = (
     Section("language_speed", "A language model, speed", "The same model on sequences of 128 "
             "tokens: loops that skip what is removed, and the engine.",
             f"language/speed.py{DATA}/text", language_speed),
+    Section("language_own_time", "A language model, a search's own time", "A search of 200 "
+            "evaluations over its 60 sub-blocks, on eight sequences of 128 tokens, by edgewise's "
+            "engine.", f"language/own_time.py{DATA}/text", language_own_time),
     Section("language_calibration", "A language model, recovered", "A quarter of the same model "
             "removed, recovered once on so many sequences of WikiText-2: nats unpruned, pruned and "
             "recovered on other text of it, and the share of the lost ones that came back.",
