@@ -440,7 +440,7 @@ SECTIONS = (
             "branches is known: how often each finds one within 2 % of the best loss.",
             f"exhaustive.py{DATA}", exhaustive),
     Section("masks", "Searches on tables of masks", "All 512 masks of ResNet-20's branches, "
-            "2 009 of a 12-layer vision transformer's 24 and some 4 700 of SmolLM2-135M's 60 "
+            "2 009 of a 12-layer vision transformer's 24 and 4 578 of SmolLM2-135M's 60 "
             "sub-blocks, each with the losses of its examples; what was not measured is emulated. "
             "The loss of the best mask found above the best known, after as many examples as so "
             "many evaluations see.", "masks/regret.py resnet20 vit smollm2", masks),
