@@ -288,7 +288,8 @@ class Space:
             some = np.linspace(low, high - 1, min(FIRST, high - low)).astype(int).tolist()
             fits = self.likely([masks[i] for i in some], near)
             at = int(np.argmax([*fits, True]))
-            low, high = ([-1, *some][at] + 1 if at else low), [*some, high][at]
+            low = some[at - 1] + 1 if at else low
+            high = some[at] if at < len(some) else high
         return high
 
     def _steps(self, mask: Mask, order: Iterable[int], check: bool) -> Iterator[Mask]:
