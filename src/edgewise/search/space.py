@@ -107,19 +107,14 @@ class Space:
 
     def minimal(self, mask: Mask) -> Mask:
         """The mask without the units that are dead anyway: a layer of a branch that is gone."""
-        alive, units = liveness(self.graph, mask), self.graph.units
-        hidden = [u for u in reversed(mask.removed) if not shows(self.graph, alive, units[u])]
-        return self._same_with(mask, hidden)
-
-    def _same_with(self, mask: Mask, units: Sequence[int]) -> Mask:
-        """The mask with those of these units put back that leave its network, halves at a time."""
-        less = mask.with_kept(*units)
-        if self.network(less) == self.network(mask):
-            return less
-        if len(units) < 2:
-            return mask
-        half = len(units) // 2
-        return self._same_with(self._same_with(mask, units[:half]), units[half:])
+        alive = liveness(self.graph, mask)
+        for unit in reversed(mask.removed):
+            if shows(self.graph, alive, self.graph.units[unit]):
+                continue
+            less = mask.with_kept(unit)
+            if self.network(less) == self.network(mask):
+                mask = less
+        return mask
 
     def connected(self, mask: Mask) -> bool:
         """Whether a mask is valid: it leaves every output, and breaks no rule."""
