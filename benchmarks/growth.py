@@ -68,7 +68,7 @@ def decoder() -> ew.Graph:
         vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=48,
         num_attention_heads=16, num_key_value_heads=16,
     )  # fmt: skip
-    model, kinds = LlamaForCausalLM(config).eval(), ("branch", "layer", "head", "hidden")
+    model, kinds = LlamaForCausalLM(config).eval(), ("branch", "layer", "heads", "hidden")
     ids = torch.randint(0, 64, (2, 8))
     return ew.trace(model, (), {"input_ids": ids}, granularity=kinds, slices=16)
 
