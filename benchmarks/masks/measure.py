@@ -37,15 +37,13 @@ import edgewise as ew
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 from ours import edgewise
-from tables import Emulator
+from tables import REMOVED, RESULTS, Emulator
 
 import exhaustive
 from language.problem import Problem
 from recovery import digits, trained
 from rivals import RIVALS, Meter, Spent
 
-RESULTS = Path(__file__).parent.parent / "results" / "masks"
-REMOVED = {"vit": (6, 9, 12), "smollm2": (8, 16, 22)}
 ROUND, PARENTS, BEST = 64, 0.05, 16
 Masks = list[tuple[int, ...]]
 Measure = Callable[[Masks], list[np.ndarray]]
@@ -117,9 +115,9 @@ def drawn(
     return list(found)
 
 
-def thought_best(name: str, graph: ew.Graph, seed: int) -> Masks:
-    """Of masks that are emulated, the best that three searches of 200 evaluations find."""
-    emulator, units, found = Emulator(name), len(graph.units), dict[tuple[int, ...], None]()
+def thought_best(name: str, graph: ew.Graph, seed: int) -> dict[tuple[int, ...], float]:
+    """Of masks that are emulated, the best that three searches find, and their mean losses."""
+    emulator, units, found = Emulator(name), len(graph.units), dict[tuple[int, ...], float]()
     searches = [RIVALS["evolution"], RIVALS["Optuna TPE"], partial(edgewise, parts=True)]
     for removed in REMOVED[name]:
         for search in searches:
@@ -128,8 +126,8 @@ def thought_best(name: str, graph: ew.Graph, seed: int) -> Masks:
                 search(meter, graph, np.random.default_rng(seed))
             new = [m for m in meter.seen if sum(m) == removed and m not in emulator.measured]
             new.sort(key=lambda mask: emulator.losses(mask).mean())
-            found |= dict.fromkeys(new[:BEST])
-    return list(found)
+            found |= {mask: float(emulator.losses(mask).mean()) for mask in new[:BEST]}
+    return found
 
 
 def measure(name: str, options: argparse.Namespace) -> None:
@@ -165,18 +163,17 @@ def measure(name: str, options: argparse.Namespace) -> None:
             means = {m: float(x.mean(dtype=np.float64)) for m, x in losses.items()}
             add(drawn(means, units, REMOVED[name], np.random.default_rng(len(losses))))
     for turn in range(options.rounds):
-        masks = thought_best(name, graph, 1000 + turn)
-        emulator = Emulator(name)
-        thought = [emulator.losses(mask).mean() for mask in masks]
-        add(masks)
-        wrong = np.log(thought) - np.log([losses[mask].astype(float).mean() for mask in masks])
+        thought = thought_best(name, graph, 1000 + turn)
+        add(list(thought))
+        found = [losses[mask].astype(float).mean() for mask in thought]
+        wrong = np.log(list(thought.values())) - np.log(found)
         print(f"round {turn}: emulated above measured, in logarithms: {wrong.mean():.3f} in the "
               f"mean, {wrong.min():.3f} at worst", flush=True)  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="+", choices=("resnet20", *REMOVED))
+    parser.add_argument("names", nargs="+", choices=REMOVED)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--weights", type=Path, default=Path("vit-digits.safetensors"))
     parser.add_argument("--masks", type=int, default=2000)

@@ -30,7 +30,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 from ours import edgewise
-from tables import RESULTS, Emulator
+from tables import REMOVED, RESULTS, Emulator
 
 import edgewise as ew
 from language.problem import sub_blocks
@@ -39,7 +39,6 @@ from rivals import RIVALS, Meter, Spent
 from surrogates import ResNet, branches
 from vision_transformer import VisionTransformer
 
-REMOVED = {"resnet20": (3, 5), "vit": (6, 9, 12), "smollm2": (8, 16, 22)}
 LIMITS = {"resnet20": (20, 40), "vit": (50, 100, 200), "smollm2": (50, 100, 200)}
 SLOW = ("Optuna GP", "SMAC", "BoTorch")  # minutes a run: three seeds, one budget, fewer masks
 ANYTIME = ("random", "evolution", "Optuna TPE", *SLOW)  # know no limit: one run has all of them

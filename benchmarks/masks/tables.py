@@ -10,6 +10,8 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Matern, WhiteKernel
 
 RESULTS = Path(__file__).parent.parent / "results" / "masks"
+# units removed at the budgets of each table
+REMOVED = {"resnet20": (3, 5), "vit": (6, 9, 12), "smollm2": (8, 16, 22)}
 MANY = 30  # units, above which the process is fitted and believed with more caution
 
 
