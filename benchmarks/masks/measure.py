@@ -24,7 +24,6 @@ A table that is there is continued up to --masks masks.
 
 import argparse
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -35,64 +34,23 @@ import torch
 import edgewise as ew
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+from networks import Bits, answers, connected, measured
 from ours import edgewise
 from tables import REMOVED, RESULTS, Emulator
 
-import exhaustive
-from language.problem import Problem
-from recovery import digits, trained
 from rivals import RIVALS, Meter, Spent
 
 ROUND, PARENTS, BEST = 64, 0.05, 16
-Masks = list[tuple[int, ...]]
-Measure = Callable[[Masks], list[np.ndarray]]
-
-
-def network(name: str, options: argparse.Namespace) -> tuple[ew.Graph, Masks, Measure]:
-    """The units, masks to begin with, and what measures the examples: 500 images of ResNet-20, 200
-    of the transformer, eight sequences of the language model."""
-    if name == "smollm2":
-        problem = Problem(options.data / "text", "wikitext")
-        kept = [tuple(map(int, mask)) for mask in problem.whole("search")]
-        near = [m for m in kept if min(REMOVED[name]) - 2 <= sum(m) <= max(REMOVED[name]) + 2]
-        start = first(len(problem.params)) + near
-        return (
-            problem.graph,
-            start,
-            lambda masks: [problem.losses("".join(map(str, mask))) for mask in masks],
-        )
-    if name == "resnet20":
-        study = exhaustive.study_of(options.data)
-    else:
-        model, (images, labels) = trained(options), digits(options.data)
-        search = [(images[7000:7200], labels[7000:7200])]
-        graph = ew.trace(model, (images[:2],))
-        study = ew.Study(graph, ew.Objective(search, loss="cross_entropy"))
-
-    def measured(masks: Masks) -> list[np.ndarray]:
-        asked = [study.graph.mask(bits=bits) for bits in masks]
-        study.evaluate(asked)
-        return [study.losses(mask) for mask in asked]
-
-    return study.graph, first(len(study.graph.units)), measured
-
-
-def first(units: int) -> Masks:
-    """Everything where that is few, else nothing and each unit alone."""
-    if units <= 10:
-        return [tuple(n >> u & 1 for u in range(units)) for n in range(2**units)]
-    return [tuple(np.zeros(units, int)), *map(tuple, np.eye(units, dtype=int))]
 
 
 def drawn(
-    known: dict[tuple[int, ...], float], units: int, counts: tuple[int, ...],
-    rng: np.random.Generator,
-) -> Masks:  # fmt: skip
+    known: dict[Bits, float], graph: ew.Graph, counts: tuple[int, ...], rng: np.random.Generator
+) -> list[Bits]:
     """The next round: uniform, noisy sums of damages, mutations of the best."""
+    units = len(graph.units)
     alone = np.array([known[tuple(row)] for row in np.eye(units, dtype=int)])
     alone = np.maximum(alone - known[(0,) * units], 1e-3)
-    found: dict[tuple[int, ...], None] = {}
+    found: dict[Bits, None] = {}
     while len(found) < ROUND:
         count, kind = int(rng.choice(counts)), len(found) % 3
         bits = np.zeros(units, int)
@@ -110,42 +68,43 @@ def drawn(
             bits[rng.choice(np.flatnonzero(bits), swaps, replace=False)] = 0
             free = np.flatnonzero(bits == 0)
             bits[rng.choice(free, count - bits.sum(), replace=False)] = 1
-        if (mask := tuple(bits.tolist())) not in known:
+        if (mask := tuple(bits.tolist())) not in known and connected(graph, mask):
             found[mask] = None
     return list(found)
 
 
-def thought_best(name: str, graph: ew.Graph, seed: int) -> dict[tuple[int, ...], float]:
+def thought_best(name: str, graph: ew.Graph, seed: int) -> dict[Bits, float]:
     """Of masks that are emulated, the best that three searches find, and their mean losses."""
-    emulator, units, found = Emulator(name), len(graph.units), dict[tuple[int, ...], float]()
+    emulator, units, found = Emulator(name), len(graph.units), dict[Bits, float]()
+    answer = answers(emulator, graph)
     searches = [RIVALS["evolution"], RIVALS["Optuna TPE"], partial(edgewise, parts=True)]
     for removed in REMOVED[name]:
         for search in searches:
-            meter = Meter(emulator.losses, units, removed, 200)
+            meter = Meter(answer, units, removed, 200)
             with suppress(Spent):
                 search(meter, graph, np.random.default_rng(seed))
             new = [m for m in meter.seen if sum(m) == removed and m not in emulator.measured]
-            new.sort(key=lambda mask: emulator.losses(mask).mean())
-            found |= {mask: float(emulator.losses(mask).mean()) for mask in new[:BEST]}
+            new.sort(key=lambda mask: answer(mask).mean())
+            found |= {mask: float(answer(mask).mean()) for mask in new[:BEST]}
     return found
 
 
-def measure(name: str, options: argparse.Namespace) -> None:
+def make(name: str, options: argparse.Namespace) -> None:
     path = RESULTS / f"{name}.npz"
     path.parent.mkdir(exist_ok=True)
-    losses: dict[tuple[int, ...], np.ndarray] = {}
+    losses: dict[Bits, np.ndarray] = {}
     if path.exists():
         table = np.load(path)
         losses = {
             tuple(m): x for m, x in zip(table["masks"].tolist(), table["losses"], strict=True)
         }
-    graph, start, measured = network(name, options)
+    graph, start, measure = measured(name, options)
     whole = ew.cost(graph).macs
     saved = [1 - ew.cost(graph, graph.mask([u])).macs / whole for u in range(len(graph.units))]
     units = len(graph.units)
 
-    def add(masks: Masks) -> None:
-        for bits, each in zip(masks, measured(masks), strict=True):
+    def add(masks: list[Bits]) -> None:
+        for bits, each in zip(masks, measure(masks), strict=True):
             losses[bits] = each.astype(np.float16)
         np.savez_compressed(
             path,
@@ -161,7 +120,7 @@ def measure(name: str, options: argparse.Namespace) -> None:
             add(missing[: options.masks - len(losses)])
         else:
             means = {m: float(x.mean(dtype=np.float64)) for m, x in losses.items()}
-            add(drawn(means, units, REMOVED[name], np.random.default_rng(len(losses))))
+            add(drawn(means, graph, REMOVED[name], np.random.default_rng(len(losses))))
     for turn in range(options.rounds):
         thought = thought_best(name, graph, 1000 + turn)
         add(list(thought))
@@ -181,7 +140,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name in options.names:
-        measure(name, options)
+        make(name, options)
 
 
 if __name__ == "__main__":

@@ -25,43 +25,25 @@ from statistics import mean
 import numpy as np
 import torch
 from scipy.stats import bootstrap
-from transformers import LlamaConfig, LlamaForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+from networks import answers, graph_of
 from ours import edgewise
 from tables import REMOVED, RESULTS, Emulator
 
 import edgewise as ew
-from language.problem import sub_blocks
 from machine import describe
 from rivals import RIVALS, Meter, Spent
-from surrogates import ResNet, branches
-from vision_transformer import VisionTransformer
 
-LIMITS = {"resnet20": (20, 40), "vit": (50, 100, 200), "smollm2": (50, 100, 200)}
+LIMITS = dict.fromkeys(REMOVED, (50, 100, 200)) | {"resnet20": (20, 40)}
 SLOW = ("Optuna GP", "SMAC", "BoTorch")  # minutes a run: three seeds, one budget, fewer masks
 ANYTIME = ("random", "evolution", "Optuna TPE", *SLOW)  # know no limit: one run has all of them
 METHODS = {**RIVALS, "edgewise": edgewise, "edgewise, parts": partial(edgewise, parts=True)}
 
 
-def graph_of(name: str) -> ew.Graph:
-    """The graph whose units a table's columns are, weights left at random."""
-    if name == "resnet20":
-        return branches(ResNet(3))
-    if name == "smollm2":
-        config = LlamaConfig(
-            vocab_size=64, hidden_size=48, intermediate_size=64, num_hidden_layers=30,
-            num_attention_heads=4, num_key_value_heads=4,
-        )  # fmt: skip
-        return sub_blocks(LlamaForCausalLM(config).eval(), torch.randint(0, 64, (2, 8)))
-    model = VisionTransformer(side=28, patch=7, channels=1, dim=48, depth=12, heads=4)
-    return ew.trace(model.eval(), (torch.randn(2, 1, 28, 28),))
-
-
 def run(emulator: Emulator, graph: ew.Graph, key: dict) -> dict:
     """One run: what it spent and what it had found by then."""
-    meter = Meter(emulator.losses, len(graph.units), key["removed"], key["limit"])
+    meter = Meter(answers(emulator, graph), len(graph.units), key["removed"], key["limit"])
     begin = time.process_time()
     with suppress(Spent):
         METHODS[key["method"]](meter, graph, np.random.default_rng(key["seed"]))
