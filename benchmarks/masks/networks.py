@@ -93,14 +93,19 @@ def study_of(name: str, options: argparse.Namespace) -> ew.Study:
         images, labels = digits(options.data)
         search = [(images[7000:7200], labels[7000:7200])]
         return ew.Study(graph_of(name, trained(options)), ew.Objective(search, "cross_entropy"))
+    [(images, labels)] = data(options.data, "test", 0, SEEN)
     model = resnet56()
     model.load_state_dict(load_file(options.data / "resnet56_cifar10.safetensors"))
     scored = data(options.data, "train", 0, SCORED)
-    calibration = cropped(scored[0][0][:CALIBRATION], 0)
+    seen, calibration = (
+        x.to(memory_format=torch.channels_last)
+        for x in (images, cropped(scored[0][0][:CALIBRATION], 0))
+    )
     objective = ew.Objective(
-        data(options.data, "test", 0, SEEN),
+        [(seen, labels)],
         load_loss("cross_entropy"),
         recovery=ew.Recovery("batchnorm", [calibration]),
+        precision="bfloat16",
     )
     importance = ew.importance.taylor(scored, F.cross_entropy)
     return ew.Study(graph_of(name, model, importance), objective)
