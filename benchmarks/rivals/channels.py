@@ -37,12 +37,6 @@ class Subsampled(nn.Conv2d):
         with torch.no_grad():
             self.weight.zero_()
             self.weight[half : half + inner, :, 0, 0] = torch.eye(inner)
-        self.pixels = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = super().forward(x)
-        self.pixels = y.shape[-1] * y.shape[-2]
-        return y
 
 
 class Residual(nn.Module):
@@ -60,11 +54,27 @@ class Residual(nn.Module):
         return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
 
+def with_shortcuts(model: nn.Module) -> nn.Module:
+    """The network, its residual blocks with modules for shortcuts; others as they are."""
+    for stage in ("layer1", "layer2", "layer3"):
+        for i, block in enumerate(getattr(model, stage, ())):
+            getattr(model, stage)[i] = Residual(block)
+    return model
+
+
 def macs(model: nn.Module, example: Tensor) -> int:
     """Multiply-accumulates of one example, those inside attention too."""
+    spare: list[int] = []
+
+    def shortcut(module: nn.Module, inputs: object, y: Tensor) -> None:
+        spare.append(module.weight.numel() * y.shape[-1] * y.shape[-2])
+
+    found = [module for module in model.modules() if isinstance(module, Subsampled)]
+    hooks = [module.register_forward_hook(shortcut) for module in found]
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         model(example)
-    spare = [m.weight.numel() * m.pixels for m in model.modules() if isinstance(m, Subsampled)]
+    for hook in hooks:
+        hook.remove()
     return counter.get_total_flops() // 2 - sum(spare)
 
 
@@ -102,9 +112,7 @@ def pruned(
         targets: shares of the MACs to reach.
     """
     whole = macs(model, example)
-    for stage in ("layer1", "layer2", "layer3"):
-        for i, block in enumerate(getattr(model, stage, ())):
-            getattr(model, stage)[i] = Residual(block).to(example.device)
+    with_shortcuts(model).to(example.device)
     attentions = [m for m in model.modules() if hasattr(m, "qkv")]
     heads = {m.qkv: m.heads for m in attentions}
     last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]

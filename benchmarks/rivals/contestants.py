@@ -1,4 +1,4 @@
-"""What edgewise, its built-in baselines and Torch-Pruning choose for the same shares of the MACs.
+"""What edgewise, its baselines and other tools choose for the same shares of the MACs.
 
 Everybody sees the same 500 search images, the same 1 500 training images to score by, and
 batch-norm recovery from the same 500 training images (shifted and mirrored as in training);
@@ -24,7 +24,7 @@ from edgewise.evaluation.records import Progress
 from edgewise.study import scores
 from edgewise.study.bench import baselines, bench
 from resnet_cifar import ResNet, resnet20, resnet56
-from rivals import channels
+from rivals import channels, fastnas, kirigami
 from widths import FLOOR, Targets, accuracy, cropped, imitation
 
 MACS = (0.4, 0.6, 0.8)  # the budgets, in the order in which edgewise searches them
@@ -32,9 +32,10 @@ LIMIT, LATER, FINALISTS = 120, 60, 8  # evaluations at the first budget, at the 
 GREEDY = 600  # as many as it needs
 NETWORKS = {"resnet20": resnet20, "resnet56": resnet56}
 OURS = ("edgewise-branches", "edgewise-joint")
+FASTNAS = "fastnas"
 SCORED = ("magnitude", "taylor", "influence")
 SEARCHED = ("random", "leave-one-out", "evolution", "greedy")
-METHODS = (*OURS, *channels.IMPORTANCE, *SCORED, *SEARCHED)
+METHODS = (*OURS, *channels.IMPORTANCE, *kirigami.SCORES, FASTNAS, *SCORED, *SEARCHED)
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,10 @@ def calibrated(out: Tensor, targets: Targets) -> Tensor:
 
 def choices(contest: Contest, method: str) -> Iterator[Choice]:
     """What a method chooses at each budget."""
-    if method in channels.IMPORTANCE:
+    if method in (*channels.IMPORTANCE, *kirigami.SCORES):
         yield from _channels(contest, method)
+    elif method == FASTNAS:
+        yield from _fastnas(contest)
     elif method in OURS:
         yield from _ours(contest.study(("edge", "hidden") if "joint" in method else ("edge",)),
                          contest.seed)  # fmt: skip
@@ -144,9 +147,20 @@ def choices(contest: Contest, method: str) -> Iterator[Choice]:
 def _channels(contest: Contest, method: str) -> Iterator[Choice]:
     begin, example = time.time(), contest.example
     whole, model = channels.macs(contest.model(), example), contest.model()
-    for macs, small in channels.pruned(model, example, contest.scoring, method, MACS):
+    pruned = channels.pruned if method in channels.IMPORTANCE else kirigami.pruned
+    for macs, small in pruned(model, example, contest.scoring, method, MACS):
         share, params = channels.macs(small, example) / whole, channels.params(small)
         yield Choice(macs, small, share, params, 0, time.time() - begin)
+
+
+def _fastnas(contest: Contest) -> Iterator[Choice]:
+    begin, example, start = time.time(), contest.example, 250 * (contest.seed % 3)
+    whole = channels.macs(contest.model(), example)
+    search = contest.read("test", start, start + 500)
+    found = fastnas.pruned(contest.model, example, contest.calibration, search, MACS)
+    for macs, small, measured in found:
+        share, params = channels.macs(small, example) / whole, channels.params(small)
+        yield Choice(macs, small, share, params, measured, time.time() - begin)
 
 
 def _ours(study: ew.Study, seed: int) -> Iterator[Choice]:
