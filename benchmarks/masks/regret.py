@@ -7,8 +7,9 @@ Regret is the loss of the best mask at the budget that was measured on all examp
 loss known, minus one. ResNet-20's table is exhaustive; masks of the others are emulated where they
 were not measured, and the best known is the best that any method found. "edgewise" measures
 masks whole, as it does for networks as small as these, and "edgewise, parts" lets most masks see a
-part of the examples, as it does for large ones. Rows that are in the JSON are kept: run the same
-command again to resume.
+part of the examples, as it does for large ones; "edgewise, shuffled" is a control, the first of
+them with units that are told to be where others are. Rows that are in the JSON are kept: run the
+same command again to resume.
 """
 
 import argparse
@@ -38,7 +39,10 @@ from rivals import RIVALS, Meter, Spent
 LIMITS = dict.fromkeys(REMOVED, (50, 100, 200)) | {"resnet20": (20, 40)}
 SLOW = ("Optuna GP", "SMAC", "BoTorch")  # minutes a run: three seeds, one budget, fewer masks
 ANYTIME = ("random", "evolution", "Optuna TPE", *SLOW)  # know no limit: one run has all of them
-METHODS = {**RIVALS, "edgewise": edgewise, "edgewise, parts": partial(edgewise, parts=True)}
+METHODS = {
+    **RIVALS, "edgewise": edgewise, "edgewise, parts": partial(edgewise, parts=True),
+    "edgewise, shuffled": partial(edgewise, shuffled=True),
+}  # fmt: skip
 
 
 def run(emulator: Emulator, graph: ew.Graph, key: dict) -> dict:
