@@ -144,7 +144,11 @@ def test_scores_are_kept_for_the_same_weights_and_data(
     trace_job(read_config(config.path), said.append)
     config.path.write_text(JOB.replace("0:12", "0:8"))
     trace_job(read_config(config.path), said.append)
-    assert len(said) == 3
+    config.path.write_text(JOB.replace("0:12", "0:8").replace("[units]", "length = 4\n[units]"))
+    trace_job(read_config(config.path), said.append)
+    assert len(said) == 4
+    config.path.write_text(config.path.read_text().replace("16:20", "16:24"))
+    trace_job(read_config(config.path), pytest.fail)  # rows that it does not look at
     (config.directory / "importance.json").write_text(json.dumps({"of": ""}))
     with pytest.raises(PlanError, match=r"importance\.json is damaged"):
         trace_job(config)

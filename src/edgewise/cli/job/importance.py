@@ -43,11 +43,12 @@ def importance_of(config: Config, model: nn.Module, say: Callable[[str], None]) 
         path = config.directory / "importance.json"
         own = f"{graph.fingerprint} {weights_digest(graph)}"
         data, rows = _looked_at(config)
-        told = f"{kind} of {config.objective.loss} on {data.source} {rows} at {own}"
+        few = replace(following(data, model), batch=TOGETHER)
+        read = {key: value for key, value in asdict(few).items() if key not in few.splits}
+        told = f"{kind} of {config.objective.loss} on {read} {rows} at {own}"
         kept = read_kept(path, _Kept) if path.exists() else None
         if kept is None or kept.of != told:
             say(f"Looking which channels matter least ({kind})")
-            few = replace(following(data, model), batch=TOGETHER)
             batches = load_batches(few, rows)[: EXAMPLES // TOGETHER]
             found = _found(config, batches, say)(graph, writes, reads)
             kept = _Kept(told, [_Scored(p.vertex, p.axis, s.tolist()) for p, s in found.items()])
