@@ -413,7 +413,7 @@ def test_inspect_shows_what_a_plan_does_to_modules(job: Path) -> None:
 
 @pytest.mark.parametrize(
     ("edits", "words"),
-    [({"reason": "it does without sin"}, "it does without sin"), ({}, "--form module` looks for")],
+    [({"reason": "it does without sin"}, "it does without sin"), ({}, "it does not say why")],
 )
 def test_inspect_says_why_a_plan_has_no_module_form(
     job: Path, monkeypatch: pytest.MonkeyPatch, edits: dict[str, str], words: str

@@ -35,21 +35,6 @@ def test_round_trip(plan: ew.Plan, tmp_path: Path) -> None:
     ]
 
 
-def test_older_plans_are_read(plan: ew.Plan, tmp_path: Path) -> None:
-    path = plan.save(tmp_path / "plan.json")
-    data = json.loads(path.read_text()) | {"schema": 1}
-    for measured in data["measured"].values():
-        del measured["metric_intervals"]
-    for cost in (data["before"], data["after"]):
-        del cost["weight_bytes"], cost["seconds"]
-    del data["latency"]
-    path.write_text(json.dumps(data))
-    again = ew.Plan.load(path)
-    assert again.latency is None
-    assert again.after.macs == plan.after.macs
-    assert ew.prune(jobs.make()[0], again)
-
-
 def test_damaged_plans_are_refused(plan: ew.Plan, tmp_path: Path) -> None:
     path = plan.save(tmp_path / "plan.json")
     data = json.loads(path.read_text())
@@ -57,6 +42,7 @@ def test_damaged_plans_are_refused(plan: ew.Plan, tmp_path: Path) -> None:
         ew.Plan.load(tmp_path / "missing.json")
     for change, message in [
         ({"schema": 99}, "has schema 99"),
+        ({"schema": 3}, "has schema 3, this edgewise reads 4"),
         ({"before": {}}, "is damaged"),
         ({"latency": {"bits": 3}}, "is damaged"),
         ({"tensors": {"file": "none.safetensors", "sha256": ""}}, "tensors are missing"),

@@ -1,7 +1,7 @@
-"""The network and objective whose study, plan and weights lie in these folders.
+"""The network and objective whose studies lie in these folders.
 
 They were written before settings of layers counted, and before modules lay in packages.
-`python tests/stored/network.py FOLDER` writes such files with the edgewise that is installed.
+`python tests/stored/network.py FOLDER` writes such a study with the edgewise that is installed.
 """
 
 import sqlite3
@@ -73,16 +73,13 @@ def objective() -> ew.Objective:
 
 
 def write(folder: Path) -> None:
-    """A study as `run` leaves it, and the plan that it makes."""
+    """A study as `run` leaves it."""
     with TemporaryDirectory() as work:
-        traced, stored = graph(), Path(work) / "study.sqlite"
-        study = ew.Study(traced, objective(), f"sqlite:///{stored}", "stored")
+        stored = Path(work) / "study.sqlite"
+        study = ew.Study(graph(), objective(), f"sqlite:///{stored}", "stored")
         study.run(evaluations=24, budget=ew.Budget(macs=0.6), seed=3, surrogate="Degree2")
         with sqlite3.connect(stored) as source, sqlite3.connect(folder / "study.sqlite") as target:
             source.backup(target)
-        plan = study.plan()
-        plan.save(folder / "plan.json")
-        ew.save(ew.prune(traced, plan), folder / "small.safetensors")
 
 
 if __name__ == "__main__":

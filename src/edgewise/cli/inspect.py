@@ -26,7 +26,6 @@ from .screen import Screen
 SIZES = {False: ["3", "224", "224"], True: [str(LENGTH)]}  # of an example: an image, or tokens
 LINES = 40  # of the table, which then fits a screen
 FORM = "own class"  # whether the unit has the module form
-OLDER = "it was made before plans had one; `edgewise prune --form module` looks for it"
 
 
 def trace_named(
@@ -102,7 +101,8 @@ def show_edits(screen: Screen, path: Path) -> None:
     edits = Plan.load(path).edits
     screen.put(edits=edits)
     if "modules" not in edits:
-        screen.show(f"{path.name} has no module form: {edits.get('reason', OLDER)}")
+        why = edits.get("reason", "it does not say why")
+        screen.show(f"{path.name} has no module form: {why}")
         return
     found = [[name or "(whole model)", str(edit)] for name, edit in from_dict(edits).items()]
     screen.table(f"Edits of {path.name}", ("module", "what becomes of it"), found, 2)

@@ -145,13 +145,9 @@ class Graph:
 
     @cached_property
     def structure(self) -> str:
-        """SHA-256 of vertices, edges and units alone, by which graphs were known before."""
+        """SHA-256 of vertices, edges and units alone, by which masks are read."""
         blob = json.dumps(self.to_dict(), sort_keys=True, default=list)
         return hashlib.sha256(blob.encode()).hexdigest()
-
-    def known_as(self, fingerprint: str) -> bool:
-        """Whether a stored fingerprint is this graph's, also one from before settings counted."""
-        return fingerprint in (self.fingerprint, self.structure)
 
     def to_dict(self) -> dict[str, Any]:
         """Vertices, edges and units as JSON-ready data."""

@@ -120,7 +120,7 @@ class LatencyTable:
         Raises:
             LatencyError: it is of something else; says of what, and what was expected.
         """
-        if not graph.known_as(self.fingerprint) or len(self.parts) != len(graph.vertices):
+        if graph.fingerprint != self.fingerprint or len(self.parts) != len(graph.vertices):
             raise LatencyError(
                 f"The latency table is of another model or other units: graph "
                 f"{self.fingerprint[:12]}, this one is {graph.fingerprint[:12]}. {_AGAIN}"

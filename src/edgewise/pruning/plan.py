@@ -128,13 +128,11 @@ class Plan:
             shapes and dtypes of the example inputs.
         provenance: study, seed, counts of evaluations, versions.
         latency: measured on the real pruned model, if latency was limited.
-        certificate: what is promised beside the measurements; None in plans of schema 1 and 2.
+        certificate: what is promised beside the measurements.
         edits: what becomes of each module of the model, {"modules": ...} as data of
-            `edgewise.pruning.edits`, or {"reason": why its own class cannot do it}; empty in plans
-            of schema 3 and less.
+            `edgewise.pruning.edits`, or {"reason": why its own class cannot do it}.
         tensors: recovered tensors by name, stored beside the JSON as safetensors.
-        labels: what a person calls that which is removed, of nested slices the last; plans of
-            schema 3 and less have none.
+        labels: what a person calls that which is removed, of nested slices the last.
 
     Examples:
         >>> path = study.plan().save("plan.json")
@@ -226,7 +224,7 @@ class Plan:
         """Read a plan and its tensors.
 
         Raises:
-            PlanError: the file is missing, damaged, or newer than this program.
+            PlanError: the file is missing, damaged, or of another schema.
         """
         path = Path(path)
         try:
@@ -241,19 +239,18 @@ class Plan:
             raise PlanError(f"{path} is not a plan: it has no schema version.")
         try:
             schema = read_value(int, data.pop("schema"), "schema")
-            if schema > SCHEMA:
+            if schema != SCHEMA:
                 raise PlanError(
-                    f"{path} has schema {schema}, this edgewise reads up to {SCHEMA}. "
-                    "Upgrade edgewise."
+                    f"{path} has schema {schema}, this edgewise reads {SCHEMA}. Read it with the "
+                    "edgewise that wrote it, or have the study plan again."
                 )
-            return cls._from_dict(data, path.parent, schema)
+            return cls._from_dict(data, path.parent)
         except ValueError as error:
             raise PlanError(f"{path} is damaged: {error}. Use the plan as it was saved.") from error
 
     @classmethod
-    def _from_dict(cls, data: dict[str, Any], folder: Path, schema: int) -> Plan:
-        known = ("tensors",) if schema == SCHEMA else None  # others may have had other keys
-        plan = read_fields(cls, data, "", known, tensors={})
+    def _from_dict(cls, data: dict[str, Any], folder: Path) -> Plan:
+        plan = read_fields(cls, data, "", known=("tensors",), tensors={})
         if set(plan.bits) - {"0", "1"}:
             raise ValueError("its bits are not all 0 or 1")
         check_trace(plan.trace, plan.bits)

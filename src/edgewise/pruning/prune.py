@@ -133,7 +133,7 @@ def resolve(
             f"A plan or a mask is needed, got {type(plan).__name__}. Make one of unit names or "
             "indices with graph.mask([...]), or of bits with graph.mask(bits=...)."
         )
-    if not graph.known_as(plan.fingerprint):
+    if graph.fingerprint != plan.fingerprint:
         kinds = plan.trace.get("granularity")
         raise PlanError(
             f"The plan was made for graph {plan.fingerprint[:12]}, this one is "

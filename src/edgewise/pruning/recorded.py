@@ -29,11 +29,13 @@ class _Trace:
     inputs: tuple[tuple[str, tuple[int, ...], str], ...]
     constants: Mapping[str, bool | int | float | str | None]
     tensors_only: bool
-    widths: tuple[tuple[str, str, str, Slices], ...] = ()
-    ties: tuple[tuple[str, str, str, Slices, tuple[int, ...], tuple[int, ...]], ...] = ()
-    parameters: tuple[str, ...] = ()
-    operators: tuple[str, ...] = ()
-    part: tuple[tuple[str, tuple[str, ...], tuple[str, ...], int], ...] = ()
+    widths: tuple[tuple[str, str, str, Slices], ...]
+    ties: tuple[tuple[str, str, str, Slices, tuple[int, ...], tuple[int, ...]], ...]
+    parameters: tuple[str, ...]
+    operators: tuple[str, ...]
+    settings: tuple[str, ...]
+    unsaved: tuple[str, ...]
+    part: tuple[tuple[str, tuple[str, ...], tuple[str, ...], int], ...]
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,7 @@ def _in_own_class(
     if known != model.state_dict().keys():
         return None
     data = {key: plan.edits[key] for key in ("version", "modules")}
-    takes = plan.trace.get("tensors_only") and not plan.trace.get("part")
+    takes = plan.trace["tensors_only"] and not plan.trace["part"]
     return marked(model, data, _inputs(plan)[1] if takes else {})
 
 
@@ -220,11 +220,11 @@ def retrace(model: nn.Module, plan: Plan, example: Example | None = None) -> Gra
     Raises:
         PlanError: the model gives another graph.
     """
-    if example is None and not plan.trace.get("tensors_only"):
+    if example is None and not plan.trace["tensors_only"]:
         raise PlanError("The plan's model takes more than tensors: pass example=(...) to load it.")
     args, kwargs = _inputs(plan) if example is None else split_arguments(example)
     args, kwargs = moved((args, kwargs), device_of(model))
-    parts = [Part(*part) for part in plan.trace.get("part", ())]
+    parts = [Part(*part) for part in plan.trace["part"]]
     paths = [part.path for part in parts] or None
     traced = partial(trace, granularity="raw", frontend=plan.trace["frontend"])
     try:
@@ -241,11 +241,11 @@ def retrace(model: nn.Module, plan: Plan, example: Example | None = None) -> Gra
             raise _other_network(model, plan, other) from error
         raise
     graph = _with_units(raw, plan)
-    if not graph.known_as(plan.fingerprint):
-        operator = difference(plan.trace.get("operators", []), operators(raw))
-        setting = difference(plan.trace.get("settings", raw.settings), raw.settings)
+    if graph.fingerprint != plan.fingerprint:
+        operator = difference(plan.trace["operators"], operators(raw))
+        setting = difference(plan.trace["settings"], raw.settings)
         raise _other_network(model, plan, _other_parameter(model, plan) or operator or setting)
-    if other := other_constant(plan.trace.get("unsaved", ()), raw):
+    if other := other_constant(plan.trace["unsaved"], raw):
         raise _other_network(model, plan, other)
     return graph
 
@@ -255,7 +255,7 @@ def _with_units(raw: Graph, plan: Plan) -> Graph:
     record = plan.trace
     kinds = tuple(record["granularity"])
     try:
-        cuts = [*record.get("widths", []), *record.get("ties", [])]
+        cuts = [*record["widths"], *record["ties"]]
         graph = recorded_units(raw, kinds, record["units"], cuts)
         graph.fingerprint  # noqa: B018 - it reads all of them
     except (TraceError, LookupError, ValueError, TypeError) as error:
@@ -268,7 +268,7 @@ def _with_units(raw: Graph, plan: Plan) -> Graph:
 
 
 def _other_parameter(model: nn.Module, plan: Plan) -> str | None:
-    return other_parameter(plan.trace.get("parameters", []), model)
+    return other_parameter(plan.trace["parameters"], model)
 
 
 def _other_network(model: nn.Module, plan: Plan, difference: str | None) -> PlanError:

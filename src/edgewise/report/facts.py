@@ -89,7 +89,7 @@ class Facts:
             PlanError: the plan was made for another graph.
             MaskError: an evaluation's mask was.
         """
-        if self.plan is not None and not self.graph.known_as(self.plan.fingerprint):
+        if self.plan is not None and self.graph.fingerprint != self.plan.fingerprint:
             raise PlanError(
                 f"The plan was made for graph {self.plan.fingerprint[:12]}, the report is asked "
                 f"for {self.graph.fingerprint[:12]}. Pass the graph that the plan was made for."

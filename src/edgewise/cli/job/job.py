@@ -182,7 +182,7 @@ def _times(config: Config, graph: Graph) -> OperatorTimes | None:
     if not config.latency_table.exists():
         return None
     table = LatencyTable.load(config.latency_table)
-    return table.times(graph) if graph.known_as(table.fingerprint) else None
+    return table.times(graph) if table.fingerprint == graph.fingerprint else None
 
 
 def open_study(
@@ -233,7 +233,7 @@ def load_plan(config: Config, graph: Graph) -> Plan | None:
     if not path.exists():
         return None
     plan = Plan.load(path)
-    return plan if graph.known_as(plan.fingerprint) else None
+    return plan if plan.fingerprint == graph.fingerprint else None
 
 
 def write_results(

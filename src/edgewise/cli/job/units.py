@@ -51,7 +51,7 @@ def servable(config: Config, graph: Graph, say: Callable[[str], None]) -> Graph:
         return graph
     path, count = config.directory / "module_form.json", len(graph.units)
     kept = read_kept(path, _Without) if path.exists() else None
-    if kept is None or not graph.known_as(kept.fingerprint):
+    if kept is None or kept.fingerprint != graph.fingerprint:
         say(f"Looking which of {count} units the model's own class does without")
         kept = _Without(graph.fingerprint, without_module_form(graph))
         make_directory(config.directory)
