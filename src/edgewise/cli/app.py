@@ -318,8 +318,8 @@ def report(
         job = read_config(config)
         graph = trace_job(job, screen.say)
         study = open_study(job, graph)
-        insight = insight_of(job, study, load_plan(job, graph))
-        screen.path(write_page(job, graph, study, insight))
+        plan = load_plan(job, graph)
+        screen.path(write_page(job, graph, study, plan, insight_of(job, study, plan)))
 
 
 @app.command(epilog=_example("schema > edgewise.schema.json"))

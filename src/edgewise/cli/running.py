@@ -48,7 +48,7 @@ def run_job(config: Config, screen: Screen, port: int | None = None) -> None:
         show_plan(screen, plan)
         if config.heal is not None:
             paths += heal_plan(config, graph, study.objective, plan, screen)
-            write_page(config, graph, study, insight)  # with what healing gave, too
+            write_page(config, graph, study, plan, insight)  # with what healing gave, too
     for path in dict.fromkeys(paths):
         screen.path(path)
 

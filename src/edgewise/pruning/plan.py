@@ -213,7 +213,7 @@ class Plan:
                 tensors = {k: v.detach().cpu().contiguous() for k, v in self.tensors.items()}
                 write_atomically(weights, lambda to: save_file(tensors, to))
                 data["tensors"] = {"file": weights.name, "sha256": sha256(weights)}
-            text = json.dumps(data, indent=2, sort_keys=True) + "\n"
+            text = json.dumps(data, indent=2) + "\n"
             write_text(path, text)
         except OSError as error:
             raise PlanError(f"The plan cannot be written to {path}: {error}") from error

@@ -256,7 +256,7 @@ def write_results(
         weights = write_weights(config, graph, plan)
     finally:  # whether it refuses or not, and names the files that there are
         insight = insight_of(config, study, plan)
-        page = write_page(config, graph, study, insight)
+        page = write_page(config, graph, study, plan, insight)
     return [saved, *beside, *weights, table, page], insight
 
 
@@ -293,11 +293,12 @@ def write_comparison(config: Config, rows: Sequence[Row]) -> list[Path]:
     return [path, matplotlib.save(figure, path.with_suffix(".png"))]
 
 
-def write_page(config: Config, graph: Graph, study: Study, insight: Insight) -> Path:
+def write_page(
+    config: Config, graph: Graph, study: Study, plan: Plan | None, insight: Insight
+) -> Path:
     """The report of a study so far, and of the plan there is, as `report.html`."""
     from ...report import render, write
 
-    plan = load_plan(config, graph)
     page = render(
         graph, study.evaluations, plan, title=config.name, outcome=load_outcome(config, plan),
         extra=page_facts(config), times=_times(config, graph), insight=insight,
