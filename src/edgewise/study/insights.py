@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from ..errors import BudgetError, PlanError
@@ -59,7 +59,7 @@ class Knowledge:
         """Of the last run."""
         return Budget(**self.run["budget"])
 
-    @property
+    @cached_property
     def space(self) -> Space:
         """At that budget, or at another where its latency cannot be told."""
         budget = Budget(macs=0.7) if self.timeless else self.budget
@@ -79,7 +79,7 @@ class Knowledge:
             raise BudgetError("A front takes either budgets= or objectives=, not both.")
         budgets = levels(self.budget) if budgets is None else budgets
         base = budgets[0] if self.timeless and budgets else self.budget
-        space = Space(self.graph, base, times=self.times)
+        space = self.space.at(base)
         space = space.protecting(self._fatal(space))
         find = partial(front, budgets=budgets, time_limit=time_limit)
         if objectives is not None:
