@@ -20,6 +20,7 @@ from ..pruning.module_form import edits_of
 from ..pruning.plan import Clocked, Plan
 from ..search import Space, fatal_units
 from ..surrogates.searcher import Searcher
+from ..values.identity import Identity
 from ..values.version import __version__
 from .certify import certify as promised
 from .finalists import verified
@@ -27,7 +28,7 @@ from .fitting import Finalists, shortlist
 from .measuring import Measuring
 from .picks import picks
 from .progress import Callback, Teller
-from .provenance import trace_record, weights_digest
+from .provenance import trace_record
 from .put_backs import with_put_backs
 from .recovering import best_recovered, recovered_once
 from .statistics import examples_seen, measured
@@ -42,6 +43,7 @@ class Planner:
 
     Args:
         study: its name.
+        identity: what its evaluations belong to.
         graph: of the network.
         objective: what was measured.
         measuring: answers what is asked.
@@ -51,6 +53,7 @@ class Planner:
     """
 
     study: str
+    identity: Identity
     graph: Graph
     objective: Objective
     measuring: Measuring
@@ -159,7 +162,7 @@ class Planner:
             **chosen.choice.record,
             **({"rules": words(self.graph)} if self.graph.ruled else {}),
             "model": (self.graph.program.whole or self.graph.program).name,
-            "weights": weights_digest(self.graph),
+            "weights": self.identity.digests["weights"],
             "edgewise": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),

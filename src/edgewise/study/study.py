@@ -82,7 +82,7 @@ class Study:
         self.objective = objective = objective if program.whole else objective.placed(program.names)
         self.latency = latency and latency.check(graph)
         self._searchers: dict[str, Searcher] = {}  # surrogates of the user's own, by their names
-        own = identity(graph, objective)
+        self._identity = own = identity(graph, objective)
         self.storage = Storage(storage, name, own)
         workers = executor(graph, objective, engine or EngineOptions())
         tell = partial(tell_cost, graph, objective)
@@ -286,8 +286,8 @@ class Study:
         run = self._measuring.last_run()
         budget = as_budget(budget or Budget(**run["budget"]))
         planner = Planner(
-            self.name, self.graph, self.objective, self._measuring, self.latency, run,
-            self._searcher(surrogate),
+            self.name, self._identity, self.graph, self.objective, self._measuring, self.latency,
+            run, self._searcher(surrogate),
         )  # fmt: skip
         with shown(progress) as callback:
             return planner.plan(
