@@ -269,7 +269,7 @@ class Study:
             surrogate: as for `run`; by default that of the last run, which has to be given again
                 where it was a regressor of your own and another process ran.
             recovery: where the search measured without: the three best finalists and what scores of
-                one pass chose are recovered, each once, and the one that is best then wins.
+                one pass chose are recovered, and the one that is best then, once more, wins.
             progress: called after every evaluation; True draws a bar, also in notebooks.
 
         Returns:
