@@ -1,6 +1,7 @@
 """Objectives: what they refuse, what they average."""
 
 import functools
+import weakref
 
 import pytest
 import torch
@@ -28,6 +29,21 @@ def test_means_weigh_batches_by_size() -> None:
     measured = objective.measure(out, "search")
     assert measured.loss == pytest.approx(float(F.cross_entropy(X[:, :3], Y)))
     assert measured.each is None
+
+
+def test_outputs_of_a_model_are_measured_batch_by_batch() -> None:
+    made: list[weakref.ref[torch.Tensor]] = []
+
+    class Three(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert sum(known() is not None for known in made) <= 1  # logits of all take gigabytes
+            out = x[:, :3] + 0
+            made.append(weakref.ref(out))
+            return out
+
+    rows = [(X[i : i + 1], Y[i : i + 1]) for i in range(6)]
+    found = ew.Objective(rows, F.cross_entropy).score(Three(), "search")
+    assert found.loss == pytest.approx(float(F.cross_entropy(X[:, :3], Y)))
 
 
 def test_losses_of_every_example_are_kept() -> None:

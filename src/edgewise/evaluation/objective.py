@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import starmap
@@ -212,7 +212,7 @@ class Objective:
         """The batches of a split, or of a size of one."""
         return [batch for _, batch in self.numbered(split)]
 
-    def measure(self, outputs: Sequence[Any], split: Split) -> Measurement:
+    def measure(self, outputs: Iterable[Any], split: Split) -> Measurement:
         """Loss and metrics of the outputs of all batches of a split.
 
         Measures of a user's own get copies of outputs, since they may write into them. Batches
@@ -272,11 +272,14 @@ class Objective:
 
     def score(self, model: torch.nn.Module, split: Split) -> Measurement:
         """Loss and metrics of a model as it is, in eval mode, without recovery."""
-        outputs = []
-        for number, batch in self.numbered(split):
-            with evaluating(model), torch.inference_mode():
-                outputs.append(self.outputs(model, batch, number))
-        return self.measure(outputs, split)
+
+        def outputs() -> Iterator[Any]:  # one batch after another: logits of all take gigabytes
+            for number, batch in self.numbered(split):
+                with evaluating(model), torch.inference_mode():
+                    found = self.outputs(model, batch, number)
+                yield found
+
+        return self.measure(outputs(), split)
 
     def outputs(self, model: torch.nn.Module, batch: Batch, number: int) -> Any:
         """What goes to loss and metrics of a batch; any random numbers depend on its number."""
