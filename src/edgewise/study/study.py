@@ -214,9 +214,8 @@ class Study:
             settings["latency"] = self.latency.digest
         run = self.storage.run(settings)
         before = self._measuring.searched(run.before)
-        fit = searching(found)
         steps = search(
-            space, fit, seed=seed, limit=limit, before=before, patience=waits,
+            space, searching(found), seed=seed, limit=limit, before=before, patience=waits,
             **offered(space, self.objective),
         )  # fmt: skip
         with shown(progress) as callback:

@@ -47,8 +47,7 @@ class Compiler:
         times: int = 1,
     ) -> None:  # fmt: skip
         self.graph, self.recover, self.fits, self.heads = graph, recover, fits, heads
-        self.times = times
-        self.memory = Memory(limit)
+        self.times, self.memory = times, Memory(limit)
         self.cut: dict[Any, nn.Module] = {}
         self.cut_bytes = 0  # of their weights
         self.inputs: dict[Hashable, Inputs] = {}  # of fits
@@ -128,8 +127,8 @@ class _Translation:
         learned: dict[fx.Node, Step] = {}
         if self.learning or self.goals:
             calibrated = self._translate(self.learning, {})
-            nodes = [node for node in self.nodes if node in {*self.learning, *self.goals}]
-            learned = {node: calibrated[node] for node in nodes}
+            learners = {*self.learning, *self.goals}
+            learned = {node: calibrated[node] for node in self.nodes if node in learners}
             program.learners = list(learned.values())
             program.calibration = upstream(program.learners)
         steps = self._translate([], learned)
@@ -168,14 +167,12 @@ class _Translation:
         """The nodes behind a removal."""
         touched: set[fx.Node] = set()
         for node in self.nodes:
-            if self._changed(node, touched):
+            if self._changed(node) or not touched.isdisjoint(node.all_input_nodes):
                 touched.add(node)
         return touched
 
-    def _changed(self, node: fx.Node, touched: set[fx.Node]) -> bool:
-        """Whether a removal lies upstream of a node."""
-        if any(source in touched for source in node.all_input_nodes):
-            return True
+    def _changed(self, node: fx.Node) -> bool:
+        """Whether a removal lies right before a node."""
         index = self.lowered.vertices.get(node.name)
         if index is None:
             return False
