@@ -36,14 +36,6 @@ EPOCHS, BATCH, RATE, DECAY, TRAIN = 14, 64, 2e-3, 0.05, 7000
 Pairs = list[tuple[Tensor, Tensor]]
 
 
-def cross_entropy(out: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(out, labels, reduction="none")
-
-
-def accuracy(out: Tensor, labels: Tensor) -> Tensor:
-    return (out.argmax(1) == labels).float()
-
-
 def rows(
     graph: ew.Graph, masks: dict[str, ew.Mask], kinds: Iterable[str], calibration: list,
     search: Pairs, report: Pairs,
@@ -51,9 +43,7 @@ def rows(
     """Every mask with every recovery."""
     for kind in kinds:
         recovery = ew.Recovery(kind, calibration if kind != "none" else None)
-        objective = ew.Objective(
-            search, cross_entropy, {"accuracy": accuracy}, recovery, report=report
-        )
+        objective = ew.Objective(search, "cross_entropy", "accuracy", recovery, report=report)
         engine = Engine(graph, objective)
         for name, mask in masks.items():
             begin = time.process_time()
@@ -135,7 +125,7 @@ def transformer(options: argparse.Namespace) -> Iterable[dict]:
     ]
     for kind in ("none", "linear"):
         recovery = ew.Recovery(kind, calibration if kind != "none" else None)
-        engine = Engine(graph, ew.Objective(search, cross_entropy, recovery=recovery))
+        engine = Engine(graph, ew.Objective(search, "cross_entropy", recovery=recovery))
         single = {graph.mask(names): k for k, names in enumerate(layers)}
         losses = {o.evaluation.mask: o.evaluation.loss for o in engine.evaluate(list(single))}
         order = sorted(single, key=lambda mask: losses[str(mask)])

@@ -28,7 +28,7 @@ from edgewise.evaluation.records import Evaluation
 from edgewise.study import recovering
 from edgewise.study.picks import picks
 from edgewise.study.statistics import examples_seen
-from language.problem import CACHE, LAYERS, Meter, Problem, judged, nats
+from language.problem import CACHE, LAYERS, Meter, Problem, judged, label, nats
 from language.rivals import EVALUATIONS, METHODS, ONCE
 from machine import describe
 
@@ -179,7 +179,7 @@ def row(problem: Problem, method: str, share: float, seed: int) -> dict[str, Any
     ours = searched(problem, share, seed) if method in (edgewise.__name__, RECOVERED) else None
     return {
         "method": method, "share": share, "seed": seed, "mask": mask,
-        "removed": [problem.label(k) for k, bit in enumerate(mask) if bit == "1"],
+        "removed": [label(k) for k, bit in enumerate(mask) if bit == "1"],
         "share_removed": problem.share(mask), "evaluations": meter.evaluations,
         "tokens": meter.tokens, "seconds": round(seconds, 1),
         "search": float(problem.losses(mask, "search").mean()),

@@ -242,9 +242,6 @@ class Problem:
         """edgewise's graph with these 60 units, in the order of the bits."""
         return sub_blocks(self.model, self.splits["search"][:2, :32])
 
-    def label(self, place: int) -> str:
-        return label(place)
-
 
 def label(place: int) -> str:
     """What a sub-block is called."""

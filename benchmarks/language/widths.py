@@ -33,7 +33,7 @@ from edgewise.search import Space
 from edgewise.search.picks import ranked_pick
 from edgewise.study.statistics import examples_seen
 from language.compare import recovered
-from language.problem import LAYERS, Problem, following, judged
+from language.problem import LAYERS, Problem, following, judged, label
 from language.rivals import EVALUATIONS
 from machine import describe
 
@@ -56,7 +56,7 @@ class Widths:
 
     def graph(self, importance: Any, kinds: Sequence[str], slices: int) -> Graph:
         ids = self.problem.splits["search"][:2, :32]
-        branches = {self.problem.label(k) for k in range(len(self.problem.params))}
+        branches = {label(k) for k in range(len(self.problem.params))}
         graph = ew.trace(
             self.problem.model, (), {"input_ids": ids, "use_cache": False},
             granularity=kinds, slices=slices, importance=importance,

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch.nn import functional as F
 
 import edgewise as ew
@@ -92,9 +91,5 @@ def _measured(study: ew.Study, masks: list[ew.Mask], split: str) -> Measured:
 def study_of(graph: ew.Graph, first: Batch, second: Batch, storage: str, name: str) -> ew.Study:
     """Cross-entropy on two splits."""
     (x, y), (fresh, fresh_y) = first, second
-    objective = ew.Objective([(x, y)], loss=_loss, verify=[(fresh, fresh_y)])
+    objective = ew.Objective([(x, y)], loss="cross_entropy", verify=[(fresh, fresh_y)])
     return ew.Study(graph, objective, storage, name)
-
-
-def _loss(out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    return F.cross_entropy(out, y, reduction="none")

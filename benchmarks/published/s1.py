@@ -23,7 +23,6 @@ import torch
 from sklearn.base import clone
 from sklearn.metrics import r2_score
 from torch import Tensor
-from torch.nn import functional as F
 
 import edgewise as ew
 import ship_truck
@@ -52,10 +51,6 @@ class AUC:
         return torch.tensor(ship_truck.auc(out, y))
 
 
-def loss(out: Tensor, y: Tensor) -> Tensor:
-    return F.cross_entropy(out, y, reduction="none")
-
-
 def study_of(options: argparse.Namespace, model: torch.nn.Module) -> tuple[ew.Study, float]:
     """The study, and the AUC of the whole network on all test images."""
     x, y = ship_truck.images(options.data, "test")
@@ -66,7 +61,7 @@ def study_of(options: argparse.Namespace, model: torch.nn.Module) -> tuple[ew.St
         list(zip(x[start:stop].split(BATCH), y[start:stop].split(BATCH), strict=True))
         for start, stop in ((0, IMAGES), (IMAGES, 2 * IMAGES))
     ]
-    objective = ew.Objective(parts[0], loss=loss, metrics={"auc": AUC()}, verify=parts[1])
+    objective = ew.Objective(parts[0], "cross_entropy", {"auc": AUC()}, verify=parts[1])
     graph = ew.trace(model, (x[:2],), granularity=("edge", "layer"))
     url = f"sqlite:///{options.storage}/s1.db"
     return ew.Study(graph, objective, url, f"resnet50-{options.seed}"), whole

@@ -85,7 +85,6 @@ def test_batch_and_length_are_free_and_inputs_have_their_names(suffix: str, tmp_
     small = pruned()
     written = ew.export(small, tmp_path / f"small.{suffix}")
     assert written.free == {"x": (0, 1), "keep": (0, 1)}
-    assert written.dynamic_batch
     assert written.difference <= 1e-4
     run = read(written.path)
     for batch, length in ((1, 5), (7, 5), (2, 11)):
@@ -111,7 +110,6 @@ def test_fixed_shapes_on_request(suffix: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     written = ew.export(pruned(), tmp_path / f"small.{suffix}", fixed=True)
     assert written.free == {"x": (), "keep": ()}
-    assert not written.dynamic_batch
     x, keep = torch.randn(3, 5, 8), torch.ones(3, 5, dtype=torch.bool)
     with pytest.raises(Exception, match=r"[Ii]nvalid dimensions|Guard failed"):
         read(written.path)(x=x, keep=keep)

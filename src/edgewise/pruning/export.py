@@ -42,11 +42,6 @@ class Exported:
     difference: float
     free: Mapping[str, tuple[int, ...]]
 
-    @property
-    def dynamic_batch(self) -> bool:
-        """Whether it takes other batch sizes."""
-        return any(0 in axes for axes in self.free.values())
-
 
 def export(
     module: nn.Module,
