@@ -5,7 +5,7 @@ import numpy as np
 from .gaussian_process import Posterior, Prior, fit_process
 from .kernels import product
 from .process import Process
-from .validation import Array, Link
+from .validation import Array
 
 SCALES = ((1.0, 1.0), (-1.0, 2.0), (-2.0, 2.0))  # of log variances: constant, units, pairs
 
@@ -28,9 +28,6 @@ class Degree2(Process):
         >>> model.predict(candidates).shape
         (4,)
     """
-
-    def __init__(self, *, link: Link = "log") -> None:
-        self.link = link
 
     def _process(self, masks: Array, target: Array, known: Array) -> Posterior:
         return fit_process(masks, target, self._kernels(masks, masks), Prior(SCALES), known)

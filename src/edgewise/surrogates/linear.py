@@ -7,7 +7,7 @@ from sklearn.linear_model import BayesianRidge
 
 from .standardised import Regressor
 from .surrogate import Probabilistic
-from .validation import Array, Link
+from .validation import Array
 
 
 class Linear(Probabilistic):
@@ -29,9 +29,6 @@ class Linear(Probabilistic):
         >>> int(model.coef_.argmax())
         0
     """
-
-    def __init__(self, *, link: Link = "log") -> None:
-        self.link = link
 
     def _learn(self, masks: Array, target: Array, noise: Array) -> None:
         self.regressor_ = Regressor.fit(BayesianRidge(), masks, target, noise**2)

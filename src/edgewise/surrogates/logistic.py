@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from .surrogate import Surrogate
-from .validation import Array, Link, from_link, is_constant
+from .validation import Array, from_link, is_constant
 
 PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)  # scikit-learn's C, the inverse of the ridge
 FOLDS = 5
@@ -35,9 +35,6 @@ class Logistic(Surrogate):
         >>> model.predict(candidates).shape
         (4,)
     """
-
-    def __init__(self, *, link: Link = "log") -> None:
-        self.link = link
 
     def _learn(self, masks: Array, target: Array, noise: Array) -> None:
         self.constant_ = float(target.mean()) if is_constant(target) else None

@@ -26,8 +26,10 @@ class Surrogate(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         True
     """
 
-    link: Link
     n_features_in_: int
+
+    def __init__(self, *, link: Link = "log") -> None:
+        self.link = link
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Fit to masks [n_masks, n_units] (1 = removed) and losses [n_masks].
