@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
-
-import numpy as np
-from numpy.typing import NDArray
 
 from .graph import Cost, Graph, Mask, once
 from .liveness import Liveness, liveness
 from .operators.absence import FULL, Flow, Live, State, elements
 from .operators.table import TABLE
-from .pieces import Piece, unused
+from .remaining import unit_cuts, whole
 from .removal import Removal
 from .vertices import Follow, Parameter, Vertex
 
@@ -44,59 +41,99 @@ def cost(graph: Graph, mask: Mask | None = None) -> Cost:
 
 def cost_of(graph: Graph, alive: Liveness) -> Cost:
     """As `cost`, for a liveness that is known already."""
-    full, known = _full(graph), _known(graph)
-    for piece in alive.pieces:
-        if piece not in known:
-            known[piece] = _part(graph, piece)
-    parts = [known[piece] for piece in alive.pieces]
-    params, macs, activations, weights = map(
-        sum, zip(full.total, *(part.more for part in parts), strict=True)
-    )
+    full, (counted, there) = _full(graph), _counted(graph, alive)
+    params, macs, activations, weights = counted
     for size, itemsize, readers in full.tied:
-        if _any_runs(alive, readers):
+        if any(map(alive.runs, readers)):
             params += size
             weights += size * itemsize
-    macs += sum(size for size, readers in full.constant if _any_runs(alive, readers))
-    return Cost(_live_units(graph, alive, parts), params, macs, activations, weights)
+    macs += sum(size for size, readers in full.constant if any(map(alive.runs, readers)))
+    units = sum(map(bool, there.values()))
+    return Cost(units, params, macs, activations, weights)
 
 
-def _any_runs(alive: Liveness, vertices: Iterable[int]) -> bool:
-    return any(all(p.runs(v) for p in alive.pieces if v in p.changed) for v in vertices)
+class _Counted(NamedTuple):
+    """What vertices cost; of units, at how many of them some is left."""
+
+    total: Count
+    there: Mapping[int, int]
 
 
-class _Part(NamedTuple):
-    """What one piece adds to the counts of the unpruned network, mostly less than nothing.
+def _counted(graph: Graph, alive: Liveness) -> _Counted:
+    """What is left, counted by what it differs in from another liveness that is."""
+    known, path = _known(graph), [alive]
+    while path[-1] not in known and (near := path[-1].near()):
+        path.append(near)
+    near = path.pop()
+    if near not in known:
+        known[near] = _sum(
+            [known[whole(graph)], *(_part(graph, one) for one in near.parts or [near])]
+        )
+    for alive in reversed(path):
+        known[alive] = _sum([known[near], _more(graph, alive, near)])
+        near = alive
+    return known[near]
 
-    `gone` are the units of which it leaves nothing, `partly` others that it takes a part of.
-    """
 
-    more: Count
-    gone: frozenset[int]
-    partly: frozenset[int]
+def _sum(counts: Sequence[_Counted]) -> _Counted:
+    there = dict(counts[0].there)
+    for _, more in counts[1:]:
+        for unit, n in more.items():
+            there[unit] += n
+    return _Counted(Count(*map(sum, zip(*(total for total, _ in counts), strict=True))), there)
+
+
+def _part(graph: Graph, part: Liveness) -> _Counted:
+    """What a part leaves more than there is in the unpruned network, mostly less than nothing."""
+    known = _known_parts(graph)
+    if part not in known:
+        known[part] = _more(graph, part, whole(graph))
+    return known[part]
+
+
+def _more(graph: Graph, alive: Liveness, near: Liveness) -> _Counted:
+    """What one liveness leaves more than another one."""
+    more, there, cuts = [_NOTHING], Counter[int](), unit_cuts(graph)
+    changed = alive.before if alive.near() is near else alive.flows.keys() | near.flows.keys()
+    for index in changed:
+        more.append(count_at(graph, alive, index))
+        more.append(Count(*[-n for n in count_at(graph, near, index)]))
+        if index in cuts:
+            there.update(_left(alive, index, cuts[index]))
+            there.subtract(_left(near, index, cuts[index]))
+    return _Counted(
+        Count(*map(sum, zip(*more, strict=True))), {u: n for u, n in there.items() if n}
+    )
 
 
 @once
-def _known(_: Graph) -> WeakKeyDictionary[Piece, _Part]:
+def _known_parts(_: Graph) -> WeakKeyDictionary[Liveness, _Counted]:
     return WeakKeyDictionary()
 
 
-def _part(graph: Graph, piece: Piece) -> _Part:
-    own = dict(piece.own)
-    gone = _full(graph).table[list(own)].sum(axis=0).tolist()
-    counts = [count(graph, i, flow) for i, flow in own.items() if piece.runs(i)]
-    left = map(sum, zip(_NOTHING, *counts, strict=True))
-    alone, places = Liveness(graph, (piece,)), _places(graph)
-    near = frozenset(unit for vertex in piece.changed for unit in places.get(vertex, ()))
-    missed = frozenset(unit for unit in near if _gone(alone, graph.units[unit].removal))
-    return _Part(Count(*(a - b for a, b in zip(left, gone, strict=True))), missed, near - missed)
+@once
+def _known(graph: Graph) -> WeakKeyDictionary[Liveness, _Counted]:
+    """What was counted; at first the unpruned network, all but what nobody reads."""
+    there = Counter(unit for cuts in unit_cuts(graph).values() for unit, _ in cuts)
+    every = _Counted(_full(graph).total, there)
+    unpruned, full = whole(graph), Liveness(graph)
+    known = WeakKeyDictionary[Liveness, _Counted]()
+    known[unpruned] = _sum([every, _more(graph, unpruned, full)])
+    return known
+
+
+def count_at(graph: Graph, alive: Liveness, index: int) -> Count:
+    """What one vertex costs of what remains."""
+    flow = alive.flows.get(index)
+    if flow is None:
+        return full_count(graph, index)
+    return count(graph, index, flow) if alive.runs(index) else _NOTHING
 
 
 def count_changes(graph: Graph, alive: Liveness) -> Iterator[tuple[int, Count, Count]]:
     """What each vertex that a mask changes costs in the unpruned network, and then."""
-    vertices = _full(graph).vertices
-    for index, flow in alive.changed.items():
-        after = count(graph, index, flow) if alive.runs(index) else _NOTHING
-        yield index, vertices[index], after
+    for index in alive.changed:
+        yield index, full_count(graph, index), count_at(graph, alive, index)
 
 
 class Count(NamedTuple):
@@ -112,15 +149,13 @@ _NOTHING = Count(0, 0, 0, 0)
 
 
 class _Full(NamedTuple):
-    """The unpruned network: each vertex, all that are used, and what several vertices read.
+    """The unpruned network: each vertex, all of them, and what several vertices read.
 
-    `table` has a row for each vertex.
     `tied` lists the elements of each such parameter, the bytes of one, and its readers; it is never
     cut. `constant` lists the MACs of each computation that only constants enter, and its readers.
     """
 
     vertices: tuple[Count, ...]
-    table: NDArray[np.int64]
     total: Count
     tied: tuple[tuple[int, int, tuple[int, ...]], ...]
     constant: tuple[tuple[int, tuple[int, ...]], ...]
@@ -131,17 +166,14 @@ def _full(graph: Graph) -> _Full:
     flows = [Flow(FULL, (FULL,) * len(edges)) for edges in graph.inputs]
     vertices = tuple(count(graph, index, flow) for index, flow in enumerate(flows))
     around = [getattr(graph.rest, name) for name in Count._fields]
-    never = unused(graph)
-    used = (vertex for index, vertex in enumerate(vertices) if index not in never)
-    total = Count(*map(sum, zip(*used, around, strict=True)))
+    total = Count(*map(sum, zip(*vertices, around, strict=True)))
     known = {p.name: p for v in graph.vertices for p in v.params if not p.buffer}
     tied = (
         (elements(p.shape), p.itemsize, graph.readers[name])
         for name, p in known.items()
         if len(graph.readers[name]) > 1
     )
-    table = np.array(vertices, np.int64).reshape(-1, len(Count._fields))
-    return _Full(vertices, table, total, tuple(tied), _constant(graph))
+    return _Full(vertices, total, tuple(tied), _constant(graph))
 
 
 def _constant(graph: Graph) -> tuple[tuple[int, tuple[int, ...]], ...]:
@@ -210,39 +242,26 @@ def _kept(follow: Follow, inner: State, outer: Live) -> tuple[bool, ...] | None:
     return None if state is None else state.keep(follow[1])
 
 
-def _live_units(graph: Graph, alive: Liveness, parts: Sequence[_Part]) -> int:
-    gone = frozenset[int]().union(*(part.gone for part in parts))
-    # several pieces may together leave nothing of what each takes a part of
-    several = Counter(unit for part in parts for unit in part.partly - gone)
-    more = (u for u, n in several.items() if n > 1 and _gone(alive, graph.units[u].removal))
-    return len(graph.units) - len(gone) - len(list(more))
+def _left(alive: Liveness, index: int, cuts: Iterable[tuple[int, Removal]]) -> list[int]:
+    """The units of which anything remains at a vertex, of what they take there."""
+    flow = alive.flows.get(index)
+    if flow is None:
+        return [unit for unit, _ in cuts]
+    if (out := flow.out) is None:
+        return []
+    wants = zip(alive.graph.inputs[index], flow.wants, strict=True)
+    read = {edge for edge, want in wants if want is not None}
+    return [
+        unit
+        for unit, cut in cuts
+        if not read.isdisjoint(cut.edges)
+        or not alive.layers.issuperset(cut.layers)
+        or any(_some_live(out, axis, of) for (_, axis), of in cut.channels.items())
+    ]
 
 
-@once
-def _places(graph: Graph) -> dict[int, list[int]]:
-    """The units that have a part at each vertex: an edge into it, itself, or its channels."""
-    found = defaultdict[int, list[int]](list)
-    for index, unit in enumerate(graph.units):
-        targets = (graph.edges[edge].target for edge in unit.removal.edges)
-        for vertex in {*unit.removal.vertices, *targets}:
-            found[vertex].append(index)
-    return found
-
-
-def _gone(alive: Liveness, removal: Removal) -> bool:
-    return (
-        all(alive.wants[edge] is None for edge in removal.edges)
-        and all(v in alive.bypassed or alive.states[v] is None for v in removal.layers)
-        and not any(_some_live(alive, *cut) for cut in removal.channels.items())
-    )
-
-
-def _some_live(alive: Liveness, place: tuple[int, int], channels: Iterable[int]) -> bool:
-    """Whether any of these channels of a vertex's output remains."""
-    vertex, axis = place
-    state = alive.states[vertex]
-    if state is None or state is FULL:
-        return state is FULL
+def _some_live(state: Live, axis: int, channels: Iterable[int]) -> bool:
+    """Whether any of these channels of an output remains."""
     keep = state.keep(axis)
     return keep is None or any(keep[channel] for channel in channels)
 

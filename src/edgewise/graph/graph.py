@@ -81,7 +81,7 @@ class Mask:
         bits = [*self.bits]
         for unit in units:
             bits[unit] = removed
-        return replace(self, bits=tuple(bits))
+        return Mask(tuple(bits), self.fingerprint)
 
 
 @dataclass(frozen=True, eq=False)

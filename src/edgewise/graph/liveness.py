@@ -1,122 +1,20 @@
 """What remains of a graph under a mask: the one place that decides what is alive."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import lru_cache, partial
+from itertools import compress
+from operator import ne
 
-from ..errors import DisconnectedError
 from .flows import flow_of
 from .graph import Graph, Mask, Unit, once
-from .operators.absence import FULL, Flow, State
-from .pieces import Piece, apart, changes
+from .pieces import apart, reach
+from .remaining import Liveness as Liveness
+from .remaining import alive as alive
+from .remaining import moved, together, under
 from .removal import Removal
 
-_NOTHING = Removal()
 RECENT = 512  # masks whose liveness a graph remembers: search, engine and rewriting ask for it
-
-
-@dataclass(frozen=True, eq=False)
-class Liveness:
-    """What remains of a graph.
-
-    Args:
-        graph: the whole.
-        pieces: what removals change of it; no two have a vertex in common.
-    """
-
-    graph: Graph
-    pieces: tuple[Piece, ...]
-
-    def __eq__(self, other: object) -> bool:
-        """Whether the same remains, of whatever pieces it is put together."""
-        return isinstance(other, Liveness) and self._whole == other._whole
-
-    @property
-    def _whole(self) -> tuple[object, ...]:
-        ends = self.bypassed, self.forwarded, self.missing
-        return (self.states, self.wants, self.fills, *ends, self.changed)
-
-    @cached_property
-    def states(self) -> tuple[State, ...]:
-        """For each vertex, what remains of its output (None = absent or of no use)."""
-        found: list[State] = [FULL] * len(self.graph.vertices)
-        for piece in self.pieces:
-            for index, flow in piece.changed.items():
-                found[index] = flow.out
-        return tuple(found)
-
-    @cached_property
-    def wants(self) -> tuple[State, ...]:
-        """For each edge, the channels its target reads (None = a dead edge)."""
-        found: list[State] = [FULL] * len(self.graph.edges)
-        for piece in self.pieces:
-            for edge, want in piece.wants:
-                found[edge] = want
-        return tuple(found)
-
-    @cached_property
-    def fills(self) -> dict[int, float]:
-        """For edges whose target reads channels that the source lacks, what stands for them."""
-        return {edge: fill for piece in self.pieces for edge, fill in piece.fills}
-
-    @cached_property
-    def bypassed(self) -> frozenset[int]:
-        """Live vertices that pass their input on unchanged."""
-        return frozenset[int]().union(*(piece.bypassed for piece in self.pieces))
-
-    @cached_property
-    def forwarded(self) -> frozenset[int]:
-        """Live sums, products and concatenations of which one input remains alone."""
-        return frozenset[int]().union(*(piece.forwarded for piece in self.pieces))
-
-    @cached_property
-    def missing(self) -> tuple[str, ...]:
-        """Names of the model outputs that are absent; empty for a valid mask."""
-        return tuple(name for _, name in sorted(m for p in self.pieces for m in p.missing))
-
-    @cached_property
-    def changed(self) -> dict[int, Flow]:
-        """What those vertices give and take that a removal reaches, the last first.
-
-        Every other vertex gives and takes all there is.
-        """
-        found = {index: flow for piece in self.pieces for index, flow in piece.changed.items()}
-        return dict(sorted(found.items(), reverse=True))
-
-    @property
-    def connected(self) -> bool:
-        """Whether every model output is there."""
-        return not self.missing
-
-    @property
-    def signature(self) -> tuple[object, ...]:
-        """Equal for masks that leave the same network."""
-        return (tuple(self.changed.items()), self.bypassed)
-
-    @property
-    def mark(self) -> int:
-        """Equal for masks that leave the same network, and hardly ever for others."""
-        return sum(piece.mark for piece in self.pieces)
-
-    def runs(self, vertex: int) -> bool:
-        """Whether a vertex is live and its operator more than the identity."""
-        live = self.states[vertex] is not None
-        return live and vertex not in self.bypassed and vertex not in self.forwarded
-
-    def require_connected(self) -> Liveness:
-        """This liveness, if every output is there.
-
-        Raises:
-            DisconnectedError: names the outputs that the mask cuts off.
-        """
-        if self.missing:
-            raise DisconnectedError(
-                f"The mask removes every path to the model output {', '.join(self.missing)}. "
-                "Keep at least one: `ew.sample_masks` and `study.plan` give valid masks only."
-            )
-        return self
+BASES = 8  # of the last ones, from the nearest of which others are worked out
 
 
 def liveness(graph: Graph, mask: Mask) -> Liveness:
@@ -152,7 +50,27 @@ def _recent(graph: Graph) -> Callable[[tuple[bool, ...]], Liveness]:
 
 
 def _under(graph: Graph, bits: tuple[bool, ...]) -> Liveness:
-    return Liveness(graph, tuple(apart(graph, [i for i, gone in enumerate(bits) if gone])))
+    """The liveness of bits, from the nearest of the last ones or put together of pieces.
+
+    The time of the first grows with the vertices that change, of the other with the units gone.
+    """
+    known, number = _bases(graph), int.from_bytes(bytes(bits))
+    near = min(known, key=lambda one: (one[0] ^ number).bit_count())
+    flips, units = map(ne, bits, near[1]), range(len(bits))
+    flipped, gone = [*compress(units, flips)], [*compress(units, bits)]
+    if reach(graph, flipped, len(gone)):
+        starts = graph.starts(Removal.union(graph.units[unit].removal for unit in flipped))
+        found = moved(near[2], under(graph, bits), starts)
+    else:
+        found = together(apart(graph, gone))
+    known[:] = [near, (number, bits, found), *(one for one in known if one is not near)][:BASES]
+    return found
+
+
+@once
+def _bases(graph: Graph) -> list[tuple[int, tuple[bool, ...], Liveness]]:
+    """The last masks, as numbers and as bits, with what remains under them."""
+    return [(0, graph.empty.bits, alive(graph))]
 
 
 def shows(graph: Graph, alive: Liveness, unit: Unit) -> bool:
@@ -186,8 +104,3 @@ def _would_give(
         return False
     keep = out.keep(axis)
     return keep is None or any(keep[channel] for channel in channels)
-
-
-def alive(graph: Graph, removal: Removal = _NOTHING) -> Liveness:
-    """As `liveness`, for a removal instead of units; worked out at once."""
-    return Liveness(graph, (changes(graph, removal),))

@@ -1,13 +1,11 @@
 """What removals change, in pieces that do not meet: each is worked out once, not in every mask."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
-from .flows import backward, forward
 from .graph import Graph, once
-from .operators.absence import FULL, Flow, State
+from .remaining import Liveness, alive, whole
 from .removal import Removal
 
 RECENT = 1024  # pieces that a graph remembers, beside one for each of its units
@@ -18,78 +16,44 @@ Group = frozenset[int]
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """What a removal changes of a network.
+    """What the removal of some units changes of a network.
 
     Args:
-        changed: what those vertices give and take that it reaches.
-        wants: of the edges into these, where they are not in full.
-        fills: for edges whose target reads channels that the source lacks, what stands for them.
-        bypassed, forwarded: of the vertices, those that live and pass an input on.
-        missing: edges into absent outputs, with the names of the absent vertices they come from.
+        alive: what remains without them.
         unread: how many readers vertices lost that are still there.
         vertices: those that changed, as bits of a number; without those that nothing ever reads.
         loses: those of `unread`, likewise.
     """
 
-    changed: dict[int, Flow]
-    wants: list[tuple[int, State]]
-    fills: list[tuple[int, float]]
-    bypassed: Group
-    forwarded: Group
-    missing: list[tuple[int, str]]
+    alive: Liveness
     unread: dict[int, int]
     vertices: int
     loses: int
 
-    @property
-    def own(self) -> Iterator[tuple[int, Flow]]:
-        """What changed of `vertices`: no two pieces of a mask have any of it in common."""
-        return (item for item in self.changed.items() if self.vertices >> item[0] & 1)
 
-    @cached_property
-    def mark(self) -> int:
-        """The sum of a hash for each change, so that marks of pieces add up to that of a whole."""
-        return sum(map(hash, self.own)) + sum(hash((v,)) for v in self.bypassed)
-
-    def runs(self, vertex: int) -> bool:
-        """Whether one of the changed vertices is live and its operator more than the identity."""
-        live = self.changed[vertex].out is not None
-        return live and vertex not in self.bypassed and vertex not in self.forwarded
-
-
-def changes(graph: Graph, removal: Removal) -> Piece:
-    """What a removal changes.
-
-    Only the vertices that it reaches are looked at: whatever has all its inputs in full gives its
-    output in full. So the time taken is that of what changes, not of the network.
-    """
-    flows = forward(graph, removal)
-    changed, wants = backward(graph, flows)
-    live = {index: flow for index, flow in changed.items() if flow.out is not None}
-    gone = {index for index, flow in flows.items() if flow.out is None}
-    outputs = [index for index in gone if graph.vertices[index].op == "output"]
-    into = [(e, graph.edges[e].source) for index in outputs for e in graph.inputs[index]]
-    filled = [(e, flow.fill) for i, flow in live.items() if flow.fill for e in graph.inputs[i]]
-    never = unused(graph)
-    ends = (graph.edges[edge] for edge, want in wants.items() if want is None)
-    lost = Counter(end.source for end in ends if end.target not in never)
-    unread = {i: n for i, n in lost.items() if i in live or i not in changed}
-    return Piece(
-        changed=changed,
-        wants=list(wants.items()),
-        fills=[(edge, fill) for edge, fill in filled if wants.get(edge, FULL) is not None],
-        bypassed=frozenset(live.keys() & removal.layers),
-        forwarded=frozenset(
-            i for i, flow in live.items() if flow.forward and i not in removal.layers
-        ),
-        missing=[(e, graph.vertices[s].name) for e, s in into if e in removal.edges or s in gone],
-        unread=unread,
-        vertices=sum(1 << i for i in changed if i not in never),
-        loses=sum(1 << i for i in unread),
+def _worked_out(graph: Graph, units: Group) -> Piece:
+    rest, never = alive(graph, Removal.union(graph.units[u].removal for u in units)), unused(graph)
+    flows = {index: flow for index, flow in rest.flows.items() if index not in never}
+    lost = Counter(
+        graph.edges[edge].source
+        for index, flow in flows.items()
+        for edge, want in zip(graph.inputs[index], flow.wants, strict=True)
+        if want is None
     )
+    unread = {i: n for i, n in lost.items() if i not in rest.flows or rest.flows[i].out is not None}
+    return Piece(rest, unread, sum(1 << i for i in flows), sum(1 << i for i in unread))
 
 
-def apart(graph: Graph, units: Iterable[int]) -> list[Piece]:
+def reach(graph: Graph, units: Iterable[int], most: int) -> bool:
+    """Whether units, each by itself, change so many vertices at most."""
+    for unit in units:
+        most -= _piece(graph, frozenset((unit,))).vertices.bit_count()
+        if most < 0:
+            return False
+    return True
+
+
+def apart(graph: Graph, units: Iterable[int]) -> list[Liveness]:
     """Pieces, none of which another one touches, of what the removal of all these units changes.
 
     A vertex looks at its inputs and at whether anyone reads it. So pieces are what they would be
@@ -111,13 +75,9 @@ def apart(graph: Graph, units: Iterable[int]) -> list[Piece]:
             break
         joined = _joined(graph, groups, pieces)
         if len(joined) == len(groups):
-            return pieces
+            return [piece.alive for piece in pieces]
         groups = joined
-    return [_worked_out(graph, frozenset[int]().union(*groups))]
-
-
-def _worked_out(graph: Graph, units: Group) -> Piece:
-    return changes(graph, Removal.union(graph.units[unit].removal for unit in units))
+    return [_piece(graph, frozenset[int]().union(*groups)).alive]
 
 
 def _piece(graph: Graph, units: Group) -> Piece:
@@ -126,7 +86,7 @@ def _piece(graph: Graph, units: Group) -> Piece:
     if units in known:
         return known[units]
     found = _worked_out(graph, units)
-    if len(units) < 2 or len(found.changed) <= max(SMALL, len(graph.vertices) // PART):
+    if len(units) < 2 or found.vertices.bit_count() <= max(SMALL, len(graph.vertices) // PART):
         if len(known) >= RECENT + len(graph.units):
             known.clear()
         known[units] = found
@@ -141,7 +101,7 @@ def _known(_: Graph) -> dict[Group, Piece]:
 @once
 def unused(graph: Graph) -> frozenset[int]:
     """The vertices that no output needs, whatever is removed."""
-    return frozenset(backward(graph, {})[0])
+    return frozenset(whole(graph).flows)
 
 
 @once
