@@ -886,3 +886,15 @@ def test_leaving_out_negligible_path_kernels_changes_nothing_that_matters() -> N
     with_paths.paths_ = True
     ones, others = model.predict(X, return_std=True), with_paths.predict(X, return_std=True)
     assert_allclose(ones[0], others[0], atol=0.05 * target.std())
+
+
+@pytest.mark.parametrize("seed", [2, 3, 4])
+def test_linear_bears_noise_of_few_masks_that_differs_by_orders(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    masks = rng.random((int(rng.integers(2, 12)), int(rng.integers(5, 40)))) < 0.3
+    target = masks @ rng.normal(size=masks.shape[1]) * 1e-3
+    noise = np.exp(target) * 10.0 ** rng.integers(-6, 0, len(target))
+    model = surrogates.Linear().fit(masks, np.exp(target), noise)
+    mean, std = model.predict_link(masks, return_std=True)
+    assert (std > 0).all()
+    assert np.abs(mean - target).max() < 2 * np.ptp(target)

@@ -45,7 +45,11 @@ class Regressor:
         if not flat and np.any(known) and has_fit_parameter(model, "sample_weight"):
             error = UNKNOWN * scale**2
             weights = {"sample_weight": np.broadcast_to(error / (error + known), target.shape)}
-        fitted = None if flat else model.fit(masks, (target - shift) / scale, **weights)
+        wanted = (target - shift) / scale if not flat else target
+        with np.errstate(all="ignore"):
+            fitted = None if flat else model.fit(masks, wanted, **weights)
+        if weights and not _sound(fitted):
+            fitted = model.fit(masks, wanted)
         return Regressor(shift, scale, fitted, constant_std(len(target)))
 
     def predict(self, masks: Array) -> Array:
@@ -59,3 +63,12 @@ class Regressor:
         if self.model is None or not len(masks):
             return np.full(len(masks), self.constant_std)
         return np.asarray(self.scale * self.model.predict(masks, return_std=True)[1])
+
+
+def _sound(model: Any) -> bool:
+    """Whether the precisions of a Bayesian regressor, if it has some, are above 0.
+
+    Those of scikit-learn's are a ratio of rounding errors where the weights of few samples differ
+    by orders of magnitude, and its predictions then are far from what it was fitted to.
+    """
+    return bool(getattr(model, "alpha_", 1.0) > 0 and getattr(model, "lambda_", 1.0) > 0)
