@@ -439,11 +439,12 @@ SECTIONS = (
     Section("exhaustive", "Exhaustive search", "Methods on ResNet-20, of which every mask of 9 "
             "branches is known: how often each finds one within 2 % of the best loss.",
             f"exhaustive.py{DATA}", exhaustive),
-    Section("masks", "Searches on tables of masks", "All 512 masks of ResNet-20's branches, "
-            "2 009 of a 12-layer vision transformer's 24 and 4 578 of SmolLM2-135M's 60 "
-            "sub-blocks, each with the losses of its examples; what was not measured is emulated. "
+    Section("masks", "Searches on tables of masks", "The tables of [masks.md](masks.md): branches "
+            "of ResNet-20 and ResNet-56, halves of ResNet-56's widths, branches of a 12-layer "
+            "vision transformer and sub-blocks of SmolLM2-135M; what was not measured is emulated. "
             "The loss of the best mask found above the best known, after as many examples as so "
-            "many evaluations see.", "masks/regret.py resnet20 vit smollm2", masks),
+            "many evaluations see. Shuffled: a control, whose units are told to lie elsewhere.",
+            "masks/regret.py resnet20 resnet56 resnet56-halves vit smollm2", masks),
     Section("branches", "Whole branches", f"8 and 13 of 27 residual branches of {RESNET} removed, "
             "loss and accuracy on images that took no part; edgewise and evolution see as many "
             "images as 120 and 250 masks on all of them.", f"branches.py{DATA}", branches),

@@ -7,17 +7,23 @@ A table is `results/masks/NAME.npz` with
     macs    float64 [units], what the removal of each alone saves of the MACs, as a share
     names   the units
 
-ResNet-20's (CIFAR-10, JPEG copy) has all 512 masks of its 9 residual branches, batch-norm
-statistics re-estimated for each. The vision transformer's (12 layers on digits, trained by
-`recovery.py`) has masks of its 24 branches near three budgets, 6, 9 and 12 removed: single
-removals, masks drawn uniformly, the cheapest sums of single damages under noise, and mutations of
-the best ones so far, a third each. SmolLM2-135M's has masks of its 60 sub-blocks near 8, 16 and 22
-removed, drawn the same way, after those that searches on the same text have left in the database of
-`language/problem.py`; its examples are the eight sequences of 128 tokens of WikiText-2 there, in
-bfloat16. What searches on its emulator think best is measured then, in --rounds, and the emulator
-is made anew, so that there is less and less that they mistake for good.
+- resnet20: all 512 masks of its 9 residual branches, 500 images of CIFAR-10 (JPEG copy), the
+  statistics of batch norms re-estimated for each.
+- resnet56: its 27 branches, near 8 and 13 removed; 200 images, statistics from 128 others, in
+  bfloat16.
+- resnet56-halves: the halves of its 27 hidden widths that Taylor's importance calls the lesser,
+  near 16 and 22 removed, on the same images.
+- vit: 24 branches of 12 layers on digits (trained by `recovery.py`), near 6, 9 and 12 removed.
+- smollm2: 60 sub-blocks of SmolLM2-135M, near 8, 16 and 22 removed, on eight sequences of 128
+  tokens of WikiText-2, in bfloat16; the first masks are those that searches on the same text have
+  left in the database of `language/problem.py`.
 
-    python benchmarks/masks/measure.py resnet20 vit smollm2 --data ../shared/data
+Where not all are measured there are single removals, masks drawn uniformly, the cheapest sums of
+single damages under noise, and mutations of the best ones so far, a third each. What searches on
+the emulator think best is measured then, in --rounds, and the emulator is made anew, so that there
+is less and less that they mistake for good.
+
+    python benchmarks/masks/measure.py resnet56 smollm2 --rounds 3 --data ../shared/data
 
 A table that is there is continued up to --masks masks.
 """
@@ -34,7 +40,7 @@ import torch
 import edgewise as ew
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from networks import Bits, answers, connected, measured
+from networks import Bits, measured
 from ours import edgewise
 from tables import REMOVED, RESULTS, Emulator
 
@@ -44,10 +50,9 @@ ROUND, PARENTS, BEST = 64, 0.05, 16
 
 
 def drawn(
-    known: dict[Bits, float], graph: ew.Graph, counts: tuple[int, ...], rng: np.random.Generator
+    known: dict[Bits, float], units: int, counts: tuple[int, ...], rng: np.random.Generator
 ) -> list[Bits]:
     """The next round: uniform, noisy sums of damages, mutations of the best."""
-    units = len(graph.units)
     alone = np.array([known[tuple(row)] for row in np.eye(units, dtype=int)])
     alone = np.maximum(alone - known[(0,) * units], 1e-3)
     found: dict[Bits, None] = {}
@@ -68,7 +73,7 @@ def drawn(
             bits[rng.choice(np.flatnonzero(bits), swaps, replace=False)] = 0
             free = np.flatnonzero(bits == 0)
             bits[rng.choice(free, count - bits.sum(), replace=False)] = 1
-        if (mask := tuple(bits.tolist())) not in known and connected(graph, mask):
+        if (mask := tuple(bits.tolist())) not in known:
             found[mask] = None
     return list(found)
 
@@ -76,16 +81,15 @@ def drawn(
 def thought_best(name: str, graph: ew.Graph, seed: int) -> dict[Bits, float]:
     """Of masks that are emulated, the best that three searches find, and their mean losses."""
     emulator, units, found = Emulator(name), len(graph.units), dict[Bits, float]()
-    answer = answers(emulator, graph)
     searches = [RIVALS["evolution"], RIVALS["Optuna TPE"], partial(edgewise, parts=True)]
     for removed in REMOVED[name]:
         for search in searches:
-            meter = Meter(answer, units, removed, 200)
+            meter = Meter(emulator.losses, units, removed, 200)
             with suppress(Spent):
                 search(meter, graph, np.random.default_rng(seed))
             new = [m for m in meter.seen if sum(m) == removed and m not in emulator.measured]
-            new.sort(key=lambda mask: answer(mask).mean())
-            found |= {mask: float(answer(mask).mean()) for mask in new[:BEST]}
+            new.sort(key=lambda mask: emulator.losses(mask).mean())
+            found |= {mask: float(emulator.losses(mask).mean()) for mask in new[:BEST]}
     return found
 
 
@@ -120,7 +124,7 @@ def make(name: str, options: argparse.Namespace) -> None:
             add(missing[: options.masks - len(losses)])
         else:
             means = {m: float(x.mean(dtype=np.float64)) for m, x in losses.items()}
-            add(drawn(means, graph, REMOVED[name], np.random.default_rng(len(losses))))
+            add(drawn(means, units, REMOVED[name], np.random.default_rng(len(losses))))
     for turn in range(options.rounds):
         thought = thought_best(name, graph, 1000 + turn)
         add(list(thought))

@@ -14,11 +14,10 @@ from torch.nn import functional as F
 
 import edgewise as ew
 from edgewise.cli.job.sources import load_loss
-from edgewise.graph.liveness import liveness
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-from tables import REMOVED, Emulator
+from tables import REMOVED
 
 import exhaustive
 from branches import data
@@ -45,9 +44,8 @@ def graph_of(name: str, model: nn.Module | None = None, importance: Any = None) 
     if name == "vit":
         shape = {"side": 28, "patch": 7, "channels": 1, "dim": 48, "depth": 12, "heads": 4}
         return ew.trace((model or VisionTransformer(**shape)).eval(), (torch.randn(2, 1, 28, 28),))
-    kind = "edge" if name == "resnet56-edges" else "hidden"
     return ew.trace(
-        (model or resnet56()).eval(), (torch.randn(1, 3, 32, 32),), granularity=kind, slices=2,
+        (model or resnet56()).eval(), (torch.randn(1, 3, 32, 32),), granularity="hidden", slices=2,
         **({"importance": importance} if importance else {}),
     )  # fmt: skip
 
@@ -116,22 +114,3 @@ def first(units: int) -> list[Bits]:
     if units <= 10:
         return [tuple(n >> u & 1 for u in range(units)) for n in range(2**units)]
     return [tuple(np.zeros(units, int)), *map(tuple, np.eye(units, dtype=int))]
-
-
-def connected(graph: ew.Graph, bits: Bits) -> bool:
-    """Whether something is left between the inputs and the output."""
-    return liveness(graph, graph.mask(bits=bits)).connected
-
-
-def answers(emulator: Emulator, graph: ew.Graph) -> Callable[[Bits], np.ndarray]:
-    """Losses of single examples of any mask; nothing left of a network tells ten classes apart."""
-    cut: dict[Bits, bool] = {}
-
-    def losses(mask: Bits) -> np.ndarray:
-        if mask not in cut:
-            cut[mask] = not connected(graph, mask)
-        if cut[mask]:
-            return np.full(emulator.table.losses.shape[1], np.log(10))
-        return emulator.losses(mask)
-
-    return losses

@@ -1,6 +1,6 @@
 """Regret curves on the tables of pruning masks, at equal examples, over seeds.
 
-    python benchmarks/masks/regret.py resnet20 vit smollm2 --seeds 5
+    python benchmarks/masks/regret.py resnet56 vit smollm2 --seeds 5
     python benchmarks/masks/regret.py table
 
 Regret is the loss of the best mask at the budget that was measured on all examples, over the best
@@ -28,7 +28,7 @@ import torch
 from scipy.stats import bootstrap
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from networks import answers, graph_of
+from networks import graph_of
 from ours import edgewise
 from tables import REMOVED, RESULTS, Emulator
 
@@ -47,7 +47,7 @@ METHODS = {
 
 def run(emulator: Emulator, graph: ew.Graph, key: dict) -> dict:
     """One run: what it spent and what it had found by then."""
-    meter = Meter(answers(emulator, graph), len(graph.units), key["removed"], key["limit"])
+    meter = Meter(emulator.losses, len(graph.units), key["removed"], key["limit"])
     begin = time.process_time()
     with suppress(Spent):
         METHODS[key["method"]](meter, graph, np.random.default_rng(key["seed"]))

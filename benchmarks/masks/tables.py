@@ -12,7 +12,7 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Matern, WhiteK
 RESULTS = Path(__file__).parent.parent / "results" / "masks"
 # units removed at the budgets of each table
 REMOVED = {
-    "resnet20": (3, 5), "resnet56": (8, 13), "resnet56-edges": (8, 13), "resnet56-halves": (16, 22),
+    "resnet20": (3, 5), "resnet56": (8, 13), "resnet56-halves": (16, 22),
     "vit": (6, 9, 12), "smollm2": (8, 16, 22),
 }  # fmt: skip
 MANY = 30  # units, above which the process is fitted and believed with more caution
