@@ -472,9 +472,9 @@ SECTIONS = (
             "[widths.py](../benchmarks/language/widths.py).",
             f"language/compare.py{DATA}/text --recover", language),
     Section("language_texts", "A language model, by text", "The same without 26.7 % of the "
-            "decoder's parameters, searched and recovered on one text or on the other: perplexity "
-            "on both, means over seeds, and ranges.",
-            f"language/compare.py{DATA}/text --layers 8 --text brown --recover", language_texts),
+            "decoder's parameters, searched and recovered on one text, on the other, or on half "
+            "of each: perplexity on both, means over seeds, and ranges.",
+            f"language/compare.py{DATA}/text --layers 8 --text both --recover", language_texts),
     Section("language_speed", "A language model, speed", "The same model on sequences of 128 "
             "tokens: loops that skip what is removed, and the engine.",
             f"language/speed.py{DATA}/text", language_speed),
