@@ -18,6 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import edgewise as ew
 from edgewise.evaluation.evaluator import Engine
-from language.compare import bits, budget, study_of
+from language.compare import budget, study_of
 from language.problem import Net, Problem, following, nats
 from machine import describe
 
@@ -57,14 +58,13 @@ def engine(
     return run
 
 
-def asked(problem: Problem) -> list[str]:
+@cache  # one search for all numbers of sequences
+def searched(problem: Problem) -> list[str]:
     """The masks at a quarter that a search asks for, as often as it does."""
     study, share = study_of(problem), 1 / 4
     study.run(ASKED, budget(problem, share), seed=0)
-    return [
-        bits(e.mask) for e in study.evaluations
-        if e.split.startswith("search") and problem.share(bits(e.mask)) > share - 0.01
-    ][:ASKED]  # fmt: skip
+    masks = [e.mask for e in study.evaluations if e.split.startswith("search")]
+    return [mask for mask in masks if problem.share(mask) > share - 0.01][:ASKED]
 
 
 def rows(problem: Problem, count: int) -> Iterator[dict[str, Any]]:
@@ -72,7 +72,7 @@ def rows(problem: Problem, count: int) -> Iterator[dict[str, Any]]:
     sets = {
         "without one": [problem.mask([k]) for k in range(60)],
         "without a quarter": [problem.mask(draw.sample(range(60), 15)) for _ in range(32)],
-        "of a search": asked(problem),
+        "of a search": searched(problem),
     }
     for name, masks in sets.items():
         ways = {
