@@ -97,6 +97,13 @@ def recover(model: nn.Module, images: Tensor) -> None:
     model.eval()
 
 
+def add_gradients(model: nn.Module, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Gradients of the summed losses of batches, and no others."""
+    model.zero_grad()
+    for images, labels in pairs:
+        F.cross_entropy(model(images), labels).backward()
+
+
 def pruned(
     model: nn.Module, example: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], importance: str,
     targets: Sequence[float],
@@ -126,9 +133,7 @@ def pruned(
     for target in sorted(targets, reverse=True):
         while macs(model, example) > target * whole:
             if importance.endswith("taylor"):
-                model.zero_grad()
-                for images, labels in pairs:
-                    F.cross_entropy(model(images), labels).backward()
+                add_gradients(model, pairs)
             pruner.prune_num_heads = bool(heads) and pruner.current_step % HEADS_EVERY == 0
             pruner.step()
             for attention in attentions:

@@ -10,7 +10,6 @@ import copy
 from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rivals import channels
 
@@ -39,9 +38,7 @@ def pruned(
     for target in sorted(targets, reverse=True):
         while channels.macs(model, example) > target * whole:
             if score == "kirigami-taylor":
-                model.zero_grad()
-                for images, labels in pairs:
-                    F.cross_entropy(model(images), labels).backward()
+                channels.add_gradients(model, pairs)
             pruner = Pruner(model, graph=DependencyGraph.build(model, args=(example,)))
             left = int(LEFT * sum(p.numel() for p in model.parameters()))
             model, _ = pruner.prune(

@@ -40,14 +40,14 @@ class Regressor:
                 by it, beside an error of UNKNOWN of the target's variance that all have.
         """
         shift, scale = float(target.mean()), float(target.std())
-        flat = is_constant(target)
-        weights = {}
-        if not flat and np.any(known) and has_fit_parameter(model, "sample_weight"):
+        if is_constant(target):
+            return Regressor(shift, scale, None, constant_std(len(target)))
+        wanted, weights = (target - shift) / scale, {}
+        if np.any(known) and has_fit_parameter(model, "sample_weight"):
             error = UNKNOWN * scale**2
             weights = {"sample_weight": np.broadcast_to(error / (error + known), target.shape)}
-        wanted = (target - shift) / scale if not flat else target
         with np.errstate(all="ignore"):
-            fitted = None if flat else model.fit(masks, wanted, **weights)
+            fitted = model.fit(masks, wanted, **weights)
         if weights and not _sound(fitted):
             fitted = model.fit(masks, wanted)
         return Regressor(shift, scale, fitted, constant_std(len(target)))
