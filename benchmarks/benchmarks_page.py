@@ -386,7 +386,7 @@ def masks(data: Row) -> Table:
 
 def language_speed(data: Row) -> Table:
     body = []
-    for what, rows in grouped(data["rows"], "sequences", "masks").items():
+    for what, rows in grouped(data["rows"], "processor", "sequences", "masks").items():
         plain = rows[0]["seconds_a_mask"]
         for row in rows:
             times = f"{plain / row['seconds_a_mask']:.2f} ×"
@@ -394,7 +394,7 @@ def language_speed(data: Row) -> Table:
             cells = [row["way"], figure(row["seconds_a_mask"]), times, *errors]
             body.append([*map(str, what), *cells])
     errors = ["error, nats, median", "at most"]
-    return ["sequences", "masks", "way", "seconds a mask", "as fast", *errors], body
+    return ["processor", "sequences", "masks", "way", "seconds a mask", "as fast", *errors], body
 
 
 def language_own_time(data: Row) -> Table:

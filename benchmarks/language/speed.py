@@ -4,9 +4,10 @@ All 60 masks without one sub-block, 32 random ones without a quarter of them, an
 edgewise's search asks for at that budget, in its order, on some sequences of 128 tokens; CPU
 seconds of one thread, in one run, in which the ways take turns every 16 masks. The loops are those
 of problem.py (a batch at a time, nothing shared); `error` is how far losses are from those of the
-float32 loop at most, `median_error` in the middle.
+float32 loop at most, `median_error` in the middle. Rows of other processors in --out are kept.
 
     python benchmarks/language/speed.py --data ../shared/data/text --sequences 1 4
+    python benchmarks/language/speed.py --float32    # on a processor without bfloat16
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def searched(problem: Problem) -> list[str]:
     return [mask for mask in masks if problem.share(mask) > share - 0.01][:ASKED]
 
 
-def rows(problem: Problem, count: int) -> Iterator[dict[str, Any]]:
+def rows(problem: Problem, count: int, halves: bool) -> Iterator[dict[str, Any]]:
     graph, ids, draw = problem.graph, problem.splits["search"][:count], random.Random(0)
     sets = {
         "without one": [problem.mask([k]) for k in range(60)],
@@ -75,10 +76,10 @@ def rows(problem: Problem, count: int) -> Iterator[dict[str, Any]]:
         "of a search": searched(problem),
     }
     for name, masks in sets.items():
-        ways = {
-            "float32 loop": loop(problem.exact, ids), "bfloat16 loop": loop(problem.fast, ids),
-            "engine": engine(graph, ids, None), "engine, bfloat16": engine(graph, ids, "bfloat16"),
-        }  # fmt: skip
+        ways = {"float32 loop": loop(problem.exact, ids), "engine": engine(graph, ids, None)}
+        if halves:
+            ways["bfloat16 loop"] = loop(problem.fast, ids)
+            ways["engine, bfloat16"] = engine(graph, ids, "bfloat16")
         for run in ways.values():
             run([problem.none])
         seconds, losses = Counter[str](), {way: list[float]() for way in ways}
@@ -90,7 +91,7 @@ def rows(problem: Problem, count: int) -> Iterator[dict[str, Any]]:
         for way, found in losses.items():
             apart = np.abs(np.subtract(found, losses["float32 loop"]))
             yield {
-                "sequences": count, "masks": name, "way": way,
+                "processor": describe()["processor"], "sequences": count, "masks": name, "way": way,
                 "seconds_a_mask": seconds[way] / len(masks),
                 "error": float(apart.max()), "median_error": float(np.median(apart)),
             }  # fmt: skip
@@ -101,12 +102,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/text"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/language_speed.json"))
     parser.add_argument("--sequences", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--float32", action="store_true", help="only")
     options = parser.parse_args()
     torch.set_num_threads(1)
     record: dict[str, Any] = {"machine": describe(), "rows": []}
-    problem = Problem(options.data)
+    if options.out.exists():
+        kept = json.loads(options.out.read_text())["rows"]
+        here = record["machine"]["processor"]
+        record["rows"] = [row for row in kept if row["processor"] != here]
+    problem = Problem(options.data, fast=not options.float32)
     for count in options.sequences:
-        for row in rows(problem, count):
+        for row in rows(problem, count, not options.float32):
             record["rows"].append(row)
             options.out.write_text(json.dumps(record, indent=1) + "\n")
             print(row, flush=True)

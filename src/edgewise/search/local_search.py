@@ -6,15 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..graph.graph import Mask
+from .moves import NONE, Alone, Moves, Sides, moved, moves_of
 from .space import Space
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Score = Callable[[Array], Array]
-Sides = tuple[list[int], list[int]]  # units that can be put back, and that can be removed
-NONE = -1  # in place of a unit
 _MOVES, _LEADING = 256, 15  # that a step scores, and of how many units it tries all pairs
 _DRAWN = 512  # units that are looked at, drawn at random where there are more
 _TRIED = 4  # units that are no widths, tried together with widths that make up for them
@@ -53,27 +51,28 @@ def descend(
     current, best = start, None if space.network(start) in avoid else start
     value = float(score(space.graph.matrix([start]))[0])
     best_value = value if best is not None else np.inf
-    left, units = steps, frozenset[int]()
+    left, units, alone = steps, frozenset[int](), Alone()
     while left > 0:
         # the walk takes the best move even to a network to avoid, and only `best` passes over
         # those: a minimum that is known already leads to others around it
         fresh = not units or bool(space.graph.nested)  # of widths others lead after each move
         sides = space.gone(current), space.here(current)
         units = _leading(space, current, sides, score, rng) if fresh else units
-        near = _moves(space, current, sides, units)
+        near = moves_of(space, current, sides, units, alone)
         moves: Sequence[Mask] = near
         values = score(near.rows) if near else np.empty(0)
         order = np.argsort(values, kind="stable")
-        best, best_value = _first_new(space, moves, values, order, avoid, best, best_value)
+        fits = near.allowed
+        best, best_value = _first_new(space, near, values, order, avoid, best, best_value, fits)
         if len(near) >= _MOVES // 2 and (leap := _leap(space, near, values, value, score, left)):
-            current, value, moved = leap
-            left -= moved
+            current, value, taken = leap
+            left -= taken
             ends = [current], np.array([value]), [0]
             best, best_value = _first_new(space, *ends, avoid, best, best_value)
             continue
-        step = next((int(i) for i in order if values[i] >= value or space.allows(moves[i])), None)
+        step = next((int(i) for i in order if values[i] >= value or fits(int(i))), None)
         if not fresh and (step is None or values[step] >= value - 1e-12):
-            units = frozenset()  # others may help now
+            units, alone = frozenset(), {}  # others may help now
             continue
         left -= 1
         if exchanges and (step is None or values[step] >= value - 1e-12):
@@ -128,50 +127,19 @@ def _promising(
 
 def _first_new(
     space: Space, moves: Sequence[Mask], values: Array, order: Any, avoid: frozenset[int],
-    best: Mask | None, best_value: float,
+    best: Mask | None, best_value: float, fits: Callable[[int], bool] = lambda _: True,
 ) -> tuple[Mask | None, float]:  # fmt: skip
-    """The best feasible mask that is not to be avoided, among these and the one so far."""
+    """The best mask that fits and is not to be avoided, among these and the one so far."""
     for i in order:
         if values[i] >= best_value:
             break
-        if space.allows(moves[i]) and space.network(moves[i]) not in avoid:
+        if fits(int(i)) and space.network(moves[i]) not in avoid:
             return moves[i], float(values[i])
     return best, best_value
 
 
-class _Moves(Sequence[Mask]):
-    """Masks some moves from another, made when they are asked for; `rows` are all of them.
-
-    Args:
-        mask: the other one.
-        swaps: [n, 2] the unit that is put back and the one that is removed; NONE for neither.
-    """
-
-    def __init__(self, mask: Mask, swaps: NDArray[np.int64]) -> None:
-        self.mask, self.swaps = mask, swaps
-        self.rows = np.tile(np.array(mask.bits, dtype=np.float64), (len(swaps), 1))
-        for units, bit in zip(swaps.T, (0.0, 1.0), strict=True):
-            rows = np.flatnonzero(units != NONE)
-            self.rows[rows, units[rows]] = bit
-
-    def __len__(self) -> int:
-        return len(self.swaps)
-
-    def __getitem__(self, index: Any) -> Any:
-        return _moved(self.mask, self.swaps[index].tolist())
-
-
-def _moves(space: Space, mask: Mask, sides: Sides, units: frozenset[int]) -> _Moves:
-    """All pairs of a unit put back, or none, and one removed, or none, but for (none, none)."""
-    gone, here = ([NONE, *(u for u in side if not units or u in units)] for side in sides)
-    swaps = np.stack([np.repeat(gone, len(here)), np.tile(here, len(gone))], axis=1)[1:]
-    moves = _Moves(mask, swaps)
-    likely = space.likely(moves, mask)
-    return moves if likely.all() else _Moves(mask, swaps[likely])
-
-
 def _leap(
-    space: Space, moves: _Moves, values: Array, value: float, score: Score, most: int
+    space: Space, moves: Moves, values: Array, value: float, score: Score, most: int
 ) -> tuple[Mask, float, int] | None:
     """The mask after several of the best moves at once, if it is feasible and better than one.
 
@@ -189,7 +157,7 @@ def _leap(
             chosen.append(swap)
     mask, found = moves.mask, list[Mask]()
     for count, swap in enumerate(chosen[:most], 1):
-        mask = _moved(mask, swap)
+        mask = moved(mask, swap)
         if count > 1 and count & (count - 1) == 0:
             found.append(mask)
     if not found or any(space.graph.nest(m) != m for m in found):
@@ -216,17 +184,10 @@ def _leading(
         if len(units) > _DRAWN:
             some = np.sort(rng.choice(units, _DRAWN, replace=False)).tolist()
         flips = [(u, NONE) if mask.bits[u] else (NONE, u) for u in some]
-        values = score(_Moves(mask, np.array([(NONE, NONE), *flips])).rows)
+        values = score(Moves(space, mask, np.array([(NONE, NONE), *flips])).rows)
         gains = zip(some, values[1:] - values[0], strict=True)
         prices = [space.price(unit, float(gain)) for unit, gain in gains]
         ranks = np.argsort(values[1:], kind="stable"), np.argsort(prices, kind="stable")
         best = dict.fromkeys(some[int(i)] for pair in zip(*ranks, strict=True) for i in pair)
         found.update(list(best)[:_LEADING])
     return frozenset(found)
-
-
-def _moved(mask: Mask, swap: Sequence[int]) -> Mask:
-    """The mask with one unit put back and one removed, or NONE of these."""
-    back, more = swap
-    mask = mask if back == NONE else mask.with_kept(back)
-    return mask if more == NONE else mask.with_removed(more)

@@ -144,7 +144,7 @@ class Space:
         cost, fine = self.cost(near), permitted(self.graph, masks)
         if cost is None or not len(masks):
             return fine
-        costs, units = (True, False) if self.graph.nested else self._adds_up()
+        costs, units = self.adds_up
         if units and "units" in self.limits:
             fine &= len(self.graph.units) - self.graph.matrix(masks).sum(1) <= self.limits["units"]
         if not names or not (costs or trust):
@@ -155,8 +155,11 @@ class Space:
         limits = [self.limits[name] for name in names]
         return np.asarray(fine & (expected[:, columns] <= np.array(limits) * (1 + ROUNDING)).all(1))
 
-    def _adds_up(self) -> tuple[bool, bool]:
+    @property
+    def adds_up(self) -> tuple[bool, bool]:
         """Whether valid masks of random units cost what is estimated; and as many as they name."""
+        if self.graph.nested:
+            return True, False
         if not self._additive:
             rng, units = np.random.default_rng(0), len(self.graph.units)
             orders = [rng.permutation(units)[: -(-units // 4)].tolist() for _ in range(SOME)]
