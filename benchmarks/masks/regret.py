@@ -8,8 +8,8 @@ loss known, minus one. ResNet-20's table is exhaustive; masks of the others are 
 were not measured, and the best known is the best that any method found. "edgewise" measures
 masks whole, as it does by itself for networks as small as the transformer here, and "edgewise,
 parts" lets most masks see a part of the examples, as it does for the others; "edgewise, shuffled"
-is a control, the first of them with units that are told to be where others are. Rows that are in the JSON are kept: run the
-same command again to resume.
+is a control, the first of them with units that are told to be where others are. Rows that are in
+the JSON are kept: run the same command again to resume.
 """
 
 import argparse
