@@ -9,7 +9,7 @@ searches measure likeness to the outputs of the unpruned network, and their fina
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,10 +105,14 @@ class Contest:
             found = self.read("test", start, stop)
             return [(x, (y, model(x).softmax(1))) for x, y in found]
 
+    @property
+    def start(self) -> int:
+        """The first of the 500 test images that searches see."""
+        return 250 * (self.seed % 3)
+
     def objective(self) -> ew.Objective:
-        start = 250 * (self.seed % 3)
         return ew.Objective(
-            self.imitated(start, start + 500),
+            self.imitated(self.start, self.start + 500),
             loss=calibrated if self.calibrated else imitation,
             metrics={"accuracy": accuracy},
             recovery=ew.Recovery("batchnorm", [self.calibration]),
@@ -133,10 +137,8 @@ def calibrated(out: Tensor, targets: Targets) -> Tensor:
 
 def choices(contest: Contest, method: str) -> Iterator[Choice]:
     """What a method chooses at each budget."""
-    if method in (*channels.IMPORTANCE, *kirigami.SCORES):
-        yield from _channels(contest, method)
-    elif method == FASTNAS:
-        yield from _fastnas(contest)
+    if method in (*channels.IMPORTANCE, *kirigami.SCORES, FASTNAS):
+        yield from _networks(contest, method)
     elif method in OURS:
         yield from _ours(contest.study(("edge", "hidden") if "joint" in method else ("edge",)),
                          contest.seed)  # fmt: skip
@@ -144,20 +146,18 @@ def choices(contest: Contest, method: str) -> Iterator[Choice]:
         yield from _baseline(contest, method)
 
 
-def _channels(contest: Contest, method: str) -> Iterator[Choice]:
-    begin, example = time.time(), contest.example
-    whole, model = channels.macs(contest.model(), example), contest.model()
-    pruned = channels.pruned if method in channels.IMPORTANCE else kirigami.pruned
-    for macs, small in pruned(model, example, contest.scoring, method, MACS):
-        share, params = channels.macs(small, example) / whole, channels.params(small)
-        yield Choice(macs, small, share, params, 0, time.time() - begin)
-
-
-def _fastnas(contest: Contest) -> Iterator[Choice]:
-    begin, example, start = time.time(), contest.example, 250 * (contest.seed % 3)
-    whole = channels.macs(contest.model(), example)
-    search = contest.read("test", start, start + 500)
-    found = fastnas.pruned(contest.model, example, contest.calibration, search, MACS)
+def _networks(contest: Contest, method: str) -> Iterator[Choice]:
+    """Of tools that cut channels themselves, and leave no mask."""
+    begin, model, example = time.time(), contest.model(), contest.example
+    found: Iterable[tuple[float, nn.Module, int]]
+    if method == FASTNAS:
+        search = contest.read("test", contest.start, contest.start + 500)
+        found = fastnas.pruned(contest.model, example, contest.calibration, search, MACS)
+    else:
+        pruned = channels.pruned if method in channels.IMPORTANCE else kirigami.pruned
+        cut = pruned(contest.model(), example, contest.scoring, method, MACS)
+        found = ((macs, small, 0) for macs, small in cut)
+    whole = channels.macs(model, example)
     for macs, small, measured in found:
         share, params = channels.macs(small, example) / whole, channels.params(small)
         yield Choice(macs, small, share, params, measured, time.time() - begin)
