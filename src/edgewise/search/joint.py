@@ -46,11 +46,11 @@ def search(
     """Ask for evaluations until `limit` of them are spent.
 
     First nothing and each unit alone is removed, unless that takes most of the limit; widths are
-    not tried one by one, but all in one ranking by importance. Then come the masks that scores of
-    one pass choose, and that of the units that are cheapest by themselves. A unit whose removal
-    alone loses more than that whole mask is fatal and protected from then on. Then come random
-    masks at the budget, most of them around the mask of cheapest units (all of them where there
-    are widths), then rounds of proposals, see `propose`.
+    not tried one by one, but all in one ranking by importance. Then come the masks that scores of one pass choose, and that of the
+    units that are cheapest by themselves. A unit whose removal alone loses more than that whole
+    mask is fatal and protected from then on. Then come random masks at the budget, most of them
+    around the mask of cheapest units (all of them where there are widths), then rounds of
+    proposals, see `propose`.
 
     Where losses of single examples are known, a mask costs what share of the examples it sees:
     single removals (of many units) and random masks see a quarter, by turns another one. So do
