@@ -45,8 +45,8 @@ def search(
 ) -> Questions:
     """Ask for evaluations until `limit` of them are spent.
 
-    First nothing and each unit alone is removed, unless that takes most of the limit; widths are
-    not tried one by one, but all in one ranking by importance. Then come the masks that scores of one pass choose, and that of the
+    First nothing and each unit alone is removed; widths are not tried one by one, but all in one
+    ranking by importance. Then come the masks that scores of one pass choose, and that of the
     units that are cheapest by themselves. A unit whose removal alone loses more than that whole
     mask is fatal and protected from then on. Then come random masks at the budget, most of them
     around the mask of cheapest units (all of them where there are widths), then rounds of
@@ -84,8 +84,7 @@ def search(
     sizes = yield from _sizes(purse, settings, alike, rng)
     alone = [mask for u in probes(space) if space.connected(mask := graph.mask([u]))]
     many = len(alone) > settings.few * limit
-    price = len(alone) * purse.share(sizes[0] if many else ())
-    if price + purse.spent <= settings.alone * limit:
+    if len(alone) * purse.share(sizes[0] if many else ()) + purse.spent <= 0.75 * limit:
         yield from purse.ask("leave-one-out", "leave-one-out", alone, sizes[0] if many else ())
     if (ranking := ranked_pick(space)) is not None:
         yield from purse.ask("sampling", "ranking", [ranking])
@@ -94,9 +93,6 @@ def search(
         yield from purse.ask("leave-one-out", "single pick", [pick])
         known.space = space = space.protecting(fatal_units(space, known.estimates))
     samples = settings.samples // (4 if before else 1)
-    if any(mask in known.records for mask in alone):
-        left = purse.left / purse.share(sizes[-1])
-        samples = min(samples, max(round(settings.sampled * left), 1))
     share = 1.0 if graph.nested else settings.guided
     guided = _guided(space, known.estimates, round(samples * share), rng)
     sampled = guided + sample_at_budget(space, samples - len(guided), rng)

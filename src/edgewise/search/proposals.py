@@ -33,13 +33,10 @@ class Settings:
     Args:
         sizes: whether evaluations may see some of the examples only.
         few: of the evaluations, as which so many single removals see all examples.
-        alone: share of the evaluations that single removals may take; where they would take more,
-            none is measured.
         last: share of the evaluations that only complete masks that saw a part of the examples.
         scored: share of the evaluations that masks of scores may take, one in any case.
         samples: random masks at the budget before the first surrogate; a quarter of them where
             evaluations at another budget are known.
-        sampled: share of what is left that they may take where single removals are known.
         guided: share of them drawn around the single pick instead of uniformly; all of them
             where there are widths.
         round: masks proposed at a time.
@@ -53,11 +50,9 @@ class Settings:
 
     sizes: bool = True
     few: float = 0.25
-    alone: float = 0.5
     last: float = 0.05
     scored: float = 0.1
     samples: int = 20
-    sampled: float = 0.2
     guided: float = 0.75
     round: int = 4
     explore: float = 0.2
