@@ -76,6 +76,7 @@ def test_the_demo_prunes_half_and_keeps_the_accuracy(
     assert files == {row.numpy().tobytes() for row in ((x[TRAIN:] + 1) * 127.5).round().int()}
 
 
+@pytest.mark.filterwarnings("ignore:None of .* epochs")  # so few digits may have nothing to teach
 @pytest.mark.xdist_group("demo")
 @pytest.mark.usefixtures("result")
 def test_the_commands_of_the_pages_run_on_what_it_left(
