@@ -56,7 +56,7 @@ class Moves(Sequence[Mask]):
             return False
         mask = self[index]
         if NONE not in (back, more) and self.space.cost(mask) is None and more not in self._mending:
-            gone = np.unique(self.swaps[:, 0])[1:].tolist()
+            gone = np.setdiff1d(self.swaps[:, 0], [NONE]).tolist()
             self._mending[more] = self._mend(self.mask.with_removed(more), gone)
         return self.space.allows(mask)
 
