@@ -274,7 +274,7 @@ def test_the_clock_may_go_backwards(
     monkeypatch.setattr(time, "time", lambda: 1e9 + rng.uniform(-1e8, 1e8))
     url, told = f"sqlite:///{tmp_path / 'study.db'}", []
     study = ew.Study(*jobs.make(), url, "job")
-    study.run(15, jobs.BUDGET, seed=3, progress=told.append)
+    study.run(20, jobs.BUDGET, seed=3, progress=told.append)
     assert plain(jobs.plan_of(url)) == plain(reference)
     assert all(p.seconds >= 0 and (p.seconds_left or 0) >= 0 for p in told)
     assert [e.mask for e in study.evaluations if e.seconds < 0] == []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,9 @@ def search(
     mask is fatal and protected from then on. Then come random masks at the budget, most of them
     around the mask of cheapest units (all of them where there are widths), then rounds of
     proposals, see `propose`.
+
+    Where single removals are known and all masks see all examples, only a quarter of the random ones
+    come first, and some of the others after each round.
 
     Where losses of single examples are known, a mask costs what share of the examples it sees:
     single removals (of many units) and random masks see a quarter, by turns another one. So do
@@ -96,17 +99,24 @@ def search(
     share = 1.0 if graph.nested else settings.guided
     guided = _guided(space, known.estimates, round(samples * share), rng)
     sampled = guided + sample_at_budget(space, samples - len(guided), rng)
-    yield from purse.ask("sampling", "sampled", sampled, sizes[-1])
-    yield from _rounds(purse, fit, settings, sizes, seed, patience)
+    first = len(sampled)
+    if not sizes[-1] and not known.records.keys().isdisjoint(alone):
+        sampled = [sampled[i] for i in rng.permutation(first)]
+        first = settings.samples // 4
+    yield from purse.ask("sampling", "sampled", sampled[:first], sizes[-1])
+    yield from _rounds(purse, fit, settings, sizes, seed, patience, sampled[first:])
 
 
 def _rounds(
     purse: _Purse, fit: FitFunction, settings: Settings, sizes: Sequence[Lots], seed: int,
-    patience: Patience | None,
+    patience: Patience | None, sampled: Sequence[Mask],
 ) -> Questions:  # fmt: skip
-    """Proposals, each after a second look at the most hopeful mask that saw some examples only."""
+    """Proposals, each after a second look at the most hopeful mask that saw some examples only.
+
+    As long as some are left, random masks follow.
+    """
     known, space = purse.known, purse.known.space
-    dry, calm, region, turns = 0, 0, Region(), cycle(sizes)
+    dry, calm, region, turns, others = 0, 0, Region(), cycle(sizes), iter(sampled)
     while purse.left >= purse.share(sizes[0]) - 1e-9 and dry < 3:
         model = fit(list(known.estimates.values()), space)
         hopes = hopeful(space, model, known)[:1]
@@ -130,6 +140,7 @@ def _rounds(
         dry = 0 if asked else dry + 1
         if asked:
             region.learn(_least(space, known.estimates) < least)
+        yield from purse.ask("sampling", "sampled", islice(others, settings.beside), lots)
 
 
 @dataclass

@@ -37,6 +37,7 @@ class Settings:
         scored: share of the evaluations that masks of scores may take, one in any case.
         samples: random masks at the budget before the first surrogate; a quarter of them where
             evaluations at another budget are known.
+        beside: of them after each round, where not all come first.
         guided: share of them drawn around the single pick instead of uniformly; all of them
             where there are widths.
         round: masks proposed at a time.
@@ -53,6 +54,7 @@ class Settings:
     last: float = 0.05
     scored: float = 0.1
     samples: int = 20
+    beside: int = 2
     guided: float = 0.75
     round: int = 4
     explore: float = 0.2
