@@ -52,8 +52,8 @@ def search(
     around the mask of cheapest units (all of them where there are widths), then rounds of
     proposals, see `propose`.
 
-    Where single removals are known and all masks see all examples, only a quarter of the random ones
-    come first, and some of the others after each round.
+    Where single removals are known and all masks see all examples, only a quarter of the random
+    ones come first, and some of the others after each round.
 
     Where losses of single examples are known, a mask costs what share of the examples it sees:
     single removals (of many units) and random masks see a quarter, by turns another one. So do
